@@ -1,0 +1,278 @@
+"""What a normalization layer does to data: X -> design matrix Z, and neurons on Z -> layer weights.
+
+A two-layer network with a normalization layer is a plain ReLU network on a fixed design matrix Z: the whitened
+data for batch normalization (arXiv 2103.01499, Theorem 1), the data itself for weight normalization.
+"""
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.linalg import svd
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.extmath import svd_flip
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWeights:
+    """Weights of a normalized hidden layer: neuron j is relu(gamma_j (x·w_j - mean_j) / std_j + bias_j).
+
+    Parameters
+    ----------
+    weights : ndarray of shape (m, d)
+        Directions w_j.
+    gamma, bias : ndarray of shape (m,)
+        Scale and shift after normalization.
+    mean, std : ndarray of shape (m,)
+        Population statistics of x·w_j; zero and |w_j| for weight normalization.
+    """
+
+    weights: np.ndarray
+    gamma: np.ndarray
+    bias: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+
+class BatchNormDesign(TransformerMixin, BaseEstimator):
+    r"""Whitened data: the design matrix of a batch-normalized layer.
+
+    With the compact SVD ``X - 1 mu^T = U S V^T`` of rank r, ``Z = [sqrt(n) U, 1]`` has ``k = r + 1`` columns and
+    ``Z^T Z = n I``. A batch-normalized neuron on X is a plain ReLU neuron on Z.
+
+    Parameters
+    ----------
+    n_components : int, float or None, default=None
+        None keeps every direction of numerical rank. An int keeps that many leading singular directions of the
+        centred data (all of them if the rank is smaller); a float in (0, 1] keeps the smallest number of leading
+        directions that reach this fraction of the variance.
+    rtol : float, default=1e-10
+        A singular value counts towards the rank if it exceeds `rtol` times the largest. With
+        ``n_components=None`` columns are divided by their standard deviation first, which makes the decision
+        independent of the units of the columns (and changes nothing else, since whitening forgets them).
+
+    Attributes
+    ----------
+    mean_ : ndarray of shape (d,)
+        Column means mu.
+    singular_values_ : ndarray of shape (r,)
+        Singular values S that were kept.
+    whitening_ : ndarray of shape (d, r)
+        ``(X - mu) @ whitening_`` is ``sqrt(n) U``.
+    coloring_ : ndarray of shape (r, d)
+        The way back: ``sqrt(n) U @ coloring_`` is the centred data (its kept part).
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, Section 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.design import BatchNormDesign
+    >>> X = np.random.default_rng(0).standard_normal((6, 2))
+    >>> Z = BatchNormDesign().fit_transform(X)
+    >>> np.allclose(Z.T @ Z / 6, np.eye(3))
+    True
+    """
+
+    n_patches = 1
+
+    def __init__(self, n_components: int | float | None = None, rtol: float = 1e-10):
+        self.n_components = n_components
+        self.rtol = rtol
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Learn mean and whitening.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Training data, at least two rows that differ.
+        y : ignored
+
+        Returns
+        -------
+        self : BatchNormDesign
+
+        Raises
+        ------
+        ValueError
+            If X is not a finite 2-D array of at least two samples, if all its rows are equal, or if
+            `n_components` is out of range.
+        """
+        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        check_components(self.n_components, min(X.shape))
+        n = len(X)
+        mean = X.mean(axis=0)
+        centred = X - mean
+        spread = centred.std(axis=0)
+        constant = spread <= 10 * np.finfo(float).eps * np.abs(X).max(axis=0)
+        if constant.all():
+            raise ValueError(
+                "All rows of X are equal, so batch normalization would divide by a zero variance; "
+                "give data with at least two distinct rows."
+            )
+        centred[:, constant] = 0
+        units = np.where(constant, 1, spread) if self.n_components is None else np.ones(X.shape[1])
+        S, Vt = _leading_directions(centred / units, self.n_components, self.rtol)
+        self.mean_ = mean
+        self.singular_values_ = S
+        self.whitening_ = np.sqrt(n) * (Vt.T / S) / units[:, None]
+        self.coloring_ = (S[:, None] * Vt) * units / np.sqrt(n)
+        return self
+
+    def transform(self, X: ArrayLike) -> np.ndarray:
+        """Design rows z(x) = [sqrt(n) S^-1 V^T (x - mu); 1] for any X (n', d): an array (n', k)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return np.hstack([(X - self.mean_) @ self.whitening_, np.ones((len(X), 1))])
+
+    def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""
+        slopes = (self.whitening_ @ S[:-1]).T
+        return slopes, S[-1] - slopes @ self.mean_
+
+    def neuron_weights(self, S: np.ndarray) -> LayerWeights:
+        """Layer weights whose batch-normalized neurons equal relu(Z s) for every column s of S (k, m)."""
+        gamma = np.linalg.norm(S[:-1], axis=0)
+        directions = np.divide(S[:-1], gamma, where=gamma > 0, out=np.eye(len(S) - 1, 1) + np.zeros_like(S[:-1]))
+        weights = (self.whitening_ @ directions).T
+        return LayerWeights(weights, gamma, S[-1].copy(), weights @ self.mean_, np.ones(len(gamma)))
+
+    def neurons(self, weights: np.ndarray, gamma: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Undo `neuron_weights`: columns s (k, m) of the neurons with these weights on the training data.
+
+        A neuron whose weights do not vary over the training data is refused with a ValueError.
+        """
+        directions = self.coloring_ @ weights.T
+        std = np.linalg.norm(directions, axis=0)
+        if not (std > 0).all():
+            raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
+        return np.vstack([gamma * directions / std, bias])
+
+
+class WeightNormDesign(TransformerMixin, BaseEstimator):
+    """The data itself: the design matrix of a weight-normalized layer.
+
+    A neuron ``relu(g w·x / |w| + bias)`` with weight decay on (g, bias) is ``relu(Z s)`` with
+    ``s = (g w / |w|, bias)`` and ``Z = [X, 1]``.
+
+    Parameters
+    ----------
+    n_components : int, float or None, default=None
+        None takes X as it is. An int or a fraction of the sum of squares keeps the leading right singular directions
+        of X (not centred), as in `BatchNormDesign`.
+    bias : bool, default=True
+        Whether the neurons have a (penalised) bias, that is, whether Z has a constant column.
+    rtol : float, default=1e-10
+        Relative tolerance of the numerical rank, used with `n_components`.
+
+    Attributes
+    ----------
+    basis_ : ndarray of shape (d, r)
+        Orthonormal columns; ``X @ basis_`` are the first columns of Z.
+
+    Examples
+    --------
+    >>> from convexbn.design import WeightNormDesign
+    >>> WeightNormDesign().fit_transform([[1.0, 2.0], [3.0, 4.0]])
+    array([[1., 2., 1.],
+           [3., 4., 1.]])
+    """
+
+    n_patches = 1
+
+    def __init__(self, n_components: int | float | None = None, bias: bool = True, rtol: float = 1e-10):
+        self.n_components = n_components
+        self.bias = bias
+        self.rtol = rtol
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Learn the directions that are kept.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Training data.
+        y : ignored
+
+        Returns
+        -------
+        self : WeightNormDesign
+
+        Raises
+        ------
+        ValueError
+            If X is not a finite 2-D array, is all zero, or `n_components` is out of range.
+        """
+        X = validate_data(self, X, dtype=np.float64)
+        check_components(self.n_components, min(X.shape))
+        if not X.any():
+            raise ValueError("X is all zero; a weight-normalized network learns nothing from it.")
+        if self.n_components is None:
+            self.basis_ = np.eye(X.shape[1])
+        else:
+            self.basis_ = _leading_directions(X, self.n_components, self.rtol)[1].T
+        return self
+
+    def transform(self, X: ArrayLike) -> np.ndarray:
+        """Design rows [basis^T x; 1] for any X (n', d): an array (n', k)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        Z = X @ self.basis_
+        return np.hstack([Z, np.ones((len(X), 1))]) if self.bias else Z
+
+    def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""
+        r = self.basis_.shape[1]
+        return (self.basis_ @ S[:r]).T, S[r] if self.bias else np.zeros(S.shape[1])
+
+    def neuron_weights(self, S: np.ndarray) -> LayerWeights:
+        """Layer weights whose weight-normalized neurons equal relu(Z s) for every column s of S (k, m)."""
+        slopes, bias = self.affine(S)
+        gamma = np.linalg.norm(slopes, axis=1)
+        weights = np.where(gamma[:, None] > 0, slopes, self.basis_[:, 0])
+        std = np.linalg.norm(weights, axis=1)
+        return LayerWeights(weights, gamma, bias.copy(), np.zeros(len(gamma)), std)
+
+    def neurons(self, weights: np.ndarray, gamma: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Undo `neuron_weights`: columns s (k, m) of the neurons with these weights."""
+        S = self.basis_.T @ (gamma * weights.T / np.linalg.norm(weights, axis=1))
+        return np.vstack([S, bias]) if self.bias else S
+
+
+NORMALIZATIONS = {"batch": BatchNormDesign, "weight": WeightNormDesign}
+
+
+def check_components(n_components: object, largest: int) -> None:
+    """Raise a ValueError unless `n_components` is None, an int in [1, largest] or a float in (0, 1]."""
+    if n_components is None:
+        return
+    if isinstance(n_components, Integral) and not isinstance(n_components, bool):
+        valid = 1 <= n_components <= largest
+    else:
+        valid = isinstance(n_components, Real) and not isinstance(n_components, bool) and 0 < n_components <= 1
+    if not valid:
+        raise ValueError(
+            f"n_components={n_components!r} is out of range: give None, an int from 1 to "
+            f"min(n_samples, n_features) = {largest}, or a float in (0, 1], the fraction of the variance to keep."
+        )
+
+
+def _leading_directions(
+    X: np.ndarray, n_components: int | float | None, rtol: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values and right singular vectors that make up the rank, or the leading ones asked for."""
+    U, S, Vt = svd(X, full_matrices=False)
+    Vt = svd_flip(U, Vt, u_based_decision=False)[1]
+    keep = int(np.sum(S > rtol * S[0]))
+    if isinstance(n_components, Integral):
+        keep = min(keep, int(n_components))
+    elif n_components is not None:
+        share = np.cumsum(S[:keep] ** 2) / np.sum(S[:keep] ** 2)
+        keep = min(keep, int(np.searchsorted(share, float(n_components) * (1 - 1e-12))) + 1)
+    return S[:keep], Vt[:keep]

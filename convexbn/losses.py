@@ -1,0 +1,283 @@
+"""Losses: what the training problem and its dual need to know of each, one small class a loss.
+
+Every method takes predictions f, targets y or dual values u as arrays of shape (n, C); only `SquaredError` has
+more than one output. Margin losses take targets -1 and +1. The dual point of section 3 is v_i = -p_i u_i, with
+p_i the weight of sample i (1/n), and its objective -sum_i p_i conjugate(u_i, y_i).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import cvxpy as cp
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit, logit, xlogy
+
+
+class Loss(ABC):
+    """What the convex programs, their duals and the solvers ask of a loss.
+
+    Attributes
+    ----------
+    name : str
+        The name by which estimators and `Problem` know it.
+    curvature : float
+        Largest second derivative in f; infinite where the loss has a kink.
+    margin : bool
+        Whether targets are labels -1 and +1 (else real numbers).
+    """
+
+    name: ClassVar[str]
+    curvature: ClassVar[float]
+    margin: ClassVar[bool] = False
+
+    def check_targets(self, y: np.ndarray) -> None:
+        """Raise a ValueError if this loss cannot be taken of targets y (n, C)."""
+        if y.shape[1] != 1:
+            raise ValueError(f"loss {self.name!r} takes one output, y has {y.shape[1]} columns.")
+        if self.margin and not np.isin(y, (-1, 1)).all():
+            raise ValueError(f"loss {self.name!r} takes labels -1 and +1 in y.")
+
+    @abstractmethod
+    def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Loss of each sample, shape (n,)."""
+
+    @abstractmethod
+    def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Derivative in f, shape (n, C); at a kink the subgradient of the side with the larger loss."""
+
+    @abstractmethod
+    def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """sup_f u·f - loss(f, y) of each sample, shape (n,); infinite outside the domain."""
+
+    def project_dual(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Nearest u in the conjugate's domain, shape (n, C)."""
+        return u
+
+    @abstractmethod
+    def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Constant prediction (C,) of least weighted loss; weights (n,) add up to one."""
+
+    def rescaled(self, scale: float) -> "Loss":
+        """Return the loss l' with ``loss(scale * f, scale * y) = scale**2 * l'(f, y)``; not for margin losses."""
+        return self
+
+    @abstractmethod
+    def expression(self, f: Any, y: np.ndarray) -> Any:
+        """cvxpy expression of the loss of each sample, for f of shape (n,) and y (n,)."""
+
+    @abstractmethod
+    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
+        """cvxpy expression (n,) of the conjugate, and the constraints that spell out its domain."""
+
+
+@dataclass(frozen=True)
+class SquaredError(Loss):
+    """(f - y)^2 / 2, added up over outputs."""
+
+    name = "squared_error"
+    curvature = 1.0
+
+    def check_targets(self, y: np.ndarray) -> None:
+        pass
+
+    def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return ((f - y) ** 2).sum(axis=1) / 2
+
+    def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return f - y
+
+    def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (u * y + u**2 / 2).sum(axis=1)
+
+    def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return weights @ y
+
+    def expression(self, f: Any, y: np.ndarray) -> Any:
+        return cp.square(f - y) / 2
+
+    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
+        return cp.multiply(u, y) + cp.square(u) / 2, []
+
+
+@dataclass(frozen=True)
+class Huber(Loss):
+    """(f - y)^2 / 2 where |f - y| <= delta, delta |f - y| - delta^2 / 2 beyond.
+
+    Parameters
+    ----------
+    delta : float, default=1.35
+        Residual, in the units of y, from which on the loss grows linearly.
+    """
+
+    delta: float = 1.35
+
+    name = "huber"
+    curvature = 1.0
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.delta) and self.delta > 0):
+            raise ValueError(f"delta={self.delta} must be a positive number.")
+
+    def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        residual = np.abs(f - y)[:, 0]
+        inner = np.minimum(residual, self.delta)
+        return inner**2 / 2 + self.delta * (residual - inner)
+
+    def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.clip(f - y, -self.delta, self.delta)
+
+    def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.where(np.abs(u) <= self.delta, u * y + u**2 / 2, np.inf)[:, 0]
+
+    def project_dual(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.clip(u, -self.delta, self.delta)
+
+    def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        low, high = y.min(), y.max()
+        if low == high:
+            return np.array([low])
+        return np.array([brentq(lambda b: (weights @ self.gradient(b, y)).item(), low, high, xtol=1e-15)])
+
+    def rescaled(self, scale: float) -> "Huber":
+        return replace(self, delta=self.delta / scale)
+
+    def expression(self, f: Any, y: np.ndarray) -> Any:
+        return cp.huber(f - y, self.delta) / 2
+
+    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
+        return cp.multiply(u, y) + cp.square(u) / 2, [cp.abs(u) <= self.delta]
+
+
+@dataclass(frozen=True)
+class LogLoss(Loss):
+    """log(1 + exp(-y f)), labels -1 and +1."""
+
+    name = "log_loss"
+    curvature = 0.25
+    margin = True
+
+    def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.logaddexp(0, -y * f)[:, 0]
+
+    def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return -y * expit(-y * f)
+
+    def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        a = (-u * y)[:, 0]
+        inside = (a >= 0) & (a <= 1)
+        a = np.clip(a, 0, 1)
+        return np.where(inside, xlogy(a, a) + xlogy(1 - a, 1 - a), np.inf)
+
+    def project_dual(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return -y * np.clip(-u * y, 0, 1)
+
+    def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return logit((1 + weights @ y) / 2)
+
+    def expression(self, f: Any, y: np.ndarray) -> Any:
+        return cp.logistic(cp.multiply(-y, f))
+
+    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
+        a = cp.multiply(-y, u)
+        return -cp.entr(a) - cp.entr(1 - a), []
+
+
+@dataclass(frozen=True)
+class SquaredHinge(Loss):
+    """max(0, 1 - y f)^2, labels -1 and +1."""
+
+    name = "squared_hinge"
+    curvature = 2.0
+    margin = True
+
+    def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.maximum(1 - y * f, 0)[:, 0] ** 2
+
+    def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return -2 * y * np.maximum(1 - y * f, 0)
+
+    def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        a = (-u * y)[:, 0]
+        return np.where(a >= 0, a**2 / 4 - a, np.inf)
+
+    def project_dual(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return -y * np.maximum(-u * y, 0)
+
+    def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return weights @ y
+
+    def expression(self, f: Any, y: np.ndarray) -> Any:
+        return cp.square(cp.pos(1 - cp.multiply(y, f)))
+
+    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
+        a = cp.multiply(-y, u)
+        return cp.square(a) / 4 - a, [a >= 0]
+
+
+@dataclass(frozen=True)
+class Hinge(Loss):
+    """max(0, 1 - y f), labels -1 and +1."""
+
+    name = "hinge"
+    curvature = np.inf
+    margin = True
+
+    def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.maximum(1 - y * f, 0)[:, 0]
+
+    def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.where(y * f <= 1, -y, 0.0)
+
+    def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        a = (-u * y)[:, 0]
+        return np.where((a >= 0) & (a <= 1), -a, np.inf)
+
+    def project_dual(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return -y * np.clip(-u * y, 0, 1)
+
+    def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.sign(weights @ y)
+
+    def expression(self, f: Any, y: np.ndarray) -> Any:
+        return cp.pos(1 - cp.multiply(y, f))
+
+    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
+        a = cp.multiply(-y, u)
+        return -a, [a >= 0, a <= 1]
+
+
+LOSSES: dict[str, type[Loss]] = {
+    loss.name: loss for loss in (SquaredError, Huber, LogLoss, SquaredHinge, Hinge)
+}
+
+
+def make_loss(loss: "str | Loss") -> Loss:
+    """Return the loss of this name, or the loss itself.
+
+    Parameters
+    ----------
+    loss : {"squared_error", "huber", "log_loss", "squared_hinge", "hinge"} or Loss
+        Name or instance.
+
+    Returns
+    -------
+    loss : Loss
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> from convexbn.losses import make_loss
+    >>> make_loss("huber")
+    Huber(delta=1.35)
+    """
+    if isinstance(loss, Loss):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(f"loss={loss!r} is unknown; choose one of {sorted(LOSSES)}.")
+    return LOSSES[loss]()

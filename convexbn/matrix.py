@@ -1,0 +1,92 @@
+"""The design matrix and the few products with it that every solver is written in."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class DesignMatrix:
+    """The design matrix Z with its pooling, and the products with it that solvers use.
+
+    A convolutional network reads `n_patches` consecutive rows of Z for one sample and averages the
+    outputs of a neuron over them; a dense network has one row a sample.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (N, k)
+        Design matrix, ``N = n * n_patches`` rows for n samples.
+    n_patches : int, default=1
+        Rows pooled into one sample.
+
+    Raises
+    ------
+    ValueError
+        If Z is not a finite 2-D array with at least one row and column, or its rows are not a multiple of
+        `n_patches`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.matrix import DesignMatrix
+    >>> Z = DesignMatrix(np.array([[1.0, 0.0], [-1.0, 1.0]]))
+    >>> Z.neuron_outputs(np.array([[1.0], [0.0]]))
+    array([[1.],
+           [0.]])
+    """
+
+    Z: np.ndarray
+    n_patches: int = 1
+
+    def __post_init__(self) -> None:
+        Z = np.asarray(self.Z, dtype=np.float64)
+        if Z.ndim != 2 or 0 in Z.shape:
+            raise ValueError(f"Z must be a 2-D array with at least one row and one column, got shape {Z.shape}.")
+        if not np.isfinite(Z).all():
+            raise ValueError("Z contains NaN or infinity; remove or impute these entries first.")
+        if self.n_patches < 1 or len(Z) % self.n_patches:
+            raise ValueError(f"n_patches={self.n_patches} must divide the {len(Z)} rows of Z.")
+        object.__setattr__(self, "Z", Z)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of Z: N = n * n_patches."""
+        return int(self.Z.shape[0])
+
+    @property
+    def n_samples(self) -> int:
+        """Samples n."""
+        return self.n_rows // self.n_patches
+
+    @property
+    def n_columns(self) -> int:
+        """Columns k of Z, the dimension of a neuron."""
+        return int(self.Z.shape[1])
+
+    @cached_property
+    def spectral_norm(self) -> float:
+        """Largest singular value of Z."""
+        return float(np.linalg.norm(self.Z, 2))
+
+    def pool(self, A: np.ndarray) -> np.ndarray:
+        """Average an (N, m) array over the patches of each sample: (n, m)."""
+        if self.n_patches == 1:
+            return A
+        return A.reshape(self.n_samples, self.n_patches, -1).mean(axis=1)
+
+    def unpool(self, V: np.ndarray) -> np.ndarray:
+        """Apply the transpose of `pool` to an (n, C) array: (N, C)."""
+        return np.repeat(V, self.n_patches, axis=0) / self.n_patches
+
+    def neuron_outputs(self, S: np.ndarray) -> np.ndarray:
+        """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
+        return self.pool(np.maximum(self.Z @ S, 0))
+
+    def gated_outputs(self, gates: np.ndarray, S: np.ndarray) -> np.ndarray:
+        """Outputs of gated neurons with gates and weights (k, m): pooled 1[Z g >= 0] * (Z s), (n, m)."""
+        return self.pool((self.Z @ gates >= 0) * (self.Z @ S))
+
+    def masked_adjoint(self, masks: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Z^T D_i v for every activation pattern: masks (N, P) and a dual point (n, 1) give (k, P)."""
+        return self.Z.T @ (masks * self.unpool(v))

@@ -1,0 +1,124 @@
+"""The hidden and output weights of a two-layer network on a design matrix."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from scipy.optimize import nnls
+
+from convexbn.matrix import DesignMatrix
+
+
+@dataclass(frozen=True, eq=False)
+class Neurons:
+    """Neurons (s_j, c_j) on a design matrix: f = sum_j relu(Z s_j) c_j^T + intercept.
+
+    With `gates` the network is gated: f = sum_j 1[Z g_j >= 0] * (Z s_j) c_j^T + intercept.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (k, m)
+        Hidden weights, column j is s_j.
+    output_weights : ndarray of shape (m, C)
+        Output weights, row j is c_j.
+    intercept : ndarray of shape (C,)
+        Output intercept, which is not penalised; zero if none is fitted.
+    gates : ndarray of shape (k, m) or None, default=None
+        Gate directions g_j of a gated ReLU network.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.neurons import Neurons
+    >>> twins = Neurons(np.array([[1.0, 2.0]]), np.array([[1.0], [1.0]]), np.zeros(1))
+    >>> twins.cost
+    array([1., 2.])
+    """
+
+    weights: np.ndarray
+    output_weights: np.ndarray
+    intercept: np.ndarray
+    gates: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        fits = (
+            self.weights.ndim == self.output_weights.ndim == 2
+            and self.weights.shape[1] == len(self.output_weights)
+            and self.intercept.shape == self.output_weights.shape[1:]
+            and (self.gates is None or self.gates.shape == self.weights.shape)
+        )
+        if not fits:
+            raise ValueError(
+                "Neurons take weights (k, m), output_weights (m, C), intercept (C,) and gates (k, m) or None; got "
+                f"{self.weights.shape}, {self.output_weights.shape}, {self.intercept.shape}"
+                + ("." if self.gates is None else f", {self.gates.shape}.")
+            )
+
+    def __len__(self) -> int:
+        return self.weights.shape[1]
+
+    @cached_property
+    def cost(self) -> np.ndarray:
+        """|s_j| |c_j| of each neuron, shape (m,): what weight decay penalises."""
+        return np.linalg.norm(self.weights, axis=0) * np.linalg.norm(self.output_weights, axis=1)
+
+    def outputs(self, Z: DesignMatrix) -> np.ndarray:
+        """Predictions f on the samples of a design matrix, shape (n, C)."""
+        hidden = Z.neuron_outputs(self.weights) if self.gates is None else Z.gated_outputs(self.gates, self.weights)
+        return hidden @ self.output_weights + self.intercept
+
+    def balanced(self) -> Self:
+        """Return the same network with |s_j| = |c_j|, at which the two-layer penalty is least."""
+        hidden, output = np.linalg.norm(self.weights, axis=0), np.linalg.norm(self.output_weights, axis=1)
+        ratio = np.sqrt(np.divide(output, hidden, where=hidden > 0, out=np.ones_like(output)))
+        return replace(self, weights=self.weights * ratio, output_weights=self.output_weights / ratio[:, None])
+
+    def without_zeros(self, rtol: float = 1e-7) -> Self:
+        """Drop neurons that cost no more than `rtol` times the most expensive one."""
+        return self._take(self.cost > rtol * self.cost.max(initial=0))
+
+    def pruned(self, Z: DesignMatrix) -> Self:
+        """Fewest neurons this package knows how to reach with the same outputs on Z at no higher cost.
+
+        Zeros are dropped and neurons of equal activation pattern and output direction are added up. If more than
+        n*C + 1 neurons are left, Caratheodory's theorem gives as many with the same outputs and total cost
+        (arXiv 2002.10553, Theorem 1, on the number of neurons that suffices). Gated neurons are only freed of zeros.
+        """
+        neurons = self.without_zeros()
+        if self.gates is not None or len(neurons) == 0:
+            return neurons
+        neurons = neurons._merged(Z)
+        if len(neurons) > Z.n_samples * len(self.intercept) + 1:
+            neurons = neurons._reduced(Z)
+        return neurons
+
+    def _take(self, keep: np.ndarray) -> Self:
+        gates = None if self.gates is None else self.gates[:, keep]
+        return replace(self, weights=self.weights[:, keep], output_weights=self.output_weights[keep], gates=gates)
+
+    def _merged(self, Z: DesignMatrix) -> Self:
+        """Add up neurons of equal pattern and equal output direction, which stay in that pattern's cone."""
+        size = np.linalg.norm(self.output_weights, axis=1)
+        unit = self.output_weights / size[:, None]
+        patterns = np.packbits(Z.Z @ self.weights >= 0, axis=0)
+        keys = np.hstack([patterns.T, np.round(unit, 10)])
+        _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        weights = np.zeros((len(self.weights), len(first)))
+        np.add.at(weights.T, group.ravel(), (self.weights * size).T)
+        return replace(self, weights=weights, output_weights=unit[first])
+
+    def _reduced(self, Z: DesignMatrix) -> Self:
+        """Caratheodory: a vertex of { a >= 0 : same outputs, same total cost }."""
+        cost = self.cost
+        hidden = Z.neuron_outputs(self.weights)
+        parts = (hidden[:, None, :] * self.output_weights.T[None]).reshape(-1, len(self)) / cost
+        system = np.vstack([parts, np.full(len(self), np.abs(parts).max())])
+        new_cost = nnls(system, system @ cost)[0]
+        scaled = replace(self, weights=self.weights * (new_cost / cost))
+        return scaled._take(new_cost > 0)

@@ -1,0 +1,238 @@
+"""Prices of directions: max over |w| <= 1 of |v^T relu(Zw)|, which decides dual feasibility.
+
+A dual point v is feasible when no direction prices higher than weight_decay. How far "no direction" reaches is
+what separates a global certificate from one over a pattern set, so every price carries its scope.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.linalg import eigh
+from scipy.optimize import nnls
+
+from convexbn.matrix import DesignMatrix
+from convexbn.patterns import Patterns, enumerate_patterns
+
+Scope = Literal["global", "patterns", "local"]
+_BLOCK_ENTRIES = 2**24  # entries of the masks unpacked at once
+
+
+@dataclass(frozen=True, eq=False)
+class Price:
+    """The largest price over a set of directions.
+
+    Parameters
+    ----------
+    value : float
+        No direction in `scope` prices higher.
+    scope : {"global", "patterns", "local"}
+        What was searched: every direction, those of a named pattern set, or as far as a local search saw.
+    direction : ndarray of shape (k,) or None, default=None
+        Unit direction that attains the value; None if `value` is a bound that need not be attained.
+    """
+
+    value: float
+    scope: Scope
+    direction: np.ndarray | None = None
+
+
+def price_of_pattern(Z: DesignMatrix, mask: np.ndarray, v: np.ndarray) -> tuple[float, np.ndarray]:
+    """Price of one pattern and one sign: max of v^T relu(Zw) over unit w with that pattern.
+
+    It is the length of the projection of Z^T D v on the pattern's cone, by Moreau
+    ``min_{mu >= 0} |Z^T D v + Z^T (2D - I) mu|``, a non-negative least-squares problem. Any mu >= 0 gives an upper
+    bound, so rounding cannot make the price too low by more than rounding.
+
+    Parameters
+    ----------
+    Z : DesignMatrix
+        Design matrix with N rows.
+    mask : ndarray of bool, shape (N,)
+        Pattern D.
+    v : ndarray of shape (n, 1)
+        Dual point.
+
+    Returns
+    -------
+    price : float
+    w : ndarray of shape (k,)
+        The projection; zero if no direction of the cone has a positive price.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.matrix import DesignMatrix
+    >>> from convexbn.pricing import price_of_pattern
+    >>> Z, v = DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])
+    >>> price_of_pattern(Z, np.array([True, True]), v)
+    (3.0, array([3., 0.]))
+    """
+    gated = Z.masked_adjoint(mask[:, None], v)[:, 0]
+    cone = Z.Z.T * np.where(mask, 1.0, -1.0)
+    mu, price = nnls(cone, -gated)
+    return float(price), gated + cone @ mu
+
+
+def price_of_patterns(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Price:
+    """Largest price over a pattern set and both signs of v.
+
+    Patterns are visited from the largest gated price |Z^T D v| downwards; the gated price bounds the price, so
+    the search ends at the first pattern whose gated price is no larger than the best price found.
+
+    Parameters
+    ----------
+    Z : DesignMatrix
+        Design matrix.
+    patterns : Patterns
+        Its patterns; if they are complete the scope is "global".
+    v : ndarray of shape (n, 1)
+        Dual point.
+
+    Returns
+    -------
+    price : Price
+
+    References
+    ----------
+    .. [1] Ergen et al., arXiv 2103.01499, the dual constraint of Theorem 2, pattern by pattern.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.matrix import DesignMatrix
+    >>> from convexbn.patterns import enumerate_patterns
+    >>> from convexbn.pricing import price_of_patterns
+    >>> Z, v = DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])
+    >>> price_of_patterns(Z, enumerate_patterns(Z), v).value
+    4.0
+    """
+    gated = _gated_prices(Z, patterns, v)
+    best, direction = 0.0, None
+    for i in np.argsort(-gated, kind="stable"):
+        if gated[i] <= best:
+            break
+        mask = patterns.masks(np.array([i]))[:, 0]
+        for signed in (v, -v):
+            price, w = price_of_pattern(Z, mask, signed)
+            if price > best:
+                best, direction = price, w / price
+    return Price(best, "global" if patterns.complete else "patterns", direction)
+
+
+def price_of_gates(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Price:
+    """Largest gated price |Z^T D v| over a pattern set, the price of a gated ReLU network.
+
+    Parameters
+    ----------
+    Z : DesignMatrix
+        Design matrix.
+    patterns : Patterns
+        Gates of the network.
+    v : ndarray of shape (n, 1)
+        Dual point.
+
+    Returns
+    -------
+    price : Price
+        Scope "patterns": the gates define the network, so nothing lies outside them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.matrix import DesignMatrix
+    >>> from convexbn.patterns import enumerate_patterns
+    >>> from convexbn.pricing import price_of_gates
+    >>> Z = DesignMatrix(np.eye(2))
+    >>> price_of_gates(Z, enumerate_patterns(Z), np.array([[3.0], [-4.0]])).value
+    5.0
+    """
+    gated = _gated_prices(Z, patterns, v)
+    best = int(gated.argmax())
+    adjoint = Z.masked_adjoint(patterns.masks(np.array([best])), v)[:, 0]
+    return Price(float(gated[best]), "patterns", adjoint / gated[best] if gated[best] > 0 else None)
+
+
+def price_by_enumeration(Z: DesignMatrix, v: np.ndarray, *, max_patterns: int = 100_000) -> Price:
+    """Exact price of all directions, through all activation patterns: for low rank.
+
+    Parameters
+    ----------
+    Z : DesignMatrix
+        Design matrix.
+    v : ndarray of shape (n, 1)
+        Dual point.
+    max_patterns : int, default=100_000
+        Budget of `enumerate_patterns`.
+
+    Returns
+    -------
+    price : Price
+        Scope "global".
+
+    Raises
+    ------
+    ValueError
+        If there are more patterns than the budget allows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.matrix import DesignMatrix
+    >>> from convexbn.pricing import price_by_enumeration
+    >>> price_by_enumeration(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])).scope
+    'global'
+    """
+    return price_of_patterns(Z, enumerate_patterns(Z, max_patterns=max_patterns), v)
+
+
+def price_bound(Z: DesignMatrix, v: np.ndarray) -> Price:
+    """Upper bound of the price of every direction, for any rank, without a search.
+
+    For one output it is the smaller of two: ``|Z| max(|v_+|, |v_-|)`` with |Z| the spectral norm, which is attained
+    when Z Z^T is a multiple of the identity, and, for each sign,
+    ``|Z^T v|/2 + sqrt(sum v_+ * lambda_max(Z^T diag(v_+) Z)) / 2`` over the absolute values in
+    ``relu(t) = (t + |t|)/2``. For several outputs it is the product of the spectral norms of Z and v.
+
+    Parameters
+    ----------
+    Z : DesignMatrix
+        Design matrix.
+    v : ndarray of shape (n, C)
+        Dual point.
+
+    Returns
+    -------
+    price : Price
+        Scope "global"; the bound need not be attained.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.matrix import DesignMatrix
+    >>> from convexbn.pricing import price_bound
+    >>> round(price_bound(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])).value, 12)
+    4.0
+    """
+    rows = Z.unpool(v)
+    if v.shape[1] > 1:
+        return Price(Z.spectral_norm * float(np.linalg.norm(rows, 2)), "global")
+    parts = np.maximum(rows[:, 0], 0), np.maximum(-rows[:, 0], 0)
+    half_linear = np.linalg.norm(Z.Z.T @ rows) / 2
+    largest = (eigh(Z.Z.T @ (part[:, None] * Z.Z), eigvals_only=True)[-1] for part in parts)
+    absolute = max(np.sqrt(part.sum() * max(top, 0)) for part, top in zip(parts, largest, strict=True)) / 2
+    spectral = Z.spectral_norm * max(np.linalg.norm(part) for part in parts)
+    return Price(float(min(half_linear + absolute, spectral)), "global")
+
+
+def _gated_prices(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> np.ndarray:
+    """|Z^T D_i v| of every pattern, shape (P,)."""
+    return np.concatenate([
+        np.linalg.norm(Z.masked_adjoint(patterns.masks(block), v), axis=0) for block in _blocks(Z, len(patterns))
+    ])
+
+
+def _blocks(Z: DesignMatrix, n_patterns: int) -> Iterator[slice]:
+    size = max(1, _BLOCK_ENTRIES // Z.n_rows)
+    return (slice(start, start + size) for start in range(0, n_patterns, size))

@@ -1,0 +1,168 @@
+"""The training problem on a design matrix: its objective, its dual, and where the zero network becomes optimal.
+
+Shapes, said once for the whole package: n samples, N = n * n_patches rows of Z, k columns of Z, C outputs, m neurons.
+Targets, predictions and dual points are (n, C) arrays.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from convexbn.losses import Loss, make_loss
+from convexbn.matrix import DesignMatrix
+from convexbn.neurons import Neurons
+from convexbn.patterns import as_design_matrix, count_patterns
+from convexbn.pricing import price_bound, price_by_enumeration
+
+_EXACT_PRICE_PATTERNS = 10_000  # up to this many patterns weight_decay_max is found by enumeration
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    r"""Two-layer ReLU network with weight decay on a design matrix.
+
+    ``minimise  sum_i p_i loss(f_i, y_i) + weight_decay * sum_j |s_j| |c_j|``,
+    ``f = sum_j relu(Z s_j) c_j^T + b``, with b = 0 unless `fit_intercept`. On the whitened design matrix this is the
+    training problem of a batch-normalized network with weight decay on (gamma, bias) and the output weights.
+
+    Parameters
+    ----------
+    Z : DesignMatrix or array-like of shape (N, k)
+        Design matrix.
+    y : array-like of shape (n,) or (n, C)
+        Targets; labels -1 and +1 for margin losses.
+    loss : str or Loss, default="squared_error"
+        Name or instance of a loss.
+    weight_decay : float
+        Positive; the papers' beta is ``weight_decay * sqrt(n)`` with a loss that is not averaged.
+    fit_intercept : bool, default=False
+        Whether the output has an intercept b that is not penalised.
+    sample_weight : array-like of shape (n,) or None, default=None
+        Positive weights; scaled to add up to one, p_i = 1/n if None.
+
+    Raises
+    ------
+    ValueError
+        If lengths do not match, an entry is not finite, the loss does not take these targets, `weight_decay` is not
+        a positive number, or a sample weight is not.
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, Section 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.problem import Problem
+    >>> problem = Problem(np.eye(3), [1.0, -2.0, 3.0], weight_decay=0.1)
+    >>> round(problem.weight_decay_max, 12) == round(np.sqrt(10) / 3, 12)
+    True
+    """
+
+    Z: DesignMatrix
+    y: np.ndarray
+    loss: Loss = "squared_error"  # type: ignore[assignment]  # a name is replaced by its loss
+    weight_decay: float = np.nan
+    fit_intercept: bool = False
+    sample_weight: np.ndarray = None  # type: ignore[assignment]  # None is replaced by equal weights
+
+    def __post_init__(self) -> None:
+        Z, loss = as_design_matrix(self.Z), make_loss(self.loss)
+        y = np.asarray(self.y, dtype=np.float64)
+        y = y[:, None] if y.ndim == 1 else y
+        if y.ndim != 2 or len(y) != Z.n_samples:
+            raise ValueError(f"y must have one row for each of the {Z.n_samples} samples of Z, got shape {y.shape}.")
+        if not np.isfinite(y).all():
+            raise ValueError("y contains NaN or infinity; remove these samples first.")
+        loss.check_targets(y)
+        if loss.margin and self.fit_intercept and len(np.unique(y)) < 2:
+            raise ValueError("y holds one class only, which an intercept fits alone; give samples of both classes.")
+        check_weight_decay(self.weight_decay)
+        weights = np.ones(len(y)) if self.sample_weight is None else np.asarray(self.sample_weight, dtype=np.float64)
+        if weights.shape != (len(y),) or not np.isfinite(weights).all() or not (weights > 0).all():
+            raise ValueError(f"sample_weight must hold {len(y)} positive numbers; drop samples of weight zero.")
+        for name, value in (("Z", Z), ("y", y), ("loss", loss), ("sample_weight", weights / weights.sum())):
+            object.__setattr__(self, name, value)
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs C."""
+        return int(self.y.shape[1])
+
+    def training_loss(self, f: np.ndarray) -> float:
+        """Weighted loss of predictions f (n, C)."""
+        return float(self.sample_weight @ self.loss.value(f, self.y))
+
+    def objective(self, neurons: Neurons) -> float:
+        """Objective of a network on the design matrix."""
+        return self.training_loss(neurons.outputs(self.Z)) + self.weight_decay * float(neurons.cost.sum())
+
+    def dual_point(self, f: np.ndarray) -> np.ndarray:
+        """Dual point v_i = -p_i loss'(f_i) of predictions f (n, C): shape (n, C)."""
+        return -self.sample_weight[:, None] * self.loss.gradient(f, self.y)
+
+    def feasible_dual(self, v: np.ndarray) -> np.ndarray:
+        """Nearby dual point in the domain of the conjugate, with columns that add up to zero under an intercept.
+
+        The heavier of the positive and the negative entries of a column is scaled down, which every loss allows since
+        its domain is convex and holds zero.
+        """
+        p = self.sample_weight[:, None]
+        v = -p * self.loss.project_dual(-v / p, self.y)
+        if self.fit_intercept:
+            positive, negative = np.maximum(v, 0).sum(axis=0), np.maximum(-v, 0).sum(axis=0)
+            least = np.minimum(positive, negative)
+            heavy = np.where(v > 0, positive, negative)
+            v = v * np.divide(least, heavy, where=heavy > 0, out=np.zeros_like(v))
+        return v
+
+    def dual_objective(self, v: np.ndarray) -> float:
+        """Dual objective -sum_i p_i loss*(-v_i / p_i) of a dual point (n, C).
+
+        It is a lower bound of the objective of every network none of whose directions prices higher than
+        `weight_decay`. It is -infinity where the loss is not bounded below, and under an intercept unless the columns
+        of v add up to zero.
+        """
+        if self.fit_intercept and (np.abs(v.sum(axis=0)) > 1e-12 * np.abs(v).sum(axis=0)).any():
+            return -np.inf
+        return -float(self.sample_weight @ self.loss.conjugate(-v / self.sample_weight[:, None], self.y))
+
+    @cached_property
+    def zero_network(self) -> Neurons:
+        """The network without neurons, with the best intercept if one is fitted."""
+        if self.fit_intercept:
+            intercept = self.loss.best_constant(self.y, self.sample_weight)
+        else:
+            intercept = np.zeros(self.n_outputs)
+        return Neurons(np.zeros((self.Z.n_columns, 0)), np.zeros((0, self.n_outputs)), intercept)
+
+    @cached_property
+    def zero_dual(self) -> np.ndarray:
+        """Dual point (n, C) of the zero network; exactly zero where only rounding is left of the residual."""
+        v = self.feasible_dual(self.dual_point(self.zero_network.outputs(self.Z)))
+        rounding = 1e-14 * self.sample_weight[:, None] * np.abs(self.y).max()
+        return np.zeros_like(v) if (np.abs(v) <= rounding).all() else v
+
+    @cached_property
+    def weight_decay_max(self) -> float:
+        """Smallest weight decay at which the zero network is optimal: the price of its dual point.
+
+        Exact where all patterns can be enumerated quickly and where Z Z^T is a multiple of the identity (whitened
+        data of rank n). Elsewhere the bound `price_bound`, at which the zero network is optimal too, and which is
+        loose by up to about three. For the hinge loss with an intercept the zero network has many dual points; the
+        one with equal entries in each class is used, so the value is an upper bound.
+        """
+        if self.n_outputs == 1 and count_patterns(self.Z) <= _EXACT_PRICE_PATTERNS:
+            return price_by_enumeration(self.Z, self.zero_dual).value
+        return price_bound(self.Z, self.zero_dual).value
+
+
+def check_weight_decay(weight_decay: object) -> None:
+    """Raise a ValueError unless `weight_decay` is a positive finite number."""
+    number = isinstance(weight_decay, (int, float, np.number)) and not isinstance(weight_decay, bool)
+    if not (number and np.isfinite(weight_decay) and weight_decay > 0):  # type: ignore[call-overload,operator]
+        raise ValueError(
+            f"weight_decay={weight_decay!r} must be a positive finite number; without decay the network and its "
+            "convex program are different problems."
+        )

@@ -1,0 +1,151 @@
+r"""The convex programs of two-layer ReLU and gated ReLU networks, in plain cvxpy.
+
+Written to be read beside arXiv 2103.01499, Theorem 2 (batch normalization) and arXiv 2002.10553, Theorem 1. With
+``D_i = diag(1[Z g_i >= 0])`` the activation patterns and ``p_i`` the sample weights (1/n):
+
+ReLU, primal
+    ``min  sum p loss(f, y) + weight_decay * sum_i (|s_i| + |t_i|)``,
+    ``f = sum_i D_i Z (s_i - t_i) + intercept``, ``(2 D_i - I) Z s_i >= 0``, ``(2 D_i - I) Z t_i >= 0``
+ReLU, dual
+    ``max  -sum p loss*(-v/p)`` with ``1^T v = 0`` if there is an intercept, and for every i and both signs some
+    ``mu_i >= 0`` with ``|Z^T D_i (+-v) + Z^T (2 D_i - I) mu_i| <= weight_decay``
+gated ReLU
+    the same without cones: one block ``s_i`` a pattern, and ``|Z^T D_i v| <= weight_decay``.
+
+A pooled design matrix averages the rows of a sample; a matrix A stands for this average (the identity without
+pooling).
+"""
+
+from typing import Literal
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+
+from convexbn.matrix import DesignMatrix
+from convexbn.patterns import Patterns
+from convexbn.problem import Problem
+
+Activation = Literal["relu", "gated_relu"]
+ACTIVATIONS = ("relu", "gated_relu")
+
+
+def primal_program(problem: Problem, patterns: Patterns, activation: Activation = "relu") -> cp.Problem:
+    """Build the convex program whose blocks are the neurons on given patterns.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem with one output.
+    patterns : Patterns
+        Activation patterns; all of them make the optimum the network's global one.
+    activation : {"relu", "gated_relu"}, default="relu"
+        ReLU blocks lie in the cones of their patterns, gated blocks are free.
+
+    Returns
+    -------
+    program : cvxpy.Problem
+        Variables "S" and, for ReLU, "T" (k, P); "f" (n,) and, if fitted, "intercept". The constraint that defines f is
+        the first, and its dual value is the dual point v up to the sign of the convention.
+
+    Raises
+    ------
+    ValueError
+        If the problem has several outputs or the activation is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.patterns import enumerate_patterns
+    >>> from convexbn.problem import Problem
+    >>> from convexbn.programs import primal_program
+    >>> problem = Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)
+    >>> program = primal_program(problem, enumerate_patterns(problem.Z))
+    >>> program.is_dcp(), round(program.solve(solver="CLARABEL"), 6)
+    (True, 0.28)
+    """
+    _check(problem, activation)
+    Z, D = problem.Z.Z, patterns.masks().astype(float)
+    n, k, P = problem.Z.n_samples, problem.Z.n_columns, len(patterns)
+    A = _averaging(problem.Z)
+
+    f = cp.Variable(n, name="f")
+    S = cp.Variable((k, P), name="S")
+    intercept = cp.Variable(name="intercept") if problem.fit_intercept else 0.0
+    if activation == "relu":
+        T = cp.Variable((k, P), name="T")
+        fits = f == A @ cp.sum(cp.multiply(D, Z @ (S - T)), axis=1) + intercept
+        cones = [cp.multiply(2 * D - 1, Z @ S) >= 0, cp.multiply(2 * D - 1, Z @ T) >= 0]
+        norms = cp.sum(cp.norm(S, 2, axis=0)) + cp.sum(cp.norm(T, 2, axis=0))
+    else:
+        fits = f == A @ cp.sum(cp.multiply(D, Z @ S), axis=1) + intercept
+        cones = []
+        norms = cp.sum(cp.norm(S, 2, axis=0))
+    loss = problem.sample_weight @ problem.loss.expression(f, problem.y[:, 0])
+    return cp.Problem(cp.Minimize(loss + problem.weight_decay * norms), [fits, *cones])
+
+
+def dual_program(problem: Problem, patterns: Patterns, activation: Activation = "relu") -> cp.Problem:
+    """Build the dual of `primal_program`.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem with one output.
+    patterns : Patterns
+        Activation patterns.
+    activation : {"relu", "gated_relu"}, default="relu"
+        Which network.
+
+    Returns
+    -------
+    program : cvxpy.Problem
+        Variables "v" (n,) and, for ReLU, the cone multipliers "mu_plus" and "mu_minus" (N, P).
+
+    Raises
+    ------
+    ValueError
+        If the problem has several outputs or the activation is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.patterns import enumerate_patterns
+    >>> from convexbn.problem import Problem
+    >>> from convexbn.programs import dual_program
+    >>> problem = Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)
+    >>> round(dual_program(problem, enumerate_patterns(problem.Z)).solve(solver="CLARABEL"), 6)
+    0.28
+    """
+    _check(problem, activation)
+    Z, D = problem.Z.Z, patterns.masks().astype(float)
+    n, N, P = problem.Z.n_samples, problem.Z.n_rows, len(patterns)
+    A = _averaging(problem.Z)
+
+    v = cp.Variable(n, name="v")
+    columns = cp.outer(A.T @ v, np.ones(P))
+    if activation == "relu":
+        mu_plus = cp.Variable((N, P), name="mu_plus", nonneg=True)
+        mu_minus = cp.Variable((N, P), name="mu_minus", nonneg=True)
+        prices = [
+            cp.norm(Z.T @ (cp.multiply(D, sign * columns) + cp.multiply(2 * D - 1, mu)), 2, axis=0)
+            for sign, mu in ((1, mu_plus), (-1, mu_minus))
+        ]
+    else:
+        prices = [cp.norm(Z.T @ cp.multiply(D, columns), 2, axis=0)]
+    conjugate, domain = problem.loss.conjugate_expression(-v / problem.sample_weight, problem.y[:, 0])
+    constraints = [price <= problem.weight_decay for price in prices] + domain
+    if problem.fit_intercept:
+        constraints.append(cp.sum(v) == 0)
+    return cp.Problem(cp.Maximize(-problem.sample_weight @ conjugate), constraints)
+
+
+def _check(problem: Problem, activation: str) -> None:
+    if problem.n_outputs != 1:
+        raise ValueError(f"The convex programs take one output, y has {problem.n_outputs} columns.")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation={activation!r} is unknown; choose one of {list(ACTIVATIONS)}.")
+
+
+def _averaging(Z: DesignMatrix) -> sp.csr_array:
+    return sp.csr_array(sp.kron(sp.eye_array(Z.n_samples), np.full((1, Z.n_patches), 1 / Z.n_patches)))

@@ -6,6 +6,9 @@ from typing import Self
 
 import numpy as np
 from scipy.optimize import nnls
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from convexbn.matrix import DesignMatrix
 
@@ -86,14 +89,17 @@ class Neurons:
     def pruned(self, Z: DesignMatrix) -> Self:
         """Fewest neurons this package knows how to reach with the same outputs on Z at no higher cost.
 
-        Zeros are dropped and neurons of equal activation pattern and output direction are added up. If more than
+        Zeros are dropped, and neurons of equal direction or equal activation pattern are added up if their output
+        directions are equal too. If more than
         n*C + 1 neurons are left, Caratheodory's theorem gives as many with the same outputs and total cost
         (arXiv 2002.10553, Theorem 1, on the number of neurons that suffices). Gated neurons are only freed of zeros.
         """
         neurons = self.without_zeros()
         if self.gates is not None or len(neurons) == 0:
             return neurons
-        neurons = neurons._merged(Z)
+        neurons = neurons.merged_directions()
+        patterns = np.packbits(Z.Z @ neurons.weights >= 0, axis=0)
+        neurons = neurons._added_up(_equal_rows(np.hstack([patterns.T, np.round(neurons._output_directions, 10)])))
         if len(neurons) > Z.n_samples * len(self.intercept) + 1:
             neurons = neurons._reduced(Z)
         return neurons
@@ -102,16 +108,26 @@ class Neurons:
         gates = None if self.gates is None else self.gates[:, keep]
         return replace(self, weights=self.weights[:, keep], output_weights=self.output_weights[keep], gates=gates)
 
-    def _merged(self, Z: DesignMatrix) -> Self:
-        """Add up neurons of equal pattern and equal output direction, which stay in that pattern's cone."""
-        size = np.linalg.norm(self.output_weights, axis=1)
-        unit = self.output_weights / size[:, None]
-        patterns = np.packbits(Z.Z @ self.weights >= 0, axis=0)
-        keys = np.hstack([patterns.T, np.round(unit, 10)])
-        _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-        weights = np.zeros((len(self.weights), len(first)))
-        np.add.at(weights.T, group.ravel(), (self.weights * size).T)
-        return replace(self, weights=weights, output_weights=unit[first])
+    def merged_directions(self, distance: float = 1e-9) -> Self:
+        """Add up neurons whose unit weights and unit output weights are no further apart than `distance`.
+
+        The outputs stay the same up to `distance` times the cost of the neurons. Gates are not looked at.
+        """
+        directions = np.hstack([(self.weights / np.linalg.norm(self.weights, axis=0)).T, self._output_directions])
+        pairs = cKDTree(directions).query_pairs(distance, output_type="ndarray")
+        edges = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(self), len(self)))
+        return self._added_up(connected_components(edges, directed=False)[1])
+
+    @property
+    def _output_directions(self) -> np.ndarray:
+        return self.output_weights / np.linalg.norm(self.output_weights, axis=1)[:, None]
+
+    def _added_up(self, group: np.ndarray) -> Self:
+        """Add up the neurons of each group, which share an output direction."""
+        first = np.unique(group, return_index=True)[1]
+        weights = np.zeros((len(first), len(self.weights)))
+        np.add.at(weights, group, (self.weights * np.linalg.norm(self.output_weights, axis=1)).T)
+        return replace(self, weights=weights.T, output_weights=self._output_directions[first])
 
     def _reduced(self, Z: DesignMatrix) -> Self:
         """Caratheodory: a vertex of { a >= 0 : same outputs, same total cost }."""
@@ -122,3 +138,8 @@ class Neurons:
         new_cost = nnls(system, system @ cost)[0]
         scaled = replace(self, weights=self.weights * (new_cost / cost))
         return scaled._take(new_cost > 0)
+
+
+def _equal_rows(rows: np.ndarray) -> np.ndarray:
+    """Number the distinct rows; for each row its number."""
+    return np.unique(rows, axis=0, return_inverse=True)[1].ravel()

@@ -16,6 +16,7 @@ A pooled design matrix averages the rows of a sample; a matrix A stands for this
 pooling).
 """
 
+import warnings
 from typing import Literal
 
 import cvxpy as cp
@@ -28,6 +29,15 @@ from convexbn.problem import Problem
 
 Activation = Literal["relu", "gated_relu"]
 ACTIVATIONS = ("relu", "gated_relu")
+
+_TOLERANCES = {
+    "CLARABEL": ("tol_gap_abs", "tol_gap_rel", "tol_feas"),
+    "SCS": ("eps_abs", "eps_rel"),
+    "ECOS": ("abstol", "reltol", "feastol"),
+}
+_ITERATIONS = {"CLARABEL": "max_iter", "SCS": "max_iters", "ECOS": "max_iters"}
+# Clarabel's default step, 0.99 of the way to the boundary, often stalls on the exponential cones of the log loss.
+_STEPS = {"CLARABEL": ({"max_step_fraction": 0.9}, {"max_step_fraction": 0.7})}
 
 
 def primal_program(problem: Problem, patterns: Patterns, activation: Activation = "relu") -> cp.Problem:
@@ -61,8 +71,8 @@ def primal_program(problem: Problem, patterns: Patterns, activation: Activation 
     >>> from convexbn.programs import primal_program
     >>> problem = Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)
     >>> program = primal_program(problem, enumerate_patterns(problem.Z))
-    >>> program.is_dcp(), round(program.solve(solver="CLARABEL"), 6)
-    (True, 0.28)
+    >>> program.is_dcp(), [variable.name() for variable in program.variables()]
+    (True, ['f', 'S', 'T'])
     """
     _check(problem, activation)
     Z, D = problem.Z.Z, patterns.masks().astype(float)
@@ -112,9 +122,9 @@ def dual_program(problem: Problem, patterns: Patterns, activation: Activation = 
     >>> import numpy as np
     >>> from convexbn.patterns import enumerate_patterns
     >>> from convexbn.problem import Problem
-    >>> from convexbn.programs import dual_program
+    >>> from convexbn.programs import dual_program, solve_program
     >>> problem = Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)
-    >>> round(dual_program(problem, enumerate_patterns(problem.Z)).solve(solver="CLARABEL"), 6)
+    >>> round(solve_program(dual_program(problem, enumerate_patterns(problem.Z))), 6)
     0.28
     """
     _check(problem, activation)
@@ -134,10 +144,84 @@ def dual_program(problem: Problem, patterns: Patterns, activation: Activation = 
     else:
         prices = [cp.norm(Z.T @ cp.multiply(D, columns), 2, axis=0)]
     conjugate, domain = problem.loss.conjugate_expression(-v / problem.sample_weight, problem.y[:, 0])
-    constraints = [price <= problem.weight_decay for price in prices] + domain
+    constraints = [price / problem.weight_decay <= 1 for price in prices] + domain
     if problem.fit_intercept:
         constraints.append(cp.sum(v) == 0)
     return cp.Problem(cp.Maximize(-problem.sample_weight @ conjugate), constraints)
+
+
+def solve_program(
+    program: cp.Problem,
+    *,
+    solver: str = "CLARABEL",
+    tol: float = 1e-8,
+    max_iter: int | None = None,
+    verbose: bool = False,
+) -> float:
+    """Solve a program in place, with options that mean the same for every solver.
+
+    Parameters
+    ----------
+    program : cvxpy.Problem
+        Program of this module; its variables hold the solution afterwards.
+    solver : str, default="CLARABEL"
+        Any installed cvxpy solver of second-order cone programs (of exponential cones for the log loss).
+    tol : float, default=1e-8
+        Absolute and relative tolerance of CLARABEL, SCS or ECOS; other solvers keep their own. A solver that ends
+        close to it is not an error: the certificate tells the gap.
+    max_iter : int or None, default=None
+        Iterations of CLARABEL, SCS or ECOS; None leaves the solver's own limit.
+    verbose : bool, default=False
+        Whether cvxpy prints its progress.
+
+    Returns
+    -------
+    value : float
+        Value of the objective.
+
+    Raises
+    ------
+    ValueError
+        If the solver is not installed.
+    RuntimeError
+        If the solver fails or ends without a solution; the message holds its status.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.patterns import enumerate_patterns
+    >>> from convexbn.problem import Problem
+    >>> from convexbn.programs import primal_program, solve_program
+    >>> problem = Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)
+    >>> round(solve_program(primal_program(problem, enumerate_patterns(problem.Z))), 6)
+    0.28
+    """
+    check_cvxpy_solver(solver)
+    options: dict[str, float | bool] = dict.fromkeys(_TOLERANCES.get(solver, ()), tol)
+    if max_iter is not None and solver in _ITERATIONS:
+        options[_ITERATIONS[solver]] = max_iter
+    for step in _STEPS.get(solver, ({},)):
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Solution may be inaccurate")
+                program.solve(solver=solver, verbose=verbose, **options, **step)
+            break
+        except cp.SolverError as error:
+            failure = error
+    else:
+        raise RuntimeError(f"cvxpy's solver {solver} failed with status {program.status!r}: {failure}") from failure
+    if any(variable.value is None for variable in program.variables()):
+        raise RuntimeError(f"cvxpy's solver {solver} ended without a solution; its status is {program.status!r}.")
+    return float(program.value)
+
+
+def check_cvxpy_solver(solver: str) -> None:
+    """Raise a ValueError unless cvxpy can call this solver."""
+    if solver not in cp.installed_solvers():
+        raise ValueError(
+            f"solver={solver!r} is not installed for cvxpy; installed are {cp.installed_solvers()}. "
+            "Choose one of these or install it."
+        )
 
 
 def _check(problem: Problem, activation: str) -> None:

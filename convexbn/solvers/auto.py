@@ -4,10 +4,10 @@ import numpy as np
 
 from convexbn.patterns import count_patterns, enumerate_patterns, sample_patterns
 from convexbn.problem import Problem
-from convexbn.programs import Activation
+from convexbn.programs import Activation, check_cvxpy_solver
 from convexbn.solution import Solution
 from convexbn.solvers.closed_form import closed_form_obstacle, solve_closed_form
-from convexbn.solvers.reference import check_cvxpy_solver, solve_reference
+from convexbn.solvers.reference import solve_reference
 
 ENUMERATION_ENTRIES = 200_000  # all patterns are used up to this many entries n * k * P of their program
 

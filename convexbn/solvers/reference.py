@@ -4,7 +4,6 @@ import warnings
 from dataclasses import replace
 from functools import partial
 
-import cvxpy as cp
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
@@ -14,16 +13,10 @@ from convexbn.neurons import Neurons
 from convexbn.patterns import Patterns
 from convexbn.pricing import price_of_gates, price_of_patterns
 from convexbn.problem import Problem
-from convexbn.programs import Activation, primal_program
+from convexbn.programs import Activation, primal_program, solve_program
 from convexbn.solution import Solution, Status
 
-_TOLERANCES = {
-    "CLARABEL": ("tol_gap_abs", "tol_gap_rel", "tol_feas"),
-    "SCS": ("eps_abs", "eps_rel"),
-    "ECOS": ("abstol", "reltol", "feastol"),
-}
-_ITERATIONS = {"CLARABEL": "max_iter", "SCS": "max_iters", "ECOS": "max_iters"}
-_ZEROS = 10.0 ** np.arange(-8, -2)  # relative costs below which an interior point's neurons may be zeros
+_THRESHOLDS = 10.0 ** np.arange(-8, -2)  # relative costs and distances at which an interior point's neurons may be one
 
 
 def solve_reference(
@@ -52,12 +45,9 @@ def solve_reference(
     solver : str, default="CLARABEL"
         Any installed cvxpy solver of second-order cone programs (of exponential cones for the log loss).
     tol : float, default=1e-6
-        Relative gap above which the solution is reported as not converged. CLARABEL, SCS and ECOS are run to a
-        hundredth of it; other solvers to tolerances of their own.
-    max_iter : int or None, default=None
-        Iterations of CLARABEL, SCS or ECOS; None leaves the solver's own limit.
-    verbose : bool, default=False
-        Whether cvxpy prints its progress.
+        Relative gap above which the solution is reported as not converged. The solver is run to a thousandth of it.
+    max_iter, verbose
+        As in `convexbn.programs.solve_program`.
 
     Returns
     -------
@@ -91,21 +81,10 @@ def solve_reference(
     >>> round(solution.certificate.objective, 6), solution.certificate.scope
     (0.28, 'global')
     """
-    check_cvxpy_solver(solver)
     scaled, shift, target_scale, column_scale = _conditioned(problem)
     program = primal_program(scaled, patterns, activation)
-    options: dict[str, float | bool] = dict.fromkeys(_TOLERANCES.get(solver, ()), tol / 100)
-    if max_iter is not None and solver in _ITERATIONS:
-        options[_ITERATIONS[solver]] = max_iter
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Solution may be inaccurate")
-            program.solve(solver=solver, verbose=verbose, **options)
-    except cp.SolverError as error:
-        raise RuntimeError(f"cvxpy's solver {solver} failed: {error}") from error
+    solve_program(program, solver=solver, tol=tol / 1000, max_iter=max_iter, verbose=verbose)
     variables = program.var_dict
-    if variables["f"].value is None:
-        raise RuntimeError(f"cvxpy's solver {solver} ended without a solution; its status is {program.status!r}.")
 
     blocks = [variables["S"].value] + ([variables["T"].value] if "T" in variables else [])
     signs = np.repeat([1.0, -1.0][: len(blocks)], len(patterns))[:, None]
@@ -116,7 +95,7 @@ def solve_reference(
         np.array([shift + target_scale * float(intercept)]),
         None if activation == "relu" else patterns.directions,
     )
-    neurons = _best_sparse(problem, neurons)
+    neurons = _sparsest(problem, neurons, tol / 100)
     v = target_scale * program.constraints[0].dual_value[:, None]
     price_of = price_of_patterns if activation == "relu" else price_of_gates
     certificate = certify(problem, neurons, v, partial(price_of, problem.Z, patterns), _basis(patterns, activation))
@@ -129,15 +108,6 @@ def solve_reference(
             stacklevel=2,
         )
     return Solution(neurons, v, certificate, status, int(program.solver_stats.num_iters or 0))
-
-
-def check_cvxpy_solver(solver: str) -> None:
-    """Raise a ValueError unless cvxpy can call this solver."""
-    if solver not in cp.installed_solvers():
-        raise ValueError(
-            f"solver={solver!r} is not installed for cvxpy; installed are {cp.installed_solvers()}. "
-            "Choose one of these or install it."
-        )
 
 
 def _conditioned(problem: Problem) -> tuple[Problem, float, float, float]:
@@ -161,12 +131,21 @@ def _conditioned(problem: Problem) -> tuple[Problem, float, float, float]:
     return scaled, shift, target_scale, column_scale
 
 
-def _best_sparse(problem: Problem, neurons: Neurons) -> Neurons:
-    """Drop what an interior point left of zero neurons: the threshold of least objective, or no neuron at all."""
+def _sparsest(problem: Problem, neurons: Neurons, slack: float) -> Neurons:
+    """Drop what an interior point left of zero neurons, and join what it split among neighbouring patterns.
+
+    Of several thresholds, and of no neuron at all, the sparsest network within a relative `slack` of the best.
+    """
     empty = np.zeros((problem.Z.n_columns, 0))
-    zero = replace(problem.zero_network, gates=None if neurons.gates is None else empty)
-    candidates = [neurons.without_zeros(rtol) for rtol in _ZEROS] + [zero]
-    return min(candidates, key=problem.objective).pruned(problem.Z)
+    candidates = [replace(problem.zero_network, gates=None if neurons.gates is None else empty)]
+    for threshold in _THRESHOLDS:
+        kept = neurons.without_zeros(threshold)
+        candidates.append(kept.pruned(problem.Z))
+        if neurons.gates is None and len(kept) > 0:
+            candidates.append(kept.merged_directions(threshold).pruned(problem.Z))
+    objectives = np.array([problem.objective(candidate) for candidate in candidates])
+    good = np.flatnonzero(objectives <= objectives.min() * (1 + slack))
+    return min((candidates[i] for i in good), key=len)
 
 
 def _basis(patterns: Patterns, activation: Activation) -> str:

@@ -2,11 +2,42 @@
 
 from convexbn.certificate import Certificate, certify
 from convexbn.design import BatchNormDesign, WeightNormDesign
+from convexbn.estimators import ConvexBNClassifier, ConvexBNRegressor
+from convexbn.matrix import DesignMatrix
+from convexbn.network import BatchNormNetwork, GatedNetwork, WeightNormNetwork, make_network
 from convexbn.neurons import Neurons
 from convexbn.patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
 from convexbn.problem import Problem
-from convexbn.programs import dual_program, primal_program
+from convexbn.programs import dual_program, primal_program, solve_program
 from convexbn.solution import Solution, Status
 from convexbn.solvers import solve, solve_closed_form, solve_reference
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BatchNormDesign",
+    "BatchNormNetwork",
+    "Certificate",
+    "ConvexBNClassifier",
+    "ConvexBNRegressor",
+    "DesignMatrix",
+    "GatedNetwork",
+    "Neurons",
+    "Patterns",
+    "Problem",
+    "Solution",
+    "Status",
+    "WeightNormDesign",
+    "WeightNormNetwork",
+    "certify",
+    "count_patterns",
+    "dual_program",
+    "enumerate_patterns",
+    "make_network",
+    "primal_program",
+    "sample_patterns",
+    "solve",
+    "solve_closed_form",
+    "solve_program",
+    "solve_reference",
+]

@@ -5,7 +5,6 @@ data for batch normalization (arXiv 2103.01499, Theorem 1), the data itself for 
 """
 
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -104,20 +103,20 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
             If X is not a finite 2-D array of at least two samples, if all its rows are equal, or if
             `n_components` is out of range.
         """
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        check_components(self.n_components, min(X.shape))
-        n = len(X)
-        mean = X.mean(axis=0)
-        centred = X - mean
+        data = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        n, d = data.shape
+        check_components(self.n_components, min(n, d))
+        mean = data.mean(axis=0)
+        centred = data - mean
         spread = centred.std(axis=0)
-        constant = spread <= 10 * np.finfo(float).eps * np.abs(X).max(axis=0)
+        constant = spread <= 10 * np.finfo(float).eps * np.abs(data).max(axis=0)
         if constant.all():
             raise ValueError(
                 "All rows of X are equal, so batch normalization would divide by a zero variance; "
                 "give data with at least two distinct rows."
             )
         centred[:, constant] = 0
-        units = np.where(constant, 1, spread) if self.n_components is None else np.ones(X.shape[1])
+        units = np.where(constant, 1, spread) if self.n_components is None else np.ones(d)
         S, Vt = _leading_directions(centred / units, self.n_components, self.rtol)
         self.mean_ = mean
         self.singular_values_ = S
@@ -128,8 +127,8 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Design rows z(x) = [sqrt(n) S^-1 V^T (x - mu); 1] for any X (n', d): an array (n', k)."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return np.hstack([(X - self.mean_) @ self.whitening_, np.ones((len(X), 1))])
+        whitened = (validate_data(self, X, dtype=np.float64, reset=False) - self.mean_) @ self.whitening_
+        return np.hstack([whitened, np.ones((len(whitened), 1))])
 
     def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""
@@ -209,22 +208,21 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
         ValueError
             If X is not a finite 2-D array, is all zero, or `n_components` is out of range.
         """
-        X = validate_data(self, X, dtype=np.float64)
-        check_components(self.n_components, min(X.shape))
-        if not X.any():
+        data = validate_data(self, X, dtype=np.float64)
+        check_components(self.n_components, min(data.shape))
+        if not data.any():
             raise ValueError("X is all zero; a weight-normalized network learns nothing from it.")
         if self.n_components is None:
-            self.basis_ = np.eye(X.shape[1])
+            self.basis_ = np.eye(data.shape[1])
         else:
-            self.basis_ = _leading_directions(X, self.n_components, self.rtol)[1].T
+            self.basis_ = _leading_directions(data, self.n_components, self.rtol)[1].T
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Design rows [basis^T x; 1] for any X (n', d): an array (n', k)."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        Z = X @ self.basis_
-        return np.hstack([Z, np.ones((len(X), 1))]) if self.bias else Z
+        Z = validate_data(self, X, dtype=np.float64, reset=False) @ self.basis_
+        return np.hstack([Z, np.ones((len(Z), 1))]) if self.bias else Z
 
     def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""
@@ -252,10 +250,13 @@ def check_components(n_components: object, largest: int) -> None:
     """Raise a ValueError unless `n_components` is None, an int in [1, largest] or a float in (0, 1]."""
     if n_components is None:
         return
-    if isinstance(n_components, Integral) and not isinstance(n_components, bool):
+    valid: bool | np.bool
+    if isinstance(n_components, bool):
+        valid = False
+    elif isinstance(n_components, (int, np.integer)):
         valid = 1 <= n_components <= largest
     else:
-        valid = isinstance(n_components, Real) and not isinstance(n_components, bool) and 0 < n_components <= 1
+        valid = isinstance(n_components, (float, np.floating)) and 0 < n_components <= 1
     if not valid:
         raise ValueError(
             f"n_components={n_components!r} is out of range: give None, an int from 1 to "
@@ -263,16 +264,14 @@ def check_components(n_components: object, largest: int) -> None:
         )
 
 
-def _leading_directions(
-    X: np.ndarray, n_components: int | float | None, rtol: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _leading_directions(X: np.ndarray, n_components: int | float | None, rtol: float) -> tuple[np.ndarray, np.ndarray]:
     """Singular values and right singular vectors that make up the rank, or the leading ones asked for."""
     U, S, Vt = svd(X, full_matrices=False)
     Vt = svd_flip(U, Vt, u_based_decision=False)[1]
-    keep = int(np.sum(S > rtol * S[0]))
-    if isinstance(n_components, Integral):
+    keep = int(np.sum(rtol * S[0] < S))
+    if isinstance(n_components, (int, np.integer)):
         keep = min(keep, int(n_components))
     elif n_components is not None:
         share = np.cumsum(S[:keep] ** 2) / np.sum(S[:keep] ** 2)
-        keep = min(keep, int(np.searchsorted(share, float(n_components) * (1 - 1e-12))) + 1)
+        keep = min(keep, int(np.searchsorted(share, n_components * (1 - 1e-12))) + 1)
     return S[:keep], Vt[:keep]

@@ -65,11 +65,11 @@ class Loss(ABC):
 
     @abstractmethod
     def expression(self, f: Any, y: np.ndarray) -> Any:
-        """cvxpy expression of the loss of each sample, for f of shape (n,) and y (n,)."""
+        """Cvxpy expression of the loss of each sample, for f of shape (n,) and y (n,)."""
 
     @abstractmethod
     def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
-        """cvxpy expression (n,) of the conjugate, and the constraints that spell out its domain."""
+        """Cvxpy expression (n,) of the conjugate, and the constraints that spell out its domain."""
 
 
 @dataclass(frozen=True)
@@ -248,9 +248,7 @@ class Hinge(Loss):
         return -a, [a >= 0, a <= 1]
 
 
-LOSSES: dict[str, type[Loss]] = {
-    loss.name: loss for loss in (SquaredError, Huber, LogLoss, SquaredHinge, Hinge)
-}
+LOSSES: dict[str, type[Loss]] = {loss.name: loss for loss in (SquaredError, Huber, LogLoss, SquaredHinge, Hinge)}
 
 
 def make_loss(loss: "str | Loss") -> Loss:

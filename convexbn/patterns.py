@@ -188,7 +188,7 @@ def as_design_matrix(Z: DesignMatrix | ArrayLike) -> DesignMatrix:
 def _in_row_space(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates of the rows in a basis of their span, and the basis (k, rank)."""
     _, S, Vt = np.linalg.svd(Z, full_matrices=False)
-    rank = int(np.sum(S > _PARALLEL * S[0]))
+    rank = int(np.sum(_PARALLEL * S[0] < S))
     if rank == 0:
         raise ValueError("Z is all zero: it has no activation patterns.")
     return Z @ Vt[:rank].T, Vt[:rank].T
@@ -215,9 +215,8 @@ def _cells(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.sign(normals[:, 0]) * np.array([[1], [-1]]), np.array([[1.0], [-1.0]])
     keys, rays = zip(*_cells_around_rays(normals), strict=True)
     packed, cell = np.unique(np.concatenate(keys), axis=0, return_inverse=True)
-    centres = np.stack([np.bincount(cell.ravel(), column) for column in np.concatenate(rays).T], axis=1)
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    return 2.0 * np.unpackbits(packed, axis=1, count=n) - 1, centres
+    sums = np.stack([np.bincount(cell.ravel(), column) for column in np.concatenate(rays).T], axis=1)
+    return 2.0 * np.unpackbits(packed, axis=1, count=n) - 1, sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
 
 def _cells_around_rays(normals: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -228,9 +228,9 @@ def price_bound(Z: DesignMatrix, v: np.ndarray) -> Price:
 
 def _gated_prices(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> np.ndarray:
     """|Z^T D_i v| of every pattern, shape (P,)."""
-    return np.concatenate([
-        np.linalg.norm(Z.masked_adjoint(patterns.masks(block), v), axis=0) for block in _blocks(Z, len(patterns))
-    ])
+    return np.concatenate(
+        [np.linalg.norm(Z.masked_adjoint(patterns.masks(block), v), axis=0) for block in _blocks(Z, len(patterns))]
+    )
 
 
 def _blocks(Z: DesignMatrix, n_patterns: int) -> Iterator[slice]:

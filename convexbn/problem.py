@@ -4,10 +4,11 @@ Shapes, said once for the whole package: n samples, N = n * n_patches rows of Z,
 Targets, predictions and dual points are (n, C) arrays.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from convexbn.losses import Loss, make_loss
 from convexbn.matrix import DesignMatrix
@@ -18,7 +19,7 @@ from convexbn.pricing import price_bound, price_by_enumeration
 _EXACT_PRICE_PATTERNS = 10_000  # up to this many patterns weight_decay_max is found by enumeration
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Problem:
     r"""Two-layer ReLU network with weight decay on a design matrix.
 
@@ -32,7 +33,7 @@ class Problem:
         Design matrix.
     y : array-like of shape (n,) or (n, C)
         Targets; labels -1 and +1 for margin losses.
-    loss : str or Loss, default="squared_error"
+    loss : {"squared_error", "huber", "log_loss", "squared_hinge", "hinge"} or Loss, default="squared_error"
         Name or instance of a loss.
     weight_decay : float
         Positive; the papers' beta is ``weight_decay * sqrt(n)`` with a loss that is not averaged.
@@ -62,28 +63,37 @@ class Problem:
 
     Z: DesignMatrix
     y: np.ndarray
-    loss: Loss = "squared_error"  # type: ignore[assignment]  # a name is replaced by its loss
-    weight_decay: float = np.nan
-    fit_intercept: bool = False
-    sample_weight: np.ndarray = None  # type: ignore[assignment]  # None is replaced by equal weights
+    loss: Loss
+    weight_decay: float
+    fit_intercept: bool
+    sample_weight: np.ndarray
 
-    def __post_init__(self) -> None:
-        Z, loss = as_design_matrix(self.Z), make_loss(self.loss)
-        y = np.asarray(self.y, dtype=np.float64)
+    def __init__(
+        self,
+        Z: DesignMatrix | ArrayLike,
+        y: ArrayLike,
+        loss: str | Loss = "squared_error",
+        *,
+        weight_decay: float,
+        fit_intercept: bool = False,
+        sample_weight: ArrayLike | None = None,
+    ):
+        Z, loss, y = as_design_matrix(Z), make_loss(loss), np.array(y, dtype=np.float64, ndmin=1)
         y = y[:, None] if y.ndim == 1 else y
         if y.ndim != 2 or len(y) != Z.n_samples:
             raise ValueError(f"y must have one row for each of the {Z.n_samples} samples of Z, got shape {y.shape}.")
         if not np.isfinite(y).all():
             raise ValueError("y contains NaN or infinity; remove these samples first.")
         loss.check_targets(y)
-        if loss.margin and self.fit_intercept and len(np.unique(y)) < 2:
+        if loss.margin and fit_intercept and len(np.unique(y)) < 2:
             raise ValueError("y holds one class only, which an intercept fits alone; give samples of both classes.")
-        check_weight_decay(self.weight_decay)
-        weights = np.ones(len(y)) if self.sample_weight is None else np.asarray(self.sample_weight, dtype=np.float64)
+        check_weight_decay(weight_decay)
+        weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         if weights.shape != (len(y),) or not np.isfinite(weights).all() or not (weights > 0).all():
             raise ValueError(f"sample_weight must hold {len(y)} positive numbers; drop samples of weight zero.")
-        for name, value in (("Z", Z), ("y", y), ("loss", loss), ("sample_weight", weights / weights.sum())):
-            object.__setattr__(self, name, value)
+        values = (Z, y, loss, float(weight_decay), bool(fit_intercept), weights / weights.sum())
+        for field, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, field.name, value)
 
     @property
     def n_outputs(self) -> int:
@@ -161,7 +171,7 @@ class Problem:
 def check_weight_decay(weight_decay: object) -> None:
     """Raise a ValueError unless `weight_decay` is a positive finite number."""
     number = isinstance(weight_decay, (int, float, np.number)) and not isinstance(weight_decay, bool)
-    if not (number and np.isfinite(weight_decay) and weight_decay > 0):  # type: ignore[call-overload,operator]
+    if not (number and 0 < weight_decay < np.inf):  # type: ignore[operator]
         raise ValueError(
             f"weight_decay={weight_decay!r} must be a positive finite number; without decay the network and its "
             "convex program are different problems."

@@ -71,9 +71,7 @@ def solve(
     'closed form for whitened data of full row rank'
     """
     check_solver(solver, activation)
-    if solver == "closed_form" or (
-        solver == "auto" and activation == "relu" and closed_form_obstacle(problem) is None
-    ):
+    if solver == "closed_form" or (solver == "auto" and activation == "relu" and closed_form_obstacle(problem) is None):
         return solve_closed_form(problem)
     if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES:
         patterns = enumerate_patterns(problem.Z)

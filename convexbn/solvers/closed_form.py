@@ -186,9 +186,7 @@ def _log_loss(
 
 
 @_optimum.register
-def _hinge(
-    loss: Hinge, y: np.ndarray, radius: float, fit_intercept: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _hinge(loss: Hinge, y: np.ndarray, radius: float, fit_intercept: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each class moves to its margin or stays at the intercept, which sits at a margin too."""
     n, classes = len(y), _Classes.of(y, radius)
     mass_positive = classes.n_positive * classes.cap_positive

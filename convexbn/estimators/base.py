@@ -1,0 +1,112 @@
+"""What the estimators share: from validated data to a certified network."""
+
+from dataclasses import replace
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from convexbn.design import NORMALIZATIONS
+from convexbn.losses import LOSSES, Loss, make_loss
+from convexbn.network import make_network
+from convexbn.problem import Problem, check_weight_decay
+from convexbn.programs import ACTIVATIONS, Activation
+from convexbn.solvers import solve
+from convexbn.solvers.auto import check_solver
+
+AUTO_FRACTION = 0.05  # weight_decay="auto" is this fraction of weight_decay_max
+
+
+class BaseConvexBN(BaseEstimator):
+    """Base class of the estimators; `_margin` says which losses they take."""
+
+    _margin: bool
+
+    def __init__(
+        self,
+        weight_decay: float | str = "auto",
+        *,
+        normalization: str = "batch",
+        activation: Activation = "relu",
+        loss: str | Loss = "squared_error",
+        fit_intercept: bool = True,
+        n_components: int | float | None = None,
+        n_patterns: int = 50,
+        solver: str = "auto",
+        tol: float = 1e-6,
+        max_iter: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ):
+        self.weight_decay = weight_decay
+        self.normalization = normalization
+        self.activation = activation
+        self.loss = loss
+        self.fit_intercept = fit_intercept
+        self.n_components = n_components
+        self.n_patterns = n_patterns
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _fit_network(self, X: np.ndarray, y: np.ndarray) -> None:
+        """Learn the network of validated X (n, d) and targets y (n,), labels -1 and +1 for a margin loss."""
+        design = NORMALIZATIONS[self.normalization](n_components=self.n_components).fit(X)
+        problem = Problem(design.transform(X), y, self.loss, weight_decay=1.0, fit_intercept=self.fit_intercept)
+        problem = replace(problem, weight_decay=self._weight_decay_of(problem))
+        solution = solve(
+            problem,
+            activation=self.activation,
+            solver=self.solver,
+            n_patterns=self.n_patterns,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            random_state=self._seed(),
+            verbose=bool(self.verbose),
+        )
+        self.network_ = make_network(solution.neurons, design)
+        self.certificate_ = solution.certificate
+        self.weight_decay_ = problem.weight_decay
+        self.n_iter_ = solution.n_iter
+
+    def _weight_decay_of(self, problem: Problem) -> float:
+        if self.weight_decay != "auto":
+            return float(self.weight_decay)
+        # At a weight_decay_max of zero the zero network fits perfectly and is optimal at any weight decay.
+        return AUTO_FRACTION * problem.weight_decay_max or 1.0
+
+    def _seed(self) -> int | np.random.Generator | None:
+        if isinstance(self.random_state, np.random.RandomState):
+            return int(self.random_state.randint(2**31))
+        return self.random_state
+
+    def _check_parameters(self) -> None:
+        """Raise a ValueError that names the first parameter out of range, before any work."""
+        if self.weight_decay != "auto":
+            check_weight_decay(self.weight_decay)
+        for name, choices in (("normalization", NORMALIZATIONS), ("activation", ACTIVATIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {list(choices)}.")
+        losses = sorted(name for name, loss in LOSSES.items() if loss.margin == self._margin)
+        if not (isinstance(self.loss, Loss) or self.loss in LOSSES) or make_loss(self.loss).margin != self._margin:
+            raise ValueError(f"loss={self.loss!r} is not one that {type(self).__name__} takes; choose one of {losses}.")
+        check_solver(self.solver, self.activation)
+        for name, optional in (("n_patterns", False), ("max_iter", True)):
+            value = getattr(self, name)
+            integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+            if not (integer or (optional and value is None)):
+                raise ValueError(f"{name}={value!r} must be a positive integer{' or None' if optional else ''}.")
+        if not (isinstance(self.tol, Real) and 0 < self.tol < np.inf):
+            raise ValueError(f"tol={self.tol!r} must be a positive number.")
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return self.network_.predict(X)[:, 0]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "network_")

@@ -1,0 +1,155 @@
+"""The regressor."""
+
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import column_or_1d, validate_data
+
+from convexbn.estimators.base import BaseConvexBN
+from convexbn.losses import Loss
+from convexbn.programs import Activation
+
+
+class ConvexBNRegressor(RegressorMixin, BaseConvexBN):
+    """Regression with a two-layer normalized ReLU network, trained by convex optimisation.
+
+    Parameters
+    ----------
+    weight_decay : float or "auto", default="auto"
+        Weight decay of the objective (1/n) sum loss + weight_decay/2 * (squares of gamma, bias and output weights).
+        "auto" takes 0.05 times `Problem.weight_decay_max`, so it does not depend on the units of X and y.
+    normalization : {"batch", "weight"}, default="batch"
+        Normalization of the hidden layer.
+    activation : {"relu", "gated_relu"}, default="relu"
+        Activation of the hidden layer.
+    loss : {"squared_error", "huber"} or Loss, default="squared_error"
+        Training loss.
+    fit_intercept : bool, default=True
+        Whether the output has an intercept that is not penalised.
+    n_components : int, float or None, default=None
+        Leading singular directions of X to keep, as a number or a fraction of the variance; None keeps all.
+    n_patterns : int, default=50
+        Directions drawn where activation patterns are sampled.
+    solver : str, default="auto"
+        "auto" takes the closed form where it reaches, all activation patterns where they are few (at most 200,000
+        entries n * k * P of the convex program), sampled patterns otherwise. "closed_form" insists on the closed form.
+        The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) is like "auto" without the closed form.
+    tol : float, default=1e-6
+        Relative gap above which a ConvergenceWarning is raised.
+    max_iter : int or None, default=None
+        Iterations of the solver; None leaves its own limit.
+    random_state : int, RandomState or None, default=None
+        Seed of sampled patterns.
+    verbose : bool, default=False
+        Whether the solver prints its progress.
+
+    Attributes
+    ----------
+    network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
+        The trained network.
+    certificate_ : Certificate
+        Objective, lower bound, and what the bound covers; print it.
+    weight_decay_ : float
+        The weight decay that was used.
+    n_iter_ : int
+        Iterations of the solver; 0 for a closed form.
+    n_features_in_ : int
+        Features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has names that are all strings.
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from convexbn import ConvexBNRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = ConvexBNRegressor(n_components=1).fit(X[:60], y[:60])
+    >>> model.certificate_.scope, model.certificate_.gap < 1e-6
+    ('global', True)
+    """
+
+    _margin = False
+
+    def __init__(
+        self,
+        weight_decay: float | str = "auto",
+        *,
+        normalization: str = "batch",
+        activation: Activation = "relu",
+        loss: str | Loss = "squared_error",
+        fit_intercept: bool = True,
+        n_components: int | float | None = None,
+        n_patterns: int = 50,
+        solver: str = "auto",
+        tol: float = 1e-6,
+        max_iter: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ):
+        super().__init__(
+            weight_decay,
+            normalization=normalization,
+            activation=activation,
+            loss=loss,
+            fit_intercept=fit_intercept,
+            n_components=n_components,
+            n_patterns=n_patterns,
+            solver=solver,
+            tol=tol,
+            max_iter=max_iter,
+            random_state=random_state,
+            verbose=verbose,
+        )
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Training data, at least two samples.
+        y : array-like of shape (n,)
+            Targets.
+
+        Returns
+        -------
+        self : ConvexBNRegressor
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is out of range; the message names it. The estimator is left as it was.
+        RuntimeError
+            If a cvxpy solver fails; the estimator is left as it was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the gap exceeds `tol`.
+        """
+        self._check_parameters()
+        before = vars(self).copy()
+        try:
+            data, targets = validate_data(
+                self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
+            )
+            if targets.ndim == 2 and targets.shape[1] > 1:
+                raise ValueError(
+                    f"y has {targets.shape[1]} columns; ConvexBNRegressor fits one output for now. Fit one model a "
+                    "column, for example with sklearn.multioutput.MultiOutputRegressor."
+                )
+            self._fit_network(data, column_or_1d(targets, dtype=np.float64, warn=True))
+        except BaseException:
+            self.__dict__ = before
+            raise
+        return self
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Predict targets (n,) of X (n, d)."""
+        return self._outputs(X)

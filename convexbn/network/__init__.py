@@ -1,0 +1,46 @@
+"""Trained networks as their users know them: weights, statistics, forward pass, to and from PyTorch."""
+
+from convexbn.design import BatchNormDesign, WeightNormDesign
+from convexbn.network.base import NormalizedNetwork
+from convexbn.network.batch_norm import BatchNormNetwork
+from convexbn.network.gated import GatedNetwork
+from convexbn.network.weight_norm import WeightNormNetwork
+from convexbn.neurons import Neurons
+
+__all__ = ["BatchNormNetwork", "GatedNetwork", "NormalizedNetwork", "WeightNormNetwork", "make_network"]
+
+_NETWORKS: dict[type, type[NormalizedNetwork]] = {
+    network.design: network for network in (BatchNormNetwork, WeightNormNetwork)
+}
+
+
+def make_network(neurons: Neurons, design: BatchNormDesign | WeightNormDesign) -> NormalizedNetwork | GatedNetwork:
+    """Network of neurons on a fitted design: gated if the neurons are, else of the design's normalization.
+
+    Parameters
+    ----------
+    neurons : Neurons
+        Neurons on the design matrix.
+    design : BatchNormDesign or WeightNormDesign
+        The fitted design.
+
+    Returns
+    -------
+    network : BatchNormNetwork, WeightNormNetwork or GatedNetwork
+        Its predictions on any X are the neurons' outputs on ``design.transform(X)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import BatchNormDesign, Problem, solve
+    >>> from convexbn.network import make_network
+    >>> X, y = np.random.default_rng(0).standard_normal((5, 9)), np.arange(5.0)
+    >>> design = BatchNormDesign().fit(X)
+    >>> solution = solve(Problem(design.transform(X), y, weight_decay=0.1))
+    >>> network = make_network(solution.neurons, design)
+    >>> abs(network.objective(X, y, weight_decay=0.1) - solution.certificate.objective) < 1e-10
+    True
+    """
+    if neurons.gates is not None:
+        return GatedNetwork.from_neurons(neurons, design)
+    return _NETWORKS[type(design)].from_neurons(neurons, design)

@@ -1,0 +1,226 @@
+"""What networks of every normalization have in common: forward pass, objective, pruning."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_array, check_consistent_length
+
+from convexbn.design import BatchNormDesign, WeightNormDesign
+from convexbn.losses import Loss, make_loss
+from convexbn.matrix import DesignMatrix
+from convexbn.network.persistence import Stored
+from convexbn.neurons import Neurons
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class NormalizedNetwork(Stored, ABC):
+    """Two-layer ReLU network f(x) = sum_j relu(gamma_j (x·w_j - mean_j) / std_j + bias_j) c_j + intercept.
+
+    Subclasses say where mean_j and std_j come from.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (m, d)
+        Hidden weights w_j.
+    gamma, bias : ndarray of shape (m,)
+        Scale and shift after normalization.
+    output_weights : ndarray of shape (m, C)
+        Output weights c_j.
+    intercept : ndarray of shape (C,)
+        Output intercept.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together or an entry is not finite.
+    """
+
+    weights: np.ndarray
+    gamma: np.ndarray
+    bias: np.ndarray
+    output_weights: np.ndarray
+    intercept: np.ndarray
+
+    per_neuron: ClassVar[tuple[str, ...]] = ("gamma", "bias")
+    design: ClassVar[type[BatchNormDesign] | type[WeightNormDesign]]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            array = np.asarray(getattr(self, field.name), dtype=np.float64)
+            if not np.isfinite(array).all():
+                raise ValueError(f"{field.name} contains NaN or infinity.")
+            object.__setattr__(self, field.name, array)
+        if self.weights.ndim != 2 or self.output_weights.ndim != 2:
+            raise ValueError("weights and output_weights must be 2-D arrays.")
+        m = len(self.weights)
+        expected: dict[str, tuple[int, ...]] = dict.fromkeys(self.per_neuron, (m,))
+        expected |= {"output_weights": (m, self.n_outputs), "intercept": (self.n_outputs,)}
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {getattr(self, name).shape}.")
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs C."""
+        return int(self.output_weights.shape[1])
+
+    @classmethod
+    def from_neurons(cls, neurons: Neurons, design: BatchNormDesign | WeightNormDesign) -> Self:
+        """Map neurons on a fitted design back to layer weights, sharing |s||c| evenly between both layers."""
+        neurons = neurons.balanced()
+        layer = design.neuron_weights(neurons.weights)
+        statistics = {name: getattr(layer, name) for name in cls.per_neuron}
+        return cls(
+            weights=layer.weights,
+            output_weights=neurons.output_weights,
+            intercept=neurons.intercept,
+            **statistics,
+        )
+
+    @abstractmethod
+    def population_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and std (m,) used by `predict`."""
+
+    @abstractmethod
+    def batch_statistics(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and std (m,) used in training on the full batch X."""
+
+    @abstractmethod
+    def to_torch(self) -> "torch.nn.Sequential":
+        """Return the same network as a torch module in double precision."""
+
+    @staticmethod
+    @abstractmethod
+    def decayed_parameters(module: Any) -> list[Any]:
+        """Return the parameters of a `to_torch` module that weight decay acts on: gamma, bias and output weights."""
+
+    @abstractmethod
+    def with_statistics(self, X: ArrayLike) -> Self:
+        """Return the network whose population statistics are those of X (n, d)."""
+
+    @classmethod
+    @abstractmethod
+    def from_torch(cls, module: Any) -> Self:
+        """Read a torch module as built by `to_torch`."""
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Network outputs (n, C) for X (n, d), with the population statistics."""
+        return self._forward(check_data(X, self.weights.shape[1]), *self.population_statistics())
+
+    def objective(self, X: ArrayLike, y: ArrayLike, weight_decay: float, loss: str | Loss = "squared_error") -> float:
+        """Objective of the non-convex training problem on the full batch.
+
+        ``mean_i loss(f(x_i), y_i) + weight_decay / 2 * sum_j (gamma_j^2 + bias_j^2 + |c_j|^2)``, with batch
+        statistics of X as in training.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Training data.
+        y : array-like of shape (n,) or (n, C)
+            Targets; labels -1 and +1 for margin losses.
+        weight_decay : float
+            Weight decay.
+        loss : str or Loss, default="squared_error"
+            Name or instance of a loss.
+
+        Returns
+        -------
+        objective : float
+        """
+        data, loss = check_data(X, self.weights.shape[1]), make_loss(loss)
+        targets = np.asarray(y, dtype=np.float64).reshape(-1, self.n_outputs)
+        check_consistent_length(data, targets)
+        loss.check_targets(targets)
+        f = self._forward(data, *self.batch_statistics(data))
+        return float(loss.value(f, targets).mean() + weight_decay * self.penalty())
+
+    def penalty(self) -> float:
+        """Half the sum of squares that weight decay acts on."""
+        return float((self.gamma**2).sum() + (self.bias**2).sum() + (self.output_weights**2).sum()) / 2
+
+    def prune(self, X: ArrayLike) -> Self:
+        """Return a smaller network with the same predictions on the training data and no higher objective.
+
+        Neurons of equal pattern and sign are merged, zeros dropped, and by Caratheodory's theorem at most n*C + 1
+        neurons kept.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            The training data, whose statistics the network carries.
+
+        Returns
+        -------
+        network : same type
+
+        Raises
+        ------
+        ValueError
+            If the population statistics are not those of X, so that predictions would change.
+        """
+        data = check_data(X, self.weights.shape[1])
+        population, batch = self.population_statistics(), self.batch_statistics(data)
+        if not all(np.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(population, batch, strict=True)):
+            raise ValueError("prune needs the training data X whose mean and std the network carries.")
+        design = self.design().fit(data)
+        S = design.neurons(self.weights, self.gamma, self.bias)
+        neurons = Neurons(S, self.output_weights, self.intercept).pruned(DesignMatrix(design.transform(data)))
+        return type(self).from_neurons(neurons, design)
+
+    def _forward(self, X: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+        hidden = np.maximum(self.gamma * (X @ self.weights.T - mean) / std + self.bias, 0)
+        return hidden @ self.output_weights + self.intercept
+
+
+def check_data(X: ArrayLike, n_features: int) -> np.ndarray:
+    """Return X as a finite 2-D array with `n_features` columns, or raise a ValueError."""
+    data: np.ndarray = check_array(X, dtype=np.float64)
+    if data.shape[1] != n_features:
+        raise ValueError(f"X has {data.shape[1]} features, the network was trained on {n_features}.")
+    return data
+
+
+def import_torch() -> Any:
+    """Import torch, or say which extra is missing."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError("This needs PyTorch: pip install 'convexbn[torch]'.") from error
+    return torch
+
+
+def tensor(array: np.ndarray) -> Any:
+    """Copy an array into a double-precision torch parameter."""
+    torch = import_torch()
+    return torch.nn.Parameter(torch.tensor(array, dtype=torch.float64))
+
+
+def output_layer(network: NormalizedNetwork) -> Any:
+    """Return the output layer as torch.nn.Linear; its bias is the intercept."""
+    torch = import_torch()
+    layer = torch.nn.Linear(*network.output_weights.shape, dtype=torch.float64)
+    layer.weight, layer.bias = tensor(network.output_weights.T), tensor(network.intercept)
+    return layer
+
+
+def to_numpy(parameter: Any) -> np.ndarray:
+    """Copy a torch parameter into an array."""
+    return parameter.detach().cpu().double().numpy().copy()
+
+
+def layers_of(module: Any, expected: str, *names: str) -> list[Any]:
+    """Return the layers of a torch Sequential, or raise a ValueError unless their class names are these."""
+    layers = list(module)
+    if tuple(type(layer).__name__ for layer in layers) != names:
+        raise ValueError(f"module must be a torch.nn.Sequential of {expected}, got {module}.")
+    return layers

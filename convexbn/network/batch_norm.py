@@ -1,0 +1,153 @@
+"""The batch-normalized network."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from convexbn.design import BatchNormDesign
+from convexbn.network.base import NormalizedNetwork, check_data, import_torch, layers_of, output_layer, tensor, to_numpy
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNormNetwork(NormalizedNetwork):
+    """Two-layer network Linear -> BatchNorm -> ReLU -> Linear, trained on the full batch.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (m, d)
+        Hidden weights w_j.
+    gamma, bias : ndarray of shape (m,)
+        Scale and shift of the normalization layer.
+    output_weights : ndarray of shape (m, C)
+        Output weights c_j.
+    intercept : ndarray of shape (C,)
+        Output intercept.
+    mean, std : ndarray of shape (m,)
+        Population mean and standard deviation of x·w_j over the training data.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together, an entry is not finite, or a std is not positive.
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, Section 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.network import BatchNormNetwork
+    >>> one = np.ones(1)
+    >>> network = BatchNormNetwork([[1.0]], one, 0 * one, [[2.0]], 0 * one, mean=3 * one, std=one)
+    >>> network.predict([[1.0], [5.0]])
+    array([[0.],
+           [4.]])
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    per_neuron = ("gamma", "bias", "mean", "std")
+    design = BatchNormDesign
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.std > 0).all():
+            raise ValueError("std must be positive.")
+
+    def population_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and std (m,) over the training data."""
+        return self.mean, self.std
+
+    def batch_statistics(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and std (m,) of x·w_j over X; a ValueError if a neuron does not vary over X."""
+        preactivations = X @ self.weights.T
+        std = preactivations.std(axis=0)
+        if not (std > 0).all():
+            raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
+        return preactivations.mean(axis=0), std
+
+    def with_statistics(self, X: ArrayLike) -> Self:
+        """Return the network whose population statistics are those of X (n, d)."""
+        mean, std = self.batch_statistics(check_data(X, self.weights.shape[1]))
+        return replace(self, mean=mean, std=std)
+
+    def to_torch(self) -> "torch.nn.Sequential":
+        """Return Linear -> BatchNorm1d -> ReLU -> Linear in double precision.
+
+        In ``eval()`` its output equals `predict`; in ``train()`` on the full training batch it does too. The theory has
+        eps -> 0, so BatchNorm1d has the smallest positive number as eps. A network without neurons gets one that is zero.
+
+        Returns
+        -------
+        module : torch.nn.Sequential
+
+        Raises
+        ------
+        ImportError
+            If PyTorch is not installed.
+        """
+        torch = import_torch()
+        m, d = self.weights.shape
+        if m == 0:
+            zero = np.zeros(1)
+            idle = replace(
+                self,
+                weights=np.zeros((1, d)),
+                gamma=zero,
+                bias=zero,
+                output_weights=np.zeros((1, self.n_outputs)),
+                mean=zero,
+                std=zero + 1,
+            )
+            return idle.to_torch()
+        hidden = torch.nn.Linear(d, m, bias=False, dtype=torch.float64)
+        hidden.weight = tensor(self.weights)
+        norm = torch.nn.BatchNorm1d(m, eps=float(np.finfo(float).tiny), dtype=torch.float64)
+        norm.weight, norm.bias = tensor(self.gamma), tensor(self.bias)
+        norm.running_mean, norm.running_var = torch.tensor(self.mean), torch.tensor(self.std**2)
+        return torch.nn.Sequential(hidden, norm, torch.nn.ReLU(), output_layer(self))
+
+    @staticmethod
+    def decayed_parameters(module: Any) -> list[Any]:
+        """Return gamma, bias and output weights of a torch module."""
+        return [module[1].weight, module[1].bias, module[3].weight]
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        """Read a torch.nn.Sequential of Linear, BatchNorm1d, ReLU, Linear, with its running statistics.
+
+        Parameters
+        ----------
+        module : torch.nn.Sequential
+            Trained network. PyTorch's running statistics are moving averages with an unbiased variance;
+            `with_statistics` sets those of the training data instead.
+
+        Returns
+        -------
+        network : BatchNormNetwork
+
+        Raises
+        ------
+        ValueError
+            If the layers are others.
+        """
+        hidden, norm, _, output = layers_of(
+            module, "Linear, BatchNorm1d, ReLU, Linear", "Linear", "BatchNorm1d", "ReLU", "Linear"
+        )
+        m = hidden.out_features
+        return cls(
+            weights=to_numpy(hidden.weight),
+            gamma=to_numpy(norm.weight) if norm.affine else np.ones(m),
+            bias=to_numpy(norm.bias) if norm.affine else np.zeros(m),
+            output_weights=to_numpy(output.weight).T,
+            intercept=to_numpy(output.bias) if output.bias is not None else np.zeros(output.out_features),
+            mean=to_numpy(norm.running_mean) - (to_numpy(hidden.bias) if hidden.bias is not None else 0),
+            std=np.sqrt(to_numpy(norm.running_var) + norm.eps),
+        )

@@ -1,0 +1,72 @@
+"""The gated ReLU network."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from convexbn.design import BatchNormDesign, WeightNormDesign
+from convexbn.network.base import check_data
+from convexbn.network.persistence import Stored
+from convexbn.neurons import Neurons
+
+
+@dataclass(frozen=True, eq=False)
+class GatedNetwork(Stored):
+    """Gated ReLU network f(x) = sum_j 1[x·g_j + h_j >= 0] (x·w_j + b_j) c_j + intercept with fixed gates.
+
+    Parameters
+    ----------
+    gates : ndarray of shape (m, d)
+        Gate directions g_j.
+    gate_offsets : ndarray of shape (m,)
+        Gate offsets h_j.
+    weights : ndarray of shape (m, d)
+        Weights w_j, with the normalization folded in.
+    bias : ndarray of shape (m,)
+        Offsets b_j.
+    output_weights : ndarray of shape (m, C)
+        Output weights c_j.
+    intercept : ndarray of shape (C,)
+        Output intercept.
+
+    References
+    ----------
+    .. [1] Mishkin, Sahiner, Pilanci, "Fast Convex Optimization for Two-Layer ReLU Networks", arXiv 2202.01331.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.network import GatedNetwork
+    >>> one = np.ones(1)
+    >>> network = GatedNetwork(np.eye(1), 0 * one, 2 * np.eye(1), one, np.eye(1), 0 * one)
+    >>> network.predict([[-1.0], [1.0]])
+    array([[0.],
+           [3.]])
+    """
+
+    gates: np.ndarray
+    gate_offsets: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    output_weights: np.ndarray
+    intercept: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    @classmethod
+    def from_neurons(cls, neurons: Neurons, design: BatchNormDesign | WeightNormDesign) -> Self:
+        """Map gated neurons on a fitted design back to weights on the data."""
+        if neurons.gates is None:
+            raise ValueError("These neurons have no gates; use BatchNormNetwork or WeightNormNetwork.")
+        return cls(
+            *design.affine(neurons.gates), *design.affine(neurons.weights), neurons.output_weights, neurons.intercept
+        )
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Network outputs (n, C) for X (n, d)."""
+        data = check_data(X, self.weights.shape[1])
+        active = data @ self.gates.T + self.gate_offsets >= 0
+        return (active * (data @ self.weights.T + self.bias)) @ self.output_weights + self.intercept

@@ -1,0 +1,65 @@
+"""Pictures of a training run beside its certificate."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convexbn.certificate import Certificate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_objectives(certificate: Certificate, runs: Mapping[str, np.ndarray], ax: "Axes | None" = None) -> "Axes":
+    """Draw the objective of gradient training over its steps beside the convex objective and its lower bounds.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        Certificate of the convex solution.
+    runs : mapping of str to ndarray of shape (n_steps + 1,)
+        Label and objective over the steps of gradient-trained networks, as returned by `convexbn.gradient.train`.
+    ax : matplotlib Axes or None, default=None
+        Where to draw; None takes the current axes.
+
+    Returns
+    -------
+    ax : matplotlib Axes
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import numpy as np
+    >>> from convexbn.certificate import Certificate
+    >>> from convexbn.plotting import plot_objectives
+    >>> certificate = Certificate(2.0, 1.9, "global", 1.9, "all 30 activation patterns")
+    >>> plot_objectives(certificate, {"Adam": np.array([5.0, 3.0, 2.5])}).get_ylabel()
+    'objective'
+    """
+    ax = import_pyplot().gca() if ax is None else ax
+    for label, objectives in runs.items():
+        ax.plot(np.arange(1, len(objectives) + 1), objectives, label=label, linewidth=1)
+    ax.axhline(certificate.objective, color="black", label="convexbn")
+    ax.axhline(certificate.lower_bound, color="black", linestyle="--", label=f"lower bound ({certificate.scope})")
+    bound = certificate.global_lower_bound
+    if bound is not None and certificate.scope != "global":
+        ax.axhline(bound, color="gray", linestyle=":", label="lower bound (global)")
+    ax.set(xscale="log", xlabel="step of gradient training", ylabel="objective")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def import_pyplot() -> Any:
+    """Import matplotlib.pyplot, or say which extra is missing."""
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError("This needs matplotlib: pip install 'convexbn[plot]'.") from error
+    return pyplot

@@ -6,6 +6,7 @@ arrangement of the hyperplanes { g : z_l·g = 0 }, one hyperplane a row of Z.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import combinations, islice, product
 from math import comb
 
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike
 from convexbn.matrix import DesignMatrix
 
 _PARALLEL = 1e-9  # unit vectors closer than this are one; a unit row this close to a ray contains it
-_BLOCK = 4096  # directions, subsets or rays handled at once
+_BLOCK_ENTRIES = 2**22  # entries of the largest array made on the way
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +95,12 @@ def sample_patterns(
     rng = np.random.default_rng(random_state)
     packed = np.empty((n_directions, -(-matrix.n_rows // 8)), dtype=np.uint8)
     directions = np.empty((matrix.n_columns, n_directions))
-    seen: set[bytes] = set()
-    for start in range(0, n_directions, _BLOCK):
-        drawn = rng.standard_normal((min(_BLOCK, n_directions - start), matrix.n_columns))
+    seen: set[bytes] = set()  # digests, since the patterns themselves would double the memory
+    block = max(1, _BLOCK_ENTRIES // matrix.n_rows)
+    for start in range(0, n_directions, block):
+        drawn = rng.standard_normal((min(block, n_directions - start), matrix.n_columns))
         for row, direction in zip(np.packbits(drawn @ matrix.Z.T >= 0, axis=1), drawn, strict=True):
-            key = row.tobytes()
+            key = blake2b(row.tobytes(), digest_size=16).digest()
             if key not in seen:
                 packed[len(seen)], directions[:, len(seen)] = row, direction
                 seen.add(key)
@@ -252,7 +254,8 @@ def _rays(normals: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Lines in which k - 1 independent hyperplanes meet, and which hyperplanes contain them, in blocks."""
     n, k = normals.shape
     subsets = combinations(range(n), k - 1)
-    while block := list(islice(subsets, _BLOCK)):
+    size = max(1, _BLOCK_ENTRIES // (n * 2**k))
+    while block := list(islice(subsets, size)):
         _, S, Vt = np.linalg.svd(normals[np.array(block)])
         rays = Vt[S[:, -1] > _PARALLEL, -1]
         yield rays, np.abs(rays @ normals.T) <= _PARALLEL

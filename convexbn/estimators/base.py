@@ -16,7 +16,7 @@ from convexbn.programs import ACTIVATIONS, Activation
 from convexbn.solvers import solve
 from convexbn.solvers.auto import check_solver
 
-AUTO_FRACTION = 0.05  # weight_decay="auto" is this fraction of weight_decay_max
+AUTO_FRACTION = 0.03  # weight_decay="auto" is this fraction of weight_decay_max
 
 
 class BaseConvexBN(BaseEstimator):

@@ -28,7 +28,7 @@ class ConvexBNClassifier(ClassifierMixin, BaseConvexBN):
     ----------
     weight_decay : float or "auto", default="auto"
         Weight decay of the objective (1/n) sum loss + weight_decay/2 * (squares of gamma, bias and output weights).
-        "auto" takes 0.05 times `Problem.weight_decay_max`, so it does not depend on the units of X and y.
+        "auto" takes 0.03 times `Problem.weight_decay_max`, so it does not depend on the units of X and y.
     normalization : {"batch", "weight"}, default="batch"
         Normalization of the hidden layer.
     activation : {"relu", "gated_relu"}, default="relu"

@@ -82,7 +82,7 @@ class BatchNormNetwork(NormalizedNetwork):
         """Return Linear -> BatchNorm1d -> ReLU -> Linear in double precision.
 
         In ``eval()`` its output equals `predict`; in ``train()`` on the full training batch it does too. The theory has
-        eps -> 0, so BatchNorm1d has the smallest positive number as eps. A network without neurons gets one that is zero.
+        eps -> 0, so BatchNorm1d has the smallest positive number as eps. Without neurons there is one that is zero.
 
         Returns
         -------

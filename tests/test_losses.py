@@ -1,0 +1,114 @@
+import cvxpy as cp
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from convexbn.losses import LOSSES, Huber, SquaredError, make_loss
+
+
+@pytest.fixture(params=sorted(LOSSES))
+def loss(request):
+    return make_loss(request.param)
+
+
+@pytest.fixture
+def targets(loss):
+    rng = np.random.default_rng(0)
+    return (np.sign(rng.standard_normal(30)) if loss.margin else 2 * rng.standard_normal(30))[:, None]
+
+
+@pytest.fixture
+def predictions():
+    return 2 * np.random.default_rng(1).standard_normal((30, 1))
+
+
+def test_gradient_is_the_derivative_of_the_value(loss, targets, predictions):
+    step = 1e-6
+    difference = loss.value(predictions + step, targets) - loss.value(predictions - step, targets)
+    np.testing.assert_allclose(loss.gradient(predictions, targets)[:, 0], difference / (2 * step), atol=1e-5)
+
+
+def test_conjugate_is_the_supremum(loss, targets, predictions):
+    u = 0.9 * loss.gradient(predictions, targets)
+    grid = np.linspace(-60, 60, 240_001)
+    for i in range(len(u)):
+        by_search = (u[i] * grid - loss.value(grid[:, None], np.full((len(grid), 1), targets[i]))).max()
+        assert loss.conjugate(u[i : i + 1], targets[i : i + 1])[0] == pytest.approx(by_search, abs=1e-3)
+
+
+def test_fenchel_young_holds_with_equality_at_the_gradient(loss, targets, predictions):
+    u = loss.gradient(predictions, targets)
+    both = loss.value(predictions, targets) + loss.conjugate(u, targets)
+    np.testing.assert_allclose(both, (u * predictions)[:, 0], atol=1e-12)
+    other = loss.value(predictions + 0.3, targets) + loss.conjugate(u, targets)
+    assert (other >= (u * (predictions + 0.3))[:, 0] - 1e-12).all()
+
+
+def test_curvature_bounds_the_second_derivative(loss, targets):
+    grid = np.linspace(-5, 5, 2001)[:, None]
+    for y in np.unique(targets)[:5]:
+        slopes = np.diff(loss.gradient(grid, np.full_like(grid, y))[:, 0]) / np.diff(grid[:, 0])
+        assert slopes.max() <= loss.curvature + 1e-9
+        if loss.name == "hinge":
+            assert slopes.max() > 100, "no finite bound holds across the kink"
+        else:
+            assert slopes.max() >= 0.99 * loss.curvature
+
+
+def test_expressions_agree_with_numpy(loss, targets, predictions):
+    f = cp.Variable(30, value=predictions[:, 0])
+    np.testing.assert_allclose(
+        loss.expression(f, targets[:, 0]).value, loss.value(predictions, targets), rtol=1e-9, atol=1e-12
+    )
+    u = cp.Variable(30, value=0.9 * loss.gradient(predictions, targets)[:, 0])
+    expression, domain = loss.conjugate_expression(u, targets[:, 0])
+    np.testing.assert_allclose(expression.value, loss.conjugate(u.value[:, None], targets), rtol=1e-9, atol=1e-12)
+    assert expression.is_convex()
+    assert all(constraint.violation().max() <= 1e-12 for constraint in domain)
+
+
+def test_project_dual_lands_in_the_domain_and_leaves_it_alone(loss, targets, predictions):
+    wild = 10 * predictions
+    projected = loss.project_dual(wild, targets)
+    assert np.isfinite(loss.conjugate(projected, targets)).all()
+    np.testing.assert_array_equal(loss.project_dual(projected, targets), projected)
+    outside = ~np.isfinite(loss.conjugate(wild, targets))
+    np.testing.assert_array_equal((projected != wild)[:, 0], outside)
+
+
+def test_best_constant(loss, targets):
+    weights = np.random.default_rng(2).uniform(0.5, 1.5, 30)
+    weights /= weights.sum()
+    best = loss.best_constant(targets, weights)
+    assert best.shape == (1,)
+    searched = minimize_scalar(lambda b: weights @ loss.value(np.full((30, 1), b), targets), bounds=(-5, 5)).fun
+    assert weights @ loss.value(np.full((30, 1), best), targets) <= searched + 1e-9
+
+
+def test_best_constant_of_equal_targets():
+    assert Huber().best_constant(np.full((3, 1), 7.0), np.full(3, 1 / 3)) == 7
+
+
+def test_rescaled(loss, targets, predictions):
+    if loss.margin:
+        assert loss.rescaled(3.0) is loss
+    else:
+        scaled = 9 * loss.rescaled(3.0).value(predictions, targets)
+        np.testing.assert_allclose(loss.value(3 * predictions, 3 * targets), scaled)
+
+
+def test_squared_error_adds_up_outputs():
+    f, y = np.ones((2, 3)), np.zeros((2, 3))
+    SquaredError().check_targets(y)
+    np.testing.assert_array_equal(SquaredError().value(f, y), 1.5)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="choose one of"):
+        make_loss("absolute")
+    with pytest.raises(ValueError, match="delta"):
+        Huber(delta=0.0)
+    with pytest.raises(ValueError, match="labels -1 and"):
+        make_loss("hinge").check_targets(np.array([[0.0], [1.0]]))
+    with pytest.raises(ValueError, match="one output"):
+        make_loss("huber").check_targets(np.ones((2, 2)))

@@ -1,0 +1,123 @@
+import tracemalloc
+from itertools import product
+from math import comb
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from convexbn import count_patterns, enumerate_patterns, sample_patterns
+
+
+def brute_force(Z):
+    """All sign vectors s with a direction g such that s * (Z g) > 0 off the zero rows of Z."""
+    nonzero = Z.any(axis=1)
+    found = set()
+    for signs in product((1.0, -1.0), repeat=int(nonzero.sum())):
+        A = np.array(signs)[:, None] * Z[nonzero]
+        k = Z.shape[1]
+        # maximise t with s * (Z g) >= t, |g|_inf <= 1
+        result = linprog(
+            np.r_[np.zeros(k), -1], A_ub=np.hstack([-A, np.ones((len(A), 1))]), b_ub=np.zeros(len(A)),
+            bounds=[(-1, 1)] * k + [(None, 1)],
+        )  # fmt: skip
+        if -result.fun > 1e-9:
+            mask = np.ones(len(Z), dtype=bool)
+            mask[nonzero] = np.array(signs) > 0
+            found.add(mask.tobytes())
+    return found
+
+
+def as_set(patterns):
+    return {column.tobytes() for column in np.ascontiguousarray(patterns.masks().T)}
+
+
+@pytest.mark.parametrize(("n", "k"), [(30, 2), (9, 2), (25, 3), (15, 3), (14, 4), (11, 5), (3, 5), (4, 1)])
+def test_count_in_general_position(n, k):
+    Z = np.random.default_rng(n).standard_normal((n, k))
+    patterns = enumerate_patterns(Z)
+    rank = min(n, k)
+    n_hyperplanes = n if k > 1 else 1
+    expected = 2 * sum(comb(n_hyperplanes - 1, i) for i in range(rank))
+    assert len(patterns) == expected == count_patterns(Z)
+    assert len(as_set(patterns)) == len(patterns)
+    assert patterns.complete
+
+
+def degenerate():
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((7, 3))
+    grid = np.array(list(product((-1.0, 0.0, 1.0), repeat=2)))
+    yield "duplicated rows", np.vstack([base, base[:3]])
+    yield "antipodal and scaled rows", np.vstack([base, -2 * base[:3]])
+    yield "zero rows", np.vstack([base, np.zeros((2, 3))])
+    yield "rank deficient", base[:, :2] @ rng.standard_normal((2, 3))
+    yield "collinear points", np.hstack([np.arange(7.0)[:, None] * [1.0, 2.0], np.ones((7, 1))])
+    yield "grid", np.hstack([grid, np.ones((9, 1))])
+    yield "many planes through a line in 4-D", np.hstack([np.vstack([grid, grid[:2]]), rng.standard_normal((11, 2))])
+    yield "cube in 4-D", np.hstack([np.array(list(product((-1.0, 1.0), repeat=3))), np.ones((8, 1))])
+    yield "coordinate and diagonal hyperplanes", np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))[:13]
+
+
+@pytest.mark.parametrize("Z", [pytest.param(Z, id=name) for name, Z in degenerate()])
+def test_enumeration_equals_brute_force_on_degenerate_data(Z):
+    patterns = enumerate_patterns(Z)
+    assert as_set(patterns) == brute_force(Z)
+    assert len(patterns) <= count_patterns(Z)
+    nonzero = Z.any(axis=1)
+    np.testing.assert_array_equal((Z @ patterns.directions >= 0)[nonzero], patterns.masks()[nonzero])
+
+
+def test_sampled_patterns_are_among_all_patterns():
+    Z = np.random.default_rng(0).standard_normal((12, 3))
+    everything, sample = enumerate_patterns(Z), sample_patterns(Z, 60_000, random_state=1)
+    assert as_set(sample) <= as_set(everything)
+    assert len(sample) > 0.9 * len(everything)
+    assert not sample.complete
+
+
+def test_directions_have_their_patterns():
+    Z = np.random.default_rng(0).standard_normal((40, 6))
+    for patterns in (sample_patterns(Z, 200, random_state=0), enumerate_patterns(Z[:12])):
+        np.testing.assert_array_equal(Z[: patterns.n_rows] @ patterns.directions >= 0, patterns.masks())
+
+
+def test_sample_is_deterministic_distinct_and_a_longer_one_begins_with_a_shorter_one():
+    Z = np.random.default_rng(0).standard_normal((6, 3))
+    short, long = sample_patterns(Z, 40, random_state=3), sample_patterns(Z, 9000, random_state=3)
+    assert len(as_set(long)) == len(long)
+    np.testing.assert_array_equal(long.packed[: len(short)], short.packed)
+    np.testing.assert_array_equal(long.directions[:, : len(short)], short.directions)
+
+
+def test_masks_of_a_choice():
+    patterns = sample_patterns(np.random.default_rng(0).standard_normal((21, 3)), 30, random_state=0)
+    chosen = np.array([4, 1])
+    np.testing.assert_array_equal(patterns.masks(chosen), patterns.masks()[:, chosen])
+
+
+def test_budget_is_checked_before_any_work():
+    Z = np.random.default_rng(0).standard_normal((400, 8))
+    expected = 2 * sum(comb(399, i) for i in range(8))
+    with pytest.raises(ValueError, match=f"up to {expected} activation patterns, more than max_patterns=1000"):
+        enumerate_patterns(Z, max_patterns=1000)
+
+
+def test_hundred_thousand_patterns_of_ten_thousand_samples_fit_in_130_megabytes():
+    Z = np.random.default_rng(0).standard_normal((10_000, 4))
+    tracemalloc.start()
+    patterns = sample_patterns(Z, 100_000, random_state=0)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(patterns) == 100_000
+    assert held <= 130e6
+    assert peak <= 260e6
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="n_directions"):
+        sample_patterns(np.eye(2), 0)
+    with pytest.raises(ValueError, match="n_directions"):
+        sample_patterns(np.eye(2), 2.5)
+    with pytest.raises(ValueError, match="all zero"):
+        enumerate_patterns(np.zeros((3, 2)))

@@ -82,7 +82,7 @@ class Neurons:
         ratio = np.sqrt(np.divide(output, hidden, where=hidden > 0, out=np.ones_like(output)))
         return replace(self, weights=self.weights * ratio, output_weights=self.output_weights / ratio[:, None])
 
-    def without_zeros(self, rtol: float = 1e-7) -> Self:
+    def without_zeros(self, rtol: float = 1e-12) -> Self:
         """Drop neurons that cost no more than `rtol` times the most expensive one."""
         return self._take(self.cost > rtol * self.cost.max(initial=0))
 

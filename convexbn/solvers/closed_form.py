@@ -125,21 +125,22 @@ def _squared_error(
     """Shrink the positive and the negative part of each column of y towards zero."""
     n = len(y)
 
-    def dual(b: float) -> np.ndarray:
-        v = np.zeros_like(y)
-        for sign in (1, -1):
-            part = np.maximum(sign * (y - b), 0) / n
-            length = np.linalg.norm(part, axis=0)
-            v += sign * part * np.minimum(1, radius / np.maximum(length, radius))
-        return v
+    def dual_share(b: float) -> np.ndarray:
+        """Share of the residual y - b that stays in n v; the rest is fitted."""
+        residual = y - b
+        share = np.ones_like(y)
+        for side in (residual > 0, residual < 0):
+            length = np.linalg.norm(residual * side, axis=0) / n
+            share = np.where(side, radius / np.maximum(length, radius), share)
+        return share
 
     b = 0.0
     if fit_intercept and np.ptp(y) > 0:
-        b = brentq(lambda b: dual(b).sum(), y.min(), y.max(), xtol=1e-15 * np.ptp(y))
+        b = brentq(lambda b: (dual_share(b) * (y - b)).sum(), y.min(), y.max(), xtol=1e-15 * np.ptp(y))
     elif fit_intercept:
         b = float(y[0, 0])
-    v = dual(b)
-    return y - b - n * v, np.full(y.shape[1], b), v
+    share = dual_share(b)
+    return (1 - share) * (y - b), np.full(y.shape[1], b), share * (y - b) / n
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _log_loss(
 
     b = brentq(imbalance, -700, 700, xtol=1e-15) if fit_intercept else 0.0
     on_positive, on_negative = slopes(b)
-    outputs = classes.spread(-logit(on_positive) - b, logit(on_negative) - b)
+    outputs = classes.spread(max(-logit(classes.cap_positive) - b, 0), min(logit(classes.cap_negative) - b, 0))
     return outputs, np.array([b]), classes.spread(on_positive, -on_negative) / len(y)
 
 

@@ -16,7 +16,9 @@ from convexbn.problem import Problem
 from convexbn.programs import Activation, primal_program, solve_program
 from convexbn.solution import Solution, Status
 
-_THRESHOLDS = 10.0 ** np.arange(-8, -2)  # relative costs and distances at which an interior point's neurons may be one
+_THRESHOLDS = 10.0 ** np.arange(
+    -12, -2, 2
+)  # relative costs and distances at which an interior point's neurons may be one
 
 
 def solve_reference(

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from convexbn import Certificate, Neurons, certify, enumerate_patterns, sample_patterns, solve_reference
+from convexbn.pricing import Price, price_bound, price_of_patterns
+from tests.problems import CASES
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_no_dual_point_proves_more_than_the_optimum(case):
+    problem = case.problem()
+    patterns = enumerate_patterns(problem.Z)
+    optimum = solve_reference(problem, patterns).certificate
+    rng = np.random.default_rng(0)
+    for scale in (0.01, 1.0, 100.0):
+        v = scale * problem.dual_point(rng.standard_normal((problem.Z.n_samples, 1)))
+        for price in (lambda v: price_of_patterns(problem.Z, patterns, v), lambda v: price_bound(problem.Z, v)):
+            certificate = certify(problem, problem.zero_network, v, price, "a test")
+            assert 0 <= certificate.lower_bound <= optimum.objective * (1 + 1e-9)
+            assert certificate.objective >= optimum.lower_bound
+
+
+@pytest.mark.parametrize("case", CASES[:6], ids=str)
+def test_scope_patterns_says_nothing_of_other_patterns_but_its_global_bound_holds(case):
+    problem = case.problem()
+    optimum = solve_reference(problem, enumerate_patterns(problem.Z)).certificate
+    few = solve_reference(problem, sample_patterns(problem.Z, 3, random_state=0)).certificate
+    assert few.scope == "patterns"
+    assert few.gap <= 1e-6
+    assert few.global_lower_bound <= optimum.objective <= few.objective * (1 + 1e-9)
+
+
+def test_gap_is_relative_and_never_negative():
+    assert Certificate(2.0, 1.5, "global", 1.5, "a test").gap == 0.25
+    assert Certificate(0.0, 0.0, "global", 0.0, "a test").gap == 0
+    problem = CASES[0].problem()
+    generous = certify(problem, problem.zero_network, problem.zero_dual, lambda v: Price(0.0, "local"), "a search")
+    assert generous.gap >= 0
+    assert generous.scope == "local"
+
+
+def test_words_match_the_scope():
+    for scope, word in (("global", "any width"), ("patterns", "others may do better"), ("local", "not a proof")):
+        text = str(Certificate(2.0, 1.5, scope, 1.0, "a test"))
+        assert word in text
+        assert ("Over all networks" in text) == (scope != "global")
+    assert "gated network with these gates" in str(Certificate(2.0, 1.5, "patterns", None, "50 gates"))
+
+
+def test_gated_network_has_no_bound_beyond_its_gates():
+    problem = CASES[0].problem()
+    gates = np.eye(problem.Z.n_columns, 1)
+    gated = Neurons(gates, np.zeros((1, 1)), np.zeros(1), gates=gates)
+    assert (
+        certify(problem, gated, problem.zero_dual, lambda v: Price(1.0, "patterns"), "1 gate").global_lower_bound
+        is None
+    )

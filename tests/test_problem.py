@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from convexbn import DesignMatrix, Neurons, Problem, enumerate_patterns, solve_reference
+from convexbn.pricing import price_bound, price_by_enumeration
+from tests.problems import CASES
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request):
+    return request.param
+
+
+def test_objective_by_hand():
+    problem = Problem(np.array([[1.0], [-2.0]]), [1.0, 5.0], weight_decay=0.1)
+    neurons = Neurons(np.array([[1.0, -1.0]]), np.array([[2.0], [3.0]]), np.zeros(1))
+    assert problem.objective(neurons) == pytest.approx((1 + 1) / 4 + 0.1 * 5)
+
+
+def test_dual_objective_is_below_the_primal_for_feasible_points(case):
+    problem = case.problem()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        m = 4
+        neurons = Neurons(
+            rng.standard_normal((problem.Z.n_columns, m)),
+            rng.standard_normal((m, 1)),
+            rng.standard_normal(1) * problem.fit_intercept,
+        )
+        v = problem.feasible_dual(problem.dual_point(rng.standard_normal((problem.Z.n_samples, 1))))
+        v *= min(1, problem.weight_decay / price_bound(problem.Z, v).value)
+        assert problem.dual_objective(v) <= problem.objective(neurons)
+
+
+def test_feasible_dual_is_in_the_domain_and_balanced(case):
+    problem = case.problem()
+    v = problem.feasible_dual(np.random.default_rng(0).standard_normal((problem.Z.n_samples, 1)))
+    assert np.isfinite(problem.dual_objective(v))
+    if problem.fit_intercept:
+        assert abs(v.sum()) < 1e-12
+        unbalanced = problem.feasible_dual(v) + np.eye(len(v), 1) * 0.1
+        assert problem.dual_objective(unbalanced) == -np.inf
+
+
+def test_zero_network_is_optimal_from_weight_decay_max_on_and_not_before(case):
+    problem = case.problem()
+    patterns = enumerate_patterns(problem.Z)
+    largest = problem.weight_decay_max
+    above = solve_reference(case.problem(weight_decay=1.01 * largest), patterns)
+    assert len(above.neurons) == 0
+    assert above.certificate.gap <= 1e-6
+    if case.loss == "hinge" and case.fit_intercept:
+        return  # the value is an upper bound there, as its docstring says
+    below = solve_reference(case.problem(weight_decay=0.98 * largest), patterns)
+    assert len(below.neurons) > 0
+    assert below.certificate.objective < problem.training_loss(problem.zero_network.outputs(problem.Z))
+
+
+def test_weight_decay_max_is_the_price_of_the_zero_network_or_its_bound(monkeypatch):
+    problem = CASES[0].problem()
+    assert problem.weight_decay_max == price_by_enumeration(problem.Z, problem.zero_dual).value
+    monkeypatch.setattr("convexbn.problem._EXACT_PRICE_PATTERNS", 1)
+    assert CASES[0].problem().weight_decay_max == price_bound(problem.Z, problem.zero_dual).value
+
+
+def test_weight_decay_max_of_constant_targets_is_exactly_zero():
+    Z = np.random.default_rng(0).standard_normal((30, 2))
+    assert Problem(Z, np.full(30, 0.1), weight_decay=1.0, fit_intercept=True).weight_decay_max == 0
+    assert Problem(Z, np.zeros(30), weight_decay=1.0).weight_decay_max == 0
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "log_loss", "squared_hinge", "hinge"])
+def test_integer_sample_weights_equal_repeated_rows(loss):
+    rng = np.random.default_rng(0)
+    Z, weights = rng.standard_normal((7, 2)), np.array([1, 2, 3, 1, 1, 2, 1])
+    y = np.where(rng.standard_normal(7) > 0, 1.0, -1.0)
+    weighted = Problem(Z, y, loss, weight_decay=0.05, fit_intercept=True, sample_weight=weights)
+    repeated = Problem(
+        np.repeat(Z, weights, axis=0), np.repeat(y, weights), loss, weight_decay=0.05, fit_intercept=True
+    )
+    objectives = [solve_reference(p, enumerate_patterns(p.Z)).certificate.objective for p in (weighted, repeated)]
+    assert objectives[0] == pytest.approx(objectives[1], rel=1e-6)
+
+
+def test_several_outputs():
+    rng = np.random.default_rng(0)
+    problem = Problem(rng.standard_normal((6, 2)), rng.standard_normal((6, 3)), weight_decay=0.1, fit_intercept=True)
+    assert problem.n_outputs == 3
+    np.testing.assert_allclose(problem.zero_network.intercept, problem.y.mean(axis=0))
+    np.testing.assert_allclose(problem.zero_dual.sum(axis=0), 0, atol=1e-15)
+    assert problem.weight_decay_max == price_bound(problem.Z, problem.zero_dual).value
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y": [1.0, 2.0]}, "one row for each of the 3 samples"),
+        ({"y": [[[1.0]]] * 3}, "shape"),
+        ({"y": [1.0, np.nan, 2.0]}, "NaN"),
+        ({"y": [1.0, 2.0, 3.0], "loss": "hinge"}, "labels -1 and"),
+        ({"y": [1.0, 1.0, 1.0], "loss": "hinge", "fit_intercept": True}, "one class only"),
+        ({"loss": "absolute"}, "choose one of"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0 must be a positive"),
+        ({"weight_decay": 0.0}, "positive"),
+        ({"weight_decay": np.inf}, "positive"),
+        ({"weight_decay": np.nan}, "positive"),
+        ({"weight_decay": "much"}, "positive"),
+        ({"weight_decay": True}, "positive"),
+        ({"sample_weight": [1.0, 2.0]}, "sample_weight must hold 3"),
+        ({"sample_weight": [1.0, 0.0, 1.0]}, "weight zero"),
+        ({"Z": DesignMatrix(np.ones((6, 2)), 3)}, "2 samples"),
+    ],
+)
+def test_bad_input(changes, message):
+    arguments = {"Z": np.eye(3), "y": [1.0, -1.0, 2.0], "weight_decay": 0.1} | changes
+    with pytest.raises(ValueError, match=message):
+        Problem(**arguments)

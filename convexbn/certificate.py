@@ -87,8 +87,9 @@ def certify(
     """Certificate of a network from a dual point near the optimal one.
 
     The dual point is moved into the domain of the conjugate, then scaled by ``min(1, weight_decay / M)`` with M its
-    largest price; its dual objective is the lower bound (theory: weak duality, arXiv 2103.01499, Theorem 2). All the
-    losses are at least zero, and so is every lower bound.
+    largest price; its dual objective is the lower bound (weak duality, arXiv 2103.01499, Theorem 2). Every loss is at
+    least zero, and so is every lower bound. If `price_bound`, which covers all networks, proves no less than `price`,
+    the scope is global.
 
     Parameters
     ----------
@@ -121,15 +122,15 @@ def certify(
     v = problem.feasible_dual(v)
     priced = price(v)
     lower_bound = min(_dual_bound(problem, v, priced), objective)
-    global_lower_bound: float | None
-    if neurons.gates is not None:
-        global_lower_bound = None
-    elif priced.scope == "global":
-        global_lower_bound = lower_bound
-    else:
+    scope, global_lower_bound = priced.scope, None
+    if neurons.gates is None:
         bounds = (_dual_bound(problem, u, price_bound(problem.Z, u)) for u in (v, problem.zero_dual))
-        global_lower_bound = min(max(bounds), objective)
-    return Certificate(objective, lower_bound, priced.scope, global_lower_bound, basis)
+        global_lower_bound = lower_bound if scope == "global" else min(max(bounds), objective)
+        if global_lower_bound >= lower_bound:
+            scope, lower_bound = "global", global_lower_bound
+    if len(neurons) == 0 and objective == lower_bound:
+        basis = f"{basis}; weight_decay is at or above weight_decay_max, where the zero network is optimal"
+    return Certificate(objective, lower_bound, scope, global_lower_bound, basis)
 
 
 def _dual_bound(problem: Problem, v: np.ndarray, price: Price) -> float:

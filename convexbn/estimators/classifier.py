@@ -156,7 +156,7 @@ class ConvexBNClassifier(ClassifierMixin, BaseConvexBN):
                     f"y has {len(self.classes_)} classes. Use sklearn.multiclass.OneVsRestClassifier meanwhile."
                 )
             if len(self.classes_) < 2:
-                raise ValueError(f"y has one class only, {self.classes_[0]!r}; give samples of two classes.")
+                raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}; give samples of two classes.")
             self._fit_network(data, np.where(codes == 1, 1.0, -1.0))
         except BaseException:
             self.__dict__ = before

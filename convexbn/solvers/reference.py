@@ -13,7 +13,7 @@ from convexbn.neurons import Neurons
 from convexbn.patterns import Patterns
 from convexbn.pricing import price_of_gates, price_of_patterns
 from convexbn.problem import Problem
-from convexbn.programs import Activation, primal_program, solve_program
+from convexbn.programs import Activation, check_cvxpy_solver, primal_program, solve_program
 from convexbn.solution import Solution, Status
 
 _THRESHOLDS = 10.0 ** np.arange(
@@ -83,24 +83,30 @@ def solve_reference(
     >>> round(solution.certificate.objective, 6), solution.certificate.scope
     (0.28, 'global')
     """
+    check_cvxpy_solver(solver)
+    price_of = price_of_patterns if activation == "relu" else price_of_gates
+    certificate_of = partial(
+        certify, problem, price=partial(price_of, problem.Z, patterns), basis=_basis(patterns, activation)
+    )
+    zero, v = _zero_network(problem, activation), problem.zero_dual
+    certificate = certificate_of(zero, v)
+    if certificate.gap == 0:
+        return Solution(zero, v, certificate, Status.CONVERGED, 0)
+
     scaled, shift, target_scale, column_scale = _conditioned(problem)
     program = primal_program(scaled, patterns, activation)
     solve_program(program, solver=solver, tol=tol / 1000, max_iter=max_iter, verbose=verbose)
     variables = program.var_dict
-
-    blocks = [variables["S"].value] + ([variables["T"].value] if "T" in variables else [])
-    signs = np.repeat([1.0, -1.0][: len(blocks)], len(patterns))[:, None]
-    intercept = variables["intercept"].value if problem.fit_intercept else 0.0
+    blocks = [variables[name].value for name in ("S", "T") if name in variables]
     neurons = Neurons(
         np.hstack(blocks) * target_scale / column_scale,
-        signs,
-        np.array([shift + target_scale * float(intercept)]),
+        np.repeat([1.0, -1.0][: len(blocks)], len(patterns))[:, None],
+        shift + target_scale * (variables["intercept"].value * np.ones(1) if problem.fit_intercept else np.zeros(1)),
         None if activation == "relu" else patterns.directions,
     )
     neurons = _sparsest(problem, neurons, tol / 100)
     v = target_scale * program.constraints[0].dual_value[:, None]
-    price_of = price_of_patterns if activation == "relu" else price_of_gates
-    certificate = certify(problem, neurons, v, partial(price_of, problem.Z, patterns), _basis(patterns, activation))
+    certificate = certificate_of(neurons, v)
     status = Status.CONVERGED if certificate.gap <= tol else Status.NOT_CONVERGED
     if status is Status.NOT_CONVERGED:
         warnings.warn(
@@ -110,6 +116,11 @@ def solve_reference(
             stacklevel=2,
         )
     return Solution(neurons, v, certificate, status, int(program.solver_stats.num_iters or 0))
+
+
+def _zero_network(problem: Problem, activation: Activation) -> Neurons:
+    gates = None if activation == "relu" else np.zeros((problem.Z.n_columns, 0))
+    return replace(problem.zero_network, gates=gates)
 
 
 def _conditioned(problem: Problem) -> tuple[Problem, float, float, float]:
@@ -138,8 +149,7 @@ def _sparsest(problem: Problem, neurons: Neurons, slack: float) -> Neurons:
 
     Of several thresholds, and of no neuron at all, the sparsest network within a relative `slack` of the best.
     """
-    empty = np.zeros((problem.Z.n_columns, 0))
-    candidates = [replace(problem.zero_network, gates=None if neurons.gates is None else empty)]
+    candidates = [_zero_network(problem, "relu" if neurons.gates is None else "gated_relu")]
     for threshold in _THRESHOLDS:
         kept = neurons.without_zeros(threshold)
         candidates.append(kept.pruned(problem.Z))

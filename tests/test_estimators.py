@@ -1,0 +1,256 @@
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from convexbn import (
+    BatchNormNetwork,
+    ConvexBNClassifier,
+    ConvexBNRegressor,
+    GatedNetwork,
+    Problem,
+    WeightNormNetwork,
+    enumerate_patterns,
+    solve_reference,
+)
+from convexbn.design import BatchNormDesign
+from convexbn.estimators.base import AUTO_FRACTION
+from convexbn.losses import Huber
+
+X, Y = load_diabetes(return_X_y=True)
+X, Y = X[:40, [2, 3]], Y[:40]
+LABELS = np.where(np.median(Y) < Y, "high", "low")
+ESTIMATORS = [ConvexBNRegressor(), ConvexBNClassifier()]
+
+
+@parametrize_with_checks(
+    [
+        ConvexBNRegressor(),
+        ConvexBNRegressor(activation="gated_relu"),
+        ConvexBNRegressor(normalization="weight", loss="huber", fit_intercept=False),
+        ConvexBNClassifier(),
+        ConvexBNClassifier(normalization="weight", loss="squared_hinge"),
+        ConvexBNClassifier(loss="hinge", activation="gated_relu"),
+    ]
+)
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("options", "Network"),
+    [
+        ({}, BatchNormNetwork),
+        ({"normalization": "weight"}, WeightNormNetwork),
+        ({"activation": "gated_relu"}, GatedNetwork),
+    ],
+)
+def test_certificate_is_of_the_network(options, Network):
+    model = ConvexBNRegressor(weight_decay=5.0, **options).fit(X[:20], Y[:20])
+    assert type(model.network_) is Network
+    assert model.weight_decay_ == 5
+    assert model.certificate_.gap <= 1e-6
+    np.testing.assert_array_equal(model.predict(X), model.network_.predict(X)[:, 0])
+    if Network is not GatedNetwork:
+        assert model.certificate_.scope == "global"
+        objective = model.network_.objective(X[:20], Y[:20], 5.0)
+        assert objective == pytest.approx(model.certificate_.objective, rel=1e-6)
+
+
+def test_optimum_is_that_of_the_program():
+    model = ConvexBNClassifier(weight_decay=0.01).fit(X[:15], LABELS[:15])
+    signs = np.where(LABELS[:15] == "low", 1.0, -1.0)
+    problem = Problem(BatchNormDesign().fit_transform(X[:15]), signs, "log_loss", weight_decay=0.01, fit_intercept=True)
+    program = solve_reference(problem, enumerate_patterns(problem.Z)).certificate
+    assert model.certificate_.objective == pytest.approx(program.objective, rel=1e-9)
+
+
+def test_auto_weight_decay_is_the_documented_fraction_and_free_of_scale():
+    model, scaled = ConvexBNRegressor().fit(X, Y), ConvexBNRegressor().fit(X * [1e-3, 1e3], 100 * Y + 7)
+    problem = Problem(BatchNormDesign().fit_transform(X), Y, weight_decay=1.0, fit_intercept=True)
+    assert model.weight_decay_ == pytest.approx(AUTO_FRACTION * problem.weight_decay_max)
+    assert f"{AUTO_FRACTION} times" in ConvexBNRegressor.__doc__
+    assert scaled.weight_decay_ == pytest.approx(100 * model.weight_decay_)
+    np.testing.assert_allclose(scaled.predict(X * [1e-3, 1e3]), 100 * model.predict(X) + 7, rtol=1e-4)
+
+
+def test_auto_solver_is_said_in_the_certificate():
+    wide = load_breast_cancer(return_X_y=True)
+    closed = ConvexBNClassifier().fit(wide[0][:25], wide[1][:25])
+    assert "closed form" in closed.certificate_.basis
+    assert closed.n_iter_ == 0
+    assert "activation patterns" in ConvexBNRegressor().fit(X, Y).certificate_.basis
+    sampled = ConvexBNRegressor(n_patterns=3, random_state=0).fit(
+        load_diabetes().data[:60], load_diabetes().target[:60]
+    )
+    assert sampled.certificate_.basis == "3 activation patterns"
+    assert sampled.certificate_.scope == "patterns"
+
+
+@pytest.mark.parametrize("model", ESTIMATORS, ids=repr)
+def test_zero_network_above_weight_decay_max(model):
+    y = Y if isinstance(model, ConvexBNRegressor) else LABELS
+    model = clone(model).set_params(weight_decay=1e6).fit(X, y)
+    assert len(model.network_) == 0
+    assert model.certificate_.scope == "global"
+    assert model.certificate_.gap <= 1e-6
+    assert "zero network" in str(model.certificate_)
+    assert np.ptp(model.network_.predict(X)) == 0
+
+
+def test_constant_targets_give_the_constant():
+    model = ConvexBNRegressor().fit(X, np.full(40, 3.0))
+    np.testing.assert_allclose(model.predict(X), 3)
+    assert model.certificate_.gap == 0
+
+
+def test_labels_and_probabilities():
+    model = ConvexBNClassifier().fit(X, LABELS)
+    assert list(model.classes_) == ["high", "low"]
+    probabilities = model.predict_proba(X)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    np.testing.assert_array_equal(model.classes_[probabilities.argmax(axis=1)], model.predict(X))
+    np.testing.assert_allclose(probabilities[:, 1], 1 / (1 + np.exp(-model.decision_function(X))))
+    assert model.score(X, LABELS) > 0.7
+
+
+def test_probabilities_only_with_the_log_loss():
+    model = ConvexBNClassifier(loss="squared_hinge").fit(X, LABELS)
+    assert not hasattr(model, "predict_proba")
+    with pytest.raises(AttributeError):
+        model.predict_proba(X)
+
+
+def test_random_state_decides_the_sample():
+    data = load_diabetes(return_X_y=True)
+    predictions = [
+        ConvexBNRegressor(n_patterns=3, random_state=seed).fit(data[0][:50], data[1][:50]).predict(data[0])
+        for seed in (0, 0, np.random.RandomState(0), 1)
+    ]
+    np.testing.assert_array_equal(predictions[0], predictions[1])
+    assert not np.allclose(predictions[0], predictions[3])
+
+
+def test_pipeline_grid_search_clone_and_pickle():
+    pipeline = make_pipeline(StandardScaler(), ConvexBNRegressor(n_patterns=5, random_state=0))
+    grid = {"convexbnregressor__n_components": [1, 2], "convexbnregressor__weight_decay": ["auto", 2.0]}
+    search = GridSearchCV(pipeline, grid, cv=2).fit(X[:24], Y[:24])
+    assert np.isfinite(search.best_score_)
+    again = pickle.loads(pickle.dumps(search))
+    np.testing.assert_array_equal(again.predict(X), search.predict(X))
+    copy = clone(ConvexBNRegressor(loss=Huber(2.0), n_components=0.9))
+    assert copy.loss == Huber(2.0)
+
+
+def test_pandas_frames():
+    frame = pd.DataFrame(X, columns=["bmi", "bp"])
+    model = ConvexBNRegressor().fit(frame, pd.Series(Y))
+    assert list(model.feature_names_in_) == ["bmi", "bp"]
+    np.testing.assert_array_equal(model.predict(frame), ConvexBNRegressor().fit(X, Y).predict(X))
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame.rename(columns={"bp": "blood pressure"}))
+
+
+def test_n_components_truncates():
+    model = ConvexBNRegressor(n_components=1).fit(X, Y)
+    directions = model.network_.weights / np.linalg.norm(model.network_.weights, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.abs(directions @ directions.T), 1)
+
+
+def test_verbose_prints(capfd):
+    ConvexBNRegressor(verbose=True).fit(X[:10], Y[:10])
+    assert "CVXPY" in "".join(capfd.readouterr())
+
+
+def test_unreached_tolerance_warns():
+    with pytest.warns(ConvergenceWarning, match="relative gap"):
+        ConvexBNRegressor(max_iter=3).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"weight_decay": -1.0}, "weight_decay=-1.0 must be a positive"),
+        ({"weight_decay": np.nan}, "weight_decay=nan"),
+        ({"weight_decay": np.inf}, "weight_decay=inf"),
+        ({"weight_decay": "none"}, "weight_decay='none'"),
+        ({"normalization": "layer"}, r"normalization='layer' is unknown; choose one of \['batch', 'weight'\]"),
+        ({"activation": "tanh"}, "activation='tanh' is unknown"),
+        ({"loss": "absolute"}, "loss='absolute' is not one that"),
+        ({"solver": "magic"}, "solver='magic' is not installed"),
+        ({"solver": "closed_form", "activation": "gated_relu"}, "solver='closed_form'"),
+        ({"n_components": 0}, "n_components=0 is out of range"),
+        ({"n_components": 3}, "n_components=3 is out of range"),
+        ({"n_components": 1.2}, "n_components=1.2 is out of range"),
+        ({"n_patterns": 0}, "n_patterns=0 must be a positive integer"),
+        ({"n_patterns": 2.5}, "n_patterns=2.5"),
+        ({"max_iter": 0}, "max_iter=0 must be a positive integer or None"),
+        ({"tol": 0.0}, "tol=0.0 must be a positive number"),
+        ({"tol": "small"}, "tol='small'"),
+    ],
+)
+@pytest.mark.parametrize("model", ESTIMATORS, ids=repr)
+def test_bad_parameters(model, parameters, message):
+    y = Y if isinstance(model, ConvexBNRegressor) else LABELS
+    with pytest.raises(ValueError, match=message):
+        clone(model).set_params(**parameters).fit(X, y)
+
+
+@pytest.mark.parametrize("model", ESTIMATORS, ids=repr)
+def test_bad_data(model):
+    y = Y if isinstance(model, ConvexBNRegressor) else LABELS
+    with_nan, with_inf = X.copy(), X.copy()
+    with_nan[0, 0], with_inf[0, 0] = np.nan, np.inf
+    for data, targets, message in (
+        (with_nan, y, "NaN"),
+        (with_inf, y, "infinity"),
+        (X.astype(str).astype(object) + "x", y, "could not convert"),
+        (X[:, 0], y, "Expected 2D array"),
+        (X, y[:-1], "inconsistent numbers of samples"),
+        (X[:0], y[:0], "0 sample"),
+        (X[:1], y[:1], "1 sample"),
+        (np.ones_like(X), y, "All rows of X are equal"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            clone(model).fit(data, targets)
+
+
+def test_bad_targets():
+    with pytest.raises(ValueError, match="y has 2 columns; ConvexBNRegressor fits one output for now"):
+        ConvexBNRegressor().fit(X, np.column_stack([Y, Y]))
+    with pytest.raises(ValueError, match=r"Only binary classification is supported.*y has 3 classes"):
+        ConvexBNClassifier().fit(X, np.arange(40) % 3)
+    with pytest.raises(ValueError, match="one class only, 'a'"):
+        ConvexBNClassifier().fit(X, np.full(40, "a"))
+    with pytest.raises(ValueError, match="NaN"):
+        ConvexBNRegressor().fit(X, np.where(Y > 0, np.nan, 0))
+    with pytest.raises(ValueError, match="Unknown label type"):
+        ConvexBNClassifier().fit(X, Y + 0.5)
+    for model, loss in ((ConvexBNRegressor(), "hinge"), (ConvexBNClassifier(), "squared_error")):
+        with pytest.raises(ValueError, match=f"loss='{loss}' is not one that {type(model).__name__} takes"):
+            model.set_params(loss=loss).fit(X, LABELS)
+
+
+@pytest.mark.parametrize("model", ESTIMATORS, ids=repr)
+def test_failed_fit_leaves_the_estimator_as_it_was(model):
+    y = Y if isinstance(model, ConvexBNRegressor) else LABELS
+    model = clone(model).set_params(solver="OSQP")
+    with pytest.raises(RuntimeError, match="OSQP failed with status"):
+        model.fit(X[:10], y[:10])
+    assert not [name for name in vars(model) if name.endswith("_")]
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    model.set_params(solver="auto").fit(X[:10], y[:10])
+    network = model.network_
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(np.full((5, 7), np.nan), y[:5])
+    assert model.network_ is network
+    assert model.n_features_in_ == 2

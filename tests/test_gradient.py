@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from convexbn import BatchNormNetwork, WeightNormNetwork
+from convexbn.datasets import make_teacher
+from convexbn.gradient import train
+from convexbn.losses import LOSSES
+
+X, Y = make_teacher(30, 3, random_state=0)
+
+
+@pytest.mark.parametrize(("normalization", "Network"), [("batch", BatchNormNetwork), ("weight", WeightNormNetwork)])
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_objective_of_the_returned_network_is_the_last_one(normalization, Network, loss):
+    y = np.where(Y > 0, 1.0, -1.0) if LOSSES[loss].margin else Y
+    network, objectives = train(
+        X, y, weight_decay=0.01, loss=loss, normalization=normalization, n_neurons=10, n_steps=60, random_state=0
+    )
+    assert type(network) is Network
+    assert len(objectives) == 61
+    assert network.objective(X, y, 0.01, loss) == pytest.approx(objectives[-1])
+    assert objectives[-1] < 0.9 * objectives[0]
+
+
+def test_training_is_deterministic_given_the_seed():
+    runs = [train(X, Y, weight_decay=0.01, n_neurons=5, n_steps=20, random_state=seed)[1] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert runs[0][-1] != runs[2][-1]
+
+
+def test_output_intercept_is_trained_only_if_asked():
+    options = {"weight_decay": 0.01, "n_neurons": 5, "n_steps": 20, "random_state": 0}
+    assert train(X, Y + 3, **options)[0].intercept == 0
+    assert train(X, Y + 3, fit_intercept=True, **options)[0].intercept != 0
+
+
+def test_gradients_are_those_of_the_objective():
+    """One small step of plain descent must lower the objective by the squared length of the gradient."""
+    import torch
+
+    from convexbn.gradient.batch_norm import _backward
+    from convexbn.losses import SquaredError
+
+    network = train(X, Y, weight_decay=0.05, n_neurons=4, n_steps=5, random_state=0)[0]
+    module, y = network.to_torch().train(), Y[:, None]
+    before = _backward(module, network, torch.tensor(X), y, SquaredError(), 0.05)
+    step, squares = 1e-7, 0.0
+    with torch.no_grad():
+        for parameter in module.parameters():
+            squares += float((parameter.grad**2).sum())
+            parameter -= step * parameter.grad
+    after = _backward(module, network, torch.tensor(X), y, SquaredError(), 0.05)
+    assert before - after == pytest.approx(step * squares, rel=1e-3)

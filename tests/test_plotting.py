@@ -1,0 +1,43 @@
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("agg")
+from matplotlib import pyplot as plt
+
+from convexbn import Certificate
+from convexbn.plotting import plot_objectives
+
+RUNS = {"Adam": np.array([5.0, 3.0, 2.5]), "SGD": np.array([5.0, 4.0])}
+
+
+@pytest.mark.parametrize(
+    ("certificate", "lines"),
+    [
+        (Certificate(2.0, 1.9, "global", 1.9, "a test"), 4),
+        (Certificate(2.0, 1.9, "patterns", 1.0, "a test"), 5),
+        (Certificate(2.0, 1.9, "patterns", None, "gates"), 4),
+    ],
+)
+def test_runs_objective_and_bounds_are_drawn(certificate, lines):
+    ax = plt.figure().gca()
+    assert plot_objectives(certificate, RUNS, ax) is ax
+    assert len(ax.lines) == lines
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), RUNS["Adam"])
+    assert ax.lines[2].get_ydata()[0] == 2.0
+    assert ax.lines[3].get_ydata()[0] == 1.9
+    plt.close("all")
+
+
+def test_current_axes_by_default():
+    ax = plt.figure().gca()
+    assert plot_objectives(Certificate(2.0, 1.9, "global", 1.9, "a test"), {}) is ax
+    plt.close("all")
+
+
+def test_missing_matplotlib_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'convexbn\[plot\]'"):
+        plot_objectives(Certificate(2.0, 1.9, "global", 1.9, "a test"), {})

@@ -5,7 +5,7 @@ arrangement of the hyperplanes { g : z_l·g = 0 }, one hyperplane a row of Z.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import combinations, islice, product
 from math import comb
@@ -51,6 +51,10 @@ class Patterns:
 
     def __len__(self) -> int:
         return len(self.packed)
+
+    def take(self, chosen: np.ndarray) -> "Patterns":
+        """Return the chosen patterns only."""
+        return replace(self, packed=self.packed[chosen], directions=self.directions[:, chosen], complete=False)
 
     def masks(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Return the chosen patterns as a boolean array (N, number chosen), one pattern a column."""

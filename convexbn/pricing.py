@@ -121,6 +121,51 @@ def price_of_patterns(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Pri
     return Price(best, "global" if patterns.complete else "patterns", direction)
 
 
+def dearest_patterns(
+    Z: DesignMatrix, patterns: Patterns, v: np.ndarray, threshold: float, count: int, *, gated: bool = False
+) -> np.ndarray:
+    """Patterns that price above a threshold, the dearest first.
+
+    Parameters
+    ----------
+    Z : DesignMatrix
+        Design matrix.
+    patterns : Patterns
+        Its patterns.
+    v : ndarray of shape (n, 1)
+        Dual point.
+    threshold : float
+        Patterns that price no higher are left out.
+    count : int
+        How many to return at most.
+    gated : bool, default=False
+        Whether prices are those of gated neurons.
+
+    Returns
+    -------
+    chosen : ndarray of int, shape (<= count,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.matrix import DesignMatrix
+    >>> from convexbn.patterns import enumerate_patterns
+    >>> from convexbn.pricing import dearest_patterns
+    >>> Z, v = DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])
+    >>> patterns = enumerate_patterns(Z)
+    >>> patterns.masks(dearest_patterns(Z, patterns, v, threshold=3.5, count=9)).astype(int)
+    array([[0, 1],
+           [1, 1]])
+    """
+    prices = _gated_prices(Z, patterns, v)
+    if not gated:
+        for i in np.flatnonzero(prices > threshold):
+            mask = patterns.masks(np.array([i]))[:, 0]
+            prices[i] = max(price_of_pattern(Z, mask, signed)[0] for signed in (v, -v))
+    chosen = np.argsort(-prices, kind="stable")[:count]
+    return chosen[prices[chosen] > threshold]
+
+
 def price_of_gates(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Price:
     """Largest gated price |Z^T D v| over a pattern set, the price of a gated ReLU network.
 

@@ -36,8 +36,9 @@ _TOLERANCES = {
     "ECOS": ("abstol", "reltol", "feastol"),
 }
 _ITERATIONS = {"CLARABEL": "max_iter", "SCS": "max_iters", "ECOS": "max_iters"}
-# Clarabel's default step, 0.99 of the way to the boundary, often stalls on the exponential cones of the log loss.
-_STEPS = {"CLARABEL": ({"max_step_fraction": 0.9}, {"max_step_fraction": 0.7})}
+# Clarabel's default step, 0.99 of the way to the boundary, often stalls on the exponential cones of the log loss;
+# a step at which it stalls is followed by the next.
+_STEPS = {"CLARABEL": tuple({"max_step_fraction": step} for step in (0.9, 0.8, 0.95, 0.7))}
 
 
 def primal_program(problem: Problem, patterns: Patterns, activation: Activation = "relu") -> cp.Problem:
@@ -200,16 +201,27 @@ def solve_program(
     options: dict[str, float | bool] = dict.fromkeys(_TOLERANCES.get(solver, ()), tol)
     if max_iter is not None and solver in _ITERATIONS:
         options[_ITERATIONS[solver]] = max_iter
+
+    def attempt(step: dict[str, float]) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Solution may be inaccurate")
+            program.solve(solver=solver, verbose=verbose, **options, **step)
+
+    inaccurate = None
     for step in _STEPS.get(solver, ({},)):
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Solution may be inaccurate")
-                program.solve(solver=solver, verbose=verbose, **options, **step)
-            break
+            attempt(step)
         except cp.SolverError as error:
             failure = error
+            continue
+        if program.status != cp.OPTIMAL_INACCURATE:
+            break
+        inaccurate = step
     else:
-        raise RuntimeError(f"cvxpy's solver {solver} failed with status {program.status!r}: {failure}") from failure
+        if inaccurate is None:
+            raise RuntimeError(f"cvxpy's solver {solver} failed with status {program.status!r}: {failure}") from failure
+        if inaccurate is not step:
+            attempt(inaccurate)
     if any(variable.value is None for variable in program.variables()):
         raise RuntimeError(f"cvxpy's solver {solver} ended without a solution; its status is {program.status!r}.")
     return float(program.value)

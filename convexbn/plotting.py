@@ -47,10 +47,10 @@ def plot_objectives(certificate: Certificate, runs: Mapping[str, np.ndarray], ax
     for label, objectives in runs.items():
         ax.plot(np.arange(1, len(objectives) + 1), objectives, label=label, linewidth=1)
     ax.axhline(certificate.objective, color="black", label="convexbn")
-    ax.axhline(certificate.lower_bound, color="black", linestyle="--", label=f"lower bound ({certificate.scope})")
+    ax.axhline(certificate.lower_bound, color="tab:red", linestyle="--", label=f"lower bound ({certificate.scope})")
     bound = certificate.global_lower_bound
     if bound is not None and certificate.scope != "global":
-        ax.axhline(bound, color="gray", linestyle=":", label="lower bound (global)")
+        ax.axhline(bound, color="tab:red", linestyle=":", label="lower bound (global)")
     ax.set(xscale="log", xlabel="step of gradient training", ylabel="objective")
     ax.legend(fontsize="small")
     return ax

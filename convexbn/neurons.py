@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.linalg import qr, qr_delete, qr_insert, solve_triangular
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -130,14 +130,48 @@ class Neurons:
         return replace(self, weights=weights.T, output_weights=self._output_directions[first])
 
     def _reduced(self, Z: DesignMatrix) -> Self:
-        """Caratheodory: a vertex of { a >= 0 : same outputs, same total cost }."""
+        """Keep as few neurons as Caratheodory's theorem allows: a vertex of { a >= 0 : same outputs, same total }."""
         cost = self.cost
         hidden = Z.neuron_outputs(self.weights)
         parts = (hidden[:, None, :] * self.output_weights.T[None]).reshape(-1, len(self)) / cost
         system = np.vstack([parts, np.full(len(self), np.abs(parts).max())])
-        new_cost = nnls(system, system @ cost)[0]
+        new_cost = _vertex(system, cost)
         scaled = replace(self, weights=self.weights * (new_cost / cost))
         return scaled._take(new_cost > 0)
+
+
+def _vertex(system: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Caratheodory: from x > 0 to x >= 0 with the same product with `system` and as few entries > 0 as its rank.
+
+    Columns enter a basis one by one. One that depends on the basis is expressed in it, and mass is moved from it to
+    the basis, or, if a basis column would run empty first, in its place.
+    """
+    point = point.copy()
+    order = np.argsort(-point, kind="stable")
+    basis = [order[0]]
+    Q, R = qr(system[:, basis], mode="economic")
+    for entering in order[1:]:
+        column = system[:, entering]
+        inner = Q.T @ column
+        if np.linalg.norm(column - Q @ inner) > 1e-9 * np.linalg.norm(column) and len(basis) < len(system):
+            Q, R = qr_insert(Q, R, column, len(basis), which="col")
+            basis.append(entering)
+            continue
+        moves = solve_triangular(R, inner)
+        room = np.divide(-point[basis], moves, where=moves < 0, out=np.full_like(moves, np.inf))
+        leaving = int(room.argmin())
+        step = min(room[leaving], point[entering])
+        point[basis] = np.maximum(point[basis] + step * moves, 0)
+        if step == point[entering]:
+            point[entering] = 0
+            continue
+        point[entering] -= step
+        point[basis[leaving]] = 0
+        del basis[leaving]
+        Q, R = qr_delete(Q, R, leaving, which="col")
+        Q, R = qr_insert(Q, R, column, len(basis), which="col")
+        basis.append(entering)
+    return point
 
 
 def _equal_rows(rows: np.ndarray) -> np.ndarray:

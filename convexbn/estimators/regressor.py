@@ -33,7 +33,7 @@ class ConvexBNRegressor(RegressorMixin, BaseConvexBN):
     n_patterns : int, default=50
         Directions drawn where activation patterns are sampled.
     solver : str, default="auto"
-        "auto" takes the closed form where it reaches, all activation patterns where they are few (at most 200,000
+        "auto" takes the closed form where it reaches, all activation patterns where they are few (at most a million
         entries n * k * P of the convex program), sampled patterns otherwise. "closed_form" insists on the closed form.
         The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) is like "auto" without the closed form.
     tol : float, default=1e-6

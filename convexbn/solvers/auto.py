@@ -9,7 +9,7 @@ from convexbn.solution import Solution
 from convexbn.solvers.closed_form import closed_form_obstacle, solve_closed_form
 from convexbn.solvers.reference import solve_reference
 
-ENUMERATION_ENTRIES = 200_000  # all patterns are used up to this many entries n * k * P of their program
+ENUMERATION_ENTRIES = 1_000_000  # all patterns are used up to this many entries n * k * P of their program
 
 
 def check_solver(solver: str, activation: Activation) -> None:
@@ -34,7 +34,7 @@ def solve(
     """Train a network with the solver that fits the problem.
 
     The closed form where it reaches; else the convex program over all activation patterns where they are few (at most
-    200,000 entries n * k * P), with a global certificate; else over sampled patterns.
+    a million entries n * k * P), with a global certificate; else over sampled patterns.
 
     Parameters
     ----------

@@ -80,6 +80,48 @@ def test_missing_and_failing_solvers():
         solve_program(cp.Problem(cp.Minimize(x), [x >= 1, x <= 0]))
 
 
+class Program:
+    """Stands for a program on which Clarabel ends as told, one ending a step fraction."""
+
+    value = 1.0
+
+    def __init__(self, endings):
+        self.endings = dict(zip((0.9, 0.8, 0.95, 0.7), endings, strict=True))
+        self.tried = []
+        self.status = None
+
+    def variables(self):
+        return []
+
+    def solve(self, *, max_step_fraction, **options):
+        self.tried.append(max_step_fraction)
+        self.status = self.endings[max_step_fraction]
+        if self.status == cp.SOLVER_ERROR:
+            raise cp.SolverError("stalled")
+
+
+@pytest.mark.parametrize(
+    ("endings", "tried"),
+    [
+        ((cp.OPTIMAL, None, None, None), [0.9]),
+        ((cp.SOLVER_ERROR, cp.OPTIMAL_INACCURATE, cp.OPTIMAL, None), [0.9, 0.8, 0.95]),
+        ((cp.SOLVER_ERROR, cp.OPTIMAL_INACCURATE, cp.SOLVER_ERROR, cp.SOLVER_ERROR), [0.9, 0.8, 0.95, 0.7, 0.8]),
+        ((cp.SOLVER_ERROR, cp.SOLVER_ERROR, cp.SOLVER_ERROR, cp.OPTIMAL_INACCURATE), [0.9, 0.8, 0.95, 0.7]),
+        ((cp.USER_LIMIT, None, None, None), [0.9]),
+    ],
+)
+def test_steps_are_tried_until_one_is_accurate_and_the_last_usable_one_is_kept(endings, tried):
+    program = Program(endings)
+    assert solve_program(program) == 1.0
+    assert program.tried == tried
+    assert program.status != cp.SOLVER_ERROR
+
+
+def test_all_steps_failing_is_an_error():
+    with pytest.raises(RuntimeError, match="CLARABEL failed with status 'solver_error': stalled"):
+        solve_program(Program([cp.SOLVER_ERROR] * 4))
+
+
 def test_bad_input():
     problem = CASES[0].problem()
     patterns = sample_patterns(problem.Z, 5, random_state=0)

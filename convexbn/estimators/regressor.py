@@ -8,8 +8,6 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from convexbn.estimators.base import BaseConvexBN
-from convexbn.losses import Loss
-from convexbn.programs import Activation
 
 
 class ConvexBNRegressor(RegressorMixin, BaseConvexBN):
@@ -75,37 +73,6 @@ class ConvexBNRegressor(RegressorMixin, BaseConvexBN):
     """
 
     _margin = False
-
-    def __init__(
-        self,
-        weight_decay: float | str = "auto",
-        *,
-        normalization: str = "batch",
-        activation: Activation = "relu",
-        loss: str | Loss = "squared_error",
-        fit_intercept: bool = True,
-        n_components: int | float | None = None,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-6,
-        max_iter: int | None = None,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: bool | int = False,
-    ):
-        super().__init__(
-            weight_decay,
-            normalization=normalization,
-            activation=activation,
-            loss=loss,
-            fit_intercept=fit_intercept,
-            n_components=n_components,
-            n_patterns=n_patterns,
-            solver=solver,
-            tol=tol,
-            max_iter=max_iter,
-            random_state=random_state,
-            verbose=verbose,
-        )
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train the network.

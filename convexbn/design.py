@@ -50,8 +50,8 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         directions that reach this fraction of the variance.
     rtol : float, default=1e-10
         A singular value counts towards the rank if it exceeds `rtol` times the largest. With
-        ``n_components=None`` columns are divided by their standard deviation first, which makes the decision
-        independent of the units of the columns (and changes nothing else, since whitening forgets them).
+        ``n_components=None`` columns are divided by their largest deviation from the mean first, which makes the
+        decision independent of the units of the columns (and changes nothing else, since whitening forgets them).
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         check_components(self.n_components, min(n, d))
         mean = data.mean(axis=0)
         centred = data - mean
-        spread = centred.std(axis=0)
+        spread = np.abs(centred).max(axis=0)
         constant = spread <= 10 * np.finfo(float).eps * np.abs(data).max(axis=0)
         if constant.all():
             raise ValueError(

@@ -276,6 +276,6 @@ def make_loss(loss: "str | Loss") -> Loss:
     """
     if isinstance(loss, Loss):
         return loss
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss={loss!r} is unknown; choose one of {sorted(LOSSES)}.")
     return LOSSES[loss]()

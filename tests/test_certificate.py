@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from convexbn import Certificate, Neurons, certify, enumerate_patterns, sample_patterns, solve_reference
+from convexbn import Certificate, Neurons, Problem, certify, enumerate_patterns, sample_patterns, solve_reference
 from convexbn.pricing import Price, price_bound, price_of_patterns
 from tests.problems import CASES
 
@@ -28,6 +28,18 @@ def test_scope_patterns_says_nothing_of_other_patterns_but_its_global_bound_hold
     assert few.scope == "patterns"
     assert few.gap <= 1e-6
     assert few.global_lower_bound <= optimum.objective <= few.objective * (1 + 1e-9)
+
+
+def test_far_away_targets_do_not_blur_the_bound():
+    case = next(case for case in CASES if case.loss == "squared_error" and case.fit_intercept)
+    near = case.problem()
+    far = Problem(near.Z, near.y + 1e8, weight_decay=near.weight_decay, fit_intercept=True)
+    v = near.zero_dual
+    assert far.dual_objective(v) == pytest.approx(near.dual_objective(v), rel=1e-7)
+    bounds = [
+        certify(p, p.zero_network, v, lambda v, p=p: price_bound(p.Z, v), "a test").lower_bound for p in (near, far)
+    ]
+    assert bounds[1] == pytest.approx(bounds[0], rel=1e-7)
 
 
 def test_gap_is_relative_and_never_negative():

@@ -37,7 +37,7 @@ class BaseConvexBN(BaseEstimator):
         solver: str = "auto",
         tol: float = 1e-6,
         max_iter: int | None = None,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
         verbose: bool | int = False,
     ):
         self.weight_decay = weight_decay
@@ -74,10 +74,13 @@ class BaseConvexBN(BaseEstimator):
         self.n_iter_ = solution.n_iter
 
     def _weight_decay_of(self, problem: Problem) -> float:
-        if self.weight_decay != "auto":
+        if not self._auto():
             return float(self.weight_decay)
         # At a weight_decay_max of zero the zero network fits perfectly and is optimal at any weight decay.
         return AUTO_FRACTION * problem.weight_decay_max or 1.0
+
+    def _auto(self) -> bool:
+        return isinstance(self.weight_decay, str) and self.weight_decay == "auto"
 
     def _seed(self) -> int | np.random.Generator | None:
         if isinstance(self.random_state, np.random.RandomState):
@@ -86,15 +89,26 @@ class BaseConvexBN(BaseEstimator):
 
     def _check_parameters(self) -> None:
         """Raise a ValueError that names the first parameter out of range, before any work."""
-        if self.weight_decay != "auto":
+        if not self._auto():
             check_weight_decay(self.weight_decay)
         for name, choices in (("normalization", NORMALIZATIONS), ("activation", ACTIVATIONS)):
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in list(choices):
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {list(choices)}.")
         losses = sorted(name for name, loss in LOSSES.items() if loss.margin == self._margin)
-        if not (isinstance(self.loss, Loss) or self.loss in LOSSES) or make_loss(self.loss).margin != self._margin:
+        if (
+            not (isinstance(self.loss, Loss) or self.loss in list(LOSSES))
+            or make_loss(self.loss).margin != self._margin
+        ):
             raise ValueError(f"loss={self.loss!r} is not one that {type(self).__name__} takes; choose one of {losses}.")
         check_solver(self.solver, self.activation)
+        if not isinstance(self.fit_intercept, (bool, np.bool)):
+            raise ValueError(f"fit_intercept={self.fit_intercept!r} must be True or False.")
+        seed = self.random_state
+        seeded = isinstance(seed, (np.random.RandomState, np.random.Generator)) or seed is None
+        if not (seeded or (isinstance(seed, (int, np.integer)) and seed >= 0)):
+            raise ValueError(
+                f"random_state={seed!r} must be None, an integer from 0 on, or a RandomState or Generator."
+            )
         for name, optional in (("n_patterns", False), ("max_iter", True)):
             value = getattr(self, name)
             integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1

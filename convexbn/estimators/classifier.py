@@ -49,7 +49,7 @@ class ConvexBNClassifier(ClassifierMixin, BaseConvexBN):
         Relative gap above which a ConvergenceWarning is raised.
     max_iter : int or None, default=None
         Iterations of the solver; None leaves its own limit.
-    random_state : int, RandomState or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Seed of sampled patterns.
     verbose : bool, default=False
         Whether the solver prints its progress.
@@ -100,7 +100,7 @@ class ConvexBNClassifier(ClassifierMixin, BaseConvexBN):
         solver: str = "auto",
         tol: float = 1e-6,
         max_iter: int | None = None,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
         verbose: bool | int = False,
     ):
         super().__init__(

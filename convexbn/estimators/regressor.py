@@ -38,7 +38,7 @@ class ConvexBNRegressor(RegressorMixin, BaseConvexBN):
         Relative gap above which a ConvergenceWarning is raised.
     max_iter : int or None, default=None
         Iterations of the solver; None leaves its own limit.
-    random_state : int, RandomState or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Seed of sampled patterns.
     verbose : bool, default=False
         Whether the solver prints its progress.

@@ -9,6 +9,7 @@ from convexbn.neurons import Neurons
 from convexbn.pricing import Price, Scope, price_bound
 from convexbn.problem import Problem
 
+_ROUNDING = 1e-12  # relative gap of objective and bound that rounding alone may leave
 _GATED_REACH = "No weights of the gated network with these gates have an objective below the lower bound (proved)."
 _REACH = {
     "global": "No network of this architecture, of any width, has an objective below the lower bound (proved).",
@@ -128,7 +129,7 @@ def certify(
         global_lower_bound = lower_bound if scope == "global" else min(max(bounds), objective)
         if global_lower_bound >= lower_bound:
             scope, lower_bound = "global", global_lower_bound
-    if len(neurons) == 0 and objective == lower_bound:
+    if len(neurons) == 0 and scope == "global" and objective - lower_bound <= _ROUNDING * objective:
         basis = f"{basis}; weight_decay is at or above weight_decay_max, where the zero network is optimal"
     return Certificate(objective, lower_bound, scope, global_lower_bound, basis)
 

@@ -108,6 +108,8 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         check_components(self.n_components, min(n, d))
         mean = data.mean(axis=0)
         centred = data - mean
+        rounding = centred.mean(axis=0)  # of the mean, which a column far from zero would turn into a direction
+        mean, centred = mean + rounding, centred - rounding
         spread = np.abs(centred).max(axis=0)
         constant = spread <= 10 * np.finfo(float).eps * np.abs(data).max(axis=0)
         if constant.all():
@@ -117,7 +119,7 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
             )
         centred[:, constant] = 0
         units = np.where(constant, 1, spread) if self.n_components is None else np.ones(d)
-        S, Vt = _leading_directions(centred / units, self.n_components, self.rtol)
+        S, Vt = _leading_directions(centred / units, self.n_components, self.rtol, largest_rank=n - 1)
         self.mean_ = mean
         self.singular_values_ = S
         self.whitening_ = np.sqrt(n) * (Vt.T / S) / units[:, None]
@@ -215,7 +217,7 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
         if self.n_components is None:
             self.basis_ = np.eye(data.shape[1])
         else:
-            self.basis_ = _leading_directions(data, self.n_components, self.rtol)[1].T
+            self.basis_ = _leading_directions(data, self.n_components, self.rtol, largest_rank=len(data))[1].T
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
@@ -264,11 +266,13 @@ def check_components(n_components: object, largest: int) -> None:
         )
 
 
-def _leading_directions(X: np.ndarray, n_components: int | float | None, rtol: float) -> tuple[np.ndarray, np.ndarray]:
+def _leading_directions(
+    X: np.ndarray, n_components: int | float | None, rtol: float, largest_rank: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Singular values and right singular vectors that make up the rank, or the leading ones asked for."""
     U, S, Vt = svd(X, full_matrices=False)
     Vt = svd_flip(U, Vt, u_based_decision=False)[1]
-    keep = int(np.sum(rtol * S[0] < S))
+    keep = min(int(np.sum(rtol * S[0] < S)), largest_rank)
     if isinstance(n_components, (int, np.integer)):
         keep = min(keep, int(n_components))
     elif n_components is not None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit, logit, xlogy
+from scipy.special import expit, xlogy
 
 
 class Loss(ABC):
@@ -138,7 +138,9 @@ class Huber(Loss):
         low, high = y.min(), y.max()
         if low == high:
             return np.array([low])
-        return np.array([brentq(lambda b: (weights @ self.gradient(b, y)).item(), low, high, xtol=1e-15)])
+        return np.array(
+            [brentq(lambda b: (weights @ self.gradient(b, y)).item(), low, high, xtol=1e-15 * (high - low))]
+        )
 
     def rescaled(self, scale: float) -> "Huber":
         return replace(self, delta=self.delta / scale)
@@ -174,7 +176,7 @@ class LogLoss(Loss):
         return -y * np.clip(-u * y, 0, 1)
 
     def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return logit((1 + weights @ y) / 2)
+        return np.log(weights @ (y > 0)) - np.log(weights @ (y < 0))
 
     def expression(self, f: Any, y: np.ndarray) -> Any:
         return cp.logistic(cp.multiply(-y, f))

@@ -79,11 +79,13 @@ class Neurons:
     def balanced(self) -> Self:
         """Return the same network with |s_j| = |c_j|, at which the two-layer penalty is least."""
         hidden, output = np.linalg.norm(self.weights, axis=0), np.linalg.norm(self.output_weights, axis=1)
-        ratio = np.sqrt(np.divide(output, hidden, where=hidden > 0, out=np.ones_like(output)))
-        return replace(self, weights=self.weights * ratio, output_weights=self.output_weights / ratio[:, None])
+        alive = self.cost > 0  # the others add nothing, and are least at zero
+        ratio = np.sqrt(np.divide(output, hidden, where=alive, out=np.zeros_like(output)))
+        inverse = np.divide(1, ratio, where=alive, out=np.zeros_like(ratio))
+        return replace(self, weights=self.weights * ratio, output_weights=self.output_weights * inverse[:, None])
 
-    def without_zeros(self, rtol: float = 1e-12) -> Self:
-        """Drop neurons that cost no more than `rtol` times the most expensive one."""
+    def without_zeros(self, rtol: float = 0.0) -> Self:
+        """Drop neurons that cost nothing, or no more than `rtol` times the most expensive one."""
         return self._take(self.cost > rtol * self.cost.max(initial=0))
 
     def pruned(self, Z: DesignMatrix) -> Self:

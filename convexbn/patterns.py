@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 
 from convexbn.matrix import DesignMatrix
 
-_PARALLEL = 1e-9  # unit vectors closer than this are one; a unit row this close to a ray contains it
+_ZERO = 1e-9  # what separates unit vectors, or a unit normal from a ray, counts as zero up to here
+_ROUNDING = 1e-12  # and up to here it is rounding; in between nobody can tell
 _BLOCK_ENTRIES = 2**22  # entries of the largest array made on the way
 
 
@@ -28,7 +29,7 @@ class Patterns:
     packed : ndarray of uint8, shape (P, ceil(N / 8))
         The patterns, one a row, as packed by ``numpy.packbits``.
     directions : ndarray of shape (k, P)
-        Column i is a direction whose pattern is pattern i.
+        Column i is a direction whose pattern is pattern i (up to rounding on rows almost orthogonal to it).
     n_rows : int
         Rows N of the design matrix.
     complete : bool, default=False
@@ -135,8 +136,7 @@ def count_patterns(Z: DesignMatrix | ArrayLike) -> int:
     >>> count_patterns(np.random.default_rng(0).standard_normal((15, 3)))
     212
     """
-    normals = _distinct_normals(_in_row_space(as_design_matrix(Z).Z)[0])[0]
-    n, k = normals.shape
+    n, k = _arrangement(as_design_matrix(Z).Z)[0].shape
     return 2 * sum(comb(n - 1, i) for i in range(k))
 
 
@@ -157,7 +157,9 @@ def enumerate_patterns(Z: DesignMatrix | ArrayLike, *, max_patterns: int = 100_0
     Returns
     -------
     patterns : Patterns
-        All patterns with ``complete=True``; the direction of each is the mean of the rays of its cell.
+        All patterns; the direction of each is the mean of the rays of its cell. Hyperplanes that are so close to
+        parallel, or to meeting in a ray, that rounding decides (between 1e-12 and 1e-9) count as such, and since
+        patterns may then be missing, ``complete`` is False; else it is True.
 
     Raises
     ------
@@ -172,18 +174,18 @@ def enumerate_patterns(Z: DesignMatrix | ArrayLike, *, max_patterns: int = 100_0
     212
     """
     matrix = as_design_matrix(Z)
-    reduced, basis = _in_row_space(matrix.Z)
-    normals, member, side = _distinct_normals(reduced)
+    normals, member, side, basis, clear = _arrangement(matrix.Z)
     count = count_patterns(matrix)
     if count > max_patterns:
         raise ValueError(
             f"{len(normals)} distinct hyperplanes in rank {normals.shape[1]} have up to {count} activation patterns, "
             f"more than max_patterns={max_patterns}; use sample_patterns, keep fewer components, or raise the budget."
         )
-    signs, centres = _cells(normals)
+    signs, centres, cells_clear = _cells(normals)
     masks = signs[:, member] * side >= 0
     order = np.lexsort(masks.T[::-1])
-    return Patterns(np.packbits(masks[order], axis=1), basis @ centres[order].T, matrix.n_rows, complete=True)
+    packed = np.packbits(masks[order], axis=1)
+    return Patterns(packed, basis @ centres[order].T, matrix.n_rows, complete=clear and cells_clear)
 
 
 def as_design_matrix(Z: DesignMatrix | ArrayLike) -> DesignMatrix:
@@ -191,19 +193,41 @@ def as_design_matrix(Z: DesignMatrix | ArrayLike) -> DesignMatrix:
     return Z if isinstance(Z, DesignMatrix) else DesignMatrix(np.asarray(Z))
 
 
-def _in_row_space(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of the rows in a basis of their span, and the basis (k, rank)."""
-    _, S, Vt = np.linalg.svd(Z, full_matrices=False)
-    rank = int(np.sum(_PARALLEL * S[0] < S))
-    if rank == 0:
+def _arrangement(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Distinct hyperplanes of the rows of Z in coordinates of their span.
+
+    Neither the length of a row nor a change of coordinates matters to patterns, so both are scaled to order one.
+
+    Returns
+    -------
+    normals (n', rank), the hyperplane and the side of each row, the basis (k, rank) that takes directions back, and
+    whether rank and hyperplanes are clear of rounding.
+    """
+    used = Z.any(axis=0)
+    if not used.any():
         raise ValueError("Z is all zero: it has no activation patterns.")
-    return Z @ Vt[:rank].T, Vt[:rank].T
+    scaled, units = Z[:, used], np.ones(int(used.sum()))
+    for _ in range(3):
+        scaled = scaled / np.maximum(np.abs(scaled).max(axis=1, keepdims=True), np.finfo(float).tiny)
+        largest = np.abs(scaled).max(axis=0)
+        scaled, units = scaled / largest, units / largest
+    _, S, Vt = np.linalg.svd(scaled, full_matrices=False)
+    rank = int(np.sum(_ZERO * S[0] < S))
+    normals, member, side, clear = _distinct_normals(scaled @ Vt[:rank].T)
+    basis = np.zeros((Z.shape[1], rank))
+    basis[used] = units[:, None] * Vt[:rank].T
+    return normals, member, side, basis, clear and not _unclear(S / S[0])
 
 
-def _distinct_normals(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit normals of the distinct hyperplanes; for each row its hyperplane, and its side (-1, 0 or 1)."""
+def _unclear(sizes: np.ndarray) -> bool:
+    """Whether rounding decides if some of these are zero."""
+    return bool(((sizes > _ROUNDING) & (sizes <= _ZERO)).any())
+
+
+def _distinct_normals(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Unit normals of distinct hyperplanes; for each row its hyperplane and its side (-1, 0 or 1); if they are clear."""
     size = np.linalg.norm(Z, axis=1)
-    nonzero = size > _PARALLEL * size.max()
+    nonzero = size > _ROUNDING * size.max()
     unit = Z[nonzero] / size[nonzero, None]
     side = np.zeros(len(Z))
     side[nonzero] = np.where(unit @ np.random.default_rng(0).standard_normal(Z.shape[1]) >= 0, 1.0, -1.0)
@@ -211,55 +235,58 @@ def _distinct_normals(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     _, first, group = np.unique(np.round(unit, 9), axis=0, return_index=True, return_inverse=True)
     member = np.zeros(len(Z), dtype=int)
     member[nonzero] = group.ravel()
-    return unit[first], member, side
+    merged = np.abs(unit - unit[first][group.ravel()]).max(axis=1)
+    return unit[first], member, side, bool((merged <= _ROUNDING).all())
 
 
-def _cells(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Signs (P, n) and inner directions (P, k) of all cells; normals (n, k) are distinct and span R^k."""
+def _cells(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Signs (P, n) and inner directions (P, k) of all cells, and if they are clear; normals (n, k) span R^k."""
     n, k = normals.shape
     if k == 1:
-        return np.sign(normals[:, 0]) * np.array([[1], [-1]]), np.array([[1.0], [-1.0]])
-    keys, rays = zip(*_cells_around_rays(normals), strict=True)
+        return np.sign(normals[:, 0]) * np.array([[1], [-1]]), np.array([[1.0], [-1.0]]), True
+    keys, rays, clear = zip(*_cells_around_rays(normals), strict=True)
     packed, cell = np.unique(np.concatenate(keys), axis=0, return_inverse=True)
     sums = np.stack([np.bincount(cell.ravel(), column) for column in np.concatenate(rays).T], axis=1)
-    return 2.0 * np.unpackbits(packed, axis=1, count=n) - 1, sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    centres = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    return 2.0 * np.unpackbits(packed, axis=1, count=n) - 1, centres, all(clear)
 
 
-def _cells_around_rays(normals: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Packed signs of the cells around each ray in which hyperplanes meet, and the ray, in blocks."""
+def _cells_around_rays(normals: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
+    """Packed signs of the cells around each ray in which hyperplanes meet, the ray, and if it is clear, in blocks."""
     n, k = normals.shape
     every_side = np.array(list(product((1.0, -1.0), repeat=k - 1)))
     crowded: set[bytes] = set()
-    for rays, tight in _rays(normals):
+    for rays, tight, clear in _rays(normals):
         simple = tight.sum(axis=1) == k - 1
         signs = np.sign(rays[simple] @ normals.T)[:, None, :].repeat(len(every_side), axis=1)
         at = np.nonzero(tight[simple])[1].reshape(-1, 1, k - 1)
         np.put_along_axis(signs, at.repeat(len(every_side), axis=1), every_side[None], axis=2)
-        yield from _both_ways(signs.reshape(-1, n), rays[simple].repeat(len(every_side), axis=0))
+        yield from _both_ways(signs.reshape(-1, n), rays[simple].repeat(len(every_side), axis=0), clear)
         for ray, through in zip(rays[~simple], tight[~simple], strict=True):
             key = np.packbits(through).tobytes()
             if key not in crowded:
                 crowded.add(key)
                 across = np.linalg.svd(ray[None])[2][1:].T
-                local, member, side = _distinct_normals(normals[through] @ across)
-                local_signs = _cells(local)[0]
+                local, member, side, merged_clear = _distinct_normals(normals[through] @ across)
+                local_signs, _, local_clear = _cells(local)
                 signs = np.sign(normals @ ray)[None].repeat(len(local_signs), axis=0)
                 signs[:, through] = local_signs[:, member] * side
-                yield from _both_ways(signs, ray[None].repeat(len(signs), axis=0))
+                yield from _both_ways(signs, ray[None].repeat(len(signs), axis=0), merged_clear and local_clear)
 
 
-def _both_ways(signs: np.ndarray, rays: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _both_ways(signs: np.ndarray, rays: np.ndarray, clear: bool) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
     """Pack the cells around a ray and, mirrored, those around its opposite."""
-    yield np.packbits(signs > 0, axis=1), rays
-    yield np.packbits(signs < 0, axis=1), -rays
+    yield np.packbits(signs > 0, axis=1), rays, clear
+    yield np.packbits(signs < 0, axis=1), -rays, clear
 
 
-def _rays(normals: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Lines in which k - 1 independent hyperplanes meet, and which hyperplanes contain them, in blocks."""
+def _rays(normals: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
+    """Lines in which k - 1 independent hyperplanes meet, which hyperplanes hold them, if that is clear; in blocks."""
     n, k = normals.shape
     subsets = combinations(range(n), k - 1)
     size = max(1, _BLOCK_ENTRIES // (n * 2**k))
     while block := list(islice(subsets, size)):
         _, S, Vt = np.linalg.svd(normals[np.array(block)])
-        rays = Vt[S[:, -1] > _PARALLEL, -1]
-        yield rays, np.abs(rays @ normals.T) <= _PARALLEL
+        rays = Vt[S[:, -1] > _ZERO, -1]
+        distances = np.abs(rays @ normals.T)
+        yield rays, distances <= _ZERO, not (_unclear(S[:, -1]) or _unclear(distances))

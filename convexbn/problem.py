@@ -91,6 +91,7 @@ class Problem:
         weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         if weights.shape != (len(y),) or not np.isfinite(weights).all() or not (weights > 0).all():
             raise ValueError(f"sample_weight must hold {len(y)} positive numbers; drop samples of weight zero.")
+        weights = weights / weights.max()
         values = (Z, y, loss, float(weight_decay), bool(fit_intercept), weights / weights.sum())
         for field, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
@@ -158,11 +159,10 @@ class Problem:
 
     @cached_property
     def weight_decay_max(self) -> float:
-        """Smallest weight decay at which the zero network is optimal: the price of its dual point.
+        """Smallest weight decay at which the zero network is optimal, or an upper bound of it: the price of its dual.
 
-        Exact where all patterns can be enumerated quickly and where Z Z^T is a multiple of the identity (whitened
-        data of rank n). Elsewhere the bound `price_bound`, at which the zero network is optimal too, and which is
-        loose by up to about three. For the hinge loss with an intercept the zero network has many dual points; the
+        The smallest where there are at most 10,000 patterns, which are enumerated, and where Z Z^T is a multiple of
+        the identity (whitened data of rank n). Elsewhere the upper bound `price_bound`, loose by up to about three. For the hinge loss with an intercept the zero network has many dual points; the
         one with equal entries in each class is used, so the value is an upper bound.
         """
         if self.n_outputs == 1 and count_patterns(self.Z) <= _EXACT_PRICE_PATTERNS:

@@ -202,26 +202,30 @@ def solve_program(
     if max_iter is not None and solver in _ITERATIONS:
         options[_ITERATIONS[solver]] = max_iter
 
-    def attempt(step: dict[str, float]) -> None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Solution may be inaccurate")
-            program.solve(solver=solver, verbose=verbose, **options, **step)
+    def attempt(step: dict[str, float]) -> cp.SolverError | None:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Solution may be inaccurate")
+                program.solve(solver=solver, verbose=verbose, **options, **step)
+        except cp.SolverError as error:
+            return error
+        return None
 
     inaccurate = None
     for step in _STEPS.get(solver, ({},)):
-        try:
-            attempt(step)
-        except cp.SolverError as error:
-            failure = error
-            continue
-        if program.status != cp.OPTIMAL_INACCURATE:
+        failure = attempt(step)
+        if failure is None and program.status != cp.OPTIMAL_INACCURATE:
             break
-        inaccurate = step
+        if failure is None:
+            inaccurate = step
     else:
-        if inaccurate is None:
-            raise RuntimeError(f"cvxpy's solver {solver} failed with status {program.status!r}: {failure}") from failure
-        if inaccurate is not step:
-            attempt(inaccurate)
+        if failure is not None and inaccurate is not None:
+            failure = attempt(inaccurate)
+    if failure is not None:
+        raise RuntimeError(
+            f"cvxpy's solver {solver} failed with status {program.status!r}: {failure} The programs need second-order "
+            "cones, and exponential cones for the log loss; CLARABEL and SCS handle both."
+        ) from failure
     if any(variable.value is None for variable in program.variables()):
         raise RuntimeError(f"cvxpy's solver {solver} ended without a solution; its status is {program.status!r}.")
     return float(program.value)

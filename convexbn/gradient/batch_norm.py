@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_X_y
 
 from convexbn.design import NORMALIZATIONS
 from convexbn.losses import Loss, make_loss
@@ -64,6 +65,8 @@ def train(
     ------
     ImportError
         If PyTorch is not installed.
+    ValueError
+        If the data is not finite or of unequal length, the loss does not take the targets, or an option is unknown.
 
     Examples
     --------
@@ -77,8 +80,13 @@ def train(
     """
     torch = import_torch()
     loss = make_loss(loss)
-    data = np.asarray(X, dtype=np.float64)
-    targets = np.asarray(y, dtype=np.float64).reshape(len(data), -1)
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization={normalization!r} is unknown; choose one of {list(NORMALIZATIONS)}.")
+    if not 0 <= weight_decay < np.inf:
+        raise ValueError(f"weight_decay={weight_decay!r} must be a finite number from 0 on.")
+    data, targets = check_X_y(X, y, dtype=np.float64, y_numeric=True, multi_output=True)
+    targets = targets[:, None] if targets.ndim == 1 else targets
+    loss.check_targets(targets)
     network = _initial(data, targets, normalization, n_neurons, np.random.default_rng(random_state))
     module = network.to_torch().train()
     module[-1].bias.requires_grad_(fit_intercept)

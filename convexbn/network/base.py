@@ -138,8 +138,11 @@ class NormalizedNetwork(Stored, ABC):
         objective : float
         """
         data, loss = check_data(X, self.weights.shape[1]), make_loss(loss)
-        targets = np.asarray(y, dtype=np.float64).reshape(-1, self.n_outputs)
+        targets = np.asarray(y, dtype=np.float64)
+        targets = targets[:, None] if targets.ndim == 1 else targets
         check_consistent_length(data, targets)
+        if targets.shape[1:] != (self.n_outputs,):
+            raise ValueError(f"y must have {self.n_outputs} columns, one an output, got shape {targets.shape}.")
         loss.check_targets(targets)
         f = self._forward(data, *self.batch_statistics(data))
         return float(loss.value(f, targets).mean() + weight_decay * self.penalty())
@@ -169,8 +172,9 @@ class NormalizedNetwork(Stored, ABC):
             If the population statistics are not those of X, so that predictions would change.
         """
         data = check_data(X, self.weights.shape[1])
-        population, batch = self.population_statistics(), self.batch_statistics(data)
-        if not all(np.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(population, batch, strict=True)):
+        (mean, std), (batch_mean, batch_std) = self.population_statistics(), self.batch_statistics(data)
+        moved = np.abs([mean - batch_mean, std - batch_std]) / std
+        if moved.max(initial=0) > 1e-6:
             raise ValueError("prune needs the training data X whose mean and std the network carries.")
         design = self.design().fit(data)
         S = design.neurons(self.weights, self.gamma, self.bias)
@@ -220,7 +224,7 @@ def to_numpy(parameter: Any) -> np.ndarray:
 
 def layers_of(module: Any, expected: str, *names: str) -> list[Any]:
     """Return the layers of a torch Sequential, or raise a ValueError unless their class names are these."""
-    layers = list(module)
+    layers = list(module) if isinstance(module, import_torch().nn.Sequential) else [module]
     if tuple(type(layer).__name__ for layer in layers) != names:
         raise ValueError(f"module must be a torch.nn.Sequential of {expected}, got {module}.")
     return layers

@@ -141,6 +141,8 @@ class BatchNormNetwork(NormalizedNetwork):
         hidden, norm, _, output = layers_of(
             module, "Linear, BatchNorm1d, ReLU, Linear", "Linear", "BatchNorm1d", "ReLU", "Linear"
         )
+        if not norm.track_running_stats:
+            raise ValueError("module's BatchNorm1d keeps no running statistics; set track_running_stats=True.")
         m = hidden.out_features
         return cls(
             weights=to_numpy(hidden.weight),

@@ -53,15 +53,17 @@ class Stored:
             with np.load(path, allow_pickle=False) as file:
                 content = {name: file[name] for name in file.files}
         else:
+            stored = json.loads(path.read_text())
             content = {
                 name: np.reshape(np.array(entry["values"]), entry["shape"]) if isinstance(entry, dict) else entry
-                for name, entry in json.loads(path.read_text()).items()
+                for name, entry in (stored.items() if isinstance(stored, dict) else ())
             }
         if str(content.pop("format", None)) != _FORMAT:
             raise ValueError(f"{path} holds no network saved by convexbn (format {_FORMAT}).")
-        kind = Stored._kinds[str(content.pop("kind"))]
-        if not issubclass(kind, cls):
-            raise ValueError(f"{path} holds a {kind.__name__}, not a {cls.__name__}.")
+        name = str(content.pop("kind", None))
+        kind = Stored._kinds.get(name)
+        if kind is None or not issubclass(kind, cls):
+            raise ValueError(f"{path} holds a {name}, not a {cls.__name__}.")
         return kind(**content)
 
 

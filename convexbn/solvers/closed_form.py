@@ -87,9 +87,9 @@ def solve_closed_form(problem: Problem) -> Solution:
 
 def closed_form_obstacle(problem: Problem) -> str | None:
     """Why no closed form reaches this problem, or None if one does."""
-    if _optimum.dispatch(type(problem.loss)) is _optimum.dispatch(Loss):
+    if type(problem.loss) not in _optimum.registry:
         return f"there is none for loss {problem.loss.name!r}"
-    if not np.allclose(problem.sample_weight, problem.sample_weight[0], rtol=1e-12):
+    if not np.allclose(problem.sample_weight, problem.sample_weight[0], rtol=1e-12, atol=0):
         return "sample weights differ"
     if problem.n_outputs > 1 and ((problem.y < 0).any() or (np.count_nonzero(problem.y, axis=1) > 1).any()):
         return "targets with several outputs must be one-hot"
@@ -101,7 +101,7 @@ def closed_form_obstacle(problem: Problem) -> str | None:
     if n > k:
         return f"Z has rank at most {k}, less than its {n} samples"
     c = _row_scale(problem)
-    if np.abs(problem.Z.Z @ problem.Z.Z.T - c * np.eye(n)).max() > _ROW_RANK_RTOL * c:
+    if c == 0 or np.abs(problem.Z.Z @ problem.Z.Z.T - c * np.eye(n)).max() > _ROW_RANK_RTOL * c:
         return "Z Z^T is not a multiple of the identity, so the data is not whitened or not of full row rank"
     return None
 

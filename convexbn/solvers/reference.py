@@ -93,7 +93,7 @@ def solve_reference(
     )
     zero, v = _zero_network(problem, activation), problem.zero_dual
     certificate = certificate_of(zero, v)
-    if certificate.gap == 0:
+    if certificate.gap <= 1e-12:
         return Solution(zero, v, certificate, Status.CONVERGED, 0)
 
     neurons, v, n_iter, ending = _grow(problem, patterns, activation, solver, tol, max_iter, verbose)

@@ -88,7 +88,7 @@ def certify(
     """Certificate of a network from a dual point near the optimal one.
 
     The dual point is moved into the domain of the conjugate, then scaled by ``min(1, weight_decay / M)`` with M its
-    largest price; its dual objective is the lower bound (weak duality, arXiv 2103.01499, Theorem 2). Every loss is at
+    largest price; its dual objective is the lower bound (weak duality, arXiv 2103.01499). Every loss is at
     least zero, and so is every lower bound. If `price_bound`, which covers all networks, proves no less than `price`,
     the scope is global.
 

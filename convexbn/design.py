@@ -1,7 +1,7 @@
 """What a normalization layer does to data: X -> design matrix Z, and neurons on Z -> layer weights.
 
 A two-layer network with a normalization layer is a plain ReLU network on a fixed design matrix Z: the whitened
-data for batch normalization (arXiv 2103.01499, Theorem 1), the data itself for weight normalization.
+data for batch normalization (arXiv 2103.01499), the data itself for weight normalization.
 """
 
 from dataclasses import dataclass

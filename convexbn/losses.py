@@ -1,7 +1,7 @@
 """Losses: what the training problem and its dual need to know of each, one small class a loss.
 
 Every method takes predictions f, targets y or dual values u as arrays of shape (n, C); only `SquaredError` has
-more than one output. Margin losses take targets -1 and +1. The dual point of section 3 is v_i = -p_i u_i, with
+more than one output. Margin losses take targets -1 and +1. The dual point of `convexbn.problem` is v_i = -p_i u_i, with
 p_i the weight of sample i (1/n), and its objective -sum_i p_i conjugate(u_i, y_i).
 """
 

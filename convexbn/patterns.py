@@ -225,7 +225,7 @@ def _unclear(sizes: np.ndarray) -> bool:
 
 
 def _distinct_normals(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Unit normals of distinct hyperplanes; for each row its hyperplane and its side (-1, 0 or 1); if they are clear."""
+    """Unit normals of distinct hyperplanes; for each row its hyperplane and side (-1, 0 or 1); if they are clear."""
     size = np.linalg.norm(Z, axis=1)
     nonzero = size > _ROUNDING * size.max()
     unit = Z[nonzero] / size[nonzero, None]

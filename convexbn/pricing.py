@@ -96,7 +96,7 @@ def price_of_patterns(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Pri
 
     References
     ----------
-    .. [1] Ergen et al., arXiv 2103.01499, the dual constraint of Theorem 2, pattern by pattern.
+    .. [1] Ergen et al., arXiv 2103.01499, the constraint of the dual program, pattern by pattern.
 
     Examples
     --------

@@ -1,6 +1,6 @@
 r"""The convex programs of two-layer ReLU and gated ReLU networks, in plain cvxpy.
 
-Written to be read beside arXiv 2103.01499, Theorem 2 (batch normalization) and arXiv 2002.10553, Theorem 1. With
+Written to be read beside arXiv 2103.01499 (batch normalization) and arXiv 2002.10553, Theorem 1. With
 ``D_i = diag(1[Z g_i >= 0])`` the activation patterns and ``p_i`` the sample weights (1/n):
 
 ReLU, primal

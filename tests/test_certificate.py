@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from convexbn import Certificate, Neurons, Problem, certify, enumerate_patterns, sample_patterns, solve_reference
+from convexbn import (
+    Certificate,
+    Neurons,
+    Problem,
+    certify,
+    enumerate_patterns,
+    sample_patterns,
+    solve,
+    solve_reference,
+)
 from convexbn.pricing import Price, price_bound, price_of_patterns
 from tests.problems import CASES
 
@@ -49,6 +58,32 @@ def test_gap_is_relative_and_never_negative():
     generous = certify(problem, problem.zero_network, problem.zero_dual, lambda v: Price(0.0, "local"), "a search")
     assert generous.gap >= 0
     assert generous.scope == "local"
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_dual_value_itself_is_no_higher_than_the_optimum(case):
+    """`certify` caps the bound at the objective; here nothing is capped, and the two come from different programs."""
+    problem = case.problem()
+    solution = solve_reference(problem, enumerate_patterns(problem.Z))
+    v = problem.feasible_dual(solution.dual)
+    directions = np.random.default_rng(0).standard_normal((problem.Z.n_columns, 20_000))
+    prices = np.abs(v.T @ problem.Z.neuron_outputs(directions / np.linalg.norm(directions, axis=0)))
+    assert prices.max() <= problem.weight_decay * (1 + 1e-5)
+    assert prices.max() >= 0.9 * problem.weight_decay
+    value = problem.dual_objective(v * (1 - 1e-5))
+    assert 0 < value <= solution.certificate.objective
+    assert value == pytest.approx(solution.certificate.objective, rel=1e-3)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_zero_network_is_said_where_it_is_proved_and_only_there(case):
+    largest = case.problem().weight_decay_max
+    above = solve(case.problem(weight_decay=1.5 * largest))
+    assert above.n_iter == 0
+    assert "where the zero network is optimal" in str(above.certificate)
+    below = case.problem(weight_decay=0.8 * largest)
+    few = solve_reference(below, sample_patterns(below.Z, 2, random_state=1))
+    assert "where the zero network is optimal" not in str(few.certificate)
 
 
 def test_words_match_the_scope():

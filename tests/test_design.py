@@ -148,3 +148,11 @@ def test_neuron_that_does_not_vary_is_refused():
     X[:, 0] = 1
     with pytest.raises(ValueError, match="does not vary"):
         BatchNormDesign().fit(X).neurons(np.eye(1, 4), np.ones(1), np.ones(1))
+
+
+@pytest.mark.parametrize("offset", [1e3, 1e6])
+def test_rank_of_wide_data_far_from_zero_is_n_minus_one(offset):
+    X = offset + np.random.default_rng(0).standard_normal((10, 30))
+    Z = BatchNormDesign().fit_transform(X)
+    assert Z.shape == (10, 10)
+    np.testing.assert_allclose(Z.T @ Z / 10, np.eye(10), atol=1e-8)

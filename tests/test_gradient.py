@@ -51,3 +51,18 @@ def test_gradients_are_those_of_the_objective():
             parameter -= step * parameter.grad
     after = _backward(module, network, torch.tensor(X), y, SquaredError(), 0.05)
     assert before - after == pytest.approx(step * squares, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "log_loss"}, "labels -1 and"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+        ({"normalization": "layer"}, "normalization='layer' is unknown"),
+        ({"y": Y[:-1]}, "inconsistent"),
+        ({"X": np.full_like(X, np.nan)}, "NaN"),
+    ],
+)
+def test_bad_input(changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(**{"X": X, "y": Y, "weight_decay": 0.1} | changes)

@@ -112,3 +112,12 @@ def test_bad_input():
         make_loss("hinge").check_targets(np.array([[0.0], [1.0]]))
     with pytest.raises(ValueError, match="one output"):
         make_loss("huber").check_targets(np.ones((2, 2)))
+
+
+def test_best_constant_in_extreme_units():
+    y = np.array([1.0, 2, 3, 10, 4])[:, None]
+    equal = np.full(5, 0.2)
+    assert Huber(1e-16).best_constant(1e-16 * y, equal) == pytest.approx(1e-16 * Huber(1.0).best_constant(y, equal))
+    lopsided = np.array([1.0, 1e-20]) / (1 + 1e-20)
+    best = make_loss("log_loss").best_constant(np.array([[1.0], [-1.0]]), lopsided)
+    assert best == pytest.approx(20 * np.log(10))

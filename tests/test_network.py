@@ -91,6 +91,14 @@ def test_from_torch_reads_biases_eps_and_plain_normalization():
 def test_from_torch_of_other_layers(Network):
     with pytest.raises(ValueError, match=r"module must be a torch.nn.Sequential of .*Linear"):
         Network.from_torch(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match=r"module must be a torch.nn.Sequential of .*Linear"):
+        Network.from_torch(torch.nn.Linear(2, 2))
+
+
+def test_from_torch_without_running_statistics():
+    layers = torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4, track_running_stats=False), torch.nn.ReLU()
+    with pytest.raises(ValueError, match="no running statistics"):
+        BatchNormNetwork.from_torch(torch.nn.Sequential(*layers, torch.nn.Linear(4, 1)))
 
 
 def test_decayed_parameters_are_the_penalty(Network):
@@ -129,6 +137,9 @@ def test_prune_of_split_neurons_restores_the_objective(Network):
 def test_prune_on_other_data_is_refused():
     with pytest.raises(ValueError, match="training data X whose mean and std"):
         random_network(BatchNormNetwork)[0].prune(data(seed=9))
+    small = BatchNormNetwork([[1e-8]], [1.0], [0.0], [[1.0]], [0.0], mean=[0.0], std=[1e-8])
+    with pytest.raises(ValueError, match="training data X whose mean and std"):
+        small.prune([[5.0], [9.0], [-3.0]])
 
 
 @pytest.mark.parametrize("ending", [".json", ".npz"])
@@ -154,9 +165,14 @@ def test_load_refuses_other_files(tmp_path):
     network = random_network(BatchNormNetwork)[0]
     with pytest.raises(ValueError, match=r"must end in \.json or \.npz"):
         network.save(tmp_path / "network.pkl")
-    (tmp_path / "other.json").write_text(json.dumps({"a": 1}))
-    with pytest.raises(ValueError, match="holds no network"):
-        BatchNormNetwork.load(tmp_path / "other.json")
+    for content, message in (
+        ({"a": 1}, "holds no network"),
+        ([1, 2], "holds no network"),
+        ({"format": "convexbn-network-1", "kind": "Unknown"}, "holds a Unknown, not a BatchNormNetwork"),
+    ):
+        (tmp_path / "other.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=message):
+            BatchNormNetwork.load(tmp_path / "other.json")
     network.save(tmp_path / "network.json")
     with pytest.raises(ValueError, match="holds a BatchNormNetwork, not a WeightNormNetwork"):
         WeightNormNetwork.load(tmp_path / "network.json")
@@ -187,12 +203,21 @@ def test_gated_network_of_neurons_without_gates_is_refused():
         GatedNetwork.from_neurons(neurons, BatchNormDesign().fit(data()))
 
 
+def test_gated_network_takes_lists_and_refuses_nan():
+    network = GatedNetwork([[1.0]], [0.0], [[2.0]], [1.0], [[1.0]], [0.0])
+    np.testing.assert_array_equal(network.predict([[-1.0], [1.0]]), [[0.0], [3.0]])
+    with pytest.raises(ValueError, match="bias contains NaN"):
+        GatedNetwork([[1.0]], [0.0], [[2.0]], [np.nan], [[1.0]], [0.0])
+
+
 def test_bad_input(Network):
     network = random_network(Network)[0]
     with pytest.raises(ValueError, match="4 features, the network was trained on 3"):
         network.predict(np.ones((2, 4)))
     with pytest.raises(ValueError, match="inconsistent"):
         network.objective(data(), np.ones(3), 0.1)
+    with pytest.raises(ValueError, match="y must have 1 columns"):
+        network.objective(data(), np.ones((15, 2)), 0.1)
     arrays = {name: getattr(network, name) for name in ("weights", "output_weights", "intercept", *Network.per_neuron)}
     for field, value, message in (
         ("gamma", np.ones(3), r"gamma must have shape \(5,\)"),

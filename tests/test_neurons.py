@@ -78,3 +78,15 @@ def test_shapes_that_do_not_fit():
         Neurons(np.ones((3, 2)), np.ones((3, 1)), np.zeros(1))
     with pytest.raises(ValueError, match="gates"):
         Neurons(np.ones((3, 2)), np.ones((2, 1)), np.zeros(1), gates=np.ones((3, 1)))
+
+
+def test_pruned_keeps_cheap_neurons_on_large_columns():
+    neurons = Neurons(np.array([[1e3, 0], [0, 1e-10]]), np.ones((2, 1)), np.zeros(1))
+    Z = DesignMatrix(np.array([[1.0, 0.0], [0.0, 1e10]]))
+    np.testing.assert_allclose(neurons.pruned(Z).outputs(Z), neurons.outputs(Z))
+
+
+def test_balanced_turns_dead_neurons_to_zero():
+    dead = Neurons(np.array([[1.0, 0.0, 2.0]]), np.array([[0.0], [1.0], [2.0]]), np.zeros(1)).balanced()
+    np.testing.assert_array_equal(dead.weights, [[0, 0, 2]])
+    np.testing.assert_array_equal(dead.output_weights, [[0], [0], [2]])

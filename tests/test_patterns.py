@@ -121,3 +121,23 @@ def test_bad_input():
         sample_patterns(np.eye(2), 2.5)
     with pytest.raises(ValueError, match="all zero"):
         enumerate_patterns(np.zeros((3, 2)))
+
+
+def test_patterns_do_not_depend_on_units_of_rows_and_columns():
+    rng = np.random.default_rng(0)
+    Z = np.hstack([rng.standard_normal((12, 2)), np.ones((12, 1))])
+    scaled = Z * np.array([1e10, 1.0, 1e-10]) * 10.0 ** rng.integers(-8, 8, (12, 1))
+    assert as_set(enumerate_patterns(scaled)) == as_set(enumerate_patterns(Z))
+    np.testing.assert_array_equal(
+        scaled @ enumerate_patterns(scaled).directions >= 0, enumerate_patterns(scaled).masks()
+    )
+
+
+@pytest.mark.parametrize("distance", [1e-10, 1e-11])
+def test_patterns_that_rounding_decides_are_not_called_complete(distance):
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((8, 3))
+    assert enumerate_patterns(np.vstack([Z, Z[:2]])).complete
+    assert not enumerate_patterns(np.vstack([Z, Z[:2] + distance * rng.standard_normal((2, 3))])).complete
+    nearly_flat = np.hstack([Z[:, :2], Z[:, :1] + distance * Z[:, 2:]])
+    assert not enumerate_patterns(nearly_flat).complete

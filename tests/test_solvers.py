@@ -18,7 +18,7 @@ from convexbn import (
     solve_closed_form,
     solve_reference,
 )
-from convexbn.losses import Huber
+from convexbn.losses import Huber, SquaredError
 from convexbn.pricing import price_by_enumeration
 from tests.problems import CASES
 
@@ -101,6 +101,7 @@ def one_hot():
         ({"y": np.ones((6, 2))}, "one-hot"),
         ({"y": -one_hot()}, "one-hot"),
         ({"y": one_hot(), "fit_intercept": True}, "no intercept"),
+        ({"Z": np.zeros((6, 6))}, "not a multiple of the identity"),
         ({"Z": DesignMatrix(np.ones((12, 2)), n_patches=2)}, "pools patches"),
         ({"Z": np.random.default_rng(0).standard_normal((6, 4))}, "rank at most 4, less than its 6 samples"),
         ({"Z": np.random.default_rng(0).standard_normal((6, 8))}, "not a multiple of the identity"),
@@ -159,12 +160,36 @@ def test_reference_has_few_neurons():
 def test_unreached_tolerance_warns_with_the_gap():
     problem = CASES[0].problem()
     patterns = enumerate_patterns(problem.Z)
-    with pytest.warns(ConvergenceWarning, match=r"CLARABEL stopped at a relative gap of .*, above tol=1.0e-06"):
+    with pytest.warns(ConvergenceWarning, match=r"CLARABEL .* stopped at a relative gap of .*, above tol=1.0e-06"):
         solution = solve_reference(problem, patterns, max_iter=6)
     assert solution.status is Status.NOT_CONVERGED
     assert solution.certificate.gap > 1e-6
     optimum = solve_reference(problem, patterns).certificate
     assert solution.certificate.lower_bound <= optimum.objective <= solution.certificate.objective
+
+
+def test_closed_form_of_next_to_nothing_warns_of_rounding():
+    with pytest.warns(ConvergenceWarning, match="the closed form stopped at a relative gap"):
+        assert solve(full_rank_problem("hinge", weight_decay=1e-14)).status is Status.NOT_CONVERGED
+
+
+def test_losses_derived_from_a_closed_one_are_not_mistaken_for_it():
+    class Halved(SquaredError):
+        def value(self, f, y):
+            return super().value(f, y) / 2
+
+    with pytest.raises(ValueError, match="none for loss"):
+        solve_closed_form(Problem(full_rank_problem().Z, np.arange(6.0), Halved(), weight_decay=0.1))
+
+
+def test_badly_scaled_columns_get_no_false_global_bound():
+    problem = Problem(np.array([[1e10, 0], [0, 1.0], [0, -1.0]]), [0, 1.0, 0], weight_decay=0.01)
+    better = Neurons(np.array([[0.0], [1.0]]), np.ones((1, 1)), np.zeros(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        certificate = solve(problem).certificate
+    assert certificate.lower_bound <= problem.objective(better)
+    assert problem.weight_decay_max == pytest.approx(1 / 3)
 
 
 def test_solve_takes_the_closed_form_then_all_patterns_then_a_sample():

@@ -51,11 +51,7 @@ class NormalizedNetwork(Stored, ABC):
     design: ClassVar[type[BatchNormDesign] | type[WeightNormDesign]]
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            array = np.asarray(getattr(self, field.name), dtype=np.float64)
-            if not np.isfinite(array).all():
-                raise ValueError(f"{field.name} contains NaN or infinity.")
-            object.__setattr__(self, field.name, array)
+        as_finite_arrays(self)
         if self.weights.ndim != 2 or self.output_weights.ndim != 2:
             raise ValueError("weights and output_weights must be 2-D arrays.")
         m = len(self.weights)
@@ -184,6 +180,15 @@ class NormalizedNetwork(Stored, ABC):
     def _forward(self, X: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         hidden = np.maximum(self.gamma * (X @ self.weights.T - mean) / std + self.bias, 0)
         return hidden @ self.output_weights + self.intercept
+
+
+def as_finite_arrays(network: Any) -> None:
+    """Turn the fields of a network into arrays, or raise a ValueError if an entry is not finite."""
+    for field in fields(network):
+        array = np.asarray(getattr(network, field.name), dtype=np.float64)
+        if not np.isfinite(array).all():
+            raise ValueError(f"{field.name} contains NaN or infinity.")
+        object.__setattr__(network, field.name, array)
 
 
 def check_data(X: ArrayLike, n_features: int) -> np.ndarray:

@@ -81,8 +81,9 @@ class BatchNormNetwork(NormalizedNetwork):
     def to_torch(self) -> "torch.nn.Sequential":
         """Return Linear -> BatchNorm1d -> ReLU -> Linear in double precision.
 
-        In ``eval()`` its output equals `predict`; in ``train()`` on the full training batch it does too. The theory has
-        eps -> 0, so BatchNorm1d has the smallest positive number as eps. Without neurons there is one that is zero.
+        In ``eval()`` its output equals `predict`; in ``train()`` on the full training batch it does too. Our batch
+        normalization divides by the standard deviation itself, so BatchNorm1d has the smallest positive number as eps.
+        A network without neurons gets one that is zero.
 
         Returns
         -------

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn.design import BatchNormDesign, WeightNormDesign
-from convexbn.network.base import check_data
+from convexbn.network.base import as_finite_arrays, check_data
 from convexbn.network.persistence import Stored
 from convexbn.neurons import Neurons
 
@@ -52,6 +52,9 @@ class GatedNetwork(Stored):
     bias: np.ndarray
     output_weights: np.ndarray
     intercept: np.ndarray
+
+    def __post_init__(self) -> None:
+        as_finite_arrays(self)
 
     def __len__(self) -> int:
         return len(self.weights)

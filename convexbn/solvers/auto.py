@@ -72,7 +72,7 @@ def solve(
     """
     check_solver(solver, activation)
     if solver == "closed_form" or (solver == "auto" and activation == "relu" and closed_form_obstacle(problem) is None):
-        return solve_closed_form(problem)
+        return solve_closed_form(problem, tol=tol)
     if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES:
         patterns = enumerate_patterns(problem.Z)
     else:

@@ -18,12 +18,12 @@ from convexbn.losses import Hinge, LogLoss, Loss, SquaredError
 from convexbn.neurons import Neurons
 from convexbn.pricing import price_bound
 from convexbn.problem import Problem
-from convexbn.solution import Solution, Status
+from convexbn.solution import Solution, status_of
 
 _ROW_RANK_RTOL = 1e-8  # how far Z Z^T may be from a multiple of the identity
 
 
-def solve_closed_form(problem: Problem) -> Solution:
+def solve_closed_form(problem: Problem, *, tol: float = 1e-6) -> Solution:
     """Global optimum in closed form, where the whitened data has as many columns as samples.
 
     One output: two neurons, on the positive and the negative part of the target; squared error, log loss and hinge
@@ -34,6 +34,8 @@ def solve_closed_form(problem: Problem) -> Solution:
     ----------
     problem : Problem
         Training problem with ``Z Z^T = c I`` and equal sample weights.
+    tol : float, default=1e-6
+        Relative gap that rounding may leave; it leaves more only where the objective is next to nothing.
 
     Returns
     -------
@@ -45,10 +47,15 @@ def solve_closed_form(problem: Problem) -> Solution:
     ValueError
         If the problem is outside the reach of the closed forms; the message says why.
 
+    Warns
+    -----
+    ConvergenceWarning
+        If the gap exceeds `tol`.
+
     References
     ----------
-    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, Theorems 2 and 4 on
-       full row rank.
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, the
+       closed forms of two-layer networks whose data has full row rank.
 
     Examples
     --------
@@ -82,7 +89,7 @@ def solve_closed_form(problem: Problem) -> Solution:
     certificate = certify(
         problem, neurons, v, lambda v: price_bound(problem.Z, v), "closed form for whitened data of full row rank"
     )
-    return Solution(neurons, v, certificate, Status.CONVERGED, 0)
+    return Solution(neurons, v, certificate, status_of(certificate, tol, "the closed form"), 0)
 
 
 def closed_form_obstacle(problem: Problem) -> str | None:

@@ -1,13 +1,11 @@
 """The convex program of a pattern set, solved by cvxpy: the truth every faster solver is tested against."""
 
-import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import cvxpy as cp
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from convexbn.certificate import certify
 from convexbn.matrix import DesignMatrix
@@ -16,7 +14,7 @@ from convexbn.patterns import Patterns
 from convexbn.pricing import dearest_patterns, price_of_gates, price_of_patterns
 from convexbn.problem import Problem
 from convexbn.programs import Activation, check_cvxpy_solver, primal_program, solve_program
-from convexbn.solution import Solution, Status
+from convexbn.solution import Solution, Status, status_of
 
 _PATTERNS_ADDED = 5  # at once; of 5, 10, 20 and 50 the first left Clarabel the fewest log-loss programs it fails on
 _THRESHOLDS = 10.0 ** np.arange(
@@ -73,7 +71,8 @@ def solve_reference(
 
     References
     ----------
-    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, Theorem 2.
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, the convex
+       program of two-layer networks with one output.
 
     Examples
     --------
@@ -99,14 +98,7 @@ def solve_reference(
     neurons, v, n_iter, ending = _grow(problem, patterns, activation, solver, tol, max_iter, verbose)
     neurons = _sparsest(problem, neurons, tol / 100)
     certificate = certificate_of(neurons, v)
-    status = Status.CONVERGED if certificate.gap <= tol else Status.NOT_CONVERGED
-    if status is Status.NOT_CONVERGED:
-        warnings.warn(
-            f"{solver} stopped at a relative gap of {certificate.gap:.1e}, above tol={tol:.1e} "
-            f"(status {ending!r}); raise max_iter or tol.",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
+    status = status_of(certificate, tol, f"{solver} (status {ending!r})")
     return Solution(neurons, v, certificate, status, n_iter)
 
 

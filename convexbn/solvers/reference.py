@@ -118,10 +118,10 @@ def _grow(
     """
     dearest = partial(dearest_patterns, problem.Z, patterns, count=_PATTERNS_ADDED, gated=activation == "gated_relu")
     n_iter = 0
-    if len(patterns) <= _PATTERNS_ADDED:
-        chosen = np.arange(len(patterns))
-    else:
-        chosen = dearest(problem.zero_dual, threshold=problem.weight_decay)
+    chosen = np.arange(min(_PATTERNS_ADDED, len(patterns)))
+    if len(patterns) > _PATTERNS_ADDED:
+        violating = dearest(problem.zero_dual, threshold=problem.weight_decay)
+        chosen = violating if len(violating) else chosen
     while True:
         neurons, v, iterations, ending = _solve_on(
             problem,

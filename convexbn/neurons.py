@@ -92,9 +92,9 @@ class Neurons:
         """Fewest neurons this package knows how to reach with the same outputs on Z at no higher cost.
 
         Zeros are dropped, and neurons of equal direction or equal activation pattern are added up if their output
-        directions are equal too. If more than
-        n*C + 1 neurons are left, Caratheodory's theorem gives as many with the same outputs and total cost
-        (arXiv 2002.10553, Theorem 1, on the number of neurons that suffices). Gated neurons are only freed of zeros.
+        directions are equal too. If more than n*C + 1 neurons are left, Caratheodory's theorem gives as many with the
+        same outputs and total cost (compare arXiv 2002.10553 on the number of neurons that suffices). Gated neurons are
+        only freed of zeros.
         """
         neurons = self.without_zeros()
         if self.gates is not None or len(neurons) == 0:
@@ -102,6 +102,7 @@ class Neurons:
         neurons = neurons.merged_directions()
         patterns = np.packbits(Z.Z @ neurons.weights >= 0, axis=0)
         neurons = neurons._added_up(_equal_rows(np.hstack([patterns.T, np.round(neurons._output_directions, 10)])))
+        neurons = neurons.without_zeros()
         if len(neurons) > Z.n_samples * len(self.intercept) + 1:
             neurons = neurons._reduced(Z)
         return neurons

@@ -17,9 +17,8 @@ from convexbn.programs import Activation, check_cvxpy_solver, primal_program, so
 from convexbn.solution import Solution, Status, status_of
 
 _PATTERNS_ADDED = 5  # at once; of 5, 10, 20 and 50 the first left Clarabel the fewest log-loss programs it fails on
-_THRESHOLDS = 10.0 ** np.arange(
-    -12, -2, 2
-)  # relative costs and distances at which an interior point's neurons may be one
+# Relative costs below which, and distances of directions within which, neurons of an interior point may be one.
+_THRESHOLDS = 10.0 ** np.arange(-12, -2, 2)
 
 
 def solve_reference(
@@ -34,8 +33,8 @@ def solve_reference(
 ) -> Solution:
     """Optimal network on given patterns, by cvxpy.
 
-    Time grows with n * k * P and with every cone row; meant for a few hundred samples times a few dozen patterns, or a
-    few thousand patterns of a few dozen samples.
+    Patterns enter the program a few at a time, by their price, until none that is left out could lower the objective.
+    Meant for a few hundred samples: time grows fast with n, and with the number of patterns that are needed.
 
     Parameters
     ----------

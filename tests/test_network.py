@@ -65,6 +65,14 @@ def test_torch_module_gives_the_same_outputs_in_eval_and_train(Network, m):
         np.testing.assert_allclose(module.train()(torch.tensor(data())), network.predict(data()), atol=1e-12)
 
 
+def test_torch_module_carries_statistics_that_are_not_one():
+    network = random_network(BatchNormNetwork)[0].with_statistics(3 * data(seed=5))
+    assert np.abs(network.std - 1).max() > 0.5
+    with torch.no_grad():
+        np.testing.assert_allclose(network.to_torch().eval()(torch.tensor(data())), network.predict(data()), atol=1e-12)
+    np.testing.assert_allclose(BatchNormNetwork.from_torch(network.to_torch()).std, network.std)
+
+
 def test_torch_module_has_the_layers_people_know():
     layers = [type(layer).__name__ for layer in random_network(BatchNormNetwork)[0].to_torch()]
     assert layers == ["Linear", "BatchNorm1d", "ReLU", "Linear"]

@@ -136,8 +136,7 @@ def count_patterns(Z: DesignMatrix | ArrayLike) -> int:
     >>> count_patterns(np.random.default_rng(0).standard_normal((15, 3)))
     212
     """
-    n, k = _arrangement(as_design_matrix(Z).Z)[0].shape
-    return 2 * sum(comb(n - 1, i) for i in range(k))
+    return _count(_arrangement(as_design_matrix(Z).Z)[0])
 
 
 def enumerate_patterns(Z: DesignMatrix | ArrayLike, *, max_patterns: int = 100_000) -> Patterns:
@@ -175,7 +174,7 @@ def enumerate_patterns(Z: DesignMatrix | ArrayLike, *, max_patterns: int = 100_0
     """
     matrix = as_design_matrix(Z)
     normals, member, side, basis, clear = _arrangement(matrix.Z)
-    count = count_patterns(matrix)
+    count = _count(normals)
     if count > max_patterns:
         raise ValueError(
             f"{len(normals)} distinct hyperplanes in rank {normals.shape[1]} have up to {count} activation patterns, "
@@ -217,6 +216,11 @@ def _arrangement(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     basis = np.zeros((Z.shape[1], rank))
     basis[used] = units[:, None] * Vt[:rank].T
     return normals, member, side, basis, clear and not _unclear(S / S[0])
+
+
+def _count(normals: np.ndarray) -> int:
+    n, k = normals.shape
+    return 2 * sum(comb(n - 1, i) for i in range(k))
 
 
 def _unclear(sizes: np.ndarray) -> bool:

@@ -173,7 +173,7 @@ class Problem:
 
 def check_weight_decay(weight_decay: object) -> None:
     """Raise a ValueError unless `weight_decay` is a positive finite number."""
-    number = isinstance(weight_decay, (int, float, np.number)) and not isinstance(weight_decay, bool)
+    number = isinstance(weight_decay, (int, float, np.integer, np.floating)) and not isinstance(weight_decay, bool)
     if not (number and 0 < weight_decay < np.inf):  # type: ignore[operator]
         raise ValueError(
             f"weight_decay={weight_decay!r} must be a positive finite number; without decay the network and its "

@@ -106,6 +106,7 @@ def test_several_outputs():
         ({"weight_decay": np.nan}, "positive"),
         ({"weight_decay": "much"}, "positive"),
         ({"weight_decay": True}, "positive"),
+        ({"weight_decay": np.complex128(1)}, "positive"),
         ({"sample_weight": [1.0, 2.0]}, "sample_weight must hold 3"),
         ({"sample_weight": [1.0, 0.0, 1.0]}, "weight zero"),
         ({"Z": DesignMatrix(np.ones((6, 2)), 3)}, "2 samples"),

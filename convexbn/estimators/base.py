@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexbn.design import NORMALIZATIONS
 from convexbn.losses import LOSSES, Loss, make_loss
+from convexbn.matrix import DesignMatrix
 from convexbn.network import make_network
 from convexbn.problem import Problem, check_weight_decay
 from convexbn.programs import ACTIVATIONS, Activation
@@ -56,7 +57,13 @@ class BaseConvexBN(BaseEstimator):
     def _fit_network(self, X: np.ndarray, y: np.ndarray) -> None:
         """Learn the network of validated X (n, d) and targets y (n,), labels -1 and +1 for a margin loss."""
         design = NORMALIZATIONS[self.normalization](n_components=self.n_components).fit(X)
-        problem = Problem(design.transform(X), y, self.loss, weight_decay=1.0, fit_intercept=self.fit_intercept)
+        problem = Problem(
+            DesignMatrix(design.transform(X), design.n_patches),
+            y,
+            self.loss,
+            weight_decay=1.0,
+            fit_intercept=self.fit_intercept,
+        )
         problem = replace(problem, weight_decay=self._weight_decay_of(problem))
         solution = solve(
             problem,

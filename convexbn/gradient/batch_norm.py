@@ -80,7 +80,7 @@ def train(
     """
     torch = import_torch()
     loss = make_loss(loss)
-    if normalization not in NORMALIZATIONS:
+    if normalization not in list(NORMALIZATIONS):
         raise ValueError(f"normalization={normalization!r} is unknown; choose one of {list(NORMALIZATIONS)}.")
     if not 0 <= weight_decay < np.inf:
         raise ValueError(f"weight_decay={weight_decay!r} must be a finite number from 0 on.")

@@ -16,19 +16,47 @@ class Status(Enum):
 
     CONVERGED = "The gap is within the tolerance."
     NOT_CONVERGED = "The solver stopped before the gap was within the tolerance."
+    MAX_ITER = "The solver reached max_iter before the gap was within the tolerance."
+    MAX_TIME = "The solver reached max_time before the gap was within the tolerance."
+    INTERRUPTED = "The solver was interrupted; this is the best solution so far."
 
 
-def status_of(certificate: Certificate, tol: float, method: str) -> Status:
+def status_of(certificate: Certificate, tol: float, method: str, ending: Status = Status.NOT_CONVERGED) -> Status:
     """Return how a method ended, with a ConvergenceWarning if the gap exceeds the tolerance."""
     if certificate.gap <= tol:
         return Status.CONVERGED
     warnings.warn(
-        f"{method} stopped at a relative gap of {certificate.gap:.1e}, above tol={tol:.1e}; raise max_iter, tol or "
-        "weight_decay.",
+        f"{method} stopped at a relative gap of {certificate.gap:.1e}, above tol={tol:.1e}. {ending.value} Raise "
+        "max_iter, max_time, tol or weight_decay.",
         ConvergenceWarning,
         stacklevel=3,
     )
-    return Status.NOT_CONVERGED
+    return ending
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a solver was after an iteration.
+
+    Parameters
+    ----------
+    n_iter : int
+        Iterations done.
+    time : float
+        Seconds since the start.
+    objective : float
+        Objective of the best network so far.
+    gap : float
+        Its relative gap, as far as known: nothing is claimed of it before the certificate.
+    n_neurons : int
+        Neurons of that network.
+    """
+
+    n_iter: int
+    time: float
+    objective: float
+    gap: float
+    n_neurons: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +75,8 @@ class Solution:
         How the solver ended.
     n_iter : int
         Iterations of the solver; 0 for a closed form.
+    history : tuple of Progress
+        One entry an iteration, of the solvers that report them.
     """
 
     neurons: Neurons
@@ -54,3 +84,4 @@ class Solution:
     certificate: Certificate
     status: Status
     n_iter: int
+    history: tuple[Progress, ...] = ()

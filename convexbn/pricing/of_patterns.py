@@ -1,41 +1,15 @@
-"""Prices of directions: max over |w| <= 1 of |v^T relu(Zw)|, which decides dual feasibility.
-
-A dual point v is feasible when no direction prices higher than weight_decay. How far "no direction" reaches is
-what separates a global certificate from one over a pattern set, so every price carries its scope.
-"""
+"""Prices over a set of activation patterns: exact pattern by pattern, ReLU and gated."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from scipy.linalg import eigh
 from scipy.optimize import nnls
 
 from convexbn.matrix import DesignMatrix
 from convexbn.patterns import Patterns, enumerate_patterns
+from convexbn.pricing.price import Price
 
-Scope = Literal["global", "patterns", "local"]
 _BLOCK_ENTRIES = 2**24  # entries of the masks unpacked at once
-
-
-@dataclass(frozen=True, eq=False)
-class Price:
-    """The largest price over a set of directions.
-
-    Parameters
-    ----------
-    value : float
-        No direction in `scope` prices higher.
-    scope : {"global", "patterns", "local"}
-        What was searched: every direction, those of a named pattern set, or as far as a local search saw.
-    direction : ndarray of shape (k,) or None, default=None
-        Unit direction that attains the value; None if `value` is a bound that need not be attained.
-    """
-
-    value: float
-    scope: Scope
-    direction: np.ndarray | None = None
 
 
 def price_of_pattern(Z: DesignMatrix, mask: np.ndarray, v: np.ndarray) -> tuple[float, np.ndarray]:
@@ -230,45 +204,6 @@ def price_by_enumeration(Z: DesignMatrix, v: np.ndarray, *, max_patterns: int = 
     'global'
     """
     return price_of_patterns(Z, enumerate_patterns(Z, max_patterns=max_patterns), v)
-
-
-def price_bound(Z: DesignMatrix, v: np.ndarray) -> Price:
-    """Upper bound of the price of every direction, for any rank, without a search.
-
-    For one output it is the smaller of two: ``|Z| max(|v_+|, |v_-|)`` with |Z| the spectral norm, which is attained
-    when Z Z^T is a multiple of the identity, and, for each sign,
-    ``|Z^T v|/2 + sqrt(sum v_+ * lambda_max(Z^T diag(v_+) Z)) / 2`` over the absolute values in
-    ``relu(t) = (t + |t|)/2``. For several outputs it is the product of the spectral norms of Z and v.
-
-    Parameters
-    ----------
-    Z : DesignMatrix
-        Design matrix.
-    v : ndarray of shape (n, C)
-        Dual point.
-
-    Returns
-    -------
-    price : Price
-        Scope "global"; the bound need not be attained.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convexbn.matrix import DesignMatrix
-    >>> from convexbn.pricing import price_bound
-    >>> round(price_bound(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])).value, 12)
-    4.0
-    """
-    rows = Z.unpool(v)
-    if v.shape[1] > 1:
-        return Price(Z.spectral_norm * float(np.linalg.norm(rows, 2)), "global")
-    parts = np.maximum(rows[:, 0], 0), np.maximum(-rows[:, 0], 0)
-    half_linear = np.linalg.norm(Z.Z.T @ rows) / 2
-    largest = (eigh(Z.Z.T @ (part[:, None] * Z.Z), eigvals_only=True)[-1] for part in parts)
-    absolute = max(np.sqrt(part.sum() * max(top, 0)) for part, top in zip(parts, largest, strict=True)) / 2
-    spectral = Z.spectral_norm * max(np.linalg.norm(part) for part in parts)
-    return Price(float(min(half_linear + absolute, spectral)), "global")
 
 
 def _gated_prices(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> np.ndarray:

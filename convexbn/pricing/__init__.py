@@ -1,0 +1,26 @@
+"""Prices of directions: max over |w| <= 1 of |v^T relu(Zw)|, which decides dual feasibility.
+
+A dual point v is feasible when no direction prices higher than weight_decay. How far "no direction" reaches is
+what separates a global certificate from one over a pattern set, so every price carries its scope.
+"""
+
+from convexbn.pricing.bound import price_bound
+from convexbn.pricing.of_patterns import (
+    dearest_patterns,
+    price_by_enumeration,
+    price_of_gates,
+    price_of_pattern,
+    price_of_patterns,
+)
+from convexbn.pricing.price import Price, Scope
+
+__all__ = [
+    "Price",
+    "Scope",
+    "dearest_patterns",
+    "price_bound",
+    "price_by_enumeration",
+    "price_of_gates",
+    "price_of_pattern",
+    "price_of_patterns",
+]

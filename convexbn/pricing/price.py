@@ -1,0 +1,27 @@
+"""The price of a direction, and how far a search for the largest one reached."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Scope = Literal["global", "patterns", "local"]
+
+
+@dataclass(frozen=True, eq=False)
+class Price:
+    """The largest price over a set of directions.
+
+    Parameters
+    ----------
+    value : float
+        No direction in `scope` prices higher.
+    scope : {"global", "patterns", "local"}
+        What was searched: every direction, those of a named pattern set, or as far as a local search saw.
+    direction : ndarray of shape (k,) or None, default=None
+        Unit direction that attains the value; None if `value` is a bound that need not be attained.
+    """
+
+    value: float
+    scope: Scope
+    direction: np.ndarray | None = None

@@ -5,6 +5,7 @@ what separates a global certificate from one over a pattern set, so every price 
 """
 
 from convexbn.pricing.bound import price_bound
+from convexbn.pricing.branch_and_bound import price_by_branch_and_bound
 from convexbn.pricing.of_patterns import (
     dearest_patterns,
     price_by_enumeration,
@@ -19,6 +20,7 @@ __all__ = [
     "Scope",
     "dearest_patterns",
     "price_bound",
+    "price_by_branch_and_bound",
     "price_by_enumeration",
     "price_of_gates",
     "price_of_pattern",

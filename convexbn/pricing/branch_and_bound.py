@@ -61,8 +61,10 @@ def price_by_branch_and_bound(
     Returns
     -------
     price : Price
-        Scope "global". The value is at most ``max(threshold, (1 + tol) best)`` unless the search was cut short, and
-        never above `price_bound`; the direction is None if its price is not within `tol` of the value.
+        Scope "global". The value is never above `price_bound`, and at most ``max(threshold, (1 + tol) best)`` unless
+        the search was cut short or `tol` is beyond rounding: cones narrower than 1e-6 are not split, which in bad
+        cases (scales far apart, rows that cancel) leaves 1e-5 or so. With more than 13 independent columns it is
+        `price_bound`. The direction is None if its price is not within `tol` of the value.
 
     Raises
     ------

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
+from math import sqrt
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -376,35 +377,36 @@ class _GroupLasso:
 def _model_minimiser(K: np.ndarray, c: np.ndarray, S: np.ndarray, G: np.ndarray, weight_decay: float) -> np.ndarray:
     """Minimise -<G, X - S> + <X - S, K (X - S) diag(c)> / 2 + weight_decay * sum_j |x_j| by block coordinate descent."""
     X, G = S.copy(), G.copy()
-    todo, everything = np.arange(len(K)), True
+    used, diagonal, h_max = X.any(axis=1), K.diagonal().tolist(), float(c.max())
+    everything = True
     for _ in range(_SWEEPS):
         largest = 0.0
-        for j in todo:
-            h = K[j, j] * c
-            new = _shrunk(h * X[j] + G[j], h, weight_decay)
+        for j in range(len(K)) if everything else np.flatnonzero(used):
+            g = G[j]
+            if not used[j] and g @ g <= weight_decay**2:
+                continue
+            new = _shrunk(diagonal[j] * c * X[j] + g, diagonal[j] * c, diagonal[j] * h_max, weight_decay)
             D = c * (new - X[j])
-            if D.any():
-                G -= np.multiply.outer(K[j], D)
-                X[j] = new
-                largest = max(largest, K[j, j] * float(np.linalg.norm(D)))
+            G -= np.multiply.outer(K[j], D)
+            X[j], used[j] = new, new.any()
+            largest = max(largest, diagonal[j] * sqrt(D @ D))
         settled = largest <= _SWEEP_TOLERANCE * weight_decay
         if settled and everything:
             break
         everything = settled
-        todo = np.arange(len(K)) if settled else np.flatnonzero(X.any(axis=1))
     return X
 
 
-def _shrunk(q: np.ndarray, h: np.ndarray, weight_decay: float) -> np.ndarray:
+def _shrunk(q: np.ndarray, h: np.ndarray, h_max: float, weight_decay: float) -> np.ndarray:
     """Minimise s·(h s)/2 - q·s + weight_decay |s|: the root of a secular equation in r = |s|, by Newton from below."""
-    size = float(np.linalg.norm(q))
+    size = sqrt(q @ q)
     if size <= weight_decay:
         return np.zeros_like(q)
-    r = (size - weight_decay) / h.max()
+    r = (size - weight_decay) / h_max  # the root if h is constant
     for _ in range(50):
         shifted = h * r + weight_decay
         unit = q / shifted
-        length = float(np.linalg.norm(unit))
+        length = sqrt(unit @ unit)
         if length <= 1 + 1e-10:
             break
         r += (1 - 1 / length) * length**3 / float(unit**2 @ (h / shifted))

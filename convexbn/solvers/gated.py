@@ -11,6 +11,7 @@ curvature of the norms solve the Newton system of the true Hessian in a handful 
 """
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -32,6 +33,7 @@ from convexbn.solvers.monitor import Callback, Monitor
 _ENTERING = 50  # gates that enter at once while few are in use; later as many as are in use
 _STEPS = 5  # pairs of a proximal and a Newton step a round
 _PRECISION = 0.3  # a round ends where the gap over its gates is this fraction of the gap over all
+_STAGE_GAP = 0.1  # at which weight decay is halved, on the way down to that of the problem
 _SWEEPS = 10  # of block coordinate descent on the model of a proximal step
 _CG_TOLERANCE, _CG_STEPS = 0.1, 50
 _LEAST_CURVATURE = 1e-3  # of a sample, as a fraction of the mean: rows on flat parts of a loss keep a little
@@ -207,9 +209,12 @@ class _GroupLasso:
     def point(self, chosen: np.ndarray, S: np.ndarray, f: np.ndarray, intercept: float) -> _Point:
         """A point with its best intercept, searched from the one given."""
         intercept = _best_intercept(self.problem, f, intercept) if self.problem.fit_intercept else 0.0
-        loss = self.problem.training_loss((f + intercept)[:, None])
-        objective = loss + self.problem.weight_decay * float(np.linalg.norm(S, axis=1).sum())
-        return _Point(chosen, S, f, intercept, objective)
+        point = _Point(chosen, S, f, intercept, np.inf)
+        return replace(point, objective=self.objective(point))
+
+    def objective(self, point: _Point) -> float:
+        cost = float(np.linalg.norm(point.S, axis=1).sum())
+        return self.problem.training_loss(point.outputs) + self.problem.weight_decay * cost
 
     def rounds(
         self, point: _Point, tol: float, out_of_time: Callable[[], bool]
@@ -220,7 +225,7 @@ class _GroupLasso:
         one over all, but the caller may not get it from this dual point.
         """
         best, bound, best_v, since = point, -np.inf, self.problem.zero_dual, 0
-        alive = np.arange(len(self.patterns))
+        alive, stage = np.arange(len(self.patterns)), None
         last_gap, last_objective = np.inf, np.inf
         while True:
             v = self.dual_point(point)
@@ -228,8 +233,9 @@ class _GroupLasso:
             found = self.bound(v, prices)
             if found > bound:
                 bound, best_v = found, v
-            if point.objective <= best.objective:
-                best = point
+            objective = self.objective(point)
+            if objective <= best.objective:
+                best = replace(point, objective=objective)
             gap = _relative_gap(best.objective, bound)
             yield best, best_v, gap
             if gap <= tol and len(alive) < len(self.patterns):
@@ -242,9 +248,34 @@ class _GroupLasso:
             last_gap, last_objective = gap, best.objective
 
             alive, prices = self.screened(alive, prices, v, best.objective)
-            working = self.working_set(point, alive, prices)
-            point = self.improved(working, max(_PRECISION * gap, _PRECISION * tol), out_of_time)
-            point = self.point(point.chosen, point.S, self._exact_outputs(point.chosen, point.S), point.intercept)
+            stage, stage_gap = self.next_stage(stage, point, v, prices)
+            precision = _PRECISION * max(stage_gap, tol if stage.problem.weight_decay == self.problem.weight_decay else _STAGE_GAP)
+            working = stage.working_set(point, alive, prices)
+            point = stage.improved(working, precision, out_of_time)
+            point = stage.point(point.chosen, point.S, self._exact_outputs(point.chosen, point.S), point.intercept)
+
+    def next_stage(
+        self, stage: "_GroupLasso | None", point: _Point, v: np.ndarray, prices: np.ndarray
+    ) -> tuple["_GroupLasso", float]:
+        """The problem to improve a point on, and the point's gap there.
+
+        With little weight decay most steps from afar would end at once, where some neuron passes through zero. So the
+        solver comes down from a weight decay for which the point is good, halving it where the gap is small.
+        """
+        target = self.problem.weight_decay
+        if stage is None:
+            stage = self.at(max(float(prices.max()) / 2, target))
+        while True:
+            gap = _relative_gap(stage.objective(point), stage.bound(v, prices))
+            if gap > _STAGE_GAP or stage.problem.weight_decay == target:
+                return stage, gap
+            stage = self.at(max(stage.problem.weight_decay / 2, target))
+
+    def at(self, weight_decay: float) -> "_GroupLasso":
+        """The same with another weight decay."""
+        other = copy(self)
+        other.problem = replace(self.problem, weight_decay=weight_decay)
+        return other
 
     def dual_point(self, point: _Point) -> np.ndarray:
         return self.problem.feasible_dual(self.problem.dual_point(point.outputs))
@@ -284,11 +315,9 @@ class _GroupLasso:
         others = ~np.isin(alive, chosen) & (prices > self.problem.weight_decay)
         dearest = np.argsort(-np.where(others, prices, 0), kind="stable")
         dearest = dearest[: min(int(others.sum()), max(_ENTERING, len(chosen)))]
-        return replace(
-            point,
-            chosen=np.concatenate([chosen, alive[dearest]]),
-            S=np.concatenate([S, np.zeros((len(dearest), S.shape[1]))]),
-        )
+        chosen = np.concatenate([chosen, alive[dearest]])
+        S = np.concatenate([S, np.zeros((len(dearest), S.shape[1]))])
+        return self.point(chosen, S, point.f, point.intercept)
 
     def improved(self, point: _Point, precision: float, out_of_time: Callable[[], bool]) -> _Point:
         """Proximal and Newton steps on the patterns of a point, until the gap over these is small enough."""

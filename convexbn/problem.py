@@ -162,13 +162,13 @@ class Problem:
         """Smallest weight decay at which the zero network is optimal, or an upper bound of it.
 
         It is the price of the zero network's dual point: the smallest where there are at most 10,000 patterns, which
-        are enumerated, and where Z Z^T is a multiple of the identity (whitened data of rank n). Elsewhere it is
-        `price_bound`, an upper bound that is loose by up to about three. For the hinge loss with an intercept the zero
+        are enumerated, and where `price_bound` is attained (whitened data of rank n). Elsewhere it is that upper bound,
+        which is loose by up to about three. For the hinge loss with an intercept the zero
         network has many dual points; the one with equal entries in each class is used, again an upper bound.
         """
         if self.n_outputs == 1 and count_patterns(self.Z) <= _EXACT_PRICE_PATTERNS:
             return price_by_enumeration(self.Z, self.zero_dual).value
-        return price_bound(self.Z, self.zero_dual).value
+        return price_bound(self.Z, self.zero_dual, self.sample_weight).value
 
 
 def check_weight_decay(weight_decay: object) -> None:

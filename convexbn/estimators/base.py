@@ -1,10 +1,12 @@
 """What the estimators share: from validated data to a certified network."""
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -14,13 +16,14 @@ from convexbn.matrix import DesignMatrix
 from convexbn.network import make_network
 from convexbn.problem import Problem, check_weight_decay
 from convexbn.programs import ACTIVATIONS, Activation
+from convexbn.sample_weight import merge_equal_samples
 from convexbn.solvers import solve
 from convexbn.solvers.auto import check_solver
 
 AUTO_FRACTION = 0.03  # weight_decay="auto" is this fraction of weight_decay_max
 
 
-class BaseConvexBN(BaseEstimator):
+class BaseConvexBN(BaseEstimator, ABC):
     """Base class of the estimators; `_margin` says which losses they take."""
 
     _margin: bool
@@ -54,15 +57,64 @@ class BaseConvexBN(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _fit_network(self, X: np.ndarray, y: np.ndarray) -> None:
-        """Learn the network of validated X (n, d) and targets y (n,), labels -1 and +1 for a margin loss."""
-        design = NORMALIZATIONS[self.normalization](n_components=self.n_components).fit(X)
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train the network.
+
+        Equal samples are trained on as one of their total weight, so repeated rows and integer weights give the same
+        network, and the order of the rows does not matter.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Training data, at least two samples.
+        y : array-like of shape (n,)
+            Targets of a regressor; labels of two classes, numbers or strings, of a classifier.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples, from zero on, in the loss and in the batch statistics. A weight of zero is as good
+            as no sample. All equal if None.
+
+        Returns
+        -------
+        self : estimator
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is out of range; the message names it. The estimator is left as it was.
+        RuntimeError
+            If a cvxpy solver fails; the estimator is left as it was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the gap exceeds `tol`.
+        """
+        self._check_parameters()
+        before = vars(self).copy()
+        try:
+            self._train(*merge_equal_samples(*self._samples(X, y, sample_weight)))
+        except BaseException:
+            self.__dict__ = before
+            raise
+        return self
+
+    @abstractmethod
+    def _samples(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Validated data (n, d), targets (n,), which are labels -1 and +1 for a margin loss, and weights (n,)."""
+
+    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray) -> None:
+        """Learn the network."""
+        design = NORMALIZATIONS[self.normalization](n_components=self.n_components)
+        design.fit(X, sample_weight=sample_weight)
         problem = Problem(
             DesignMatrix(design.transform(X), design.n_patches),
             y,
             self.loss,
             weight_decay=1.0,
             fit_intercept=self.fit_intercept,
+            sample_weight=sample_weight,
         )
         problem = replace(problem, weight_decay=self._weight_decay_of(problem))
         solution = solve(

@@ -1,11 +1,13 @@
 """The binary classifier."""
 
-from typing import Any, Self
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
@@ -13,6 +15,7 @@ from sklearn.utils.validation import validate_data
 from convexbn.estimators.base import BaseConvexBN
 from convexbn.losses import LogLoss, Loss, make_loss
 from convexbn.programs import Activation
+from convexbn.sample_weight import check_sample_weight
 
 
 def _is_log_loss(model: "ConvexBNClassifier") -> bool:
@@ -39,6 +42,9 @@ class ConvexBNClassifier(ClassifierMixin, BaseConvexBN):
         Whether the output has an intercept that is not penalised.
     n_components : int, float or None, default=None
         Leading singular directions of X to keep, as a number or a fraction of the variance; None keeps all.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each label, by which the sample weights are multiplied; labels that a dictionary leaves out have
+        weight one. "balanced" gives both classes the same total.
     n_patterns : int, default=50
         Directions drawn where activation patterns are sampled.
     solver : str, default="auto"
@@ -96,6 +102,7 @@ class ConvexBNClassifier(ClassifierMixin, BaseConvexBN):
         loss: str | Loss = "log_loss",
         fit_intercept: bool = True,
         n_components: int | float | None = None,
+        class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,
         solver: str = "auto",
         tol: float = 1e-6,
@@ -117,51 +124,47 @@ class ConvexBNClassifier(ClassifierMixin, BaseConvexBN):
             random_state=random_state,
             verbose=verbose,
         )
+        self.class_weight = class_weight
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train the network.
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        weights = self.class_weight
+        if isinstance(weights, dict):
+            valid = all(isinstance(weight, Real) and 0 < weight < np.inf for weight in weights.values())
+        else:
+            valid = weights is None or (isinstance(weights, str) and weights == "balanced")
+        if not valid:
+            raise ValueError(
+                f'class_weight={weights!r} must be None, "balanced" or a dictionary from labels to positive numbers.'
+            )
 
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Training data, at least two samples.
-        y : array-like of shape (n,)
-            Labels of two classes, numbers or strings.
+    def _samples(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        data, targets = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(targets)
+        weights = check_sample_weight(sample_weight, len(data))
+        present = weights > 0
+        data, targets, weights = data[present], targets[present], weights[present]
+        self.classes_, codes = np.unique(targets, return_inverse=True)
+        if len(self.classes_) > 2:
+            raise ValueError(
+                f"Only binary classification is supported. The type of the target is {type_of_target(targets)}; "
+                f"y has {len(self.classes_)} classes. Use sklearn.multiclass.OneVsRestClassifier meanwhile."
+            )
+        if len(self.classes_) < 2:
+            weighted = "" if present.all() else " among the samples of positive weight"
+            raise ValueError(
+                f"y has one class only{weighted}, {self.classes_.tolist()[0]!r}; give samples of two classes."
+            )
+        return data, np.where(codes == 1, 1.0, -1.0), weights * self._class_factors(codes, weights)
 
-        Returns
-        -------
-        self : ConvexBNClassifier
-
-        Raises
-        ------
-        ValueError
-            If a parameter or the data is out of range; the message names it. The estimator is left as it was.
-        RuntimeError
-            If a cvxpy solver fails; the estimator is left as it was.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the gap exceeds `tol`.
-        """
-        self._check_parameters()
-        before = vars(self).copy()
-        try:
-            data, targets = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
-            check_classification_targets(targets)
-            self.classes_, codes = np.unique(targets, return_inverse=True)
-            if len(self.classes_) > 2:
-                raise ValueError(
-                    f"Only binary classification is supported. The type of the target is {type_of_target(targets)}; "
-                    f"y has {len(self.classes_)} classes. Use sklearn.multiclass.OneVsRestClassifier meanwhile."
-                )
-            if len(self.classes_) < 2:
-                raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}; give samples of two classes.")
-            self._fit_network(data, np.where(codes == 1, 1.0, -1.0))
-        except BaseException:
-            self.__dict__ = before
-            raise
-        return self
+    def _class_factors(self, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """What `class_weight` multiplies the weight of each sample with, shape (n,)."""
+        if self.class_weight == "balanced":
+            totals = np.bincount(codes, weights)
+            return (totals.sum() / (2 * totals))[codes]
+        return compute_sample_weight(self.class_weight, self.classes_[codes])
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n,) for X (n, d); positive means ``classes_[1]``."""

@@ -6,10 +6,35 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from convexbn.estimators.base import BaseConvexBN
+from convexbn.estimators.fixed import FixedWeightDecay
 from convexbn.sample_weight import check_sample_weight
 
 
-class ConvexBNRegressor(RegressorMixin, BaseConvexBN):
+class Regression(RegressorMixin, BaseConvexBN):
+    """What makes an estimator a regressor."""
+
+    _margin = False
+
+    def _samples(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        data, targets = validate_data(
+            self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
+        )
+        if targets.ndim == 2 and targets.shape[1] > 1:
+            raise ValueError(
+                f"y has {targets.shape[1]} columns; {type(self).__name__} fits one output for now. Fit one model a "
+                "column, for example with sklearn.multioutput.MultiOutputRegressor."
+            )
+        targets = column_or_1d(targets, dtype=np.float64, warn=True)
+        return data, targets, check_sample_weight(sample_weight, len(data))
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Predict targets (n,) of X (n, d)."""
+        return self._outputs(X)
+
+
+class ConvexBNRegressor(Regression, FixedWeightDecay):
     """Regression with a two-layer normalized ReLU network, trained by convex optimisation.
 
     Parameters
@@ -70,23 +95,3 @@ class ConvexBNRegressor(RegressorMixin, BaseConvexBN):
     >>> model.certificate_.scope, model.certificate_.gap < 1e-6
     ('global', True)
     """
-
-    _margin = False
-
-    def _samples(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        data, targets = validate_data(
-            self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
-        )
-        if targets.ndim == 2 and targets.shape[1] > 1:
-            raise ValueError(
-                f"y has {targets.shape[1]} columns; {type(self).__name__} fits one output for now. Fit one model a "
-                "column, for example with sklearn.multioutput.MultiOutputRegressor."
-            )
-        targets = column_or_1d(targets, dtype=np.float64, warn=True)
-        return data, targets, check_sample_weight(sample_weight, len(data))
-
-    def predict(self, X: ArrayLike) -> np.ndarray:
-        """Predict targets (n,) of X (n, d)."""
-        return self._outputs(X)

@@ -1,7 +1,6 @@
 """What the estimators share: from data to a problem, and from a problem to a certified network."""
 
 from abc import ABC, abstractmethod
-from inspect import signature
 from numbers import Real
 from typing import Any, Self
 
@@ -142,7 +141,7 @@ class BaseConvexBN(BaseEstimator, ABC):
             max_iter=self.max_iter,
             random_state=random_state,
             verbose=verbose,
-            **({"start": start} if "start" in signature(solve).parameters else {}),
+            start=start,
         )
 
     def _learn(self, design: BatchNormDesign | WeightNormDesign, problem: Problem) -> None:

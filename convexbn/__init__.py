@@ -2,7 +2,14 @@
 
 from convexbn.certificate import Certificate, certify
 from convexbn.design import BatchNormDesign, WeightNormDesign
-from convexbn.estimators import ConvexBNClassifier, ConvexBNRegressor
+from convexbn.estimators import (
+    ConvexBNClassifier,
+    ConvexBNClassifierCV,
+    ConvexBNRegressor,
+    ConvexBNRegressorCV,
+    Path,
+    convexbn_path,
+)
 from convexbn.matrix import DesignMatrix
 from convexbn.network import BatchNormNetwork, GatedNetwork, WeightNormNetwork, make_network
 from convexbn.neurons import Neurons
@@ -19,10 +26,13 @@ __all__ = [
     "BatchNormNetwork",
     "Certificate",
     "ConvexBNClassifier",
+    "ConvexBNClassifierCV",
     "ConvexBNRegressor",
+    "ConvexBNRegressorCV",
     "DesignMatrix",
     "GatedNetwork",
     "Neurons",
+    "Path",
     "Patterns",
     "Problem",
     "Solution",
@@ -30,6 +40,7 @@ __all__ = [
     "WeightNormDesign",
     "WeightNormNetwork",
     "certify",
+    "convexbn_path",
     "count_patterns",
     "dual_program",
     "enumerate_patterns",

@@ -1,26 +1,18 @@
-import tracemalloc
-import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.exceptions import ConvergenceWarning
 
 from convexbn import (
     BatchNormDesign,
     DesignMatrix,
-    GatedNetwork,
-    Neurons,
     Problem,
     Status,
-    WeightNormDesign,
-    enumerate_patterns,
     sample_patterns,
     solve_gated,
     solve_reference,
 )
 from convexbn.pricing import price_of_gates
-from convexbn.solvers.masked import MaskedProducts
 
 SMOOTH = ["squared_error", "huber", "log_loss", "squared_hinge"]
 

@@ -1,6 +1,7 @@
 """convexbn: batch-normalized ReLU networks trained to their global optimum, with a certificate."""
 
 from convexbn.certificate import Certificate, certify
+from convexbn.decomposition import decompose
 from convexbn.design import BatchNormDesign, WeightNormDesign
 from convexbn.estimators import ConvexBNClassifier, ConvexBNRegressor
 from convexbn.matrix import DesignMatrix
@@ -31,6 +32,7 @@ __all__ = [
     "WeightNormNetwork",
     "certify",
     "count_patterns",
+    "decompose",
     "dual_program",
     "enumerate_patterns",
     "make_network",

@@ -36,7 +36,7 @@ def decompose(problem: Problem, neurons: Neurons) -> Neurons:
     ------
     ValueError
         If the neurons have no gates, do not fit the problem, or the weights of some gate are not a difference of two
-        vectors of its cone, which then has no interior; the message names these gates.
+        vectors of its cone, which then has no interior (or one too thin for the solver); the message names these gates.
 
     References
     ----------
@@ -74,8 +74,8 @@ def decompose(problem: Problem, neurons: Neurons) -> Neurons:
     if outside:
         raise ValueError(
             f"The cones of {len(outside)} of {len(neurons)} gates do not allow a decomposition, those of the neurons "
-            f"{outside}: they have no interior, and the weights are not a difference of two of their vectors. Train "
-            "without these gates; those of sample_patterns have an interior in general."
+            f"{outside}: a cone has no interior, or one too thin for the solver, and the weights are not a difference "
+            "of two of its vectors. Train without these gates; those of sample_patterns have an interior in general."
         )
     found = Neurons(
         np.array(weights).reshape(-1, Z.shape[1]).T,

@@ -249,7 +249,9 @@ class _GroupLasso:
 
             alive, prices = self.screened(alive, prices, v, best.objective)
             stage, stage_gap = self.next_stage(stage, point, v, prices)
-            precision = _PRECISION * max(stage_gap, tol if stage.problem.weight_decay == self.problem.weight_decay else _STAGE_GAP)
+            precision = _PRECISION * max(
+                stage_gap, tol if stage.problem.weight_decay == self.problem.weight_decay else _STAGE_GAP
+            )
             working = stage.working_set(point, alive, prices)
             point = stage.improved(working, precision, out_of_time)
             point = stage.point(point.chosen, point.S, self._exact_outputs(point.chosen, point.S), point.intercept)
@@ -346,9 +348,7 @@ class _GroupLasso:
         change = products.forward(D)
         return self.search(point, lambda t: (point.S + t * D, point.f + t * change), slope)
 
-    def newton_step(
-        self, point: _Point, products: MaskedProducts, w: np.ndarray, overlaps: np.ndarray
-    ) -> _Point:
+    def newton_step(self, point: _Point, products: MaskedProducts, w: np.ndarray, overlaps: np.ndarray) -> _Point:
         """A Newton step in the weights that are not zero; where a neuron would pass through zero it stops there."""
         used = np.flatnonzero(point.used)
         if len(used) == 0:
@@ -381,9 +381,7 @@ class _GroupLasso:
 
         return self.search(point, trial, -float((rhs * D).sum()))
 
-    def search(
-        self, point: _Point, trial: Callable[[float], tuple[np.ndarray, np.ndarray]], slope: float
-    ) -> _Point:
+    def search(self, point: _Point, trial: Callable[[float], tuple[np.ndarray, np.ndarray]], slope: float) -> _Point:
         """Halve a step until the objective falls as it should (Armijo), or stay."""
         rounding = 1e-15 * abs(point.objective)
         for t in 0.5 ** np.arange(_HALVINGS):
@@ -442,9 +440,7 @@ def _shrunk(q: np.ndarray, h: np.ndarray, h_max: float, weight_decay: float) -> 
     return r * unit
 
 
-def _model_inverse(
-    K: np.ndarray, c: np.ndarray, U: np.ndarray, bend: np.ndarray
-) -> Callable[[np.ndarray], np.ndarray]:
+def _model_inverse(K: np.ndarray, c: np.ndarray, U: np.ndarray, bend: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Inverse of K (x) C + the Hessian diag(bend_j (I - u_j u_j^T)) of the norms.
 
     Columns of similar c are taken for equal, each group needs one inverse; the radial directions u_j are put in by

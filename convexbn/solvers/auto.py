@@ -36,6 +36,7 @@ def solve(
     max_iter: int | None = None,
     max_time: float | None = None,
     start: Neurons | None = None,
+    prove: bool = True,
     random_state: int | np.random.Generator | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
@@ -60,7 +61,7 @@ def solve(
         Relative gap above which the solution is reported as not converged.
     max_iter : int or None, default=None
         Iterations of the solver; None leaves its own limit.
-    max_time, start, callback, verbose
+    max_time, start, prove, callback, verbose
         As in `solve_column_generation` and `solve_gated`; cvxpy solvers take `verbose` only.
     random_state : int, Generator or None, default=None
         Seed of whatever is random.
@@ -96,7 +97,9 @@ def solve(
         if solver == "closed_form" or (solver == "auto" and closed_form_obstacle(problem) is None):
             return solve_closed_form(problem, tol=tol)
         if solver == "column_generation" or (solver == "auto" and smooth):
-            return solve_column_generation(problem, max_iter=max_iter or 100, random_state=random_state, **limits)
+            return solve_column_generation(
+                problem, max_iter=max_iter or 100, prove=prove, random_state=random_state, **limits
+            )
     if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES and not (solver == "auto" and smooth):
         patterns = enumerate_patterns(problem.Z)
     else:

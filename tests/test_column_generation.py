@@ -18,7 +18,7 @@ from convexbn import (
     solve_reference,
 )
 from convexbn.pricing import price_by_enumeration
-from convexbn.solvers import column_generation, newton
+from convexbn.solvers import column_generation
 from tests.problems import CASES
 
 SMOOTH = [case for case in CASES if case.loss != "hinge"]

@@ -12,7 +12,7 @@ _SORTING_STEPS, _STEPS = 12, 28  # of all starts, then of the dearest quarter
 _STEP_DECAY = 0.3  # step 1 / (1 + decay * t): long steps leave poor maxima, short ones find the good one near by
 _BLOCK_ENTRIES = 2**22  # entries of the products Z W made at once
 _POLISH_STEPS = 8
-_POLISHED = 300  # ends polished at most
+_POLISHED, _POLISHED_WORK = 300, 3e7  # ends polished at most, and that number times k^3
 _SAME_END, _SAME_PEAK = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them are taken for one
 
 
@@ -77,7 +77,8 @@ def find_peaks(Z: DesignMatrix, v: np.ndarray, starts: np.ndarray, *, threshold:
     # An end that the ascent left one percent below the threshold may still polish to above it.
     dear = np.flatnonzero((prices > 0.99 * threshold) & (prices > 0))
     dear = dear[np.argsort(-prices[dear], kind="stable")]
-    dear = _distinct(ends, signs, dear, _SAME_END, _POLISHED)
+    polished = int(np.clip(_POLISHED_WORK / Z.n_columns**3, 3 * count, _POLISHED))
+    dear = _distinct(ends, signs, dear, _SAME_END, polished)
     ends, signs = ends[:, dear], signs[dear]
     prices = _polish(Z, rows[:, None] * signs, ends)
     best = np.argsort(-prices, kind="stable")

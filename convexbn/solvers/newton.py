@@ -52,7 +52,7 @@ def refine(
         moved = neurons
         for turn in range(n_turns):
             if stop():
-                return moved
+                return merged(problem, moved)
             moved, decrease, damping = _step(problem, moved, np.arange(turn, len(neurons), n_turns), damping)
             promised += decrease
         neurons = merged(problem, moved)

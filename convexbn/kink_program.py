@@ -102,9 +102,7 @@ def solve_kink_program(
         mu = total / (2 * theta.size)
         _, dtheta, dover, dunder = newton(-theta * under, (theta - slope) * over)
         t = min(1.0, _longest(theta, dtheta, slope, over, dover, under, dunder))
-        reached = (
-            (theta + t * dtheta) * (under + t * dunder) + (slope - theta - t * dtheta) * (over + t * dover)
-        ).mean()
+        reached = ((theta + t * dtheta) * (under + t * dunder) + (slope - theta - t * dtheta) * (over + t * dover)).mean()
         target = mu * (reached / (2 * mu)) ** 3
         dd, dtheta, dover, dunder = newton(
             target - theta * under - dtheta * dunder, target - (slope - theta) * over + dtheta * dover

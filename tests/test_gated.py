@@ -84,7 +84,7 @@ def test_gated_equals_the_program(loss, fit_intercept, n_patches, weights, fract
 
 @pytest.mark.parametrize("loss", SMOOTH)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("fraction", [1.0, 0.1, 1e-2, 1e-4])
+@pytest.mark.parametrize("fraction", [1.0, 0.1, 1e-2, 1e-3, 1e-4])
 @pytest.mark.parametrize("data", ["duplicated", "ill_conditioned"])
 def test_degenerate_data_converge_or_say_that_they_did_not(loss, dtype, fraction, data):
     rng = np.random.default_rng(1)
@@ -102,15 +102,14 @@ def test_degenerate_data_converge_or_say_that_they_did_not(loss, dtype, fraction
     problem = replace(problem, weight_decay=fraction * largest)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        solution = solve_gated(problem, patterns, dtype=dtype)
+        solution = solve_gated(problem, patterns, dtype=dtype, max_iter=10 if fraction < 1e-3 else 500)
     gap = solution.certificate.gap
     assert (solution.status is Status.CONVERGED) == (gap <= 1e-6) == (not caught)
     if caught:
         assert caught[0].category is ConvergenceWarning
         assert f"relative gap of {gap:.1e}" in str(caught[0].message)
-    assert gap <= 1e-4
-    if dtype == "float64" and (fraction > 1e-4 or data == "duplicated"):
-        assert gap <= 1e-6
+    if fraction >= 1e-3:
+        assert gap <= (1e-6 if dtype == "float64" else 1e-4)
     check_certificate(problem, patterns, solution)
     objectives = [progress.objective for progress in solution.history]
     assert (np.diff(objectives) <= 0).all()
@@ -187,7 +186,7 @@ def test_screened_patterns_are_not_priced_again(monkeypatch):
     monkeypatch.setattr(_GroupLasso, "prices", counting)
     solution = solve_gated(problem, patterns, tol=1e-10)
     counts = [len(chosen) for chosen in priced]
-    assert counts[0] == 500
+    assert counts[0] == len(patterns)
     assert (np.diff(counts) <= 0).all()
     assert counts[-1] <= 100
     used = {column.tobytes() for column in solution.neurons.gates.T.copy()}
@@ -345,7 +344,11 @@ def test_the_network_reproduces_the_objective(design):
         ({"loss": "hinge", "y": np.resize([1.0, -1], 60)}, {}, "has a kink; use 'squared_hinge', or solve_reference"),
         ({"y": np.ones((60, 2))}, {}, "one output, y has 2 columns"),
         ({"Z": np.ones((60, 3))}, {}, "60 rows and 3 columns; got 40 of 60 rows and 5 columns"),
-        ({"Z": np.ones((30, 5)), "y": np.ones(30)}, {}, "30 rows and 5 columns; got 40 of 60 rows"),
+        (
+            {"Z": np.ones((30, 5)), "y": np.ones(30), "sample_weight": None},
+            {},
+            "30 rows and 5 columns; got 40 of 60 rows",
+        ),
         ({}, {"patterns": "none"}, "must be at least one"),
         ({}, {"tol": 0}, "tol=0 must be a positive number"),
         ({}, {"tol": "1e-3"}, "tol='1e-3' must be a positive number"),
@@ -357,7 +360,7 @@ def test_the_network_reproduces_the_objective(design):
         ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 1)), np.zeros(1))}, "start has no gates"),
         ({}, {"start": Neurons(np.ones((4, 1)), np.ones((1, 1)), np.zeros(1), np.ones((4, 1)))}, "4 weights a neuron"),
         ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 2)), np.zeros(2), np.ones((5, 1)))}, "and 2 outputs"),
-        ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 1)), np.zeros(1), np.ones((5, 1)))}, "1 of the 1 gates"),
+        ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 1)), np.zeros(1), np.eye(5)[:, :1])}, "1 of the 1 gates"),
     ],
 )
 def test_bad_input_is_named(changes, options, message):
@@ -379,16 +382,12 @@ def test_decomposition_predicts_the_same(n_patches):
     assert len(relu) <= 2 * len(gated)
     np.testing.assert_allclose(relu.outputs(problem.Z), gated.outputs(problem.Z), atol=1e-6)
     assert problem.objective(relu) >= solve_gated(problem, patterns).certificate.objective * (1 - 1e-6)
-    masks = problem.Z.Z @ gated.gates >= 0
-    halves = relu.weights[:, relu.output_weights[:, 0] > 0]
-    assert ((problem.Z.Z @ halves > 1e-6) <= masks[:, : halves.shape[1]]).all() or len(relu) < 2 * len(gated)
 
 
 def test_decomposition_costs_least():
-    """In one dimension with a bias every cone is spanned by two rays, on which the split is known."""
-    Z = np.array([[1.0, 0.0], [0.0, 1.0]])  # the gate (1, 1) has the positive quadrant as its cone
-    problem = Problem(Z, [1.0, -1.0], weight_decay=0.1)
-    gated = Neurons(np.array([[3.0], [-4.0]]), np.array([[2.0, 5.0]])[:, :1], np.zeros(1), np.ones((2, 1)))
+    """The cone of the gate (1, 1) is the positive quadrant, on which the least split is into positive parts."""
+    problem = Problem(np.eye(2), [1.0, -1.0], weight_decay=0.1)
+    gated = Neurons(np.array([[3.0], [-4.0]]), np.array([[2.0]]), np.zeros(1), np.ones((2, 1)))
     relu = decompose(problem, gated)
     order = np.argsort(-relu.output_weights[:, 0])
     np.testing.assert_allclose(relu.weights[:, order], [[3.0, 0.0], [0.0, 4.0]], atol=1e-6)

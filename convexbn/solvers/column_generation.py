@@ -17,7 +17,7 @@ from convexbn.solvers.units import Units
 _WIDTH = 4, 100  # neurons at the start: this many times k, but no more than so many
 _SLIDE_STEPS, _NEWTON_STEPS, _LENGTH_STEPS = 200, 40, 100
 _STARTS, _HARDER = 600, 8  # ascents of a pricing round, and how many times that in the last one
-DAMP0, DAMP1, RT = 0.1, 1e-2, 1e-3
+DAMP0,DAMP1,RT=.1,1e-2,1e-3
 _NEW = 10  # neurons added in a round
 
 
@@ -32,7 +32,9 @@ def solve_column_generation(
     callback: Callback | None = None,
     verbose: bool = False,
 ) -> Solution:
-    monitor = Monitor("column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
+    monitor = Monitor(
+        "column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose
+    )
     units = Units.of(problem)
     scaled = units.problem
     rng = np.random.default_rng(random_state)
@@ -49,20 +51,11 @@ def solve_column_generation(
             )
             damping = DAMP1
             v = scaled.feasible_dual(scaled.dual_point(neurons.outputs(scaled.Z)))
-            peaks = find_peaks(
-                scaled.Z, v, _starts(scaled, neurons, _STARTS, rng), threshold=scaled.weight_decay, count=_NEW
-            )
+            peaks = find_peaks(scaled.Z, v, _starts(scaled, neurons, _STARTS, rng), threshold=scaled.weight_decay, count=_NEW)
             gap = _gap(scaled, neurons, v, peaks)
-            if verbose == 2:
-                print("newton done")
+            if verbose==2: print('newton done')
             if gap <= tol:
-                harder = find_peaks(
-                    scaled.Z,
-                    v,
-                    _starts(scaled, neurons, _HARDER * _STARTS, rng),
-                    threshold=scaled.weight_decay,
-                    count=_NEW,
-                )
+                harder = find_peaks(scaled.Z, v, _starts(scaled, neurons, _HARDER * _STARTS, rng), threshold=scaled.weight_decay, count=_NEW)
                 peaks = harder if len(harder) else peaks
                 gap = _gap(scaled, neurons, v, peaks)
             rtol = np.clip(RT * gap**2, 1e-14, 1e-7)
@@ -81,9 +74,7 @@ def _gap(problem, neurons, v, peaks):
 def _signed(neurons: Neurons) -> Neurons:
     """The same network with output weights +1 and -1."""
     size = np.abs(neurons.output_weights)
-    return replace(
-        neurons, weights=neurons.weights * size.T, output_weights=np.sign(neurons.output_weights)
-    ).without_zeros()
+    return replace(neurons, weights=neurons.weights * size.T, output_weights=np.sign(neurons.output_weights)).without_zeros()
 
 
 def _first(problem: Problem, rng: np.random.Generator) -> Neurons:

@@ -508,8 +508,6 @@ def _best_intercept(problem: Problem, f: np.ndarray, start: float) -> float:
         low, step = low - step, 2 * step
     while slope(high) < 0:
         high, step = high + step, 2 * step
-    if low == high:
-        return low
     rounding = 1e-15 * float(np.abs(f).max(initial=0) + np.abs(problem.y).max() + abs(low) + abs(high))
     return float(brentq(slope, low, high, xtol=rounding, rtol=1e-15, maxiter=1000))
 

@@ -54,20 +54,21 @@ def decompose(problem: Problem, neurons: Neurons) -> Neurons:
     >>> bool(np.allclose(relu.outputs(problem.Z), gated.outputs(problem.Z), atol=1e-6))
     True
     """
-    if neurons.gates is None:
+    gates = neurons.gates
+    if gates is None:
         raise ValueError("These neurons have no gates: they are a ReLU network already.")
     Z = problem.Z.Z
     if len(neurons.weights) != Z.shape[1]:
         raise ValueError(f"neurons have {len(neurons.weights)} weights each, the design matrix {Z.shape[1]} columns.")
-    neurons = neurons.without_zeros()
     lengths = problem.Z.row_norms
     rows = Z[lengths > 0] / lengths[lengths > 0, None]
     weights, output_weights, outside = [], [], []
-    for j, (gate, s, c) in enumerate(zip(neurons.gates.T, neurons.weights.T, neurons.output_weights, strict=True)):
+    for j in np.flatnonzero(neurons.cost):
+        gate, s, c = gates[:, j], neurons.weights[:, j], neurons.output_weights[j]
         sides = np.where((Z @ gate >= 0)[lengths > 0], 1.0, -1.0)[:, None]
         split = _split(sides * rows, s, np.abs(rows @ gate))
         if split is None:
-            outside.append(j)
+            outside.append(int(j))
         else:
             weights += split
             output_weights += [c, -c]

@@ -20,7 +20,7 @@ from convexbn import (
     solve_reference,
 )
 from convexbn.pricing import price_of_gates
-from convexbn.solvers.gated import _GroupLasso
+from convexbn.solvers.gated import _conjugate_gradients, _GroupLasso
 from convexbn.solvers.masked import MaskedProducts
 
 SMOOTH = ["squared_error", "huber", "log_loss", "squared_hinge"]
@@ -84,7 +84,7 @@ def test_gated_equals_the_program(loss, fit_intercept, n_patches, weights, fract
 
 @pytest.mark.parametrize("loss", SMOOTH)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("fraction", [1.0, 0.1, 1e-2, 1e-4])
+@pytest.mark.parametrize("fraction", [1.0, 1e-2, 1e-4])
 @pytest.mark.parametrize("data", ["duplicated", "ill_conditioned"])
 def test_degenerate_data_converge_or_say_that_they_did_not(loss, dtype, fraction, data):
     rng = np.random.default_rng(1)
@@ -97,20 +97,19 @@ def test_degenerate_data_converge_or_say_that_they_did_not(loss, dtype, fraction
     target = np.abs(X[:, 0]) + 0.3 * rng.standard_normal(60)
     y = np.where(target > np.median(target), 1.0, -1.0) if loss in ("log_loss", "squared_hinge") else target
     problem = Problem(Z, y, loss, weight_decay=1.0, fit_intercept=True)
-    patterns = sample_patterns(Z, 60, random_state=0)
+    patterns = sample_patterns(Z, 30, random_state=0)
     largest = price_of_gates(problem.Z, patterns, problem.zero_dual).value
     problem = replace(problem, weight_decay=fraction * largest)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        solution = solve_gated(problem, patterns, dtype=dtype)
+        solution = solve_gated(problem, patterns, dtype=dtype, max_iter=10 if fraction == 1e-4 else 500)
     gap = solution.certificate.gap
     assert (solution.status is Status.CONVERGED) == (gap <= 1e-6) == (not caught)
     if caught:
         assert caught[0].category is ConvergenceWarning
         assert f"relative gap of {gap:.1e}" in str(caught[0].message)
-    assert gap <= 1e-4
-    if dtype == "float64" and (fraction > 1e-4 or data == "duplicated"):
-        assert gap <= 1e-6
+    if fraction > 1e-4:
+        assert gap <= (1e-6 if dtype == "float64" else 1e-4)
     check_certificate(problem, patterns, solution)
     objectives = [progress.objective for progress in solution.history]
     assert (np.diff(objectives) <= 0).all()
@@ -163,6 +162,13 @@ def test_a_warm_start_saves_rounds(rows):
     assert again.certificate.objective == pytest.approx(cold.certificate.objective, rel=1e-12)
 
 
+def test_a_start_that_ends_at_the_zero_network():
+    problem, patterns = make_problem(fraction=1.5)
+    start = Neurons(np.eye(5)[:, :1], np.ones((1, 1)), np.zeros(1), patterns.directions[:, :1])
+    solution = solve_gated(problem, patterns, start=start)
+    assert (len(solution.neurons), solution.certificate.gap) == (0, 0.0)
+
+
 def test_a_start_may_use_a_gate_twice():
     problem, patterns = make_problem()
     gate = patterns.directions[:, [3, 3]]
@@ -187,7 +193,7 @@ def test_screened_patterns_are_not_priced_again(monkeypatch):
     monkeypatch.setattr(_GroupLasso, "prices", counting)
     solution = solve_gated(problem, patterns, tol=1e-10)
     counts = [len(chosen) for chosen in priced]
-    assert counts[0] == 500
+    assert counts[0] == len(patterns)
     assert (np.diff(counts) <= 0).all()
     assert counts[-1] <= 100
     used = {column.tobytes() for column in solution.neurons.gates.T.copy()}
@@ -345,7 +351,11 @@ def test_the_network_reproduces_the_objective(design):
         ({"loss": "hinge", "y": np.resize([1.0, -1], 60)}, {}, "has a kink; use 'squared_hinge', or solve_reference"),
         ({"y": np.ones((60, 2))}, {}, "one output, y has 2 columns"),
         ({"Z": np.ones((60, 3))}, {}, "60 rows and 3 columns; got 40 of 60 rows and 5 columns"),
-        ({"Z": np.ones((30, 5)), "y": np.ones(30)}, {}, "30 rows and 5 columns; got 40 of 60 rows"),
+        (
+            {"Z": np.ones((30, 5)), "y": np.ones(30), "sample_weight": None},
+            {},
+            "30 rows and 5 columns; got 40 of 60 rows",
+        ),
         ({}, {"patterns": "none"}, "must be at least one"),
         ({}, {"tol": 0}, "tol=0 must be a positive number"),
         ({}, {"tol": "1e-3"}, "tol='1e-3' must be a positive number"),
@@ -357,7 +367,7 @@ def test_the_network_reproduces_the_objective(design):
         ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 1)), np.zeros(1))}, "start has no gates"),
         ({}, {"start": Neurons(np.ones((4, 1)), np.ones((1, 1)), np.zeros(1), np.ones((4, 1)))}, "4 weights a neuron"),
         ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 2)), np.zeros(2), np.ones((5, 1)))}, "and 2 outputs"),
-        ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 1)), np.zeros(1), np.ones((5, 1)))}, "1 of the 1 gates"),
+        ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 1)), np.zeros(1), np.eye(5)[:, :1])}, "1 of the 1 gates"),
     ],
 )
 def test_bad_input_is_named(changes, options, message):
@@ -371,7 +381,8 @@ def test_bad_input_is_named(changes, options, message):
 
 
 @pytest.mark.parametrize("n_patches", [1, 3])
-def test_decomposition_predicts_the_same(n_patches):
+def test_decomposition_predicts_the_same(n_patches, monkeypatch):
+    monkeypatch.setattr("convexbn.decomposition._ROWS", 1)  # so that rows enter as they are violated
     problem, patterns = make_problem("huber", fit_intercept=True, n_patches=n_patches, d=3)
     gated = solve_gated(problem, patterns).neurons
     relu = decompose(problem, gated)
@@ -379,16 +390,12 @@ def test_decomposition_predicts_the_same(n_patches):
     assert len(relu) <= 2 * len(gated)
     np.testing.assert_allclose(relu.outputs(problem.Z), gated.outputs(problem.Z), atol=1e-6)
     assert problem.objective(relu) >= solve_gated(problem, patterns).certificate.objective * (1 - 1e-6)
-    masks = problem.Z.Z @ gated.gates >= 0
-    halves = relu.weights[:, relu.output_weights[:, 0] > 0]
-    assert ((problem.Z.Z @ halves > 1e-6) <= masks[:, : halves.shape[1]]).all() or len(relu) < 2 * len(gated)
 
 
 def test_decomposition_costs_least():
-    """In one dimension with a bias every cone is spanned by two rays, on which the split is known."""
-    Z = np.array([[1.0, 0.0], [0.0, 1.0]])  # the gate (1, 1) has the positive quadrant as its cone
-    problem = Problem(Z, [1.0, -1.0], weight_decay=0.1)
-    gated = Neurons(np.array([[3.0], [-4.0]]), np.array([[2.0, 5.0]])[:, :1], np.zeros(1), np.ones((2, 1)))
+    """The cone of the gate (1, 1) is the positive quadrant, on which the least split is into positive parts."""
+    problem = Problem(np.eye(2), [1.0, -1.0], weight_decay=0.1)
+    gated = Neurons(np.array([[3.0], [-4.0]]), np.array([[2.0]]), np.zeros(1), np.ones((2, 1)))
     relu = decompose(problem, gated)
     order = np.argsort(-relu.output_weights[:, 0])
     np.testing.assert_allclose(relu.weights[:, order], [[3.0, 0.0], [0.0, 4.0]], atol=1e-6)
@@ -428,3 +435,25 @@ def test_decompose_names_bad_input():
         decompose(problem, Neurons(np.eye(2), np.ones((2, 1)), np.zeros(1)))
     with pytest.raises(ValueError, match="neurons have 3 weights each, the design matrix 2 columns"):
         decompose(problem, Neurons(np.eye(3), np.ones((3, 1)), np.zeros(1), np.eye(3)))
+
+
+def test_conjugate_gradients_solve_and_stop_where_there_is_no_curvature(monkeypatch):
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((6, 6))
+    A = A @ A.T
+    rhs = rng.standard_normal((3, 2))
+    monkeypatch.setattr("convexbn.solvers.gated._CG_TOLERANCE", 1e-10)
+    found = _conjugate_gradients(lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs)
+    np.testing.assert_allclose(A @ found.ravel(), rhs.ravel(), atol=1e-6)
+    monkeypatch.setattr("convexbn.solvers.gated._CG_STEPS", 1)
+    once = _conjugate_gradients(lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs)
+    assert np.linalg.norm(A @ once.ravel() - rhs.ravel()) > 1e-3
+    assert not _conjugate_gradients(lambda X: 0 * X, lambda R: R, rhs).any()
+
+
+def test_a_step_that_does_not_descend_is_not_taken():
+    problem, patterns = make_problem()
+    lasso = _GroupLasso(problem, patterns, np.dtype("float64"))
+    point = lasso.first(None)
+    away = 1e3 * np.sign(-problem.y[:, 0])
+    assert lasso.search(point, lambda t: (point.S, point.f + t * away), -1.0) is point

@@ -35,7 +35,7 @@ _STEPS = 5  # pairs of a proximal and a Newton step a round
 _PRECISION = 0.3  # a round ends where the gap over its gates is this fraction of the gap over all
 _STAGE_GAP = 0.2  # at which weight decay is halved, on the way down to that of the problem
 _SWEEPS = 5  # of block coordinate descent on the model of a proximal step
-_CG_TOLERANCE, _CG_STEPS = 0.1, 50
+_CG_TOLERANCE, _CG_STEPS = 0.1, 500
 _LEAST_CURVATURE = 1e-3  # of a sample, as a fraction of the mean: rows on flat parts of a loss keep a little
 _SWEEP_TOLERANCE = 0.05  # change in a sweep, as a fraction of weight_decay, at which the descent ends
 _HALVINGS = 30  # of a step before it is given up
@@ -126,11 +126,12 @@ def solve_gated(
     rows_dtype = _precision(dtype)
     monitor = Monitor("gated", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
     lasso = _GroupLasso(problem, patterns, rows_dtype)
-    best, v, certificate = lasso.first(start), problem.zero_dual, None
+    first = lasso.first(start)
+    best, v, certificate = first, problem.zero_dual, None
     basis = f"the {len(patterns)} gates of the network"
     certificate_of = partial(certify, problem, price=partial(price_of_gates, problem.Z, patterns), basis=basis)
     with monitor:
-        for n_rounds, (best, v, gap) in enumerate(lasso.rounds(best, tol, monitor.out_of_time)):
+        for n_rounds, (best, v, gap) in enumerate(lasso.rounds(first, tol, monitor.out_of_time)):
             certificate = None
             goes_on = n_rounds == 0 or monitor.goes_on(best.objective, gap, best.n_neurons)
             if gap <= tol:
@@ -163,7 +164,7 @@ class _Point:
     @property
     def used(self) -> np.ndarray:
         """Which of the chosen patterns have weights that are not zero."""
-        return self.S.any(axis=1)
+        return np.linalg.norm(self.S, axis=1) > 0
 
     @property
     def n_neurons(self) -> int:
@@ -297,9 +298,9 @@ class _GroupLasso:
         """Patterns that the optimum may use, and their prices.
 
         The dual objective falls from its maximum by at least sum_i (v_i - v*_i)^2 / (2 p_i curvature), which is no more
-        than the gap of a feasible v, and Z^T D_i diag(p)^(1/2) has no larger norm than C^(1/2): in that sphere the price
-        of a pattern rises by at most (2 curvature gap |C|)^(1/2). A pattern priced below weight_decay all over the
-        sphere has zero weights.
+        than the gap of a feasible v, and Z^T D_i diag(p)^(1/2) has no larger norm than C^(1/2): in that sphere the
+        price of a pattern rises by at most (2 curvature gap |C|)^(1/2). A pattern priced below weight_decay all over
+        the sphere has zero weights.
         """
         weight_decay = self.problem.weight_decay
         rounding = 10 * self.eps * float(self.problem.Z.row_norms @ np.abs(self.problem.Z.unpool(v)[:, 0]))
@@ -402,9 +403,9 @@ class _GroupLasso:
 
 
 def _model_minimiser(K: np.ndarray, c: np.ndarray, S: np.ndarray, G: np.ndarray, weight_decay: float) -> np.ndarray:
-    """Minimise -<G, X - S> + <X - S, K (X - S) diag(c)> / 2 + weight_decay * sum_j |x_j| by block coordinate descent."""
+    """Block coordinate descent on -<G, X - S> + <X - S, K (X - S) diag(c)> / 2 + weight_decay * sum_j |x_j|."""
     X, G = S.copy(), G.copy()
-    used, diagonal, h_max = X.any(axis=1), K.diagonal().tolist(), float(c.max())
+    used, diagonal, h_max = np.linalg.norm(X, axis=1) > 0, K.diagonal().tolist(), float(c.max())
     everything = True
     for _ in range(_SWEEPS):
         largest = 0.0
@@ -415,7 +416,8 @@ def _model_minimiser(K: np.ndarray, c: np.ndarray, S: np.ndarray, G: np.ndarray,
             new = _shrunk(diagonal[j] * c * X[j] + g, diagonal[j] * c, diagonal[j] * h_max, weight_decay)
             D = c * (new - X[j])
             G -= np.multiply.outer(K[j], D)
-            X[j], used[j] = new, new.any()
+            X[j] = new
+            used[j] = new.any()
             largest = max(largest, diagonal[j] * sqrt(D @ D))
         settled = largest <= _SWEEP_TOLERANCE * weight_decay
         if settled and everything:
@@ -506,9 +508,8 @@ def _best_intercept(problem: Problem, f: np.ndarray, start: float) -> float:
         low, step = low - step, 2 * step
     while slope(high) < 0:
         high, step = high + step, 2 * step
-    if low == high:
-        return low
-    return float(brentq(slope, low, high, xtol=1e-15 * max(abs(low), abs(high)), rtol=4 * np.finfo(float).eps))
+    rounding = 1e-15 * float(np.abs(f).max(initial=0) + np.abs(problem.y).max() + abs(low) + abs(high))
+    return float(brentq(slope, low, high, xtol=rounding, rtol=1e-15, maxiter=1000))
 
 
 def _put(S: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:

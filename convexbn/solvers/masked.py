@@ -14,8 +14,8 @@ _GRAM_ROWS = 2**14  # rows from which `overlaps` is estimated
 class MaskedProducts:
     """The linear map f = sum_i D_i Z s_i of a set of patterns, its adjoint, and the overlaps of the patterns.
 
-    The rows of Z do not depend on the pattern, so sum_i D_i Z s_i is the row-wise product of Z and M^T S, with the masks
-    the rows of M: every product is one with M, and no D_i Z is ever formed.
+    The rows of Z do not depend on the pattern, so sum_i D_i Z s_i is the row-wise product of Z and M^T S, with the
+    masks the rows of M: every product is one with M, and no D_i Z is ever formed.
 
     Parameters
     ----------

@@ -122,10 +122,10 @@ def certify(
     objective = problem.objective(neurons)
     v = problem.feasible_dual(v)
     priced = price(v)
-    lower_bound = min(_dual_bound(problem, v, priced), objective)
+    lower_bound = min(dual_bound(problem, v, priced), objective)
     scope, global_lower_bound = priced.scope, None
     if neurons.gates is None:
-        bounds = (_dual_bound(problem, u, price_bound(problem.Z, u)) for u in (v, problem.zero_dual))
+        bounds = (dual_bound(problem, u, price_bound(problem.Z, u)) for u in (v, problem.zero_dual))
         global_lower_bound = lower_bound if scope == "global" else min(max(bounds), objective)
         if global_lower_bound >= lower_bound:
             scope, lower_bound = "global", global_lower_bound
@@ -134,6 +134,6 @@ def certify(
     return Certificate(objective, lower_bound, scope, global_lower_bound, basis)
 
 
-def _dual_bound(problem: Problem, v: np.ndarray, price: Price) -> float:
+def dual_bound(problem: Problem, v: np.ndarray, price: Price) -> float:
     scale = 1.0 if price.value <= problem.weight_decay else problem.weight_decay / price.value
     return max(problem.dual_objective(scale * v), 0.0)

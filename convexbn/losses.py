@@ -48,6 +48,10 @@ class Loss(ABC):
         """Derivative in f, shape (n, C); at a kink the subgradient of the side with the larger loss."""
 
     @abstractmethod
+    def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Second derivative in f, shape (n, C); zero at the kinks of `gradient` and of the loss."""
+
+    @abstractmethod
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         """sup_f u·f - loss(f, y) of each sample, shape (n,); infinite outside the domain."""
 
@@ -87,6 +91,9 @@ class SquaredError(Loss):
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return f - y
+
+    def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.ones_like(f)
 
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (u * y + u**2 / 2).sum(axis=1)
@@ -128,6 +135,9 @@ class Huber(Loss):
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.clip(f - y, -self.delta, self.delta)
 
+    def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.where(np.abs(f - y) < self.delta, 1.0, 0.0)
+
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(np.abs(u) <= self.delta, u * y + u**2 / 2, np.inf)[:, 0]
 
@@ -166,6 +176,9 @@ class LogLoss(Loss):
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return -y * expit(-y * f)
 
+    def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return expit(f) * expit(-f)
+
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         a = (-u * y)[:, 0]
         inside = (a >= 0) & (a <= 1)
@@ -200,6 +213,9 @@ class SquaredHinge(Loss):
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return -2 * y * np.maximum(1 - y * f, 0)
 
+    def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.where(y * f < 1, 2.0, 0.0)
+
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         a = (-u * y)[:, 0]
         return np.where(a >= 0, a**2 / 4 - a, np.inf)
@@ -231,6 +247,9 @@ class Hinge(Loss):
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(y * f <= 1, -y, 0.0)
+
+    def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.zeros_like(f)
 
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         a = (-u * y)[:, 0]

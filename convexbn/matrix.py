@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg.blas import dsyrk
+
+_BLOCK_ENTRIES = 2**22  # entries of the features made at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,11 @@ class DesignMatrix:
         return int(self.Z.shape[1])
 
     @cached_property
+    def row_norms(self) -> np.ndarray:
+        """Euclidean norms of the rows, shape (N,)."""
+        return np.linalg.norm(self.Z, axis=1)
+
+    @cached_property
     def spectral_norm(self) -> float:
         """Largest singular value of Z."""
         return float(np.linalg.norm(self.Z, 2))
@@ -90,3 +98,22 @@ class DesignMatrix:
     def masked_adjoint(self, masks: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Z^T D_i v for every activation pattern: masks (N, P) and a dual point (n, 1) give (k, P)."""
         return self.Z.T @ (masks * self.unpool(v))
+
+    def masked_gram(self, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """F^T diag(weights) F of the pooled features F = [D_1 Z, ..., D_m Z]: a symmetric (mk, mk) array.
+
+        The masks (N, m) may hold signs; weights (n,) are not negative. F is made a block of samples at a time.
+        """
+        N, m = masks.shape
+        size = m * self.n_columns
+        gram = np.zeros((size, size), order="F")
+        samples = max(1, _BLOCK_ENTRIES // (size * self.n_patches))
+        roots = np.sqrt(weights)
+        for start in range(0, self.n_samples, samples):
+            rows = slice(start * self.n_patches, (start + samples) * self.n_patches)
+            features = (masks[rows, :, None] * self.Z[rows, None, :]).reshape(-1, size)
+            if self.n_patches > 1:
+                features = features.reshape(-1, self.n_patches, size).mean(axis=1)
+            features *= roots[start : start + samples, None]
+            gram = dsyrk(1.0, features.T, beta=1.0, c=gram, overwrite_c=True, lower=True)
+        return gram + np.tril(gram, -1).T

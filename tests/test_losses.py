@@ -28,6 +28,12 @@ def test_gradient_is_the_derivative_of_the_value(loss, targets, predictions):
     np.testing.assert_allclose(loss.gradient(predictions, targets)[:, 0], difference / (2 * step), atol=1e-5)
 
 
+def test_second_derivative_is_the_derivative_of_the_gradient(loss, targets, predictions):
+    step = 1e-6
+    difference = loss.gradient(predictions + step, targets) - loss.gradient(predictions - step, targets)
+    np.testing.assert_allclose(loss.second_derivative(predictions, targets), difference / (2 * step), atol=1e-5)
+
+
 def test_conjugate_is_the_supremum(loss, targets, predictions):
     u = 0.9 * loss.gradient(predictions, targets)
     grid = np.linspace(-60, 60, 240_001)

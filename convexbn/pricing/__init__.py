@@ -4,6 +4,7 @@ A dual point v is feasible when no direction prices higher than weight_decay. Ho
 what separates a global certificate from one over a pattern set, so every price carries its scope.
 """
 
+from convexbn.pricing.ascent import Peaks, find_peaks, price_by_ascent
 from convexbn.pricing.bound import price_bound
 from convexbn.pricing.of_patterns import (
     dearest_patterns,
@@ -15,10 +16,13 @@ from convexbn.pricing.of_patterns import (
 from convexbn.pricing.price import Price, Scope
 
 __all__ = [
+    "Peaks",
     "Price",
     "Scope",
     "dearest_patterns",
+    "find_peaks",
     "price_bound",
+    "price_by_ascent",
     "price_by_enumeration",
     "price_of_gates",
     "price_of_pattern",

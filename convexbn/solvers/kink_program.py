@@ -1,0 +1,129 @@
+"""The quadratic program of a Newton step that knows the kinks of its neurons."""
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+_MAX_STEPS = 50
+_TO_BOUNDARY = 0.995
+
+
+def solve_kink_program(
+    H: np.ndarray, g: np.ndarray, A: np.ndarray, b: np.ndarray, c: np.ndarray, *, rtol: float = 1e-2
+) -> tuple[np.ndarray, float]:
+    """Minimise ``g·d + d·H d / 2 + sum_jl c_jl relu(A_jl·d_j - b_jl)``: a step d with a price on crossing kinks.
+
+    A primal-dual interior-point method (Mehrotra's predictor and corrector). The kinks of neuron j touch its own
+    step d_j only, so they add a k × k block to H, and an iteration costs one Cholesky factorisation.
+
+    Parameters
+    ----------
+    H : ndarray of shape (M, M)
+        Positive definite, M = m * k or larger: what follows the m blocks of k has no kinks (an intercept).
+    g : ndarray of shape (M,)
+        Gradient.
+    A : ndarray of shape (m, K, k)
+        Normals of the kinks of each neuron.
+    b : ndarray of shape (m, K)
+        Distances from the kinks, not negative.
+    c : ndarray of shape (m, K)
+        Slope behind each kink; kinks of zero slope are ignored.
+    rtol : float, default=1e-2
+        The duality gap at which to stop, relative to the decrease of the objective that was reached.
+
+    Returns
+    -------
+    d : ndarray of shape (M,)
+        The step.
+    decrease : float
+        How far below zero its objective is.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If H is not numerically positive definite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.solvers.kink_program import solve_kink_program
+    >>> H, g = np.eye(1), np.array([-3.0])  # without the kink at d = 1 the step would be 3
+    >>> d, decrease = solve_kink_program(H, g, np.ones((1, 1, 1)), np.ones((1, 1)), np.full((1, 1), 5.0), rtol=1e-9)
+    >>> d.round(6), round(decrease, 6)
+    (array([1.]), 2.5)
+    """
+    m, K, k = A.shape
+    blocks = np.arange(m)
+    scale = max(float(np.abs(g).max()), np.finfo(float).tiny)
+    slope = np.maximum(c, 1e-12 * scale)
+    d = np.zeros(len(g))
+    theta = slope / 2  # force of each kink, between 0 and its slope
+    over = np.maximum(b, 1e-4 * max(float(b.max()), np.finfo(float).tiny))  # how far the step goes beyond it
+    under = over + b  # over - (A d - b): how far it stays before it
+    for _ in range(_MAX_STEPS):
+        complementarity = theta * under + (slope - theta) * over
+        residual = g + H @ d
+        model = d @ (g + residual) / 2
+        inner = _along(A, d)
+        decrease = -float(model + (c * np.maximum(inner - b, 0)).sum())
+        _per_neuron(residual, m, k)[:] += np.einsum("jlk,jl->jk", A, theta)
+        total = complementarity.sum()
+        if total <= rtol * decrease and np.abs(residual).max() <= 1e-6 * scale:
+            break
+        if total <= 1e-16 * scale * np.abs(d).max():
+            break
+        weight = 1 / (under / theta + over / (slope - theta))
+        M = H.copy(order="F")
+        M[: m * k, : m * k].reshape(m, k, m, k)[blocks, :, blocks, :] += np.matmul(
+            A.transpose(0, 2, 1) * weight[:, None, :], A
+        )
+        factor = cho_factor(M, lower=True, overwrite_a=True, check_finite=False)
+
+        def newton(r_under: np.ndarray, r_over: np.ndarray) -> tuple[np.ndarray, ...]:
+            force = (r_under / theta - r_over / (slope - theta)) * weight
+            rhs = -residual
+            _per_neuron(rhs, m, k)[:] -= np.einsum("jlk,jl->jk", A, force)
+            dd = cho_solve(factor, rhs, overwrite_b=True, check_finite=False)
+            along = _along(A, dd)
+            dtheta = force + weight * along
+            dover = (r_over + over * dtheta) / (slope - theta)
+            return dd, dtheta, dover, dover - along
+
+        mu = total / (2 * theta.size)
+        _, dtheta, dover, dunder = newton(-theta * under, (theta - slope) * over)
+        t = min(1.0, _longest(theta, dtheta, slope, over, dover, under, dunder))
+        reached = ((theta + t * dtheta) * (under + t * dunder) + (slope - theta - t * dtheta) * (over + t * dover)).mean()
+        target = mu * (reached / (2 * mu)) ** 3
+        dd, dtheta, dover, dunder = newton(
+            target - theta * under - dtheta * dunder, target - (slope - theta) * over + dtheta * dover
+        )
+        t = min(1.0, _TO_BOUNDARY * _longest(theta, dtheta, slope, over, dover, under, dunder))
+        d, theta, over, under = d + t * dd, theta + t * dtheta, over + t * dover, under + t * dunder
+    return d, decrease
+
+
+def _per_neuron(d: np.ndarray, m: int, k: int) -> np.ndarray:
+    return d[: m * k].reshape(m, k)
+
+
+def _along(A: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """Products of the normals with the step of their neuron, shape (m, K)."""
+    m, _, k = A.shape
+    return np.matmul(A, _per_neuron(d, m, k)[:, :, None])[:, :, 0]
+
+
+def _longest(
+    theta: np.ndarray,
+    dtheta: np.ndarray,
+    slope: np.ndarray,
+    over: np.ndarray,
+    dover: np.ndarray,
+    under: np.ndarray,
+    dunder: np.ndarray,
+) -> float:
+    """Longest step that keeps 0 <= theta <= slope, over >= 0 and under >= 0."""
+    longest = np.inf
+    for x, dx in ((theta, dtheta), (slope - theta, -dtheta), (over, dover), (under, dunder)):
+        falling = dx < 0
+        if falling.any():
+            longest = min(longest, float((-x[falling] / dx[falling]).min()))
+    return longest

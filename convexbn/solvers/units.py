@@ -1,0 +1,68 @@
+"""A problem in units in which targets and design matrix are of order one, and the way back."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from convexbn.matrix import DesignMatrix
+from convexbn.neurons import Neurons
+from convexbn.problem import Problem
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Units of a problem with one output: a solver's absolute tolerances then mean the same for every problem.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem in these units.
+    shift, target_scale : float
+        Targets are ``shift + target_scale * problem.y``; 0 and 1 for margin losses.
+    column_scale : float
+        The design matrix is ``column_scale * problem.Z``.
+    """
+
+    problem: Problem
+    shift: float
+    target_scale: float
+    column_scale: float
+
+    @classmethod
+    def of(cls, problem: Problem) -> Self:
+        """Units that fit a problem."""
+        column_scale = problem.Z.spectral_norm / np.sqrt(problem.Z.n_rows)
+        shift, target_scale = 0.0, 1.0
+        if not problem.loss.margin:
+            if problem.fit_intercept:
+                shift = float(problem.sample_weight @ problem.y[:, 0])
+            target_scale = float(np.sqrt(problem.sample_weight @ (problem.y[:, 0] - shift) ** 2)) or 1.0
+        scaled = replace(
+            problem,
+            Z=DesignMatrix(problem.Z.Z / column_scale, problem.Z.n_patches),
+            y=(problem.y - shift) / target_scale,
+            loss=problem.loss.rescaled(target_scale),
+            weight_decay=problem.weight_decay / (target_scale * column_scale),
+        )
+        return cls(scaled, shift, target_scale, column_scale)
+
+    def neurons_from(self, neurons: Neurons) -> Neurons:
+        """Neurons of the original problem, in these units."""
+        return replace(
+            neurons,
+            weights=neurons.weights * self.column_scale / self.target_scale,
+            intercept=(neurons.intercept - self.shift) / self.target_scale,
+        )
+
+    def neurons_to(self, neurons: Neurons) -> Neurons:
+        """Neurons in these units, for the original problem."""
+        return replace(
+            neurons,
+            weights=neurons.weights * self.target_scale / self.column_scale,
+            intercept=self.shift + neurons.intercept * self.target_scale,
+        )
+
+    def dual_to(self, v: np.ndarray) -> np.ndarray:
+        """Dual point in these units, for the original problem."""
+        return v * self.target_scale

@@ -25,7 +25,7 @@ POINTS = 200  # of a curve in a result file
 _LIST = re.compile(r"\[[^\[\]{}]*\]")  # lists of numbers go on one line
 
 
-class PeerMissing(Exception):  # noqa: N818
+class PeerMissing(Exception):
     """A peer that is not installed; the message says how to install it."""
 
 
@@ -224,7 +224,7 @@ def pyplot() -> Any:
 
 
 def label_lines(ax: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write labels beside the axes at the height of their lines' ends (x, y, label, color), moved apart where needed."""
+    """Write labels beside the axes at the height of their lines' ends (x, y, label, color), moved apart."""
     heights = [ax.transAxes.inverted().transform(ax.transData.transform((x, y)))[1] for x, y, _, _ in ends]
     spacing, lowest = 0.055, -np.inf
     for i in np.argsort(heights):

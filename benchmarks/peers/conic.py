@@ -6,21 +6,19 @@ import numpy as np
 
 from benchmarks.harness import Run
 from benchmarks.instances import Instance
-from convexbn import Neurons, primal_program, sample_patterns, solve_program
+from convexbn import Neurons, Patterns, primal_program, solve_program
 
 
 def solve_sampled(
     instance: Instance,
+    patterns: Patterns,
     *,
-    n_patterns: int,
-    seed: int,
     solver: str,
     activation: str = "relu",
     tol: float = 1e-7,
 ) -> Run:
     """CLARABEL or SCS; the one point of the curve is the network that the program's solution stands for."""
     problem = instance.problem
-    patterns = sample_patterns(problem.Z, n_patterns, random_state=seed)
     start = perf_counter()
     program = primal_program(problem, patterns, activation)
     solve_program(program, solver=solver, tol=tol)

@@ -1,4 +1,4 @@
-"""CRONOS (arXiv 2411.01088): ADMM with a Nystrom-preconditioned conjugate gradient, from a checkout of its authors' code.
+"""CRONOS (arXiv 2411.01088): ADMM with preconditioned conjugate gradients, from a checkout of its authors' code.
 
 The checkout is of github.com/pilancilab/CRONOS; it is not packaged, so its path is given. Its loop wants validation
 labels and stops by classification accuracy, so its step is called here directly. It minimises

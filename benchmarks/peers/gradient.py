@@ -18,17 +18,13 @@ WIDTH = 100
 def adam(instance: Instance, *, n_steps: int, seed: int) -> Run:
     """Adam with learning rate 1e-2."""
     torch = _torch()
-    return _train(
-        instance, n_steps, seed, lambda groups: torch.optim.Adam(groups, lr=1e-2, fused=True)
-    )
+    return _train(instance, n_steps, seed, lambda groups: torch.optim.Adam(groups, lr=1e-2, fused=True))
 
 
 def sgd(instance: Instance, *, n_steps: int, seed: int) -> Run:
     """Gradient descent with learning rate 0.1 and momentum 0.9."""
     torch = _torch()
-    return _train(
-        instance, n_steps, seed, lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9, fused=True)
-    )
+    return _train(instance, n_steps, seed, lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9, fused=True))
 
 
 def lbfgs(instance: Instance, *, n_steps: int, seed: int) -> Run:

@@ -30,9 +30,7 @@ def augmented_lagrangian(instance: Instance, patterns: Patterns, **options) -> R
 def r_fista(instance: Instance, patterns: Patterns, **options) -> Run:
     """R-FISTA; the curve is the objective that it notes after every iteration, the last point is measured by us."""
     scnn = _scnn()
-    model, metrics = _optimize(
-        instance, scnn.models.ConvexGatedReLU(patterns.directions), scnn.solvers.RFISTA, options
-    )
+    model, metrics = _optimize(instance, scnn.models.ConvexGatedReLU(patterns.directions), scnn.solvers.RFISTA, options)
     weights = model.get_parameters()[0][0].T.astype(float)
     neurons = Neurons(weights, np.ones((weights.shape[1], 1)), np.zeros(1), np.asarray(model.G, dtype=float))
     objective = instance.n * instance.problem.objective(neurons)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import lsq_linear
 
+from convexbn.kink_program import solve_kink_program
 from convexbn.matrix import DesignMatrix
 from convexbn.pricing.price import Price
 
@@ -12,7 +12,8 @@ _N_STEPS = 40
 _STEP_DECAY = 0.3  # step 1 / (1 + decay * t): long steps leave poor maxima, short ones find the good one near by
 _BLOCK_ENTRIES = 2**22  # entries of the products Z W made at once
 _POLISH_STEPS = 8
-_SAME = 1 - 1e-4  # cosine above which two ends of the ascent are taken for one maximum
+_POLISHED = 300  # ends polished at most
+_SAME_END, _SAME_PEAK = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them are taken for one
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +42,8 @@ def find_peaks(Z: DesignMatrix, v: np.ndarray, starts: np.ndarray, *, threshold:
     """Distinct local maxima of the price, reached from given starts with both signs.
 
     The ascent moves all starts at once, by conditional-gradient steps on the unit ball, ``w <- (1 - t) w + t g/|g|``
-    with ``g = Z^T D(w) v``; local maxima lie on kinks of rows with v_i < 0, so the best ends are polished: with the rows
-    near them free to be on either side of their kink, the price is concave, and its maximum over the ball the length of
-    ``Z^T D v - sum_i alpha_i v_i z_i`` at its least over ``0 <= alpha_i <= 1``.
+    with ``g = Z^T D(w) v``. Local maxima lie on kinks of rows with v_i < 0, near which the price is concave; so the best
+    ends are polished by proximal steps that hold these kinks exactly, as in `solve_kink_program`.
 
     Parameters
     ----------
@@ -74,29 +74,15 @@ def find_peaks(Z: DesignMatrix, v: np.ndarray, starts: np.ndarray, *, threshold:
     rows = Z.unpool(v)[:, 0]
     signs = np.repeat([1.0, -1.0], starts.shape[1])
     ends, prices = _ascend(Z.Z, rows, np.tile(starts / np.linalg.norm(starts, axis=0), 2), signs)
-    found_w: list[np.ndarray] = []
-    found: list[tuple[float, float]] = []  # price, sign
-    seen = np.zeros((len(starts), 0))
-    seen_signs = np.zeros(0)
     # An end that the ascent left one percent below the threshold may still polish to above it.
-    for i in np.argsort(-prices, kind="stable"):
-        if prices[i] <= 0.99 * threshold or prices[i] <= 0 or len(found) == 4 * count:
-            break
-        if ((ends[:, i] @ seen > _SAME) & (seen_signs == signs[i])).any():
-            continue
-        w, price = _polish(Z, signs[i] * rows, ends[:, i])
-        known = ((w @ seen > 1 - 1e-9) & (seen_signs == signs[i])).any()
-        seen = np.column_stack([seen, ends[:, i], w])
-        seen_signs = np.append(seen_signs, [signs[i], signs[i]])
-        if price > threshold and not known:
-            found_w.append(w)
-            found.append((price, signs[i]))
-    order = sorted(range(len(found)), key=lambda i: -found[i][0])[:count]
-    return Peaks(
-        np.array([found_w[i] for i in order]).reshape(-1, len(starts)).T,
-        np.array([found[i][1] for i in order]),
-        np.array([found[i][0] for i in order]),
-    )
+    dear = np.flatnonzero((prices > 0.99 * threshold) & (prices > 0))
+    dear = dear[np.argsort(-prices[dear], kind="stable")]
+    dear = _distinct(ends, signs, dear, _SAME_END, _POLISHED)
+    ends, signs = ends[:, dear], signs[dear]
+    prices = _polish(Z, rows[:, None] * signs, ends)
+    best = np.argsort(-prices, kind="stable")
+    best = _distinct(ends, signs, best[prices[best] > threshold], _SAME_PEAK, count)
+    return Peaks(ends[:, best], signs[best], prices[best])
 
 
 def price_by_ascent(
@@ -130,7 +116,7 @@ def price_by_ascent(
     >>> from convexbn.matrix import DesignMatrix
     >>> from convexbn.pricing import price_by_ascent
     >>> price = price_by_ascent(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]]), random_state=0)
-    >>> price.value, price.scope
+    >>> round(price.value, 9), price.scope
     (4.0, 'local')
     """
     starts = np.random.default_rng(random_state).standard_normal((Z.n_columns, n_starts))
@@ -143,52 +129,74 @@ def price_by_ascent(
 def _ascend(Z: np.ndarray, v: np.ndarray, W: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Best directions on the way from the columns of W, and their prices, a block of columns at a time."""
     best, best_prices = np.empty_like(W), np.empty(W.shape[1])
+    unit = np.abs(v).max() or 1.0
+    Z32, v32 = Z.astype(np.float32), (v / unit).astype(np.float32)  # polishing is done in full precision
     size = max(1, _BLOCK_ENTRIES // len(Z))
     for start in range(0, W.shape[1], size):
         block = slice(start, start + size)
-        best[:, block], best_prices[block] = _ascend_block(Z, v, W[:, block], signs[block])
-    return best, best_prices
+        best[:, block], prices = _ascend_block(Z32, v32[:, None] * signs[block].astype(np.float32), W[:, block])
+        best_prices[block] = unit * prices
+    return best / np.linalg.norm(best, axis=0), best_prices
 
 
-def _ascend_block(Z: np.ndarray, v: np.ndarray, w: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ascend_block(Z: np.ndarray, v: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    w = W.astype(np.float32)
     best, best_prices = w.copy(), np.full(w.shape[1], -np.inf)
-    tiny = np.finfo(float).tiny
-    signed = v[:, None] * signs
+    tiny = np.finfo(np.float32).tiny
     for step in range(_N_STEPS):
-        gradient = Z.T @ ((Z @ w > 0) * signed)
+        gradient = Z.T @ ((Z @ w > 0) * v)
         prices = (gradient * w).sum(axis=0)
         better = prices > best_prices
         best_prices[better], best[:, better] = prices[better], w[:, better]
-        t = 1 / (1 + _STEP_DECAY * step)
+        t = np.float32(1 / (1 + _STEP_DECAY * step))
         w = (1 - t) * w + t * gradient / (np.linalg.norm(gradient, axis=0) + tiny)
         w = w / (np.linalg.norm(w, axis=0) + tiny)
     return best, best_prices
 
 
-def _polish(Z: DesignMatrix, v: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, float]:
-    """Local maximum of v^T relu(Zw) near w, and its price; v (N,)."""
+def _polish(Z: DesignMatrix, v: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Move unit directions w (k, p) to the local maxima near them, in place; their prices, with a dual point each."""
     n_near = min(3 * Z.n_columns, Z.n_rows, 150)
+    norms = np.maximum(Z.row_norms, np.finfo(float).tiny)[:, None]
     inner = Z.Z @ w
-    price = float(v @ np.maximum(inner, 0))
-    distance = np.divide(np.abs(inner), Z.row_norms, where=Z.row_norms > 0, out=np.full(Z.n_rows, np.inf))
+    prices = (v * np.maximum(inner, 0)).sum(axis=0)
+    moving = np.arange(w.shape[1])
     for _ in range(_POLISH_STEPS):
-        distance[v >= 0] = np.inf
-        near = np.argpartition(distance, n_near - 1)[:n_near]
-        near = near[np.isfinite(distance[near])]
+        moving = moving[prices[moving] > 0]
+        if len(moving) == 0:
+            break
+        inner, length = Z.Z @ w[:, moving], prices[moving]
         on = inner > 0
-        on[near] = False
-        adjoint = Z.Z.T @ (on * v)
-        if len(near):
-            kinks = -(Z.Z[near] * v[near, None]).T
-            adjoint = adjoint - kinks @ lsq_linear(kinks, adjoint, bounds=(0, 1), method="bvls", tol=1e-14).x
-        length = np.linalg.norm(adjoint)
-        if length == 0:
+        gradient = w[:, moving] * length - Z.Z.T @ (on * v[:, moving])
+        distance = np.where(v[:, moving] < 0, np.abs(inner) / norms, np.inf)
+        near = np.argpartition(distance, n_near - 1, axis=0)[:n_near]
+        outward = np.where(np.take_along_axis(on, near, axis=0), -1.0, 1.0)
+        step, _ = solve_kink_program(
+            np.broadcast_to(np.eye(len(w)), (len(moving), len(w), len(w))),
+            gradient.T.ravel(),
+            Z.Z[near.T] * outward.T[:, :, None],
+            np.abs(np.take_along_axis(inner, near, axis=0) * length).T,
+            np.maximum(-np.take_along_axis(v[:, moving], near, axis=0), 0).T,
+            rtol=1e-6,
+        )
+        moved = w[:, moving] * length + step.reshape(len(moving), -1).T
+        moved /= np.maximum(np.linalg.norm(moved, axis=0), np.finfo(float).tiny)
+        new_prices = (v[:, moving] * np.maximum(Z.Z @ moved, 0)).sum(axis=0)
+        better = new_prices > length * (1 + 1e-12)
+        moving = moving[better]
+        w[:, moving], prices[moving] = moved[:, better], new_prices[better]
+    return prices
+
+
+def _distinct(directions: np.ndarray, signs: np.ndarray, order: np.ndarray, cosine: float, count: int) -> np.ndarray:
+    """The first of the columns named in `order` that are not close to an earlier one of the same sign."""
+    kept = np.empty((count, len(directions)))
+    chosen: list[int] = []
+    for i in order:
+        if len(chosen) == count:
             break
-        moved = adjoint / length
-        inner = Z.Z @ moved
-        new_price = float(v @ np.maximum(inner, 0))
-        if new_price <= price * (1 + 1e-15):
-            break
-        w, price = moved, new_price
-        distance = np.divide(np.abs(inner), Z.row_norms, where=Z.row_norms > 0, out=np.full(Z.n_rows, np.inf))
-    return w, price
+        same_sign = signs[chosen] == signs[i]
+        if not ((kept[: len(chosen)] @ directions[:, i])[same_sign] > cosine).any():
+            kept[len(chosen)] = directions[:, i]
+            chosen.append(i)
+    return np.array(chosen, dtype=int)

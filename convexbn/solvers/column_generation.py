@@ -17,6 +17,7 @@ from convexbn.solvers.units import Units
 _WIDTH = 4, 100  # neurons at the start: this many times k, but no more than so many
 _SLIDE_STEPS, _NEWTON_STEPS, _LENGTH_STEPS = 200, 40, 100
 _STARTS, _HARDER = 600, 8  # ascents of a pricing round, and how many times that in the last one
+DAMP0,DAMP1,RT=.1,1e-2,1e-3
 _NEW = 10  # neurons added in a round
 
 
@@ -43,19 +44,21 @@ def solve_column_generation(
     with monitor:
         if len(neurons) == 0:
             neurons = _first(scaled, rng)
-        damping = 0.1
+        damping, rtol = DAMP0, 1e-7
         while True:
             neurons = refine(
-                scaled, neurons, rtol=1e-13, max_steps=_NEWTON_STEPS, damping=damping, stop=monitor.out_of_time
+                scaled, neurons, rtol=rtol, max_steps=_NEWTON_STEPS, damping=damping, stop=monitor.out_of_time
             )
-            damping = 1e-2
+            damping = DAMP1
             v = scaled.feasible_dual(scaled.dual_point(neurons.outputs(scaled.Z)))
             peaks = find_peaks(scaled.Z, v, _starts(scaled, neurons, _STARTS, rng), threshold=scaled.weight_decay, count=_NEW)
             gap = _gap(scaled, neurons, v, peaks)
+            if verbose==2: print('newton done')
             if gap <= tol:
                 harder = find_peaks(scaled.Z, v, _starts(scaled, neurons, _HARDER * _STARTS, rng), threshold=scaled.weight_decay, count=_NEW)
                 peaks = harder if len(harder) else peaks
                 gap = _gap(scaled, neurons, v, peaks)
+            rtol = np.clip(RT * gap**2, 1e-14, 1e-7)
             if not monitor.goes_on(problem.objective(units.neurons_to(neurons)), gap, len(neurons)) or gap <= tol:
                 break
             neurons = slide(scaled, _with(neurons, peaks, scaled), max_steps=_LENGTH_STEPS, directions_too=False)

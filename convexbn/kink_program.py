@@ -1,10 +1,15 @@
-"""The quadratic program of a Newton step that knows the kinks of its neurons."""
+"""The quadratic program of a step of many neurons, with the kinks of the ReLU in it."""
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 _MAX_STEPS = 50
+_FIRST_MU = 0.1  # of the mean of slope * b
 _TO_BOUNDARY = 0.995
+_LEAST = 1e-13  # of the first duality gap, below which rounding takes over
 
 
 def solve_kink_program(
@@ -17,8 +22,9 @@ def solve_kink_program(
 
     Parameters
     ----------
-    H : ndarray of shape (M, M)
-        Positive definite, M = m * k or larger: what follows the m blocks of k has no kinks (an intercept).
+    H : ndarray of shape (M, M) or (m, k, k)
+        Positive definite, M = m * k or larger: what follows the m blocks of k has no kinks (an intercept). Three
+        dimensions stand for a block-diagonal matrix, M = m * k: the program of every neuron is one of its own.
     g : ndarray of shape (M,)
         Gradient.
     A : ndarray of shape (m, K, k)
@@ -45,23 +51,26 @@ def solve_kink_program(
     Examples
     --------
     >>> import numpy as np
-    >>> from convexbn.solvers.kink_program import solve_kink_program
+    >>> from convexbn.kink_program import solve_kink_program
     >>> H, g = np.eye(1), np.array([-3.0])  # without the kink at d = 1 the step would be 3
     >>> d, decrease = solve_kink_program(H, g, np.ones((1, 1, 1)), np.ones((1, 1)), np.full((1, 1), 5.0), rtol=1e-9)
     >>> d.round(6), round(decrease, 6)
     (array([1.]), 2.5)
     """
     m, K, k = A.shape
-    blocks = np.arange(m)
     scale = max(float(np.abs(g).max()), np.finfo(float).tiny)
     slope = np.maximum(c, 1e-12 * scale)
     d = np.zeros(len(g))
-    theta = slope / 2  # force of each kink, between 0 and its slope
-    over = np.maximum(b, 1e-4 * max(float(b.max()), np.finfo(float).tiny))  # how far the step goes beyond it
-    under = over + b  # over - (A d - b): how far it stays before it
-    for _ in range(_MAX_STEPS):
+    # On the central path of d = 0: theta * under = (slope - theta) * over = mu.
+    mu = _FIRST_MU * float((slope * b).mean())
+    linear = 2 * mu - slope * b
+    over = (linear + np.sqrt(linear**2 + 4 * mu * slope * b)) / (2 * slope)
+    under = over + b
+    theta = mu / under
+    first_total = 0.0
+    for iteration in range(_MAX_STEPS):
         complementarity = theta * under + (slope - theta) * over
-        residual = g + H @ d
+        residual = g + _product(H, d)
         model = d @ (g + residual) / 2
         inner = _along(A, d)
         decrease = -float(model + (c * np.maximum(inner - b, 0)).sum())
@@ -69,20 +78,22 @@ def solve_kink_program(
         total = complementarity.sum()
         if total <= rtol * decrease and np.abs(residual).max() <= 1e-6 * scale:
             break
-        if total <= 1e-16 * scale * np.abs(d).max():
+        first_total = total if iteration == 0 else first_total
+        if total <= _LEAST * first_total:
             break
         weight = 1 / (under / theta + over / (slope - theta))
-        M = H.copy(order="F")
-        M[: m * k, : m * k].reshape(m, k, m, k)[blocks, :, blocks, :] += np.matmul(
-            A.transpose(0, 2, 1) * weight[:, None, :], A
-        )
-        factor = cho_factor(M, lower=True, overwrite_a=True, check_finite=False)
+        try:
+            solve = _factorised(H, np.matmul(A.transpose(0, 2, 1) * weight[:, None, :], A))
+        except np.linalg.LinAlgError:
+            if iteration == 0:
+                raise
+            break
 
         def newton(r_under: np.ndarray, r_over: np.ndarray) -> tuple[np.ndarray, ...]:
             force = (r_under / theta - r_over / (slope - theta)) * weight
             rhs = -residual
             _per_neuron(rhs, m, k)[:] -= np.einsum("jlk,jl->jk", A, force)
-            dd = cho_solve(factor, rhs, overwrite_b=True, check_finite=False)
+            dd = solve(rhs)
             along = _along(A, dd)
             dtheta = force + weight * along
             dover = (r_over + over * dtheta) / (slope - theta)
@@ -99,6 +110,24 @@ def solve_kink_program(
         t = min(1.0, _TO_BOUNDARY * _longest(theta, dtheta, slope, over, dover, under, dunder))
         d, theta, over, under = d + t * dd, theta + t * dtheta, over + t * dover, under + t * dunder
     return d, decrease
+
+
+def _product(H: np.ndarray, d: np.ndarray) -> np.ndarray:
+    if H.ndim == 2:
+        return H @ d
+    return np.matmul(H, d.reshape(H.shape[:2])[:, :, None]).ravel()
+
+
+def _factorised(H: np.ndarray, added: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Solve with H plus the blocks (m, k, k) on its diagonal."""
+    if H.ndim == 3:
+        inverse = np.linalg.inv(H + added)
+        return partial(_product, inverse)
+    m, k, _ = added.shape
+    blocks = np.arange(m)
+    M = H.copy(order="F")
+    M[: m * k, : m * k].reshape(m, k, m, k)[blocks, :, blocks, :] += added
+    return partial(cho_solve, cho_factor(M, lower=True, overwrite_a=True, check_finite=False), check_finite=False)
 
 
 def _per_neuron(d: np.ndarray, m: int, k: int) -> np.ndarray:

@@ -79,8 +79,9 @@ def targets(measured: dict) -> list[dict]:
     """The row of the summary."""
     n_values = len(measured["weight_decays"])
     path, single = median_of(measured["path_seconds"]), median_of(measured["single_seconds"])
+    cold = sum(measured["cold_seconds"])
     figure = (
-        f"{measured['ratio']:.2f} single solves ({path:.3g} s against {single:.3g} s; {sum(measured['cold_seconds']):.3g} s "
+        f"{measured['ratio']:.2f} single solves ({path:.3g} s against {single:.3g} s; {cold:.3g} s "
         f"without warm starts); gap ≤ {TOL:g} at {measured['path_reached']} of {n_values}"
     )
     return [
@@ -113,7 +114,7 @@ def draw(results: dict, path: Path) -> None:
     machine = results["environment"]
     caption(
         figure,
-        f"R1 (n = {results['n']}, d = {results['d']}), {len(grid)} values from weight_decay_max down; local gap {TOL:g}. "
+        f"R1 (n = {results['n']}, d = {results['d']}), {len(grid)} values of weight decay, local gap {TOL:g}. "
         f"{machine['cpu']}, {measured['threads']} thread(s), {machine['date'][:10]}.",
     )
     figure.savefig(path)

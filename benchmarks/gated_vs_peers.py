@@ -89,7 +89,7 @@ def draw(results: dict, path: Path) -> None:
     caption(
         figure,
         "Best objective so far, the run of median length; faint: the other repeats. Values below 1e-10 are drawn at "
-        f"1e-10.\n{machine['cpu']}, {machine['cores']} cores, {machine['date'][:10]}.",
+        f"1e-10. {machine['cpu']}, {machine['cores']} cores, {machine['date'][:10]}.",
     )
     figure.savefig(path)
     print(f"Drew {path}")

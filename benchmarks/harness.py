@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -244,5 +245,6 @@ def label_lines(ax: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
 
 
 def caption(figure: Any, text: str) -> None:
-    """Write what a picture shows, and on which machine, under it."""
-    figure.supxlabel(text, fontsize=8, color="0.35", x=0.01, ha="left")
+    """Write what a picture shows, and on which machine, under it, in lines as long as it is wide."""
+    lines = textwrap.wrap(text, width=int(16 * figure.get_figwidth()))
+    figure.supxlabel("\n".join(lines), fontsize=8, color="0.35", x=0.01, ha="left")

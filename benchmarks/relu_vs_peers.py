@@ -164,7 +164,7 @@ def draw(results: dict, path: Path) -> None:
     caption(
         figure,
         "Best objective so far; bold: the seed with the median run time, faint: the others. The lower bound is that of "
-        "convexbn's local certificate: strong evidence, no proof.\n"
+        "convexbn's local certificate: strong evidence, no proof. "
         "Dots: convex programs on sampled patterns, whose optimum is this far from that over all patterns. "
         f"{machine['cpu']}, {machine['cores']} cores, {machine['date'][:10]}.",
     )

@@ -9,6 +9,7 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,15 @@ from benchmarks.harness import (
     threads,
     write_json,
 )
-from benchmarks.instances import Instance, make_instance
+from benchmarks.instances import make_instance
 from convexbn import sample_patterns
 
+ROOT = Path(__file__).parent.parent
 TOLERANCES = {"relu": 1e-3, "gated_relu": 1e-6}
 LABELS = {"relu": "ReLU, local gap 1e-3", "gated_relu": "gated ReLU, gap 1e-6"}
 N_GATES = 200
-MAX_TIME = 30.0  # seconds a point
+MAX_TIME = 30.0  # seconds a point; a process that overruns them three times is ended
+FRACTION = 0.03  # of weight_decay_max, the default of the estimators
 SERIES = {
     "n": [{"n": n, "d": 30} for n in (1_000, 3_000, 10_000, 30_000, 100_000)],
     "d": [{"n": 5_000, "d": d} for d in (3, 10, 30, 100, 300)],
@@ -43,12 +46,10 @@ AXES = {
 }
 
 
-def measure_point(activation: str, n: int, d: int, fraction_of_max: float | None, max_time: float) -> dict:
-    """Solve one instance in this process; `memory` is what the solver added to the peak, in MiB."""
+def measure_point(activation: str, n: int, d: int, fraction_of_max: float, max_time: float) -> dict:
+    """Solve one instance in this process; `solver_mebibytes` is what the solver added to the peak."""
     instance = make_instance(n, d)
-    if fraction_of_max is not None:
-        weight_decay = fraction_of_max * instance.problem.weight_decay_max
-        instance = Instance(instance.name, instance.X, instance.y, weight_decay)
+    instance = replace(instance, weight_decay=fraction_of_max * instance.problem.weight_decay_max)
     patterns = sample_patterns(instance.problem.Z, N_GATES, random_state=0) if activation == "gated_relu" else None
     before = _peak()
     if patterns is None:
@@ -84,24 +85,36 @@ def measure(series: dict, max_time: float, number: int) -> dict[str, list[dict]]
         results[name] = []
         for activation in TOLERANCES:
             for point in points:
-                arguments = {"activation": activation, "fraction_of_max": None, "max_time": max_time} | point
-                command = [sys.executable, "-m", "benchmarks.scaling", "--point", json.dumps([number, arguments])]
-                process = subprocess.run(
-                    command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False
-                )
-                if process.returncode != 0:
-                    raise RuntimeError(f"The point {arguments} failed:\n{process.stderr}")
-                results[name].append(json.loads(process.stdout.splitlines()[-1]))
+                arguments = {"activation": activation, "fraction_of_max": FRACTION, "max_time": max_time} | point
+                results[name].append(_in_fresh_process(arguments, number))
                 print(_row(results[name][-1]), flush=True)
     return results
 
 
+def _in_fresh_process(arguments: dict, number: int) -> dict:
+    command = [sys.executable, "-m", "benchmarks.scaling", "--point", json.dumps([number, arguments])]
+    limit = 3 * arguments["max_time"]
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        unknown = dict.fromkeys(("gap", "n_objective", "n_neurons", "peak_mebibytes", "solver_mebibytes"))
+        return arguments | unknown | {"reached": False, "status": "ENDED", "seconds": limit}
+    if process.returncode != 0:
+        raise RuntimeError(f"The point {arguments} failed:\n{process.stderr}")
+    return json.loads(process.stdout.splitlines()[-1])
+
+
 def _row(point: dict) -> str:
-    fraction = "" if point["fraction_of_max"] is None else f", weight decay {point['fraction_of_max']:g} of the maximum"
-    missed = "" if point["reached"] else " MISSED its tolerance"
+    where = f"{point['activation']:10} n={point['n']:>7,} d={point['d']:>3} fraction={point['fraction_of_max']:g}"
+    return f"{where}: {_figure(point)}{'' if point['reached'] else ' MISSED its tolerance'}"
+
+
+def _figure(point: dict) -> str:
+    if point["status"] == "ENDED":
+        return f"ended after {point['seconds']:g} s without a result"
     return (
-        f"{point['activation']:10} n={point['n']:>7,} d={point['d']:>3}{fraction}: {point['seconds']:.3g} s, "
-        f"{point['solver_mebibytes']:.0f} MiB, gap {point['gap']:.1e}, {point['n_neurons']} neurons{missed}"
+        f"{point['seconds']:.3g} s, {point['peak_mebibytes']:.0f} MiB, gap {point['gap']:.1e}, "
+        f"{point['n_neurons']} neurons"
     )
 
 
@@ -133,12 +146,8 @@ def targets(series: dict[str, list[dict]], fitted: dict) -> list[dict]:
             reached = sum(point["reached"] for point in mine)
             fit = fitted.get(name, {}).get(activation)
             slope = f"seconds ~ {name}^{fit['seconds']:.2f}; " if fit else "too few points for an exponent; "
-            fraction = last["fraction_of_max"]
-            where = f"n = {last['n']:,}, d = {last['d']}" + (f", {fraction:g} of the maximum" if fraction else "")
-            figure = (
-                f"{slope}{reached} of {len(mine)} points within {MAX_TIME:g} s; the last, {where}: "
-                f"{last['seconds']:.3g} s, {last['peak_mebibytes']:.0f} MiB, gap {last['gap']:.1e}"
-            )
+            where = f"n = {last['n']:,}, d = {last['d']}, {last['fraction_of_max']:g} of weight_decay_max"
+            figure = f"{slope}{reached} of {len(mine)} points within {MAX_TIME:g} s; the last, {where}: {_figure(last)}"
             label = name.replace("_", " ")
             rows.append(target(f"scaling with {label}, {LABELS[activation]}", figure, reached == len(mine)))
     return rows
@@ -156,6 +165,7 @@ def draw(results: dict, path: Path) -> None:
         for ax, quantity in zip(column, ("seconds", "peak_mebibytes"), strict=True):
             for activation, color in zip(TOLERANCES, ("black", "C0"), strict=True):
                 mine = [point for point in points if point["activation"] == activation]
+                mine = [point for point in mine if point[quantity] is not None]
                 x, y = [point[x_name] for point in mine], [point[quantity] for point in mine]
                 ax.plot(x, y, color=color, linewidth=1)
                 for point, left, height in zip(mine, x, y, strict=True):
@@ -175,7 +185,7 @@ def draw(results: dict, path: Path) -> None:
     caption(
         figure,
         f"Hollow: the tolerance was not reached within {results['max_time']:g} s; such points are not part of the "
-        f"fitted slopes. Gated: {N_GATES} gates.\n"
+        f"fitted slopes. Weight decay {FRACTION:g} of weight_decay_max but on the right. Gated: {N_GATES} gates. "
         f"{machine['cpu']}, {machine['cores']} cores, {results['threads']} thread(s), {machine['date'][:10]}.",
     )
     figure.savefig(path)

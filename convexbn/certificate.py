@@ -135,5 +135,6 @@ def certify(
 
 
 def dual_bound(problem: Problem, v: np.ndarray, price: Price) -> float:
+    """Dual objective of a feasible dual point v (n, C), scaled so that no direction prices above weight_decay."""
     scale = 1.0 if price.value <= problem.weight_decay else problem.weight_decay / price.value
     return max(problem.dual_objective(scale * v), 0.0)

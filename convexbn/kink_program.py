@@ -57,7 +57,7 @@ def solve_kink_program(
     >>> d.round(6), round(decrease, 6)
     (array([1.]), 2.5)
     """
-    m, K, k = A.shape
+    m, _, k = A.shape
     scale = max(float(np.abs(g).max()), np.finfo(float).tiny)
     slope = np.maximum(c, 1e-12 * scale)
     d = np.zeros(len(g))
@@ -89,25 +89,16 @@ def solve_kink_program(
                 raise
             break
 
-        def newton(r_under: np.ndarray, r_over: np.ndarray) -> tuple[np.ndarray, ...]:
-            force = (r_under / theta - r_over / (slope - theta)) * weight
-            rhs = -residual
-            _per_neuron(rhs, m, k)[:] -= np.einsum("jlk,jl->jk", A, force)
-            dd = solve(rhs)
-            along = _along(A, dd)
-            dtheta = force + weight * along
-            dover = (r_over + over * dtheta) / (slope - theta)
-            return dd, dtheta, dover, dover - along
-
-        mu = total / (2 * theta.size)
-        _, dtheta, dover, dunder = newton(-theta * under, (theta - slope) * over)
-        t = min(1.0, _longest(theta, dtheta, slope, over, dover, under, dunder))
-        reached = ((theta + t * dtheta) * (under + t * dunder) + (slope - theta - t * dtheta) * (over + t * dover)).mean()
-        target = mu * (reached / (2 * mu)) ** 3
-        dd, dtheta, dover, dunder = newton(
-            target - theta * under - dtheta * dunder, target - (slope - theta) * over + dtheta * dover
+        move = partial(_move, A, solve, weight, residual, theta, slope - theta, over)
+        dd, dtheta, dover, dunder = move(-theta * under, (theta - slope) * over)
+        t = min(1.0, _longest((theta, dtheta), (slope - theta, -dtheta), (over, dover), (under, dunder)))
+        later = (theta + t * dtheta) * (under + t * dunder) + (slope - theta - t * dtheta) * (over + t * dover)
+        mu = total / (2 * theta.size) * (float(later.sum()) / total) ** 3
+        dd, dtheta, dover, dunder = move(
+            mu - theta * under - dtheta * dunder, mu - (slope - theta) * over + dtheta * dover
         )
-        t = min(1.0, _TO_BOUNDARY * _longest(theta, dtheta, slope, over, dover, under, dunder))
+        t = _longest((theta, dtheta), (slope - theta, -dtheta), (over, dover), (under, dunder))
+        t = min(1.0, _TO_BOUNDARY * t)
         d, theta, over, under = d + t * dd, theta + t * dtheta, over + t * dover, under + t * dunder
     return d, decrease
 
@@ -140,18 +131,33 @@ def _along(A: np.ndarray, d: np.ndarray) -> np.ndarray:
     return np.matmul(A, _per_neuron(d, m, k)[:, :, None])[:, :, 0]
 
 
-def _longest(
+def _move(
+    A: np.ndarray,
+    solve: Callable[[np.ndarray], np.ndarray],
+    weight: np.ndarray,
+    residual: np.ndarray,
     theta: np.ndarray,
-    dtheta: np.ndarray,
-    slope: np.ndarray,
+    room: np.ndarray,
     over: np.ndarray,
-    dover: np.ndarray,
-    under: np.ndarray,
-    dunder: np.ndarray,
-) -> float:
-    """Longest step that keeps 0 <= theta <= slope, over >= 0 and under >= 0."""
+    r_under: np.ndarray,
+    r_over: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """Newton step of (d, theta, over, under) for ``theta * under`` and ``room * over`` to change by these amounts."""
+    m, _, k = A.shape
+    force = (r_under / theta - r_over / room) * weight
+    rhs = -residual
+    _per_neuron(rhs, m, k)[:] -= np.einsum("jlk,jl->jk", A, force)
+    dd = solve(rhs)
+    along = _along(A, dd)
+    dtheta = force + weight * along
+    dover = (r_over + over * dtheta) / room
+    return dd, dtheta, dover, dover - along
+
+
+def _longest(*moves: tuple[np.ndarray, np.ndarray]) -> float:
+    """Longest step that keeps each x of the pairs (x, dx) positive."""
     longest = np.inf
-    for x, dx in ((theta, dtheta), (slope - theta, -dtheta), (over, dover), (under, dunder)):
+    for x, dx in moves:
         falling = dx < 0
         if falling.any():
             longest = min(longest, float((-x[falling] / dx[falling]).min()))

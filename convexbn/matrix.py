@@ -104,7 +104,7 @@ class DesignMatrix:
 
         The masks (N, m) may hold signs; weights (n,) are not negative. F is made a block of samples at a time.
         """
-        N, m = masks.shape
+        m = masks.shape[1]
         size = m * self.n_columns
         gram = np.zeros((size, size), order="F")
         samples = max(1, _BLOCK_ENTRIES // (size * self.n_patches))

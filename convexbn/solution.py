@@ -15,6 +15,7 @@ class Status(Enum):
     """How a solver ended; the value is the sentence shown to the user."""
 
     CONVERGED = "The gap is within the tolerance."
+    PROVED_LESS = "The search converged within the tolerance; the proof reaches as far as the gap of the certificate."
     NOT_CONVERGED = "The solver stopped before the gap was within the tolerance."
     MAX_ITER = "The solver reached max_iter before the gap was within the tolerance."
     MAX_TIME = "The solver reached max_time before the gap was within the tolerance."

@@ -6,6 +6,7 @@ what separates a global certificate from one over a pattern set, so every price 
 
 from convexbn.pricing.ascent import Peaks, find_peaks, price_by_ascent
 from convexbn.pricing.bound import price_bound
+from convexbn.pricing.branch_and_bound import price_by_branch_and_bound
 from convexbn.pricing.of_patterns import (
     dearest_patterns,
     price_by_enumeration,
@@ -23,6 +24,7 @@ __all__ = [
     "find_peaks",
     "price_bound",
     "price_by_ascent",
+    "price_by_branch_and_bound",
     "price_by_enumeration",
     "price_of_gates",
     "price_of_pattern",

@@ -42,8 +42,8 @@ def find_peaks(Z: DesignMatrix, v: np.ndarray, starts: np.ndarray, *, threshold:
     """Distinct local maxima of the price, reached from given starts with both signs.
 
     The ascent moves all starts at once, by conditional-gradient steps on the unit ball, ``w <- (1 - t) w + t g/|g|``
-    with ``g = Z^T D(w) v``. Local maxima lie on kinks of rows with v_i < 0, near which the price is concave; so the best
-    ends are polished by proximal steps that hold these kinks exactly, as in `solve_kink_program`.
+    with ``g = Z^T D(w) v``. Local maxima lie on kinks of rows with v_i < 0, near which the price is concave; so the
+    best ends are polished by proximal steps that hold these kinks exactly, as in `solve_kink_program`.
 
     Parameters
     ----------

@@ -1,12 +1,13 @@
-"""Column generation: the fast way to the best network known, one neuron by its price after another."""
+"""Column generation: neurons enter by their price, and after every round all active ones move to a joint optimum."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from convexbn.certificate import certify, dual_bound
 from convexbn.neurons import Neurons
-from convexbn.pricing import Peaks, Price, find_peaks
+from convexbn.pricing import Peaks, Price, find_peaks, price_by_branch_and_bound
 from convexbn.problem import Problem
 from convexbn.solution import Solution, Status, status_of
 from convexbn.solvers.monitor import Callback, Monitor
@@ -14,11 +15,16 @@ from convexbn.solvers.newton import merged, refine
 from convexbn.solvers.slide import slide
 from convexbn.solvers.units import Units
 
-_WIDTH = 4, 100  # neurons at the start: this many times k, but no more than so many
-_SLIDE_STEPS, _NEWTON_STEPS, _LENGTH_STEPS = 200, 40, 100
-_STARTS, _HARDER = 600, 8  # ascents of a pricing round, and how many times that in the last one
-DAMP0,DAMP1,RT=.1,1e-2,1e-3
-_NEW = 10  # neurons added in a round
+_FIRST_NEURONS = 4, 100  # at the start: this many times k, but no more than so many
+_NEW_NEURONS = 10  # a round
+_SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 200, 100, 40
+_STARTS, _HARDER = 600, 8  # ascents in a pricing round; factor of the last round, before a gap is believed
+_SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z are of order one
+_STALLED_ROUNDS = 3
+_PROOF_COLUMNS, _PROOF_NODES, _PROOF_ENTRIES = 6, 500_000, 10**9  # up to so many columns prices are proved; its budget
+_PROOF_GAP = 1e-2  # a proof that leaves a larger gap stands beside the local certificate, not in its place
+_FOUND = "column generation, which found no neuron worth adding by ascent from many starts"
+_PROVED = "column generation, and branch and bound over all directions"
 
 
 def solve_column_generation(
@@ -32,80 +38,264 @@ def solve_column_generation(
     callback: Callback | None = None,
     verbose: bool = False,
 ) -> Solution:
-    monitor = Monitor(
-        "column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose
-    )
+    """Train a ReLU network by column generation, the default solver.
+
+    A round moves the active neurons to a joint local optimum (`refine`), looks for neurons whose price exceeds
+    weight_decay, by ascent from many starts at once (`find_peaks`), and adds the dearest; when none is found, a search
+    eight times as hard has the last word. The objective never rises. With up to six columns of Z the price of every
+    direction is then proved by branch and bound, and what it finds goes on as a new neuron; the certificate is global.
+    With more columns the certificate is local: evidence, beside the best lower bound that is proved.
+
+    Memory grows with n (k + active neurons), beside the squared matrix of the at most 1,500 weights that move at once.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem with one output and a smooth loss.
+    tol : float, default=1e-6
+        Relative gap at which to stop.
+    max_iter : int or None, default=100
+        Rounds at most.
+    max_time : float or None, default=None
+        Seconds after which the best network so far is returned.
+    start : Neurons or None, default=None
+        ReLU neurons to start from, such as those at another weight decay. None starts from random directions.
+    random_state : int, Generator or None, default=None
+        Seed of the random starts.
+    callback : callable or None, default=None
+        Called with a `Progress` after every round; a true value ends the run.
+    verbose : bool, default=False
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    solution : Solution
+        Scope "global" where prices were proved, "local" otherwise. Interrupted by Ctrl-C, the best network so far.
+
+    Raises
+    ------
+    ValueError
+        If the problem has several outputs or a loss that is not smooth, or an argument is out of range.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the gap exceeds `tol`.
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, for the convex program
+       and its dual, whose constraints the prices are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import Problem
+    >>> from convexbn.solvers import solve_column_generation
+    >>> problem = Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)
+    >>> solution = solve_column_generation(problem, random_state=0)
+    >>> round(solution.certificate.objective, 6), solution.certificate.scope
+    (0.28, 'global')
+    """
+    _check(problem, tol, start)
+    monitor = Monitor("column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
     units = Units.of(problem)
-    scaled = units.problem
-    rng = np.random.default_rng(random_state)
-    neurons = scaled.zero_network if start is None else _signed(units.neurons_from(start))
-    price = Price(np.inf, "local")
-    gap, converged = np.inf, False
+    search = _Search(units, np.random.default_rng(random_state), tol, monitor)
+    if start is not None:
+        search.neurons = merged(search.problem, _signed(units.neurons_from(start)))
     with monitor:
-        if len(neurons) == 0:
-            neurons = _first(scaled, rng)
-        damping, rtol = DAMP0, 1e-7
+        search.run()
+    return search.solution(problem)
+
+
+class _Search:
+    """The method and its state, in the units of `problem`; whatever interrupts it, `neurons` is the best network."""
+
+    def __init__(self, units: Units, rng: np.random.Generator, tol: float, monitor: Monitor):
+        self.units, self.problem, self.rng, self.tol, self.monitor = units, units.problem, rng, tol, monitor
+        self.neurons = self.problem.zero_network
+        self.dearest = np.zeros((self.problem.Z.n_columns, 0))  # unit direction outside the network, if one was found
+        self.proved: Price | None = None  # of all directions, at the dual point of these neurons
+
+    def run(self) -> None:
+        """Rounds until the gap is within the tolerance, or nothing moves, or the monitor ends the run."""
+        if len(self.neurons) == 0:
+            self.neurons = self._first_neurons()
+        rtol, damping, stalled = 1e-7, 0.1, 0
+        objective = self.problem.objective(self.neurons)
         while True:
-            neurons = refine(
-                scaled, neurons, rtol=rtol, max_steps=_NEWTON_STEPS, damping=damping, stop=monitor.out_of_time
+            self.neurons = refine(
+                self.problem,
+                self.neurons,
+                rtol=rtol,
+                max_steps=_NEWTON_STEPS,
+                damping=damping,
+                stop=self.monitor.out_of_time,
             )
-            damping = DAMP1
-            v = scaled.feasible_dual(scaled.dual_point(neurons.outputs(scaled.Z)))
-            peaks = find_peaks(scaled.Z, v, _starts(scaled, neurons, _STARTS, rng), threshold=scaled.weight_decay, count=_NEW)
-            gap = _gap(scaled, neurons, v, peaks)
-            if verbose==2: print('newton done')
-            if gap <= tol:
-                harder = find_peaks(scaled.Z, v, _starts(scaled, neurons, _HARDER * _STARTS, rng), threshold=scaled.weight_decay, count=_NEW)
-                peaks = harder if len(harder) else peaks
-                gap = _gap(scaled, neurons, v, peaks)
-            rtol = np.clip(RT * gap**2, 1e-14, 1e-7)
-            if not monitor.goes_on(problem.objective(units.neurons_to(neurons)), gap, len(neurons)) or gap <= tol:
+            peaks, gap = self._price()
+            before, objective = objective, self.problem.objective(self.neurons)
+            goes_on = self.monitor.goes_on(self.units.objective_to(objective), gap, len(self.neurons))
+            stalled = stalled + 1 if objective >= before and len(peaks) == 0 else 0
+            if gap <= self.tol and goes_on and self.problem.Z.n_columns <= _PROOF_COLUMNS:
+                peaks = self._prove()
+                goes_on = len(peaks) > 0
+            elif gap <= self.tol or stalled == _STALLED_ROUNDS:
                 break
-            neurons = slide(scaled, _with(neurons, peaks, scaled), max_steps=_LENGTH_STEPS, directions_too=False)
-    return neurons, monitor, peaks, units
+            if not goes_on:
+                break
+            self.neurons = self._with(peaks)
+            # The objective is within about gap^2 of that of a joint local optimum; to come closer can wait.
+            rtol, damping = float(np.clip(1e-3 * gap**2, 1e-14, 1e-7)), 1e-2
+
+    def _first_neurons(self) -> Neurons:
+        """Random directions after a quasi-Newton descent, or none if that is better."""
+        k = self.problem.Z.n_columns
+        m = min(_FIRST_NEURONS[0] * k, _FIRST_NEURONS[1])
+        directions = self.rng.standard_normal((k, m))
+        directions /= 10 * np.linalg.norm(directions, axis=0)
+        signs = np.where(np.arange(m) % 2 == 0, 1.0, -1.0)[:, None]
+        first = slide(self.problem, Neurons(directions, signs, self.neurons.intercept), max_steps=_SLIDE_STEPS)
+        first = first.without_zeros(1e-3)
+        return first if self.problem.objective(first) < self.problem.objective(self.neurons) else self.neurons
+
+    def _price(self) -> tuple[Peaks, float]:
+        """The dearest neurons outside the network, and its gap if there is none dearer."""
+        v = self._dual_point()
+        peaks = self._peaks(v, _STARTS)
+        gap = self._gap(v, peaks)
+        if gap <= self.tol:
+            peaks = self._peaks(v, _HARDER * _STARTS)
+            gap = self._gap(v, peaks)
+        return peaks, gap
+
+    def _dual_point(self) -> np.ndarray:
+        return self.problem.feasible_dual(self.problem.dual_point(self.neurons.outputs(self.problem.Z)))
+
+    @property
+    def _threshold(self) -> float:
+        """Price above which a neuron is worth adding."""
+        return self.problem.weight_decay * (1 + self.tol / 10)
+
+    def _peaks(self, v: np.ndarray, n_starts: int) -> Peaks:
+        starts = self._starts(n_starts)
+        return find_peaks(self.problem.Z, v, starts, threshold=self._threshold, count=_NEW_NEURONS)
+
+    def _prove(self) -> Peaks:
+        """Price all directions; none, or the one that turns out to be dearer than weight_decay."""
+        Z, v = self.problem.Z, self._dual_point()
+        self.proved = price_by_branch_and_bound(
+            Z,
+            v,
+            threshold=self._threshold,
+            tol=self.tol / 10,
+            starts=np.hstack([self.neurons.weights, self.dearest]),
+            max_nodes=max(1, min(_PROOF_NODES, _PROOF_ENTRIES // Z.n_rows)),
+            stop=self.monitor.out_of_time,
+        )
+        dearer = np.zeros((Z.n_columns, 0)) if self.proved.direction is None else self.proved.direction[:, None]
+        return find_peaks(Z, v, dearer, threshold=self._threshold, count=1)
+
+    def _gap(self, v: np.ndarray, peaks: Peaks) -> float:
+        Z = self.problem.Z
+        self.dearest = peaks.directions[:, :1]
+        directions = np.hstack([_directions(self.neurons), self.dearest])
+        price = Price(float(np.abs(v.T @ Z.neuron_outputs(directions)).max(initial=0)), "local")
+        objective = self.problem.objective(self.neurons)
+        bound = dual_bound(self.problem, v, price)
+        return (objective - bound) / objective if objective > bound else 0.0
+
+    def _starts(self, count: int) -> np.ndarray:
+        """Starts of the ascent: half of them random, a quarter around active neurons, a quarter across their kinks."""
+        Z, k = self.problem.Z, self.problem.Z.n_columns
+        if len(self.neurons) == 0:
+            return self.rng.standard_normal((k, count))
+        quarter = count // 4
+        active = _directions(self.neurons)
+        chosen = self.rng.integers(len(self.neurons), size=quarter)
+        around = active[:, chosen] + self.rng.uniform(0.1, 1, quarter) * self.rng.standard_normal((k, quarter)) / k**0.5
+        n_near = min(k, Z.n_rows)
+        near = np.argpartition(np.abs(Z.Z @ active), n_near - 1, axis=0)[:n_near]
+        rows = near[self.rng.integers(n_near, size=quarter), chosen]
+        normals = (Z.Z[rows] / np.maximum(Z.row_norms[rows], np.finfo(float).tiny)[:, None]).T
+        across = active[:, chosen] + self.rng.uniform(-0.5, 0.5, quarter) * normals
+        return np.hstack([self.rng.standard_normal((k, count - 2 * quarter)), around, across])
+
+    def _with(self, peaks: Peaks) -> Neurons:
+        """The network with new neurons, after the best lengths for all directions; zeros are dropped."""
+        self.proved = None
+        if len(peaks) == 0:
+            return self.neurons
+        grown = replace(
+            self.neurons,
+            weights=np.hstack([self.neurons.weights, _SEED * peaks.directions]),
+            output_weights=np.vstack([self.neurons.output_weights, peaks.signs[:, None]]),
+        )
+        grown = slide(self.problem, grown, max_steps=_LENGTH_STEPS, directions_too=False)
+        return grown if self.problem.objective(grown) <= self.problem.objective(self.neurons) else self.neurons
+
+    def solution(self, problem: Problem) -> Solution:
+        """The network in the original units, with its certificate."""
+        neurons, v = self.units.neurons_to(self.neurons), self.units.dual_to(self._dual_point())
+        pruned = neurons.pruned(problem.Z)
+        neurons = pruned if problem.objective(pruned) <= problem.objective(neurons) else neurons
+        directions = np.hstack([_directions(self.neurons), self.dearest])
+
+        def found(v: np.ndarray) -> Price:
+            return Price(float(np.abs(v.T @ problem.Z.neuron_outputs(directions)).max(initial=0)), "local")
+
+        certificate = certify(problem, neurons, v, found, _FOUND)
+        ending = self.monitor.ending or Status.NOT_CONVERGED
+        if certificate.gap <= self.tol:
+            status = Status.CONVERGED
+        else:
+            status = status_of(certificate, self.tol, "Column generation", ending)
+        if self.proved is not None:
+            proof = certify(problem, neurons, v, self._proved_price(problem, v), _PROVED)
+            if proof.gap <= _PROOF_GAP:
+                status = Status.PROVED_LESS if status is Status.CONVERGED and proof.gap > self.tol else status
+                certificate = proof
+            else:
+                bounds = certificate.global_lower_bound or 0.0, proof.lower_bound
+                certificate = replace(certificate, global_lower_bound=max(bounds))
+        return Solution(neurons, v, certificate, status, self.monitor.n_iter, tuple(self.monitor.history))
+
+    def _proved_price(self, problem: Problem, known: np.ndarray) -> Callable[[np.ndarray], Price]:
+        """What was proved in the units of the search, for dual points in the original units."""
+        assert self.proved is not None
+        value = self.proved.value * self.units.target_scale * self.units.column_scale
+
+        def price(v: np.ndarray) -> Price:
+            # Rounding may have moved the dual point; no price changes by more than this.
+            moved = float(np.abs(problem.Z.unpool(v - known))[:, 0] @ problem.Z.row_norms)
+            return Price(value * (1 + 1e-12) + moved, "global")
+
+        return price
 
 
-def _gap(problem, neurons, v, peaks):
-    M = max(peaks.prices[0] if len(peaks) else 0.0, problem.weight_decay)
-    objective = problem.objective(neurons)
-    return (objective - dual_bound(problem, v, Price(M, "local"))) / objective
+def _directions(neurons: Neurons) -> np.ndarray:
+    return neurons.weights / np.linalg.norm(neurons.weights, axis=0)
 
 
 def _signed(neurons: Neurons) -> Neurons:
     """The same network with output weights +1 and -1."""
-    size = np.abs(neurons.output_weights)
-    return replace(neurons, weights=neurons.weights * size.T, output_weights=np.sign(neurons.output_weights)).without_zeros()
+    sizes = np.abs(neurons.output_weights)
+    return replace(neurons, weights=neurons.weights * sizes.T, output_weights=np.sign(neurons.output_weights))
 
 
-def _first(problem: Problem, rng: np.random.Generator) -> Neurons:
-    k = problem.Z.n_columns
-    m = min(_WIDTH[0] * k, _WIDTH[1])
-    directions = rng.standard_normal((k, m))
-    directions /= 10 * np.linalg.norm(directions, axis=0)
-    signs = np.where(np.arange(m) % 2 == 0, 1.0, -1.0)[:, None]
-    neurons = slide(problem, Neurons(directions, signs, problem.zero_network.intercept), max_steps=_SLIDE_STEPS)
-    return merged(problem, neurons.without_zeros(1e-3))
-
-
-def _starts(problem: Problem, neurons: Neurons, count: int, rng: np.random.Generator) -> np.ndarray:
-    Z, k = problem.Z, problem.Z.n_columns
-    random = rng.standard_normal((k, count - 2 * (count // 4) if len(neurons) else count))
-    if len(neurons) == 0:
-        return random
-    active = neurons.weights / np.linalg.norm(neurons.weights, axis=0)
-    chosen = rng.integers(len(neurons), size=count // 4)
-    around = active[:, chosen] + rng.uniform(0.1, 1.0, count // 4) * rng.standard_normal((k, count // 4)) / np.sqrt(k)
-    near = np.argpartition(np.abs(Z.Z @ active), min(k, Z.n_rows) - 1, axis=0)[: min(k, Z.n_rows)]
-    rows = Z.Z[near[rng.integers(len(near), size=count // 4), chosen]].T
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=0), np.finfo(float).tiny)
-    across = active[:, chosen] + rng.uniform(-0.5, 0.5, count // 4) * rows
-    return np.hstack([random, around, across])
-
-
-def _with(neurons: Neurons, peaks: Peaks, problem) -> Neurons:
-    tiny = 1e-12
-    return replace(
-        neurons,
-        weights=np.hstack([neurons.weights, tiny * peaks.directions]),
-        output_weights=np.vstack([neurons.output_weights, peaks.signs[:, None]]),
-    )
+def _check(problem: Problem, tol: float, start: Neurons | None) -> None:
+    if problem.n_outputs > 1:
+        raise ValueError(f"Column generation takes one output, y has {problem.n_outputs} columns.")
+    if not np.isfinite(problem.loss.curvature):
+        raise ValueError(
+            f"Column generation takes smooth losses, not {problem.loss.name!r}; use 'squared_hinge' instead of "
+            "'hinge', or solve_reference."
+        )
+    if not (isinstance(tol, (int, float, np.floating)) and 0 < tol < np.inf):
+        raise ValueError(f"tol={tol!r} must be a positive number.")
+    if start is not None and (start.gates is not None or start.weights.shape[0] != problem.Z.n_columns):
+        raise ValueError(
+            f"start must be ReLU neurons (without gates) with weights of {problem.Z.n_columns} rows, as many as Z has "
+            "columns."
+        )
+    if start is not None and start.output_weights.shape[1] != 1:
+        raise ValueError(f"start has {start.output_weights.shape[1]} outputs, the problem has one.")

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from convexbn.kink_program import solve_kink_program
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
-from convexbn.kink_program import solve_kink_program
 
 _SIZE = 1500  # weights that move in one step; more neurons take turns
 _KINKS = 3  # kinks in the model, in multiples of k

@@ -8,13 +8,13 @@ import cvxpy as cp
 import numpy as np
 
 from convexbn.certificate import certify
-from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
 from convexbn.patterns import Patterns
 from convexbn.pricing import dearest_patterns, price_of_gates, price_of_patterns
 from convexbn.problem import Problem
 from convexbn.programs import Activation, check_cvxpy_solver, primal_program, solve_program
 from convexbn.solution import Solution, Status, status_of
+from convexbn.solvers.units import Units
 
 _PATTERNS_ADDED = 5  # at once; of 5, 10, 20 and 50 the first left Clarabel the fewest log-loss programs it fails on
 # Relative costs below which, and distances of directions within which, neurons of an interior point may be one.
@@ -146,7 +146,8 @@ def _solve_on(
     problem: Problem, patterns: Patterns, activation: Activation, **options: Any
 ) -> tuple[Neurons, np.ndarray, int, str]:
     """Neurons and dual point of the program over these patterns, the solver's iterations and its status."""
-    scaled, shift, target_scale, column_scale = _conditioned(problem)
+    units = Units.of(problem)
+    scaled = units.problem
     stated = primal_program(scaled, patterns, activation)
     # With norms of weight 100 Clarabel solved every log-loss program we tried; it broke down on many with small ones.
     unit = 100 / scaled.weight_decay
@@ -155,39 +156,19 @@ def _solve_on(
     variables = program.var_dict
     blocks = [variables[name].value for name in ("S", "T") if name in variables]
     neurons = Neurons(
-        np.hstack(blocks) * target_scale / column_scale,
+        np.hstack(blocks),
         np.repeat([1.0, -1.0][: len(blocks)], len(patterns))[:, None],
-        np.array([shift + target_scale * float(variables["intercept"].value) if problem.fit_intercept else 0.0]),
+        np.array([float(variables["intercept"].value) if problem.fit_intercept else 0.0]),
         None if activation == "relu" else patterns.directions,
     )
-    v = target_scale / unit * program.constraints[0].dual_value[:, None]
+    neurons = units.neurons_to(neurons)
+    v = units.dual_to(program.constraints[0].dual_value[:, None] / unit)
     return neurons, v, int(program.solver_stats.num_iters or 0), program.status
 
 
 def _zero_network(problem: Problem, activation: Activation) -> Neurons:
     gates = None if activation == "relu" else np.zeros((problem.Z.n_columns, 0))
     return replace(problem.zero_network, gates=gates)
-
-
-def _conditioned(problem: Problem) -> tuple[Problem, float, float, float]:
-    """Return the same problem in units in which targets and Z are of order one, and the three units.
-
-    A solver's absolute tolerances then mean the same for every problem.
-    """
-    column_scale = problem.Z.spectral_norm / np.sqrt(problem.Z.n_rows)
-    shift, target_scale = 0.0, 1.0
-    if not problem.loss.margin:
-        if problem.fit_intercept:
-            shift = float(problem.sample_weight @ problem.y[:, 0])
-        target_scale = float(np.sqrt(problem.sample_weight @ (problem.y[:, 0] - shift) ** 2)) or 1.0
-    scaled = replace(
-        problem,
-        Z=DesignMatrix(problem.Z.Z / column_scale, problem.Z.n_patches),
-        y=(problem.y - shift) / target_scale,
-        loss=problem.loss.rescaled(target_scale),
-        weight_decay=problem.weight_decay / (target_scale * column_scale),
-    )
-    return scaled, shift, target_scale, column_scale
 
 
 def _sparsest(problem: Problem, neurons: Neurons, slack: float) -> Neurons:

@@ -66,3 +66,7 @@ class Units:
     def dual_to(self, v: np.ndarray) -> np.ndarray:
         """Dual point in these units, for the original problem."""
         return v * self.target_scale
+
+    def objective_to(self, objective: float) -> float:
+        """Objective in these units, for the original problem."""
+        return objective * self.target_scale**2

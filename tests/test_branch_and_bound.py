@@ -1,0 +1,258 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from convexbn import BatchNormDesign, DesignMatrix
+from convexbn.pricing import branch_and_bound, price_bound, price_by_branch_and_bound, price_by_enumeration
+
+TOL = 1e-3
+
+
+def random_instance(n, k, seed, n_patches=1):
+    rng = np.random.default_rng(seed)
+    Z = BatchNormDesign().fit_transform(rng.standard_normal((n * n_patches, k - 1)))
+    return DesignMatrix(Z, n_patches), rng.standard_normal((n, 1))
+
+
+def trained_instance(n, k, seed):
+    """Dual point of a network trained by L-BFGS: many directions price about weight_decay, on kinks."""
+    rng = np.random.default_rng(seed)
+    Z = BatchNormDesign().fit_transform(rng.standard_normal((n, k - 1)))
+    y = np.maximum(Z @ rng.standard_normal((k, 3)), 0) @ rng.standard_normal(3) + 0.3 * rng.standard_normal(n)
+    signs, weight_decay = np.where(np.arange(30) % 2, 1.0, -1.0), 0.03
+
+    def objective(flat):
+        S = flat.reshape(k, 30)
+        H, sizes = Z @ S, np.sqrt((S**2).sum(axis=0) + 1e-12)
+        residual = np.maximum(H, 0) @ signs - y
+        gradient = Z.T @ ((H > 0) * np.outer(residual, signs)) / n + weight_decay * S / sizes
+        return residual @ residual / (2 * n) + weight_decay * sizes.sum(), gradient.ravel()
+
+    S = minimize(objective, rng.standard_normal(k * 30), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    S = S.reshape(k, 30)
+    return DesignMatrix(Z), (y - np.maximum(Z @ S, 0) @ signs)[:, None] / n, S
+
+
+def degenerate(kind, seed):
+    rng = np.random.default_rng(seed)
+    Z, v = rng.standard_normal((14, 3)), rng.standard_normal((14, 1))
+    if kind == "duplicated rows":
+        Z = Z[rng.integers(5, size=14)] * rng.choice([1.0, -1.0, 2.0], size=(14, 1))
+    elif kind == "zero rows":
+        Z[::3] = 0
+    elif kind == "rank deficient":
+        Z = np.hstack([Z[:, :2], Z[:, :2] @ rng.standard_normal((2, 2))])
+    elif kind == "rank one":
+        Z = Z[:, :1] * rng.standard_normal(3)
+    elif kind == "integer grid":
+        Z, v = rng.integers(-2, 3, size=(14, 3)).astype(float), rng.integers(-2, 3, size=(14, 1)).astype(float)
+    elif kind == "sparse dual point":
+        v[rng.permutation(14)[:11]] = 0
+    elif kind == "one sign":
+        v = -np.abs(v)
+    elif kind == "bad scaling":
+        Z = Z * np.array([1e-5, 1.0, 1e4]) * 10.0 ** rng.integers(-2, 3, size=(14, 1))
+    elif kind == "far from zero":
+        Z[:, 0] += 1e4
+    elif kind == "tiny":
+        Z, v = Z * 1e-60, v * 1e-60
+    return DesignMatrix(Z), v
+
+
+def prices(Z, v, W):
+    return np.abs(v.T @ Z.neuron_outputs(W / np.linalg.norm(W, axis=0)))[0]
+
+
+def assert_close(price, exact, v, Z, tol=TOL):
+    """The value is proved, close, and attained by the direction up to the tolerance."""
+    assert exact * (1 - 1e-12) <= price.value <= exact * (1 + tol)
+    assert price.scope == "global"
+    assert np.linalg.norm(price.direction) == pytest.approx(1)
+    assert price.value <= prices(Z, v, price.direction[:, None])[0] * (1 + tol)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (9, 1), (20, 2), (20, 3), (12, 4)])
+@pytest.mark.parametrize("seed", range(8))
+def test_value_is_the_enumerated_price_up_to_the_tolerance(seed, n, k):
+    rng = np.random.default_rng(seed)
+    Z, v = DesignMatrix(rng.standard_normal((n, k))), rng.standard_normal((n, 1))
+    exact = price_by_enumeration(Z, v).value
+    for tol in (0.1, TOL, 1e-6):
+        assert_close(price_by_branch_and_bound(Z, v, tol=tol), exact, v, Z, tol)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pooled_rows(seed):
+    Z, v = random_instance(7, 3, seed, n_patches=3)
+    assert_close(price_by_branch_and_bound(Z, v), price_by_enumeration(Z, v).value, v, Z)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "duplicated rows",
+        "zero rows",
+        "rank deficient",
+        "rank one",
+        "integer grid",
+        "sparse dual point",
+        "one sign",
+        "bad scaling",
+        "far from zero",
+        "tiny",
+    ],
+)
+def test_degenerate_data(kind, seed):
+    Z, v = degenerate(kind, seed)
+    assert_close(price_by_branch_and_bound(Z, v, tol=1e-5), price_by_enumeration(Z, v).value, v, Z, 1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tied_maxima_near_a_trained_optimum(seed):
+    Z, v, S = trained_instance(40, 3, seed)
+    exact = price_by_enumeration(Z, v).value
+    assert_close(price_by_branch_and_bound(Z, v, tol=1e-6, starts=S), exact, v, Z, 1e-6)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1000, 3), (300, 4), (300, 5)])
+def test_larger_instances_are_proved_within_the_budget(n, k):
+    Z, v = random_instance(n, k, 0)
+    price = price_by_branch_and_bound(Z, v)
+    assert price.direction is not None
+    assert prices(Z, v, price.direction[:, None])[0] * (1 + TOL) >= price.value
+    assert prices(Z, v, np.random.default_rng(0).standard_normal((k, 20_000))).max() <= price.value
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.lists(st.integers(-3, 3), min_size=3, max_size=3), min_size=1, max_size=10),
+    duals=st.lists(st.integers(-3, 3), min_size=10, max_size=10),
+    noise=st.sampled_from([0.0, 1e-9, 1e-3, 1.0]),
+    max_nodes=st.sampled_from([1, 20, 100, 100_000]),
+)
+def test_no_direction_is_above_the_bound(rows, duals, noise, max_nodes):
+    rng = np.random.default_rng(0)
+    Z = DesignMatrix(np.array(rows) + noise * rng.standard_normal((len(rows), 3)))
+    v = np.array(duals[: len(rows)], dtype=float)[:, None]
+    W = np.hstack([rng.standard_normal((3, 2000)), Z.Z.T[:, Z.Z.any(axis=1)], np.eye(3), -np.eye(3)])
+    value = price_by_branch_and_bound(Z, v, max_nodes=max_nodes).value
+    assert prices(Z, v, W).max() <= value * (1 + 1e-12)
+
+
+def test_bound_on_the_cone_holds_for_any_weights():
+    rng = np.random.default_rng(0)
+    generators = np.abs(rng.standard_normal((200, 4, 4)))
+    generators[100:] = generators[100:, :1] + 1e-6 * generators[100:]
+    generators /= np.linalg.norm(generators, axis=2, keepdims=True)
+    values = rng.standard_normal((200, 4))
+    values[150:] = (generators[150:] @ rng.standard_normal((50, 4, 1)))[:, :, 0]
+    weights, bounds = branch_and_bound._largest_on_cones(generators @ generators.transpose(0, 2, 1), values)
+    assert (weights >= 0).all()
+    inside = rng.dirichlet(np.full(4, 0.5), size=(200, 2000))
+    lengths = np.linalg.norm(inside @ generators, axis=2)
+    assert (np.einsum("bit,bt->bi", inside, values) / lengths <= bounds[:, None] * (1 + 1e-9) + 1e-9).all()
+
+
+@pytest.mark.parametrize("max_nodes", [1, 15, 16, 40, 400])
+def test_a_small_budget_leaves_a_valid_bound(max_nodes):
+    Z, v = random_instance(40, 3, 0)
+    exact, price = price_by_enumeration(Z, v).value, price_by_branch_and_bound(Z, v, tol=1e-9, max_nodes=max_nodes)
+    assert exact * (1 - 1e-12) <= price.value <= price_bound(Z, v).value
+    assert (price.direction is None) == (price.value > exact * (1 + 1e-9))
+    if max_nodes < 16:
+        assert price.value == price_bound(Z, v).value
+
+
+def test_a_larger_budget_gives_no_worse_bound():
+    Z, v = random_instance(60, 4, 1)
+    values = [price_by_branch_and_bound(Z, v, max_nodes=budget).value for budget in (1, 50, 200, 1000, 10_000)]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < values[0]
+
+
+def test_search_stops_when_it_is_told_to():
+    Z, v = random_instance(60, 4, 1)
+    calls = []
+
+    def stop():
+        calls.append(None)
+        return len(calls) == 3
+
+    stopped, whole = price_by_branch_and_bound(Z, v, stop=stop), price_by_branch_and_bound(Z, v)
+    assert len(calls) == 3
+    assert stopped.direction is None
+    assert whole.value < stopped.value <= price_bound(Z, v).value
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.05, 1.5])
+def test_prices_below_the_threshold_are_not_told_apart(factor):
+    Z, v = random_instance(60, 3, 0)
+    whole = price_by_branch_and_bound(Z, v, tol=1e-6)
+    price = price_by_branch_and_bound(Z, v, tol=1e-6, threshold=factor * whole.value)
+    if factor < 1:
+        assert price.value == whole.value
+    else:
+        assert whole.value < price.value <= factor * whole.value
+        assert price.direction is None
+
+
+def test_no_search_where_the_cheap_bound_is_below_the_threshold(monkeypatch):
+    Z, v = random_instance(30, 3, 0)
+    monkeypatch.setattr(branch_and_bound._Search, "run", None)
+    cheap = price_bound(Z, v).value
+    assert price_by_branch_and_bound(Z, v, threshold=cheap * (1 + 1e-9)).value == cheap
+
+
+def test_good_starts_are_used():
+    Z, v = random_instance(60, 4, 1)
+    best = price_by_branch_and_bound(Z, v, tol=1e-6).direction
+    price = price_by_branch_and_bound(Z, v, max_nodes=1, tol=10.0, starts=np.stack([best, np.zeros(4)], axis=1))
+    assert prices(Z, v, price.direction[:, None])[0] >= prices(Z, v, best[:, None])[0] * (1 - 1e-12)
+
+
+def test_same_price_twice_and_in_small_blocks(monkeypatch):
+    Z, v = random_instance(60, 4, 2)
+    price, again = price_by_branch_and_bound(Z, v), price_by_branch_and_bound(Z, v)
+    assert price.value == again.value
+    np.testing.assert_array_equal(price.direction, again.direction)
+    monkeypatch.setattr(branch_and_bound, "_BLOCK_ENTRIES", 1)
+    assert price_by_branch_and_bound(Z, v).value == pytest.approx(price.value, rel=TOL)
+
+
+def test_too_many_columns_leave_the_cheap_bound():
+    Z, v = random_instance(40, 16, 0)
+    assert price_by_branch_and_bound(Z, v).value == price_bound(Z, v).value
+
+
+@pytest.mark.parametrize("zero", ["Z", "v"])
+def test_nothing_to_price(zero):
+    Z, v = random_instance(10, 3, 0)
+    Z, v = (DesignMatrix(0 * Z.Z), v) if zero == "Z" else (Z, 0 * v)
+    price = price_by_branch_and_bound(Z, v)
+    assert (price.value, price.scope, price.direction) == (0, "global", None)
+
+
+def test_a_price_that_is_nearly_lost_in_rounding_is_bounded():
+    Z = DesignMatrix(np.array([[1.0, 0.0], [1.0, 1e-14]]))
+    v = np.array([[1.0], [-1.0]])
+    price = price_by_branch_and_bound(Z, v)
+    assert prices(Z, v, np.random.default_rng(0).standard_normal((2, 10_000))).max() <= price.value <= 1e-9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"v": np.ones((10, 2))}, r"v must be of shape \(10, 1\)"),
+        ({"starts": np.ones(3)}, r"starts must be of shape \(3, m\)"),
+        ({"starts": np.ones((2, 3))}, r"starts must be of shape \(3, m\)"),
+        ({"tol": 0.0}, "tol=0.0 must be positive"),
+        ({"max_nodes": 0}, "max_nodes=0 must be at least 1"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    Z, v = random_instance(10, 3, 0)
+    with pytest.raises(ValueError, match=message):
+        price_by_branch_and_bound(Z, **{"v": v} | arguments)

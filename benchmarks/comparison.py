@@ -33,9 +33,9 @@ class Comparison:
 
     @property
     def lower_bound(self) -> float:
-        """Largest n * lower bound of our certificates, and no more than the best objective of any run."""
+        """Largest n * lower bound that our runs found, proved or local, and no more than the best objective of any."""
         best = min(run.objective for runs in self.runs.values() for run in runs)
-        return min(max(run.info["n_lower_bound"] for run in self.runs[OURS]), best)
+        return min(max(run.objective * (1 - run.info["least_gap"]) for run in self.runs[OURS]), best)
 
     def as_json(self) -> dict[str, Any]:
         """What a result file says."""

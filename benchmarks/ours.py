@@ -27,9 +27,18 @@ def _run(instance, solve) -> Run:
         warnings.simplefilter("ignore", ConvergenceWarning)  # the status is reported instead
         seconds, solution = timed(solve)
     history = solution.history
+    certificate = solution.certificate
     times = np.array([*(progress.time for progress in history), seconds])
-    objectives = np.array([*(progress.objective for progress in history), solution.certificate.objective])
-    return Run(seconds, times, instance.n * objectives, outcome(solution, instance.n))
+    objectives = np.array([*(progress.objective for progress in history), certificate.objective])
+    gaps = np.array([*(progress.gap for progress in history), certificate.gap])
+    info = outcome(solution, instance.n) | {"gaps": gaps, "least_gap": gaps.min()}
+    return Run(seconds, times, instance.n * objectives, info)
+
+
+def time_to_gap(run: Run, objective: float, gap: float) -> float:
+    """Seconds until n * objective and the relative gap that the search knows of were this small; a proof may follow."""
+    reached = np.flatnonzero((run.objectives <= objective) & (run.info["gaps"] <= gap))
+    return float(run.times[reached[0]]) if len(reached) else np.inf
 
 
 def outcome(solution: Solution, n: int) -> dict:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import ours
 from benchmarks.comparison import OURS, Comparison, Method, compare, draw_comparison
 from benchmarks.harness import caption, environment, parse_arguments, pyplot, ratio, target, write_json
@@ -98,10 +96,8 @@ def targets(comparisons: dict[str, Comparison]) -> list[dict]:
 
 
 def _certified(name: str, comparison: Comparison, objective: float, gap: float, step: int) -> dict:
-    """Time to return with this objective and this local gap, beside Adam's time for so many steps."""
-    seconds = comparison.median(
-        OURS, lambda run: run.seconds if run.objective <= objective and run.info["gap"] <= gap else np.inf
-    )
+    """Time to this objective and this local gap, the last hard search included, beside Adam's for so many steps."""
+    seconds = comparison.median(OURS, lambda run: ours.time_to_gap(run, objective, gap))
     adam = comparison.median(ADAM, lambda run: run.time_of_step(step))
     statement = f"{name}: n·objective ≤ {objective} and local gap ≤ {gap:g}, sooner than {step:,} Adam steps"
     return target(statement, ratio(seconds, adam), seconds < adam)
@@ -145,8 +141,9 @@ def _in_the_end(name: str, comparison: Comparison, objective: float, gap: float)
     runs = sorted(comparison.runs[OURS], key=lambda run: run.objective)
     run = runs[len(runs) // 2]
     statement = f"{name}: n·objective ≤ {objective} with local gap ≤ {gap:g} in the end"
-    figure = f"{run.objective:.4f} with local gap {run.info['gap']:.1e} after {run.seconds:.3g} s"
-    return target(statement, figure, run.objective <= objective and run.info["gap"] <= gap)
+    local_gap = run.info["least_gap"]
+    figure = f"{run.objective:.4f} with local gap {local_gap:.1e} after {run.seconds:.3g} s"
+    return target(statement, figure, run.objective <= objective and local_gap <= gap)
 
 
 def draw(results: dict, path: Path) -> None:
@@ -163,9 +160,8 @@ def draw(results: dict, path: Path) -> None:
     machine = results["environment"]
     caption(
         figure,
-        "Best objective so far; bold: the seed with the median run time, faint: the others. The lower bound is that of "
-        "convexbn's local certificate: strong evidence, no proof. "
-        "Dots: convex programs on sampled patterns, whose optimum is this far from that over all patterns. "
+        "Best objective so far; bold: the seed with the median run time, faint: the others. The lower bound is "
+        "the best that convexbn's searches found: strong evidence, no proof. Dots: convex programs on sampled patterns, whose optimum is this far from that over all patterns. "
         f"{machine['cpu']}, {machine['cores']} cores, {machine['date'][:10]}.",
     )
     figure.savefig(path)

@@ -23,15 +23,18 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The benchmarks choose the number of threads themselves.
+MEASURE = env -u OMP_NUM_THREADS -u OPENBLAS_NUM_THREADS -u MKL_NUM_THREADS $(PYTHON) -m benchmarks
+
 # Everything, then the table of the README: about half an hour on two quiet cores. Peers that are not installed are
 # skipped; benchmarks/README.md says how to install them. PYTHON is the interpreter of the environment that has them.
 benchmarks:
-	$(PYTHON) -m benchmarks.relu_vs_peers $(if $(CRONOS),--cronos $(CRONOS))
-	$(PYTHON) -m benchmarks.gated_vs_peers
-	$(PYTHON) -m benchmarks.scaling
-	$(PYTHON) -m benchmarks.path
-	$(PYTHON) -m benchmarks.tabular
-	$(PYTHON) -m benchmarks.summary
+	$(MEASURE).relu_vs_peers $(if $(CRONOS),--cronos $(CRONOS))
+	$(MEASURE).gated_vs_peers
+	$(MEASURE).scaling
+	$(MEASURE).path
+	$(MEASURE).tabular
+	$(MEASURE).summary
 
 clean:
 	rm -rf $(VENV) .coverage .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache first_network.png

@@ -160,8 +160,9 @@ def draw(results: dict, path: Path) -> None:
     machine = results["environment"]
     caption(
         figure,
-        "Best objective so far; bold: the seed with the median run time, faint: the others. The lower bound is "
-        "the best that convexbn's searches found: strong evidence, no proof. Dots: convex programs on sampled patterns, whose optimum is this far from that over all patterns. "
+        "Best objective so far; bold: the seed with the median run time, faint: the others. Lower bound: the best that "
+        "convexbn's searches found, strong evidence but no proof. Dots: convex programs on sampled patterns, whose "
+        "optimum is this far from that over all patterns. "
         f"{machine['cpu']}, {machine['cores']} cores, {machine['date'][:10]}.",
     )
     figure.savefig(path)

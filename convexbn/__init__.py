@@ -10,7 +10,7 @@ from convexbn.patterns import Patterns, count_patterns, enumerate_patterns, samp
 from convexbn.problem import Problem
 from convexbn.programs import dual_program, primal_program, solve_program
 from convexbn.solution import Solution, Status
-from convexbn.solvers import solve, solve_closed_form, solve_reference
+from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_reference
 
 __version__ = "0.1.0"
 
@@ -38,6 +38,7 @@ __all__ = [
     "sample_patterns",
     "solve",
     "solve_closed_form",
+    "solve_column_generation",
     "solve_program",
     "solve_reference",
 ]

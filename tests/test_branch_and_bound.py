@@ -142,18 +142,22 @@ def test_no_direction_is_above_the_bound(rows, duals, noise, max_nodes):
     assert prices(Z, v, W).max() <= value * (1 + 1e-12)
 
 
-def test_bound_on_the_cone_holds_for_any_weights():
+@pytest.mark.parametrize("pivots", [1, 2, 8])
+def test_bound_on_the_cone_holds_for_any_weights(monkeypatch, pivots):
+    monkeypatch.setattr(branch_and_bound, "_PIVOTS", pivots)
     rng = np.random.default_rng(0)
     generators = np.abs(rng.standard_normal((200, 4, 4)))
     generators[100:] = generators[100:, :1] + 1e-6 * generators[100:]
     generators /= np.linalg.norm(generators, axis=2, keepdims=True)
     values = rng.standard_normal((200, 4))
     values[150:] = (generators[150:] @ rng.standard_normal((50, 4, 1)))[:, :, 0]
-    weights, bounds = branch_and_bound._largest_on_cones(generators @ generators.transpose(0, 2, 1), values)
-    assert (weights >= 0).all()
     inside = rng.dirichlet(np.full(4, 0.5), size=(200, 2000))
-    lengths = np.linalg.norm(inside @ generators, axis=2)
-    assert (np.einsum("bit,bt->bi", inside, values) / lengths <= bounds[:, None] * (1 + 1e-9) + 1e-9).all()
+    attained = np.einsum("bit,bt->bi", inside, values) / np.linalg.norm(inside @ generators, axis=2)
+    gram = generators @ generators.transpose(0, 2, 1)
+    for support in (np.ones((200, 4), dtype=bool), rng.random((200, 4)) < 0.5):
+        weights, bounds = branch_and_bound._largest_on_cones(gram, values, support)
+        assert (weights >= 0).all()
+        assert (attained <= bounds[:, None] * (1 + 1e-9) + 1e-9).all()
 
 
 @pytest.mark.parametrize("max_nodes", [1, 15, 16, 40, 400])
@@ -161,7 +165,7 @@ def test_a_small_budget_leaves_a_valid_bound(max_nodes):
     Z, v = random_instance(40, 3, 0)
     exact, price = price_by_enumeration(Z, v).value, price_by_branch_and_bound(Z, v, tol=1e-9, max_nodes=max_nodes)
     assert exact * (1 - 1e-12) <= price.value <= price_bound(Z, v).value
-    assert (price.direction is None) == (price.value > exact * (1 + 1e-9))
+    assert prices(Z, v, price.direction[:, None])[0] <= exact * (1 + 1e-12)
     if max_nodes < 16:
         assert price.value == price_bound(Z, v).value
 
@@ -183,7 +187,7 @@ def test_search_stops_when_it_is_told_to():
 
     stopped, whole = price_by_branch_and_bound(Z, v, stop=stop), price_by_branch_and_bound(Z, v)
     assert len(calls) == 3
-    assert stopped.direction is None
+    assert prices(Z, v, stopped.direction[:, None])[0] <= whole.value * (1 + 1e-12)
     assert whole.value < stopped.value <= price_bound(Z, v).value
 
 
@@ -196,7 +200,7 @@ def test_prices_below_the_threshold_are_not_told_apart(factor):
         assert price.value == whole.value
     else:
         assert whole.value < price.value <= factor * whole.value
-        assert price.direction is None
+        assert prices(Z, v, price.direction[:, None])[0] <= whole.value * (1 + 1e-12)
 
 
 def test_no_search_where_the_cheap_bound_is_below_the_threshold(monkeypatch):
@@ -211,6 +215,12 @@ def test_good_starts_are_used():
     best = price_by_branch_and_bound(Z, v, tol=1e-6).direction
     price = price_by_branch_and_bound(Z, v, max_nodes=1, tol=10.0, starts=np.stack([best, np.zeros(4)], axis=1))
     assert prices(Z, v, price.direction[:, None])[0] >= prices(Z, v, best[:, None])[0] * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("starts", [np.zeros((4, 2)), np.zeros((4, 0))])
+def test_starts_without_a_direction_change_nothing(starts):
+    Z, v = random_instance(60, 4, 1)
+    assert price_by_branch_and_bound(Z, v, starts=starts).value == price_by_branch_and_bound(Z, v).value
 
 
 def test_same_price_twice_and_in_small_blocks(monkeypatch):

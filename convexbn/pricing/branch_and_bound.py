@@ -13,10 +13,11 @@ from convexbn.pricing.bound import price_bound
 from convexbn.pricing.price import Price
 
 _MOST_ROOTS = 2**14  # cones to begin with; 2^rank of each sign are needed
-_BLOCK_ENTRIES = 2**20  # entries of the largest array made on the way, about
+_BLOCK_ENTRIES = 2**22  # entries of the largest array made on the way, about
 _TANGENTS = 4  # of the concave part, for each cone
 _PIVOTS = 8  # of the projection on a cone
 _ASCENT_STEPS = 50
+_LONG = 0.7  # squared length of an edge that may be split, relative to the longest
 _ZERO = 1e-12  # squared angle of a cone that is not split further, and relative size that counts as rank
 _RIDGE = 1e-13  # keeps Gram matrices of thin cones invertible; what it changes is bounded as a residual
 
@@ -38,7 +39,7 @@ def price_by_branch_and_bound(
     p lies below the linear function with the same values at the u_t, and q above each of its tangents, so some
     linear c bounds the price there, and ``|b|`` bounds c on the unit ball for every b with ``b·u_t >= c(u_t)``.
     The best b is a projection on the cone. A cone that may still hold a price above
-    ``max(threshold, (1 + tol) best)`` is halved at its longest edge, the largest bound first.
+    ``max(threshold, (1 + tol) best)`` is halved at one of its longest edges, the largest bound first.
 
     Parameters
     ----------
@@ -60,8 +61,10 @@ def price_by_branch_and_bound(
     Returns
     -------
     price : Price
-        Scope "global". The value is at most ``max(threshold, (1 + tol) best)`` unless the search was cut short, and
-        never above `price_bound`; the direction is the dearest found.
+        Scope "global". The value is never above `price_bound`, and at most ``max(threshold, (1 + tol) best)`` unless
+        the search was cut short or `tol` is beyond rounding: cones narrower than 1e-6 are not split, which in bad
+        cases (scales far apart, rows that cancel) leaves 1e-5 or so. With more than 13 independent columns it is
+        `price_bound`. The direction is the dearest found, whose price may be lower.
 
     Raises
     ------
@@ -176,13 +179,23 @@ class _Cones:
         middle = len(order) // 2
         return self.part(order[:middle]), self.part(order[middle:])
 
-    def longest_edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Both ends of the longest edge of every cone, and its squared length."""
+    def worst_edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Both ends of the edge to split, and its squared length.
+
+        Of the edges that are nearly the longest (so that no cone degenerates) it is the one in the middle of which
+        the convex part is overestimated most, times its squared length.
+        """
+        k = self.generators.shape[2]
+        first, second = np.triu_indices(k, min(1, k - 1))
         gram = self.generators @ self.generators.transpose(0, 2, 1)
-        flat = gram.reshape(len(gram), -1)
-        edge = flat.argmin(axis=1)
-        first, second = np.divmod(edge, gram.shape[1])
-        return first, second, 2 - 2 * flat.min(axis=1)
+        length = 2 - 2 * gram[:, first, second]
+        cone, edge = np.nonzero(length >= _LONG * length.max(axis=1, keepdims=True))
+        ends = self.generators[cone, first[edge]] + self.generators[cone, second[edge]]
+        chord = self.values[cone, first[edge]] + self.values[cone, second[edge]]
+        score = np.full(length.shape, -np.inf)
+        score[cone, edge] = (np.maximum(chord - self.convex.values(ends), 0) + _ZERO) * length[cone, edge]
+        worst = score.argmax(axis=1)
+        return first[worst], second[worst], length[np.arange(len(length)), worst]
 
     def split(self, first: np.ndarray, second: np.ndarray) -> "_Cones":
         """Twice as many cones: the middle of the edge in the place of either end."""
@@ -205,18 +218,19 @@ class _Cones:
         bounds, points = self.bounds.copy(), self.generators.mean(axis=1)
         points /= np.linalg.norm(points, axis=1, keepdims=True)
         left, slopes, above = np.arange(len(bounds)), np.zeros_like(points), np.full(len(bounds), np.inf)
+        support = np.ones(self.values.shape, dtype=bool)
         for step in range(_TANGENTS):
             concave, new = self.concave.values_and_slopes(points[left])
             undecided = (above - concave <= target) | (step == 0)
             slopes = (slopes + 2 / (step + 2) * (new - slopes))[undecided]
-            left = left[undecided]
+            left, support = left[undecided], support[undecided]
             tangent = np.einsum("btk,bk->bt", self.generators[left], slopes)
-            weights, found = _largest_on_cones(gram[left], self.values[left] - tangent)
+            weights, found = _largest_on_cones(gram[left], self.values[left] - tangent, support)
             bounds[left] = np.minimum(bounds[left], found)
             reached = np.einsum("bt,btk->bk", weights, self.generators[left])
             size = np.linalg.norm(reached, axis=1)
             open_ = (bounds[left] > target) & (size > 0)
-            left, slopes, size = left[open_], slopes[open_], size[open_, None]
+            left, slopes, size, support = left[open_], slopes[open_], size[open_, None], weights[open_] > 0
             if not len(left):
                 break
             points[left] = reached[open_] / size
@@ -242,8 +256,8 @@ class _Search:
         self.best, self.closed, self.nodes = 0.0, 0.0, 0
         self.open: list[tuple[float, int, _Cones]] = []
         self.order = count()
-        self.size = max(16, min(1024, _BLOCK_ENTRIES // (len(plus.rows) + len(minus.rows))))
         k = plus.rows.shape[1]
+        self.size = max(16, min(1024, _BLOCK_ENTRIES // (k**2 * (len(plus.rows) + len(minus.rows)))))
         self.direction = np.eye(k)[0]
         self.ascend(np.random.default_rng(0).standard_normal((min(256, self.size), k)))
         if starts is not None:
@@ -274,17 +288,20 @@ class _Search:
 
     def run(self, max_nodes: int, stop: Callable[[], bool] | None) -> None:
         k = self.plus.rows.shape[1]
-        orthants = np.array([np.diag(signs) for signs in product((1.0, -1.0), repeat=k)])
+        upwards = np.array(list(product((0, 1), repeat=k)))
+        orthants = (2.0 * upwards - 1)[:, :, None] * np.eye(k)
         for convex, concave in ((self.plus, self.minus), (self.minus, self.plus)):
-            values = convex.values(orthants.reshape(-1, k)).reshape(-1, k)
-            self.add(_Cones(orthants, values, np.full(len(orthants), np.inf), convex, concave))
+            values = np.stack([convex.values(-np.eye(k)), convex.values(np.eye(k))])[upwards, range(k)]
+            roots = _Cones(orthants, values, np.full(len(orthants), np.inf), convex, concave)
+            for block in range(0, len(orthants), self.size):
+                self.add(roots.part(np.arange(len(orthants))[block : block + self.size]))
         while self.open and -self.open[0][0] > self.target and not (stop is not None and stop()):
             cones = self.open[0][2]
             if self.nodes + 2 * len(cones.bounds) > max_nodes:
                 break
             heappop(self.open)
             cones = self.close(cones, cones.bounds <= self.target)
-            first, second, squared_length = cones.longest_edges()
+            first, second, squared_length = cones.worst_edges()
             thin = squared_length <= _ZERO
             self.add(self.close(cones, thin).split(first[~thin], second[~thin]))
 
@@ -314,7 +331,7 @@ class _Search:
                 heappush(self.open, (-float(group.bounds.max()), next(self.order), group))
 
 
-def _largest_on_cones(gram: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _largest_on_cones(gram: np.ndarray, values: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Largest value in the unit ball of linear functions on cones, given in the generators: (B, k, k), (B, k).
 
     ``min |b|`` over ``b·u_t >= values_t`` is reached in ``b = sum weights_t u_t`` with
@@ -328,7 +345,7 @@ def _largest_on_cones(gram: np.ndarray, values: np.ndarray) -> tuple[np.ndarray,
     """
     n_cones, k = values.shape
     weights, bounds = np.zeros((n_cones, k)), np.full(n_cones, np.inf)
-    left, support = np.arange(n_cones), np.ones((n_cones, k), dtype=bool)
+    left = np.arange(n_cones)
     for pivot in range(_PIVOTS):
         system = np.where(support[:, :, None] & support[:, None, :], gram, 0.0)
         system[:, range(k), range(k)] = 1 + _RIDGE

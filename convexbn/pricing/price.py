@@ -19,7 +19,7 @@ class Price:
     scope : {"global", "patterns", "local"}
         What was searched: every direction, those of a named pattern set, or as far as a local search saw.
     direction : ndarray of shape (k,) or None, default=None
-        Unit direction that attains the value; None if `value` is a bound that need not be attained.
+        Unit direction that attains the value, or comes as near to it as is known; None if none was looked for.
     """
 
     value: float

@@ -1,23 +1,29 @@
 """The choice of a solver for a problem."""
 
+from typing import Any
+
 import numpy as np
 
+from convexbn.neurons import Neurons
 from convexbn.patterns import count_patterns, enumerate_patterns, sample_patterns
 from convexbn.problem import Problem
 from convexbn.programs import Activation, check_cvxpy_solver
 from convexbn.solution import Solution
 from convexbn.solvers.closed_form import closed_form_obstacle, solve_closed_form
+from convexbn.solvers.column_generation import solve_column_generation
+from convexbn.solvers.monitor import Callback
 from convexbn.solvers.reference import solve_reference
 
-ENUMERATION_ENTRIES = 1_000_000  # all patterns are used up to this many entries n * k * P of their program
+ENUMERATION_ENTRIES = 1_000_000  # cvxpy gets all patterns up to this many entries n * k * P of their program
+OWN_SOLVERS = ("auto", "closed_form", "column_generation")
 
 
 def check_solver(solver: str, activation: Activation) -> None:
     """Raise a ValueError if `solve` has no such solver for this activation."""
-    if solver not in ("auto", "closed_form"):
+    if solver not in OWN_SOLVERS:
         check_cvxpy_solver(solver)
-    if solver == "closed_form" and activation != "relu":
-        raise ValueError(f"solver='closed_form' is for activation='relu', not {activation!r}.")
+    elif solver != "auto" and activation != "relu":
+        raise ValueError(f"solver={solver!r} is for activation='relu', not {activation!r}.")
 
 
 def solve(
@@ -28,13 +34,17 @@ def solve(
     n_patterns: int = 50,
     tol: float = 1e-6,
     max_iter: int | None = None,
+    max_time: float | None = None,
+    start: Neurons | None = None,
     random_state: int | np.random.Generator | None = None,
+    callback: Callback | None = None,
     verbose: bool = False,
 ) -> Solution:
     """Train a network with the solver that fits the problem.
 
-    The closed form where it reaches; else the convex program over all activation patterns where they are few (at most
-    a million entries n * k * P), with a global certificate; else over sampled patterns.
+    For ReLU: the closed form where it reaches, column generation otherwise. For gated ReLU: the working-set solver on
+    sampled gates. The hinge loss, and whoever names a cvxpy solver, get the convex program over activation patterns:
+    all of them where they are few (at most a million entries n * k * P), a sample otherwise.
 
     Parameters
     ----------
@@ -43,14 +53,17 @@ def solve(
     activation : {"relu", "gated_relu"}, default="relu"
         Which network.
     solver : str, default="auto"
-        "auto"; "closed_form"; or the name of an installed cvxpy solver, which skips the closed form ("auto" uses
-        CLARABEL).
+        "auto"; "closed_form" or "column_generation", to insist on them; or the name of an installed cvxpy solver.
     n_patterns : int, default=50
         Directions drawn where patterns are sampled.
-    tol, max_iter, verbose
-        As in `solve_reference`.
+    tol : float, default=1e-6
+        Relative gap above which the solution is reported as not converged.
+    max_iter : int or None, default=None
+        Iterations of the solver; None leaves its own limit.
+    max_time, start, callback, verbose
+        As in `solve_column_generation` and `solve_gated`; cvxpy solvers take `verbose` only.
     random_state : int, Generator or None, default=None
-        Seed of the sampled patterns.
+        Seed of whatever is random.
 
     Returns
     -------
@@ -59,9 +72,9 @@ def solve(
     Raises
     ------
     ValueError
-        If the solver is unknown or not installed, or "closed_form" does not reach the problem.
+        If the solver is unknown or not installed, or does not reach the problem.
     RuntimeError
-        If the cvxpy solver fails.
+        If a cvxpy solver fails.
 
     Examples
     --------
@@ -71,9 +84,20 @@ def solve(
     'closed form for whitened data of full row rank'
     """
     check_solver(solver, activation)
-    if solver == "closed_form" or (solver == "auto" and activation == "relu" and closed_form_obstacle(problem) is None):
-        return solve_closed_form(problem, tol=tol)
-    if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES:
+    limits: dict[str, Any] = {
+        "max_time": max_time,
+        "start": start,
+        "callback": callback,
+        "verbose": verbose,
+        "tol": tol,
+    }
+    smooth = np.isfinite(problem.loss.curvature)
+    if activation == "relu":
+        if solver == "closed_form" or (solver == "auto" and closed_form_obstacle(problem) is None):
+            return solve_closed_form(problem, tol=tol)
+        if solver == "column_generation" or (solver == "auto" and smooth):
+            return solve_column_generation(problem, max_iter=max_iter or 100, random_state=random_state, **limits)
+    if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES and not (solver == "auto" and smooth):
         patterns = enumerate_patterns(problem.Z)
     else:
         patterns = sample_patterns(problem.Z, n_patterns, random_state=random_state)

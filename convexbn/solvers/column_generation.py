@@ -21,7 +21,10 @@ _SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 200, 100, 40
 _STARTS, _HARDER = 600, 8  # ascents in a pricing round; factor of the last round, before a gap is believed
 _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z are of order one
 _STALLED_ROUNDS = 3
-_PROOF_COLUMNS, _PROOF_NODES, _PROOF_ENTRIES = 6, 500_000, 10**9  # up to so many columns prices are proved; its budget
+_PROOF_COLUMNS = 6  # up to so many prices are proved
+_PROOF_NODES, _PROOF_ENTRIES = 500_000, 10**9  # budget of the proof: cones, and cones times rows
+_SHARP_COLUMNS, _SHARP_NODES = 4, 50_000  # up to so many the proof aims at tol, within this budget; else at 1e-3
+_PROOF_TOL = 1e-3
 _PROOF_GAP = 1e-2  # a proof that leaves a larger gap stands beside the local certificate, not in its place
 _FOUND = "column generation, which found no neuron worth adding by ascent from many starts"
 _PROVED = "column generation, and branch and bound over all directions"
@@ -34,6 +37,7 @@ def solve_column_generation(
     max_iter: int | None = 100,
     max_time: float | None = None,
     start: Neurons | None = None,
+    prove: bool = True,
     random_state: int | np.random.Generator | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
@@ -60,6 +64,8 @@ def solve_column_generation(
         Seconds after which the best network so far is returned.
     start : Neurons or None, default=None
         ReLU neurons to start from, such as those at another weight decay. None starts from random directions.
+    prove : bool, default=True
+        Whether to prove the price of every direction where that is possible. It takes up to a few seconds.
     random_state : int, Generator or None, default=None
         Seed of the random starts.
     callback : callable or None, default=None
@@ -100,7 +106,7 @@ def solve_column_generation(
     _check(problem, tol, start)
     monitor = Monitor("column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
     units = Units.of(problem)
-    search = _Search(units, np.random.default_rng(random_state), tol, monitor)
+    search = _Search(units, np.random.default_rng(random_state), tol, prove, monitor)
     if start is not None:
         search.neurons = merged(search.problem, _signed(units.neurons_from(start)))
     with monitor:
@@ -111,8 +117,9 @@ def solve_column_generation(
 class _Search:
     """The method and its state, in the units of `problem`; whatever interrupts it, `neurons` is the best network."""
 
-    def __init__(self, units: Units, rng: np.random.Generator, tol: float, monitor: Monitor):
+    def __init__(self, units: Units, rng: np.random.Generator, tol: float, prove: bool, monitor: Monitor):
         self.units, self.problem, self.rng, self.tol, self.monitor = units, units.problem, rng, tol, monitor
+        self.prove = prove and self.problem.Z.n_columns <= _PROOF_COLUMNS
         self.neurons = self.problem.zero_network
         self.dearest = np.zeros((self.problem.Z.n_columns, 0))  # unit direction outside the network, if one was found
         self.proved: Price | None = None  # of all directions, at the dual point of these neurons
@@ -136,7 +143,7 @@ class _Search:
             before, objective = objective, self.problem.objective(self.neurons)
             goes_on = self.monitor.goes_on(self.units.objective_to(objective), gap, len(self.neurons))
             stalled = stalled + 1 if objective >= before and len(peaks) == 0 else 0
-            if gap <= self.tol and goes_on and self.problem.Z.n_columns <= _PROOF_COLUMNS:
+            if gap <= self.tol and goes_on and self.prove:
                 peaks = self._prove()
                 goes_on = len(peaks) > 0
             elif gap <= self.tol or stalled == _STALLED_ROUNDS:
@@ -183,13 +190,14 @@ class _Search:
     def _prove(self) -> Peaks:
         """Price all directions; none, or the one that turns out to be dearer than weight_decay."""
         Z, v = self.problem.Z, self._dual_point()
+        sharp = Z.n_columns <= _SHARP_COLUMNS
         self.proved = price_by_branch_and_bound(
             Z,
             v,
             threshold=self._threshold,
-            tol=self.tol / 10,
+            tol=self.tol / 10 if sharp else _PROOF_TOL,
             starts=np.hstack([self.neurons.weights, self.dearest]),
-            max_nodes=max(1, min(_PROOF_NODES, _PROOF_ENTRIES // Z.n_rows)),
+            max_nodes=max(1, min(_SHARP_NODES if sharp else _PROOF_NODES, _PROOF_ENTRIES // Z.n_rows)),
             stop=self.monitor.out_of_time,
         )
         dearer = np.zeros((Z.n_columns, 0)) if self.proved.direction is None else self.proved.direction[:, None]

@@ -38,7 +38,7 @@ def methods(instance: Instance, patterns: Patterns, max_iters: int, with_conic: 
     }
     if with_conic:
         for solver, name in (("CLARABEL", "Clarabel"), ("SCS", "SCS")):
-            options = {"solver": solver, "activation": "gated_relu"}
+            options = {"solver": solver, "activation": "gated_relu", "tol": 1e-8}
             found[name] = Method(
                 lambda seed, options=options: conic.solve_sampled(instance, patterns, **options),
                 lambda options=options: conic.solve_sampled(instance, patterns, **options),

@@ -2,7 +2,14 @@
 
 from convexbn.certificate import Certificate, certify
 from convexbn.design import BatchNormDesign, WeightNormDesign
-from convexbn.estimators import ConvexBNClassifier, ConvexBNRegressor
+from convexbn.estimators import (
+    ConvexBNClassifier,
+    ConvexBNClassifierCV,
+    ConvexBNRegressor,
+    ConvexBNRegressorCV,
+    Path,
+    convexbn_path,
+)
 from convexbn.matrix import DesignMatrix
 from convexbn.network import BatchNormNetwork, GatedNetwork, WeightNormNetwork, make_network
 from convexbn.neurons import Neurons
@@ -10,7 +17,7 @@ from convexbn.patterns import Patterns, count_patterns, enumerate_patterns, samp
 from convexbn.problem import Problem
 from convexbn.programs import dual_program, primal_program, solve_program
 from convexbn.solution import Solution, Status
-from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_reference
+from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_gated, solve_reference
 
 __version__ = "0.1.0"
 
@@ -19,10 +26,13 @@ __all__ = [
     "BatchNormNetwork",
     "Certificate",
     "ConvexBNClassifier",
+    "ConvexBNClassifierCV",
     "ConvexBNRegressor",
+    "ConvexBNRegressorCV",
     "DesignMatrix",
     "GatedNetwork",
     "Neurons",
+    "Path",
     "Patterns",
     "Problem",
     "Solution",
@@ -30,6 +40,7 @@ __all__ = [
     "WeightNormDesign",
     "WeightNormNetwork",
     "certify",
+    "convexbn_path",
     "count_patterns",
     "dual_program",
     "enumerate_patterns",
@@ -39,6 +50,7 @@ __all__ = [
     "solve",
     "solve_closed_form",
     "solve_column_generation",
+    "solve_gated",
     "solve_program",
     "solve_reference",
 ]

@@ -125,7 +125,9 @@ def certify(
     lower_bound = min(dual_bound(problem, v, priced), objective)
     scope, global_lower_bound = priced.scope, None
     if neurons.gates is None:
-        bounds = (dual_bound(problem, u, price_bound(problem.Z, u)) for u in (v, problem.zero_dual))
+        bounds = (
+            dual_bound(problem, u, price_bound(problem.Z, u, problem.sample_weight)) for u in (v, problem.zero_dual)
+        )
         global_lower_bound = lower_bound if scope == "global" else min(max(bounds), objective)
         if global_lower_bound >= lower_bound:
             scope, lower_bound = "global", global_lower_bound

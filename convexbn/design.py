@@ -14,6 +14,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.extmath import svd_flip
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convexbn.sample_weight import weighted_samples
+
 
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
@@ -40,7 +42,9 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
     r"""Whitened data: the design matrix of a batch-normalized layer.
 
     With the compact SVD ``X - 1 mu^T = U S V^T`` of rank r, ``Z = [sqrt(n) U, 1]`` has ``k = r + 1`` columns and
-    ``Z^T Z = n I``. A batch-normalized neuron on X is a plain ReLU neuron on Z.
+    ``Z^T Z = n I``. A batch-normalized neuron on X is a plain ReLU neuron on Z. With sample weights of sum W the batch
+    statistics are weighted: the rows of the centred data enter the SVD times the roots of their weights, and
+    ``Z^T diag(p) Z = I`` with p the weights divided by W.
 
     Parameters
     ----------
@@ -60,9 +64,9 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
     singular_values_ : ndarray of shape (r,)
         Singular values S that were kept.
     whitening_ : ndarray of shape (d, r)
-        ``(X - mu) @ whitening_`` is ``sqrt(n) U``.
+        ``(X - mu) @ whitening_`` are the first r columns of Z.
     coloring_ : ndarray of shape (r, d)
-        The way back: ``sqrt(n) U @ coloring_`` is the centred data (its kept part).
+        The way back: the first r columns of Z times `coloring_` are the centred data (its kept part).
 
     References
     ----------
@@ -84,7 +88,7 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         self.n_components = n_components
         self.rtol = rtol
 
-    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn mean and whitening.
 
         Parameters
@@ -92,6 +96,8 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         X : array-like of shape (n, d)
             Training data, at least two rows that differ.
         y : ignored
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples; integer weights equal repeated rows. All equal if None.
 
         Returns
         -------
@@ -100,15 +106,16 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X is not a finite 2-D array of at least two samples, if all its rows are equal, or if
-            `n_components` is out of range.
+            If X is not a finite 2-D array, if all its rows (of positive weight) are equal, or if `n_components` or a
+            sample weight is out of range.
         """
-        data = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        n, d = data.shape
-        check_components(self.n_components, min(n, d))
-        mean = data.mean(axis=0)
+        weights, data = weighted_samples(sample_weight, validate_data(self, X, dtype=np.float64))
+        check_components(self.n_components, min(data.shape))
+        mean = np.average(data, axis=0, weights=weights)
         centred = data - mean
-        rounding = centred.mean(axis=0)  # of the mean, which a column far from zero would turn into a direction
+        rounding = np.average(
+            centred, axis=0, weights=weights
+        )  # of the mean, which a column far from zero would turn into a direction
         mean, centred = mean + rounding, centred - rounding
         spread = np.abs(centred).max(axis=0)
         constant = spread <= 10 * np.finfo(float).eps * np.abs(data).max(axis=0)
@@ -118,12 +125,15 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
                 "give data with at least two distinct rows."
             )
         centred[:, constant] = 0
-        units = np.where(constant, 1, spread) if self.n_components is None else np.ones(d)
-        S, Vt = _leading_directions(centred / units, self.n_components, self.rtol, largest_rank=n - 1)
+        units = np.where(constant, 1, spread) if self.n_components is None else np.ones_like(mean)
+        n_distinct = len({row.tobytes() for row in data + 0.0})
+        S, Vt = _leading_directions(
+            np.sqrt(weights)[:, None] * centred / units, self.n_components, self.rtol, largest_rank=n_distinct - 1
+        )
         self.mean_ = mean
         self.singular_values_ = S
-        self.whitening_ = np.sqrt(n) * (Vt.T / S) / units[:, None]
-        self.coloring_ = (S[:, None] * Vt) * units / np.sqrt(n)
+        self.whitening_ = np.sqrt(weights.sum()) * (Vt.T / S) / units[:, None]
+        self.coloring_ = (S[:, None] * Vt) * units / np.sqrt(weights.sum())
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
@@ -192,7 +202,7 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
         self.bias = bias
         self.rtol = rtol
 
-    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn the directions that are kept.
 
         Parameters
@@ -200,6 +210,8 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
         X : array-like of shape (n, d)
             Training data.
         y : ignored
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples; integer weights equal repeated rows. All equal if None.
 
         Returns
         -------
@@ -208,16 +220,17 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X is not a finite 2-D array, is all zero, or `n_components` is out of range.
+            If X is not a finite 2-D array, is all zero, or `n_components` or a sample weight is out of range.
         """
-        data = validate_data(self, X, dtype=np.float64)
+        weights, data = weighted_samples(sample_weight, validate_data(self, X, dtype=np.float64))
         check_components(self.n_components, min(data.shape))
         if not data.any():
             raise ValueError("X is all zero; a weight-normalized network learns nothing from it.")
         if self.n_components is None:
             self.basis_ = np.eye(data.shape[1])
         else:
-            self.basis_ = _leading_directions(data, self.n_components, self.rtol, largest_rank=len(data))[1].T
+            rows = np.sqrt(weights)[:, None] * data
+            self.basis_ = _leading_directions(rows, self.n_components, self.rtol, largest_rank=len(rows))[1].T
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:

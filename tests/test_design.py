@@ -139,7 +139,7 @@ def test_bad_data_is_refused(Design):
 
 
 def test_one_sample_is_refused_under_batch_normalization():
-    with pytest.raises(ValueError, match="minimum of 2"):
+    with pytest.raises(ValueError, match="at least two distinct rows"):
         BatchNormDesign().fit([[1.0, 2.0]])
 
 

@@ -22,7 +22,7 @@ from convexbn import (
     solve_reference,
 )
 from convexbn.design import BatchNormDesign
-from convexbn.estimators.base import AUTO_FRACTION
+from convexbn.estimators.fixed import AUTO_FRACTION
 from convexbn.losses import Huber
 
 X, Y = load_diabetes(return_X_y=True)

@@ -97,7 +97,7 @@ def one_hot():
     [
         ({"loss": "huber"}, "none for loss 'huber'"),
         ({"loss": "squared_hinge", "y": np.array([1.0, -1, 1, 1, 1, 1])}, "none for loss 'squared_hinge'"),
-        ({"sample_weight": [1, 2, 1, 1, 1, 1]}, "sample weights differ"),
+        ({"sample_weight": [1, 2, 1, 1, 1, 1]}, "not a multiple of the identity"),
         ({"y": np.ones((6, 2))}, "one-hot"),
         ({"y": -one_hot()}, "one-hot"),
         ({"y": one_hot(), "fit_intercept": True}, "no intercept"),

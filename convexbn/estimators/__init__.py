@@ -1,6 +1,16 @@
 """scikit-learn's face of the package."""
 
 from convexbn.estimators.classifier import ConvexBNClassifier
+from convexbn.estimators.classifier_cv import ConvexBNClassifierCV
+from convexbn.estimators.path import Path, convexbn_path
 from convexbn.estimators.regressor import ConvexBNRegressor
+from convexbn.estimators.regressor_cv import ConvexBNRegressorCV
 
-__all__ = ["ConvexBNClassifier", "ConvexBNRegressor"]
+__all__ = [
+    "ConvexBNClassifier",
+    "ConvexBNClassifierCV",
+    "ConvexBNRegressor",
+    "ConvexBNRegressorCV",
+    "Path",
+    "convexbn_path",
+]

@@ -1,33 +1,34 @@
-"""What the estimators share: from validated data to a certified network."""
+"""What the estimators share: from data to a problem, and from a problem to a certified network."""
 
-from dataclasses import replace
+from abc import ABC, abstractmethod
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexbn.design import NORMALIZATIONS
+from convexbn.design import NORMALIZATIONS, BatchNormDesign, WeightNormDesign
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.matrix import DesignMatrix
 from convexbn.network import make_network
-from convexbn.problem import Problem, check_weight_decay
+from convexbn.neurons import Neurons
+from convexbn.problem import Problem
 from convexbn.programs import ACTIVATIONS, Activation
+from convexbn.sample_weight import merge_equal_samples
+from convexbn.solution import Solution
 from convexbn.solvers import solve
 from convexbn.solvers.auto import check_solver
 
-AUTO_FRACTION = 0.03  # weight_decay="auto" is this fraction of weight_decay_max
 
-
-class BaseConvexBN(BaseEstimator):
+class BaseConvexBN(BaseEstimator, ABC):
     """Base class of the estimators; `_margin` says which losses they take."""
 
     _margin: bool
 
     def __init__(
         self,
-        weight_decay: float | str = "auto",
         *,
         normalization: str = "batch",
         activation: Activation = "relu",
@@ -41,7 +42,6 @@ class BaseConvexBN(BaseEstimator):
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
         verbose: bool | int = False,
     ):
-        self.weight_decay = weight_decay
         self.normalization = normalization
         self.activation = activation
         self.loss = loss
@@ -54,40 +54,103 @@ class BaseConvexBN(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _fit_network(self, X: np.ndarray, y: np.ndarray) -> None:
-        """Learn the network of validated X (n, d) and targets y (n,), labels -1 and +1 for a margin loss."""
-        design = NORMALIZATIONS[self.normalization](n_components=self.n_components).fit(X)
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train the network.
+
+        Equal samples are trained on as one of their total weight, so repeated rows and integer weights give the same
+        network, and the order of the rows does not matter.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Training data, at least two samples.
+        y : array-like of shape (n,)
+            Targets of a regressor; labels of two classes, numbers or strings, of a classifier.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples, from zero on, in the loss and in the batch statistics. A weight of zero is as good
+            as no sample. All equal if None.
+
+        Returns
+        -------
+        self : estimator
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is out of range; the message names it. The estimator is left as it was.
+        RuntimeError
+            If a cvxpy solver fails; the estimator is left as it was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the gap exceeds `tol`.
+        """
+        self._check_parameters()
+        before = vars(self).copy()
+        try:
+            self._train(*self._samples(X, y, sample_weight))
+        except BaseException:
+            self.__dict__ = before
+            raise
+        return self
+
+    @abstractmethod
+    def _samples(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Validated data (n, d), targets (n,), which are labels -1 and +1 for a margin loss, and weights (n,)."""
+
+    @abstractmethod
+    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray) -> None:
+        """Learn the network of what `_samples` returned."""
+
+    def _class_weighted(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
+        """Sample weights times those of the classes."""
+        return sample_weight
+
+    def _problem(
+        self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, n_components: int | float | None
+    ) -> tuple[BatchNormDesign | WeightNormDesign, Problem]:
+        """Fitted design and training problem, whose weight decay is not set yet."""
+        X, y, weights = merge_equal_samples(X, y, self._class_weighted(y, sample_weight))
+        design = NORMALIZATIONS[self.normalization](n_components=n_components).fit(X, sample_weight=weights)
         problem = Problem(
             DesignMatrix(design.transform(X), design.n_patches),
             y,
             self.loss,
             weight_decay=1.0,
             fit_intercept=self.fit_intercept,
+            sample_weight=weights,
         )
-        problem = replace(problem, weight_decay=self._weight_decay_of(problem))
-        solution = solve(
+        return design, problem
+
+    def _solve(
+        self,
+        problem: Problem,
+        random_state: int | np.random.Generator | None,
+        start: Neurons | None = None,
+        verbose: bool = False,
+    ) -> Solution:
+        return solve(
             problem,
             activation=self.activation,
             solver=self.solver,
             n_patterns=self.n_patterns,
             tol=self.tol,
             max_iter=self.max_iter,
-            random_state=self._seed(),
-            verbose=bool(self.verbose),
+            random_state=random_state,
+            verbose=verbose,
+            start=start,
         )
+
+    def _learn(self, design: BatchNormDesign | WeightNormDesign, problem: Problem) -> None:
+        """Set the fitted attributes of the network that solves a problem."""
+        solution = self._solve(problem, self._seed(), verbose=bool(self.verbose))
         self.network_ = make_network(solution.neurons, design)
         self.certificate_ = solution.certificate
         self.weight_decay_ = problem.weight_decay
         self.n_iter_ = solution.n_iter
-
-    def _weight_decay_of(self, problem: Problem) -> float:
-        if not self._auto():
-            return float(self.weight_decay)
-        # At a weight_decay_max of zero the zero network fits perfectly and is optimal at any weight decay.
-        return AUTO_FRACTION * problem.weight_decay_max or 1.0
-
-    def _auto(self) -> bool:
-        return isinstance(self.weight_decay, str) and self.weight_decay == "auto"
 
     def _seed(self) -> int | np.random.Generator | None:
         if isinstance(self.random_state, np.random.RandomState):
@@ -96,8 +159,6 @@ class BaseConvexBN(BaseEstimator):
 
     def _check_parameters(self) -> None:
         """Raise a ValueError that names the first parameter out of range, before any work."""
-        if not self._auto():
-            check_weight_decay(self.weight_decay)
         for name, choices in (("normalization", NORMALIZATIONS), ("activation", ACTIVATIONS)):
             if getattr(self, name) not in list(choices):
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {list(choices)}.")

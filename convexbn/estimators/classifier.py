@@ -1,27 +1,101 @@
 """The binary classifier."""
 
-from typing import Any, Self
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
 from convexbn.estimators.base import BaseConvexBN
+from convexbn.estimators.fixed import FixedWeightDecay
 from convexbn.losses import LogLoss, Loss, make_loss
 from convexbn.programs import Activation
+from convexbn.sample_weight import check_sample_weight
 
 
-def _is_log_loss(model: "ConvexBNClassifier") -> bool:
+def _is_log_loss(model: "BinaryClassification") -> bool:
     if not isinstance(make_loss(model.loss), LogLoss):
         raise AttributeError(f"predict_proba needs loss='log_loss', not {model.loss!r}.")
     return True
 
 
-class ConvexBNClassifier(ClassifierMixin, BaseConvexBN):
+class BinaryClassification(ClassifierMixin, BaseConvexBN):
+    """What makes an estimator a classifier of two classes."""
+
+    _margin = True
+    class_weight: dict[Any, float] | str | None
+    classes_: np.ndarray
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        weights = self.class_weight
+        if isinstance(weights, dict):
+            valid = all(isinstance(weight, Real) and 0 < weight < np.inf for weight in weights.values())
+        else:
+            valid = weights is None or (isinstance(weights, str) and weights == "balanced")
+        if not valid:
+            raise ValueError(
+                f'class_weight={weights!r} must be None, "balanced" or a dictionary from labels to positive numbers.'
+            )
+
+    def _samples(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        data, targets = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(targets)
+        weights = check_sample_weight(sample_weight, len(data))
+        present = weights > 0
+        self.classes_ = np.unique(targets[present])
+        if len(self.classes_) > 2:
+            kind = type_of_target(targets[present])
+            raise ValueError(
+                f"Only binary classification is supported. The type of the target is {kind}; "
+                f"y has {len(self.classes_)} classes. Use sklearn.multiclass.OneVsRestClassifier meanwhile."
+            )
+        if len(self.classes_) < 2:
+            weighted = "" if present.all() else " among the samples of positive weight"
+            raise ValueError(
+                f"y has one class only{weighted}, {self.classes_.tolist()[0]!r}; give samples of two classes."
+            )
+        return data, np.where(targets == self.classes_[1], 1.0, -1.0), weights
+
+    def _labels(self, y: np.ndarray) -> np.ndarray:
+        """Labels of targets -1 and +1."""
+        return self.classes_[(y > 0).astype(int)]
+
+    def _class_weighted(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
+        if isinstance(self.class_weight, dict) or self.class_weight is None:
+            return sample_weight * compute_sample_weight(self.class_weight, self._labels(y))
+        totals = np.where(y > 0, sample_weight @ (y > 0), sample_weight @ (y < 0))
+        return sample_weight * sample_weight.sum() / (2 * totals)
+
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
+        """Network outputs (n,) for X (n, d); positive means ``classes_[1]``."""
+        return self._outputs(X)
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Predict labels (n,) of X (n, d)."""
+        return self._labels(self.decision_function(X))
+
+    @available_if(_is_log_loss)
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+        """Probabilities (n, 2) of the classes for X (n, d); only with the log loss."""
+        positive = expit(self.decision_function(X))
+        return np.column_stack([1 - positive, positive])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+
+class ConvexBNClassifier(BinaryClassification, FixedWeightDecay):
     """Binary classification with a two-layer normalized ReLU network, trained by convex optimisation.
 
     Parameters
@@ -39,6 +113,9 @@ class ConvexBNClassifier(ClassifierMixin, BaseConvexBN):
         Whether the output has an intercept that is not penalised.
     n_components : int, float or None, default=None
         Leading singular directions of X to keep, as a number or a fraction of the variance; None keeps all.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each label, by which the sample weights are multiplied; labels that a dictionary leaves out have
+        weight one. "balanced" gives both classes the same total.
     n_patterns : int, default=50
         Directions drawn where activation patterns are sampled.
     solver : str, default="auto"
@@ -85,8 +162,6 @@ class ConvexBNClassifier(ClassifierMixin, BaseConvexBN):
     ('global', 1)
     """
 
-    _margin = True
-
     def __init__(
         self,
         weight_decay: float | str = "auto",
@@ -96,6 +171,7 @@ class ConvexBNClassifier(ClassifierMixin, BaseConvexBN):
         loss: str | Loss = "log_loss",
         fit_intercept: bool = True,
         n_components: int | float | None = None,
+        class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,
         solver: str = "auto",
         tol: float = 1e-6,
@@ -117,68 +193,4 @@ class ConvexBNClassifier(ClassifierMixin, BaseConvexBN):
             random_state=random_state,
             verbose=verbose,
         )
-
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train the network.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Training data, at least two samples.
-        y : array-like of shape (n,)
-            Labels of two classes, numbers or strings.
-
-        Returns
-        -------
-        self : ConvexBNClassifier
-
-        Raises
-        ------
-        ValueError
-            If a parameter or the data is out of range; the message names it. The estimator is left as it was.
-        RuntimeError
-            If a cvxpy solver fails; the estimator is left as it was.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the gap exceeds `tol`.
-        """
-        self._check_parameters()
-        before = vars(self).copy()
-        try:
-            data, targets = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
-            check_classification_targets(targets)
-            self.classes_, codes = np.unique(targets, return_inverse=True)
-            if len(self.classes_) > 2:
-                raise ValueError(
-                    f"Only binary classification is supported. The type of the target is {type_of_target(targets)}; "
-                    f"y has {len(self.classes_)} classes. Use sklearn.multiclass.OneVsRestClassifier meanwhile."
-                )
-            if len(self.classes_) < 2:
-                raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}; give samples of two classes.")
-            self._fit_network(data, np.where(codes == 1, 1.0, -1.0))
-        except BaseException:
-            self.__dict__ = before
-            raise
-        return self
-
-    def decision_function(self, X: ArrayLike) -> np.ndarray:
-        """Network outputs (n,) for X (n, d); positive means ``classes_[1]``."""
-        return self._outputs(X)
-
-    def predict(self, X: ArrayLike) -> np.ndarray:
-        """Predict labels (n,) of X (n, d)."""
-        positive = self.decision_function(X) > 0
-        return self.classes_[positive.astype(int)]
-
-    @available_if(_is_log_loss)
-    def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """Probabilities (n, 2) of the classes for X (n, d); only with the log loss."""
-        positive = expit(self.decision_function(X))
-        return np.column_stack([1 - positive, positive])
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags
+        self.class_weight = class_weight

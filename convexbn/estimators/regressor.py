@@ -1,16 +1,40 @@
 """The regressor."""
 
-from typing import Self
-
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from convexbn.estimators.base import BaseConvexBN
+from convexbn.estimators.fixed import FixedWeightDecay
+from convexbn.sample_weight import check_sample_weight
 
 
-class ConvexBNRegressor(RegressorMixin, BaseConvexBN):
+class Regression(RegressorMixin, BaseConvexBN):
+    """What makes an estimator a regressor."""
+
+    _margin = False
+
+    def _samples(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        data, targets = validate_data(
+            self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
+        )
+        if targets.ndim == 2 and targets.shape[1] > 1:
+            raise ValueError(
+                f"y has {targets.shape[1]} columns; {type(self).__name__} fits one output for now. Fit one model a "
+                "column, for example with sklearn.multioutput.MultiOutputRegressor."
+            )
+        targets = column_or_1d(targets, dtype=np.float64, warn=True)
+        return data, targets, check_sample_weight(sample_weight, len(data))
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Predict targets (n,) of X (n, d)."""
+        return self._outputs(X)
+
+
+class ConvexBNRegressor(Regression, FixedWeightDecay):
     """Regression with a two-layer normalized ReLU network, trained by convex optimisation.
 
     Parameters
@@ -71,52 +95,3 @@ class ConvexBNRegressor(RegressorMixin, BaseConvexBN):
     >>> model.certificate_.scope, model.certificate_.gap < 1e-6
     ('global', True)
     """
-
-    _margin = False
-
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train the network.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Training data, at least two samples.
-        y : array-like of shape (n,)
-            Targets.
-
-        Returns
-        -------
-        self : ConvexBNRegressor
-
-        Raises
-        ------
-        ValueError
-            If a parameter or the data is out of range; the message names it. The estimator is left as it was.
-        RuntimeError
-            If a cvxpy solver fails; the estimator is left as it was.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the gap exceeds `tol`.
-        """
-        self._check_parameters()
-        before = vars(self).copy()
-        try:
-            data, targets = validate_data(
-                self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
-            )
-            if targets.ndim == 2 and targets.shape[1] > 1:
-                raise ValueError(
-                    f"y has {targets.shape[1]} columns; ConvexBNRegressor fits one output for now. Fit one model a "
-                    "column, for example with sklearn.multioutput.MultiOutputRegressor."
-                )
-            self._fit_network(data, column_or_1d(targets, dtype=np.float64, warn=True))
-        except BaseException:
-            self.__dict__ = before
-            raise
-        return self
-
-    def predict(self, X: ArrayLike) -> np.ndarray:
-        """Predict targets (n,) of X (n, d)."""
-        return self._outputs(X)

@@ -13,6 +13,7 @@ from convexbn.losses import Loss, make_loss
 from convexbn.matrix import DesignMatrix
 from convexbn.network.persistence import Stored
 from convexbn.neurons import Neurons
+from convexbn.sample_weight import check_sample_weight
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +88,7 @@ class NormalizedNetwork(Stored, ABC):
         """Mean and std (m,) used by `predict`."""
 
     @abstractmethod
-    def batch_statistics(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def batch_statistics(self, X: np.ndarray, sample_weight: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and std (m,) used in training on the full batch X."""
 
     @abstractmethod
@@ -100,8 +101,8 @@ class NormalizedNetwork(Stored, ABC):
         """Return the parameters of a `to_torch` module that weight decay acts on: gamma, bias and output weights."""
 
     @abstractmethod
-    def with_statistics(self, X: ArrayLike) -> Self:
-        """Return the network whose population statistics are those of X (n, d)."""
+    def with_statistics(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Return the network whose population statistics are those of X (n, d), weighted by `sample_weight` (n,)."""
 
     @classmethod
     @abstractmethod
@@ -112,7 +113,14 @@ class NormalizedNetwork(Stored, ABC):
         """Network outputs (n, C) for X (n, d), with the population statistics."""
         return self._forward(check_data(X, self.weights.shape[1]), *self.population_statistics())
 
-    def objective(self, X: ArrayLike, y: ArrayLike, weight_decay: float, loss: str | Loss = "squared_error") -> float:
+    def objective(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        weight_decay: float,
+        loss: str | Loss = "squared_error",
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         """Objective of the non-convex training problem on the full batch.
 
         ``mean_i loss(f(x_i), y_i) + weight_decay / 2 * sum_j (gamma_j^2 + bias_j^2 + |c_j|^2)``, with batch
@@ -128,6 +136,8 @@ class NormalizedNetwork(Stored, ABC):
             Weight decay.
         loss : str or Loss, default="squared_error"
             Name or instance of a loss.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples, in the mean and in the batch statistics. All equal if None.
 
         Returns
         -------
@@ -140,14 +150,15 @@ class NormalizedNetwork(Stored, ABC):
         if targets.shape[1:] != (self.n_outputs,):
             raise ValueError(f"y must have {self.n_outputs} columns, one an output, got shape {targets.shape}.")
         loss.check_targets(targets)
-        f = self._forward(data, *self.batch_statistics(data))
-        return float(loss.value(f, targets).mean() + weight_decay * self.penalty())
+        weights = check_sample_weight(sample_weight, len(data))
+        f = self._forward(data, *self.batch_statistics(data, weights))
+        return float(weights @ loss.value(f, targets) / weights.sum() + weight_decay * self.penalty())
 
     def penalty(self) -> float:
         """Half the sum of squares that weight decay acts on."""
         return float((self.gamma**2).sum() + (self.bias**2).sum() + (self.output_weights**2).sum()) / 2
 
-    def prune(self, X: ArrayLike) -> Self:
+    def prune(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Return a smaller network with the same predictions on the training data and no higher objective.
 
         Neurons of equal pattern and sign are merged, zeros dropped, and by Caratheodory's theorem at most n*C + 1
@@ -157,6 +168,8 @@ class NormalizedNetwork(Stored, ABC):
         ----------
         X : array-like of shape (n, d)
             The training data, whose statistics the network carries.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in training. All equal if None.
 
         Returns
         -------
@@ -168,11 +181,11 @@ class NormalizedNetwork(Stored, ABC):
             If the population statistics are not those of X, so that predictions would change.
         """
         data = check_data(X, self.weights.shape[1])
-        (mean, std), (batch_mean, batch_std) = self.population_statistics(), self.batch_statistics(data)
+        (mean, std), (batch_mean, batch_std) = self.population_statistics(), self.batch_statistics(data, sample_weight)
         moved = np.abs([mean - batch_mean, std - batch_std]) / std
         if moved.max(initial=0) > 1e-6:
-            raise ValueError("prune needs the training data X whose mean and std the network carries.")
-        design = self.design().fit(data)
+            raise ValueError("prune needs the training data X whose mean and std the network carries, and its weights.")
+        design = self.design().fit(data, sample_weight=sample_weight)
         S = design.neurons(self.weights, self.gamma, self.bias)
         neurons = Neurons(S, self.output_weights, self.intercept).pruned(DesignMatrix(design.transform(data)))
         return type(self).from_neurons(neurons, design)

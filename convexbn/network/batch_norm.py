@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from convexbn.design import BatchNormDesign
 from convexbn.network.base import NormalizedNetwork, check_data, import_torch, layers_of, output_layer, tensor, to_numpy
+from convexbn.sample_weight import weighted_samples
 
 if TYPE_CHECKING:
     import torch
@@ -65,17 +66,20 @@ class BatchNormNetwork(NormalizedNetwork):
         """Mean and std (m,) over the training data."""
         return self.mean, self.std
 
-    def batch_statistics(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def batch_statistics(self, X: np.ndarray, sample_weight: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and std (m,) of x·w_j over X; a ValueError if a neuron does not vary over X."""
-        preactivations = X @ self.weights.T
-        std = preactivations.std(axis=0)
+        weights, data = weighted_samples(sample_weight, X)
+        preactivations = data @ self.weights.T
+        deviations = preactivations - preactivations[0]  # exactly zero where a neuron does not vary
+        mean = np.average(deviations, axis=0, weights=weights)
+        std = np.sqrt(np.average((deviations - mean) ** 2, axis=0, weights=weights))
         if not (std > 0).all():
             raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
-        return preactivations.mean(axis=0), std
+        return preactivations[0] + mean, std
 
-    def with_statistics(self, X: ArrayLike) -> Self:
-        """Return the network whose population statistics are those of X (n, d)."""
-        mean, std = self.batch_statistics(check_data(X, self.weights.shape[1]))
+    def with_statistics(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Return the network whose population statistics are those of X (n, d), weighted by `sample_weight` (n,)."""
+        mean, std = self.batch_statistics(check_data(X, self.weights.shape[1]), sample_weight)
         return replace(self, mean=mean, std=std)
 
     def to_torch(self) -> "torch.nn.Sequential":

@@ -58,11 +58,11 @@ class WeightNormNetwork(NormalizedNetwork):
         """Zero and |w_j|."""
         return np.zeros(len(self)), np.linalg.norm(self.weights, axis=1)
 
-    def batch_statistics(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def batch_statistics(self, X: np.ndarray, sample_weight: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Zero and |w_j|, whatever the batch."""
         return self.population_statistics()
 
-    def with_statistics(self, X: ArrayLike) -> Self:
+    def with_statistics(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Return the network itself: its statistics are those of its weights."""
         return self
 

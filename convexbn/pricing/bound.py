@@ -7,13 +7,13 @@ from convexbn.matrix import DesignMatrix
 from convexbn.pricing.price import Price
 
 
-def price_bound(Z: DesignMatrix, v: np.ndarray) -> Price:
+def price_bound(Z: DesignMatrix, v: np.ndarray, sample_weight: np.ndarray | None = None) -> Price:
     """Upper bound of the price of every direction, for any rank, without a search.
 
-    For one output it is the smaller of two: ``|Z| max(|v_+|, |v_-|)`` with |Z| the spectral norm, which is attained
-    when Z Z^T is a multiple of the identity, and, for each sign,
+    For one output it is the smaller of two: ``|P^1/2 Z| max(|P^-1/2 v_+|, |P^-1/2 v_-|)`` with the spectral norm of
+    P^1/2 Z, which is attained when ``P^1/2 Z Z^T P^1/2`` is a multiple of the identity, and, for each sign,
     ``|Z^T v|/2 + sqrt(sum v_+ * lambda_max(Z^T diag(v_+) Z)) / 2`` over the absolute values in
-    ``relu(t) = (t + |t|)/2``. For several outputs it is the product of the spectral norms of Z and v.
+    ``relu(t) = (t + |t|)/2``. For several outputs it is the product of the spectral norms of P^1/2 Z and P^-1/2 v.
 
     Parameters
     ----------
@@ -21,6 +21,9 @@ def price_bound(Z: DesignMatrix, v: np.ndarray) -> Price:
         Design matrix.
     v : ndarray of shape (n, C)
         Dual point.
+    sample_weight : ndarray of shape (n,) or None, default=None
+        Positive weights, the diagonal of P; equal if None. Any give a bound, those of the problem one that does not
+        tell integer weights from repeated rows.
 
     Returns
     -------
@@ -36,11 +39,17 @@ def price_bound(Z: DesignMatrix, v: np.ndarray) -> Price:
     4.0
     """
     rows = Z.unpool(v)
+    p = Z.unpool(np.ones((Z.n_samples, 1)) if sample_weight is None else sample_weight[:, None])
+    norm = _weighted_norm(Z, p)
     if v.shape[1] > 1:
-        return Price(Z.spectral_norm * float(np.linalg.norm(rows, 2)), "global")
-    parts = np.maximum(rows[:, 0], 0), np.maximum(-rows[:, 0], 0)
+        return Price(norm * float(np.linalg.norm(rows / np.sqrt(p), 2)), "global")
+    parts = np.maximum(rows, 0), np.maximum(-rows, 0)
     half_linear = np.linalg.norm(Z.Z.T @ rows) / 2
-    largest = (eigh(Z.Z.T @ (part[:, None] * Z.Z), eigvals_only=True)[-1] for part in parts)
-    absolute = max(np.sqrt(part.sum() * max(top, 0)) for part, top in zip(parts, largest, strict=True)) / 2
-    spectral = Z.spectral_norm * max(np.linalg.norm(part) for part in parts)
+    absolute = max(np.sqrt(part.sum()) * _weighted_norm(Z, part) for part in parts) / 2
+    spectral = norm * max(np.linalg.norm(part / np.sqrt(p)) for part in parts)
     return Price(float(min(half_linear + absolute, spectral)), "global")
+
+
+def _weighted_norm(Z: DesignMatrix, weights: np.ndarray) -> float:
+    """Spectral norm of Z with its rows times the roots of the weights (N, 1)."""
+    return float(np.sqrt(max(eigh(Z.Z.T @ (weights * Z.Z), eigvals_only=True)[-1], 0)))

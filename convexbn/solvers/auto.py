@@ -11,10 +11,11 @@ from convexbn.programs import Activation, check_cvxpy_solver
 from convexbn.solution import Solution
 from convexbn.solvers.closed_form import closed_form_obstacle, solve_closed_form
 from convexbn.solvers.column_generation import solve_column_generation
+from convexbn.solvers.gated import solve_gated
 from convexbn.solvers.monitor import Callback
 from convexbn.solvers.reference import solve_reference
 
-ENUMERATION_ENTRIES = 1_000_000  # cvxpy gets all patterns up to this many entries n * k * P of their program
+ENUMERATION_ENTRIES = 1_000_000  # patterns are all of them up to this many entries n * k * P of their program
 OWN_SOLVERS = ("auto", "closed_form", "column_generation")
 
 
@@ -36,15 +37,16 @@ def solve(
     max_iter: int | None = None,
     max_time: float | None = None,
     start: Neurons | None = None,
+    prove: bool = True,
     random_state: int | np.random.Generator | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
 ) -> Solution:
     """Train a network with the solver that fits the problem.
 
-    For ReLU: the closed form where it reaches, column generation otherwise. For gated ReLU: the working-set solver on
-    sampled gates. The hinge loss, and whoever names a cvxpy solver, get the convex program over activation patterns:
-    all of them where they are few (at most a million entries n * k * P), a sample otherwise.
+    For ReLU: the closed form where it reaches, column generation otherwise. For gated ReLU: the working-set solver. The
+    hinge loss, and whoever names a cvxpy solver, get the convex program. Gates, and the patterns of the convex
+    program, are all activation patterns where they are few (at most a million entries n * k * P), a sample otherwise.
 
     Parameters
     ----------
@@ -60,7 +62,7 @@ def solve(
         Relative gap above which the solution is reported as not converged.
     max_iter : int or None, default=None
         Iterations of the solver; None leaves its own limit.
-    max_time, start, callback, verbose
+    max_time, start, prove, callback, verbose
         As in `solve_column_generation` and `solve_gated`; cvxpy solvers take `verbose` only.
     random_state : int, Generator or None, default=None
         Seed of whatever is random.
@@ -84,23 +86,21 @@ def solve(
     'closed form for whitened data of full row rank'
     """
     check_solver(solver, activation)
-    limits: dict[str, Any] = {
-        "max_time": max_time,
-        "start": start,
-        "callback": callback,
-        "verbose": verbose,
-        "tol": tol,
-    }
-    smooth = np.isfinite(problem.loss.curvature)
+    smooth = bool(np.isfinite(problem.loss.curvature))
+    limits: dict[str, Any] = {"max_time": max_time, "start": start, "callback": callback, "verbose": verbose}
     if activation == "relu":
         if solver == "closed_form" or (solver == "auto" and closed_form_obstacle(problem) is None):
             return solve_closed_form(problem, tol=tol)
         if solver == "column_generation" or (solver == "auto" and smooth):
-            return solve_column_generation(problem, max_iter=max_iter or 100, random_state=random_state, **limits)
-    if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES and not (solver == "auto" and smooth):
+            return solve_column_generation(
+                problem, tol=tol, max_iter=max_iter or 100, prove=prove, random_state=random_state, **limits
+            )
+    if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES:
         patterns = enumerate_patterns(problem.Z)
     else:
         patterns = sample_patterns(problem.Z, n_patterns, random_state=random_state)
+    if activation == "gated_relu" and solver == "auto" and smooth:
+        return solve_gated(problem, patterns, tol=tol, max_iter=max_iter or 500, **limits)
     return solve_reference(
         problem,
         patterns,

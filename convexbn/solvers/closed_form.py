@@ -1,9 +1,10 @@
-"""Closed-form global optima of whitened data of full row rank, Z Z^T = c I (d >= n - 1 in general position).
+"""Closed-form global optima of whitened data of full row rank (d >= n - 1 in general position).
 
-Every a >= 0 in R^n is then the output of one neuron, ``a = relu(Z s)`` with ``s = Z^T a / c`` and
-``|s| = |a| / sqrt(c)``, and the price of v is ``sqrt(c) max(|v_+|, |v_-|)``. So the network is a choice of two
+With the sample weights p and P = diag(p) this is ``P^1/2 Z Z^T P^1/2 = c I``. Norms are weighted, ``|a|^2 = a^T P a``.
+Every a >= 0 in R^n is then the output of one neuron, ``a = relu(Z s)`` with ``s = Z^T P a / c`` and
+``|s| = |a| / sqrt(c)``, and the price of v = P u is ``sqrt(c) max(|u_+|, |u_-|)``. So the network is a choice of two
 non-negative vectors f_+ and f_- with penalty ``radius * (|f_+| + |f_-|)``, ``radius = weight_decay / sqrt(c)``, and
-the dual a choice of v with |v_+| and |v_-| at most `radius`.
+the dual a choice of u with |u_+| and |u_-| at most `radius`.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from convexbn.pricing import price_bound
 from convexbn.problem import Problem
 from convexbn.solution import Solution, status_of
 
-_ROW_RANK_RTOL = 1e-8  # how far Z Z^T may be from a multiple of the identity
+_ROW_RANK_RTOL = 1e-8  # how far P^1/2 Z Z^T P^1/2 may be from a multiple of the identity
 
 
 def solve_closed_form(problem: Problem, *, tol: float = 1e-6) -> Solution:
@@ -33,7 +34,7 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6) -> Solution:
     Parameters
     ----------
     problem : Problem
-        Training problem with ``Z Z^T = c I`` and equal sample weights.
+        Training problem with ``P^1/2 Z Z^T P^1/2 = c I``, P the sample weights on a diagonal.
     tol : float, default=1e-6
         Relative gap that rounding may leave; it leaves more only where the objective is next to nothing.
 
@@ -72,14 +73,15 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6) -> Solution:
     obstacle = closed_form_obstacle(problem)
     if obstacle:
         raise ValueError(f"No closed form reaches this problem: {obstacle}.")
-    c = _row_scale(problem)
-    outputs, intercept, v = _optimum(problem.loss, problem.y, problem.weight_decay / np.sqrt(c), problem.fit_intercept)
+    p, c = problem.sample_weight[:, None], float(np.mean(_weighted_gram(problem).diagonal()))
+    radius = problem.weight_decay / np.sqrt(c)
+    outputs, intercept, u = _optimum(problem.loss, problem.y, p, radius, problem.fit_intercept)
     weights, output_weights = [], []
     for column, axis in zip(outputs.T, np.eye(problem.n_outputs), strict=True):
         for sign in (1, -1):
             part = np.maximum(sign * column, 0)
             if part.any():
-                weights.append(problem.Z.Z.T @ part / c)
+                weights.append(problem.Z.Z.T @ (problem.sample_weight * part) / c)
                 output_weights.append(sign * axis)
     neurons = Neurons(
         np.array(weights).reshape(-1, problem.Z.n_columns).T,
@@ -87,17 +89,19 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6) -> Solution:
         intercept,
     )
     certificate = certify(
-        problem, neurons, v, lambda v: price_bound(problem.Z, v), "closed form for whitened data of full row rank"
+        problem,
+        neurons,
+        p * u,
+        lambda v: price_bound(problem.Z, v, problem.sample_weight),
+        "closed form for whitened data of full row rank",
     )
-    return Solution(neurons, v, certificate, status_of(certificate, tol, "the closed form"), 0)
+    return Solution(neurons, p * u, certificate, status_of(certificate, tol, "the closed form"), 0)
 
 
 def closed_form_obstacle(problem: Problem) -> str | None:
     """Why no closed form reaches this problem, or None if one does."""
     if type(problem.loss) not in _optimum.registry:
         return f"there is none for loss {problem.loss.name!r}"
-    if not np.allclose(problem.sample_weight, problem.sample_weight[0], rtol=1e-12, atol=0):
-        return "sample weights differ"
     if problem.n_outputs > 1 and ((problem.y < 0).any() or (np.count_nonzero(problem.y, axis=1) > 1).any()):
         return "targets with several outputs must be one-hot"
     if problem.n_outputs > 1 and problem.fit_intercept:
@@ -107,66 +111,67 @@ def closed_form_obstacle(problem: Problem) -> str | None:
     n, k = problem.Z.Z.shape
     if n > k:
         return f"Z has rank at most {k}, less than its {n} samples"
-    c = _row_scale(problem)
-    if c == 0 or np.abs(problem.Z.Z @ problem.Z.Z.T - c * np.eye(n)).max() > _ROW_RANK_RTOL * c:
-        return "Z Z^T is not a multiple of the identity, so the data is not whitened or not of full row rank"
+    gram = _weighted_gram(problem)
+    c = np.mean(gram.diagonal())
+    if c == 0 or np.abs(gram - c * np.eye(n)).max() > _ROW_RANK_RTOL * c:
+        return "weighted Z Z^T is not a multiple of the identity, so the data is not whitened or not of full row rank"
     return None
 
 
-def _row_scale(problem: Problem) -> float:
-    return float(np.mean(np.sum(problem.Z.Z**2, axis=1)))
+def _weighted_gram(problem: Problem) -> np.ndarray:
+    """P^1/2 Z Z^T P^1/2, shape (n, n)."""
+    rows = np.sqrt(problem.sample_weight)[:, None] * problem.Z.Z
+    return rows @ rows.T
 
 
 @singledispatch
 def _optimum(
-    loss: Loss, y: np.ndarray, radius: float, fit_intercept: bool
+    loss: Loss, y: np.ndarray, p: np.ndarray, radius: float, fit_intercept: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return outputs without intercept (n, C), intercept (C,) and dual point (n, C)."""
+    """Outputs without intercept (n, C), intercept (C,) and u (n, C), of weights p (n, 1) that add up to one."""
     raise NotImplementedError
 
 
 @_optimum.register
 def _squared_error(
-    loss: SquaredError, y: np.ndarray, radius: float, fit_intercept: bool
+    loss: SquaredError, y: np.ndarray, p: np.ndarray, radius: float, fit_intercept: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shrink the positive and the negative part of each column of y towards zero."""
-    n = len(y)
 
     def dual_share(b: float) -> np.ndarray:
-        """Share of the residual y - b that stays in n v; the rest is fitted."""
+        """Share of the residual y - b that stays in u; the rest is fitted."""
         residual = y - b
         share = np.ones_like(y)
         for side in (residual > 0, residual < 0):
-            length = np.linalg.norm(residual * side, axis=0) / n
+            length = np.linalg.norm(np.sqrt(p) * residual * side, axis=0)
             share = np.where(side, radius / np.maximum(length, radius), share)
         return share
 
     b = 0.0
     if fit_intercept and np.ptp(y) > 0:
-        b = brentq(lambda b: (dual_share(b) * (y - b)).sum(), y.min(), y.max(), xtol=1e-15 * np.ptp(y))
+        b = brentq(lambda b: (p * dual_share(b) * (y - b)).sum(), y.min(), y.max(), xtol=1e-15 * np.ptp(y))
     elif fit_intercept:
         b = float(y[0, 0])
     share = dual_share(b)
-    return (1 - share) * (y - b), np.full(y.shape[1], b), share * (y - b) / n
+    return (1 - share) * (y - b), np.full(y.shape[1], b), share * (y - b)
 
 
 @dataclass(frozen=True)
 class _Classes:
-    """The two classes of a margin loss: where each is, how many, and the cap on n |v_i| that the penalty sets."""
+    """The two classes of a margin loss: where each is, its weight, and the cap on its |u_i| that the penalty sets."""
 
     positive: np.ndarray
-    n_positive: int
-    n_negative: int
+    weight_positive: float
+    weight_negative: float
     cap_positive: float
     cap_negative: float
 
     @classmethod
-    def of(cls, y: np.ndarray, radius: float) -> "_Classes":
+    def of(cls, y: np.ndarray, p: np.ndarray, radius: float) -> "_Classes":
         positive = y > 0
-        n_positive = int(positive.sum())
-        sizes = n_positive, len(y) - n_positive
-        caps = (min(radius * len(y) / np.sqrt(size), 1.0) if size else 1.0 for size in sizes)
-        return cls(positive, *sizes, *caps)
+        weights = float(p[positive].sum()), float(p[~positive].sum())
+        caps = (min(radius / np.sqrt(weight), 1.0) if weight else 1.0 for weight in weights)
+        return cls(positive, *weights, *caps)
 
     def spread(self, on_positive: float, on_negative: float) -> np.ndarray:
         """Vector with one value on each class."""
@@ -175,41 +180,43 @@ class _Classes:
 
 @_optimum.register
 def _log_loss(
-    loss: LogLoss, y: np.ndarray, radius: float, fit_intercept: bool
+    loss: LogLoss, y: np.ndarray, p: np.ndarray, radius: float, fit_intercept: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each class moves away from zero until its slope has fallen to its cap."""
-    classes = _Classes.of(y, radius)
+    classes = _Classes.of(y, p, radius)
 
     def slopes(b: float) -> tuple[float, float]:
         return min(expit(-b), classes.cap_positive), min(expit(b), classes.cap_negative)
 
     def imbalance(b: float) -> float:
         on_positive, on_negative = slopes(b)
-        return classes.n_positive * on_positive - classes.n_negative * on_negative
+        return classes.weight_positive * on_positive - classes.weight_negative * on_negative
 
     b = brentq(imbalance, -700, 700, xtol=1e-15) if fit_intercept else 0.0
     on_positive, on_negative = slopes(b)
     outputs = classes.spread(max(-logit(classes.cap_positive) - b, 0), min(logit(classes.cap_negative) - b, 0))
-    return outputs, np.array([b]), classes.spread(on_positive, -on_negative) / len(y)
+    return outputs, np.array([b]), classes.spread(on_positive, -on_negative)
 
 
 @_optimum.register
-def _hinge(loss: Hinge, y: np.ndarray, radius: float, fit_intercept: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _hinge(
+    loss: Hinge, y: np.ndarray, p: np.ndarray, radius: float, fit_intercept: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each class moves to its margin or stays at the intercept, which sits at a margin too."""
-    n, classes = len(y), _Classes.of(y, radius)
-    mass_positive = classes.n_positive * classes.cap_positive
-    mass_negative = classes.n_negative * classes.cap_negative
+    classes = _Classes.of(y, p, radius)
+    mass_positive = classes.weight_positive * classes.cap_positive
+    mass_negative = classes.weight_negative * classes.cap_negative
 
     def outputs(b: float) -> np.ndarray:
         return classes.spread(max(1 - b, 0) * (classes.cap_positive < 1), min(-1 - b, 0) * (classes.cap_negative < 1))
 
     def objective(b: float) -> float:
         f = outputs(b)
-        penalty = np.linalg.norm(f[classes.positive]) + np.linalg.norm(f[~classes.positive])
-        return float(loss.value(f + b, y).mean() + radius * penalty)
+        penalty = sum(np.linalg.norm((np.sqrt(p) * f)[side]) for side in (classes.positive, ~classes.positive))
+        return float(p[:, 0] @ loss.value(f + b, y) + radius * penalty)
 
     b = min((-1.0, 1.0), key=objective) if fit_intercept else 0.0
     if fit_intercept:
         mass_positive = mass_negative = min(mass_positive, mass_negative)
-    v = classes.spread(mass_positive / max(classes.n_positive, 1), -mass_negative / max(classes.n_negative, 1)) / n
-    return outputs(b), np.array([b]), v
+    u = classes.spread(mass_positive / (classes.weight_positive or 1), -mass_negative / (classes.weight_negative or 1))
+    return outputs(b), np.array([b]), u

@@ -1,0 +1,125 @@
+"""The binary classifier that chooses its weight decay by cross-validation."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from convexbn.estimators.classifier import BinaryClassification
+from convexbn.estimators.cross_validation import Components, CrossValidated
+from convexbn.losses import Loss
+from convexbn.programs import Activation
+
+
+class ConvexBNClassifierCV(BinaryClassification, CrossValidated):
+    """Binary classification like `ConvexBNClassifier`, with a weight decay chosen by cross-validation along the path.
+
+    One grid of weight decays is made from all the data. Each training fold is solved along it, from the largest down,
+    and the network with the best mean score on the test folds is trained again on all the data. Of equal scores the
+    largest weight decay wins.
+
+    Parameters
+    ----------
+    weight_decays : array-like of shape (n_weight_decays,) or None, default=None
+        The grid, in place of one made from `n_weight_decays` and `eps`.
+    n_weight_decays : int, default=50
+        Length of the grid, which is geometric and starts at the `Problem.weight_decay_max` of all the data.
+    eps : float, default=1e-3
+        Smallest weight decay of the grid as a fraction of the largest.
+    normalization, activation, loss, fit_intercept, class_weight, n_patterns, solver, tol, max_iter
+        As in `ConvexBNClassifier`. Class weights are those of the training samples and do not enter the scores.
+    n_components : int, float, None or list of these, default=None
+        Leading singular directions of X to keep, as in `ConvexBNClassifier`; of a list the best is chosen.
+    cv : int, cross-validation generator, iterable of splits or None, default=None
+        Folds, as in `sklearn.model_selection.check_cv`, stratified; None means five.
+    scoring : str, callable or None, default=None
+        Scorer ``scorer(estimator, X, y)`` or its name; None takes the accuracy. It is given ``sample_weight`` if
+        weights differ.
+    n_jobs : int or None, default=None
+        Folds that are worked on at the same time; -1 takes all cores.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of sampled patterns.
+    verbose : int, default=False
+        Verbosity of joblib, and whether the solver prints its progress in the last fit.
+
+    Attributes
+    ----------
+    weight_decay_ : float
+        The weight decay that was chosen.
+    n_components_ : int, float or None
+        The choice of `n_components`.
+    weight_decays_ : ndarray of shape (n_weight_decays,)
+        The grid, falling.
+    scores_ : ndarray of shape (n_choices, n_weight_decays, n_folds)
+        Score on each test fold for each choice of `n_components` and each weight decay.
+    best_score_ : float
+        Largest mean score.
+    network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
+        The network trained on all the data.
+    certificate_ : Certificate
+        Its objective, lower bound, and what the bound covers; print it.
+    n_iter_ : int
+        Iterations of the solver in the last fit.
+    classes_ : ndarray of shape (2,)
+        The labels.
+    n_features_in_ : int
+        Features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has names that are all strings.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from convexbn import ConvexBNClassifierCV
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> model = ConvexBNClassifierCV(n_weight_decays=4, cv=3, scoring="neg_log_loss").fit(X[:30], y[:30])
+    >>> model.weight_decay_ in model.weight_decays_, model.scores_.shape
+    (True, (1, 4, 3))
+    """
+
+    def __init__(
+        self,
+        *,
+        weight_decays: ArrayLike | None = None,
+        n_weight_decays: int = 50,
+        eps: float = 1e-3,
+        normalization: str = "batch",
+        activation: Activation = "relu",
+        loss: str | Loss = "log_loss",
+        fit_intercept: bool = True,
+        n_components: Components | Sequence[Components] = None,
+        class_weight: dict[Any, float] | str | None = None,
+        n_patterns: int = 50,
+        solver: str = "auto",
+        tol: float = 1e-6,
+        max_iter: int | None = None,
+        cv: Any = None,
+        scoring: str | Callable | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+        verbose: bool | int = False,
+    ):
+        super().__init__(
+            weight_decays=weight_decays,
+            n_weight_decays=n_weight_decays,
+            eps=eps,
+            normalization=normalization,
+            activation=activation,
+            loss=loss,
+            fit_intercept=fit_intercept,
+            n_components=n_components,
+            n_patterns=n_patterns,
+            solver=solver,
+            tol=tol,
+            max_iter=max_iter,
+            cv=cv,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def _targets(self, y: np.ndarray) -> np.ndarray:
+        return self._labels(y)

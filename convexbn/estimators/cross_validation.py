@@ -1,0 +1,139 @@
+"""Training at the weight decay, and the number of components, that cross-validation chooses."""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from sklearn.utils.parallel import Parallel, delayed
+
+from convexbn.estimators.base import BaseConvexBN
+from convexbn.estimators.path import check_grid, fixed_seed, follow_path, make_grid, warn_of_gaps
+from convexbn.losses import Loss
+from convexbn.programs import Activation
+
+Components = int | float | None
+
+
+class CrossValidated(BaseConvexBN):
+    """Base class of the estimators that choose their weight decay along the path."""
+
+    def __init__(
+        self,
+        *,
+        weight_decays: ArrayLike | None = None,
+        n_weight_decays: int = 50,
+        eps: float = 1e-3,
+        normalization: str = "batch",
+        activation: Activation = "relu",
+        loss: str | Loss = "squared_error",
+        fit_intercept: bool = True,
+        n_components: Components | Sequence[Components] = None,
+        n_patterns: int = 50,
+        solver: str = "auto",
+        tol: float = 1e-6,
+        max_iter: int | None = None,
+        cv: Any = None,
+        scoring: str | Callable | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+        verbose: bool | int = False,
+    ):
+        super().__init__(
+            normalization=normalization,
+            activation=activation,
+            loss=loss,
+            fit_intercept=fit_intercept,
+            n_components=n_components,  # type: ignore[arg-type]
+            n_patterns=n_patterns,
+            solver=solver,
+            tol=tol,
+            max_iter=max_iter,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.weight_decays = weight_decays
+        self.n_weight_decays = n_weight_decays
+        self.eps = eps
+        self.cv = cv
+        self.scoring = scoring
+        self.n_jobs = n_jobs
+
+    def _check_parameters(self) -> None:
+        check_grid(self.weight_decays, self.n_weight_decays, self.eps)
+        if not (self.scoring is None or isinstance(self.scoring, str) or callable(self.scoring)):
+            raise ValueError(f"scoring={self.scoring!r} must be the name of a scorer, a function, or None.")
+        check_scoring(self, self.scoring)
+        check_cv(self.cv)
+        if not self._component_choices():
+            raise ValueError("n_components=[] is empty; give at least one number of components, or None.")
+        super()._check_parameters()
+
+    def _component_choices(self) -> list[Components]:
+        choices: Any = self.n_components
+        return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
+
+    def _targets(self, y: np.ndarray) -> np.ndarray:
+        """Targets as the scorers know them."""
+        return y
+
+    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray) -> None:
+        folds = list(check_cv(self.cv, self._targets(y), classifier=self._margin).split(X, self._targets(y)))
+        for number, fold in enumerate(folds):
+            for part, name in zip(fold, ("training", "test"), strict=True):
+                if not sample_weight[part].any():
+                    raise ValueError(f"cv leaves no {name} sample of positive weight in fold {number}.")
+        choices = self._component_choices()
+        problems = [self._problem(X, y, sample_weight, choice) for choice in choices]
+        largest = max(problem.weight_decay_max for _, problem in problems)
+        self.weight_decays_ = make_grid(largest, self.weight_decays, self.n_weight_decays, self.eps)
+
+        seed = fixed_seed(self)
+        results = Parallel(n_jobs=self.n_jobs, verbose=self.verbose)(
+            delayed(_score_path)(self, X, y, sample_weight, *fold, choice, self.weight_decays_, seed)
+            for choice in choices
+            for fold in folds
+        )
+        scores, gaps = (np.stack(parts) for parts in zip(*results, strict=True))
+        warn_of_gaps(gaps, self.tol)
+        self.scores_ = scores.reshape(len(choices), len(folds), -1).transpose(0, 2, 1)
+        mean = self.scores_.mean(axis=2)
+        if not np.isfinite(mean).any():
+            raise ValueError("No score is finite; check scoring, and whether every test fold of cv can be scored.")
+        best = np.unravel_index(int(np.nanargmax(mean)), mean.shape)
+        self.best_score_ = float(mean[best])
+        self.n_components_ = choices[best[0]]
+        design, problem = problems[best[0]]
+        self._learn(design, replace(problem, weight_decay=float(self.weight_decays_[best[1]])))
+
+
+def _score_path(
+    model: CrossValidated,
+    X: np.ndarray,
+    y: np.ndarray,
+    sample_weight: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+    n_components: Components,
+    weight_decays: np.ndarray,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores on the test samples, and gaps, along the path of the training samples; both (n_weight_decays,)."""
+    design, problem = model._problem(X[train], y[train], sample_weight[train], n_components)
+    path = follow_path(model, design, problem, weight_decays, seed)
+    if len(path) < len(weight_decays):
+        raise KeyboardInterrupt
+    scorer = check_scoring(model, model.scoring)
+    test = test[sample_weight[test] > 0]
+    # Scorers that know no weights can be used where all weights are equal.
+    weights = {} if np.ptp(sample_weight) == 0 else {"sample_weight": sample_weight[test]}
+    fitted = copy(model)
+    scores = []
+    for network in path.networks:
+        fitted.network_ = network
+        scores.append(scorer(fitted, X[test], model._targets(y[test]), **weights))
+    return np.array(scores, dtype=np.float64), path.gaps

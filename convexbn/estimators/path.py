@@ -1,0 +1,241 @@
+"""The regularization path: optimal networks from the weight decay at which they are zero downwards."""
+
+import warnings
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
+from sklearn.exceptions import ConvergenceWarning
+
+from convexbn.certificate import Certificate
+from convexbn.design import BatchNormDesign, WeightNormDesign
+from convexbn.estimators.classifier import ConvexBNClassifier
+from convexbn.estimators.regressor import ConvexBNRegressor
+from convexbn.losses import LOSSES, Loss, make_loss
+from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
+from convexbn.neurons import Neurons
+from convexbn.problem import Problem
+from convexbn.programs import Activation
+from convexbn.solution import Solution, Status
+from convexbn.solvers.monitor import Monitor
+
+if TYPE_CHECKING:
+    from convexbn.estimators.base import BaseConvexBN
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """Networks along a grid of weight decays, the largest first.
+
+    Parameters
+    ----------
+    weight_decays : ndarray of shape (n_weight_decays,)
+        The grid, falling.
+    neurons : tuple of Neurons
+        The network at each weight decay, on the design matrix.
+    networks : tuple of BatchNormNetwork, WeightNormNetwork or GatedNetwork
+        The same networks on the data.
+    certificates : tuple of Certificate
+        Objective and lower bound at each weight decay.
+
+    Attributes
+    ----------
+    objectives : ndarray of shape (n_weight_decays,)
+        Objective of each network.
+    gaps : ndarray of shape (n_weight_decays,)
+        Relative gap of each network; what it is a gap to is said by its certificate.
+    n_neurons : ndarray of int, shape (n_weight_decays,)
+        Neurons of each network.
+    """
+
+    weight_decays: np.ndarray
+    neurons: tuple[Neurons, ...]
+    networks: tuple[NormalizedNetwork | GatedNetwork, ...]
+    certificates: tuple[Certificate, ...]
+
+    def __len__(self) -> int:
+        return len(self.weight_decays)
+
+    @property
+    def objectives(self) -> np.ndarray:
+        """Objective of each network."""
+        return np.array([certificate.objective for certificate in self.certificates])
+
+    @property
+    def gaps(self) -> np.ndarray:
+        """Relative gap of each network."""
+        return np.array([certificate.gap for certificate in self.certificates])
+
+    @property
+    def n_neurons(self) -> np.ndarray:
+        """Neurons of each network."""
+        return np.array([len(neurons) for neurons in self.neurons])
+
+
+def convexbn_path(
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    loss: str | Loss = "squared_error",
+    normalization: str = "batch",
+    activation: Activation = "relu",
+    fit_intercept: bool = True,
+    n_components: int | float | None = None,
+    n_weight_decays: int = 50,
+    eps: float = 1e-3,
+    weight_decays: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    n_patterns: int = 50,
+    solver: str = "auto",
+    tol: float = 1e-6,
+    max_iter: int | None = None,
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+    verbose: bool = False,
+) -> Path:
+    """Networks along a grid of weight decays, each started from the one before.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d)
+        Training data.
+    y : array-like of shape (n,)
+        Targets; labels of two classes for the losses of a classifier, the second in sorted order being positive.
+    loss : {"squared_error", "huber", "log_loss", "squared_hinge", "hinge"} or Loss, default="squared_error"
+        Training loss.
+    normalization, activation, fit_intercept, n_components
+        As in `ConvexBNRegressor`.
+    n_weight_decays : int, default=50
+        Length of the grid.
+    eps : float, default=1e-3
+        Smallest weight decay of the grid, as a fraction of the largest, which is `Problem.weight_decay_max`. The grid
+        is geometric.
+    weight_decays : array-like of shape (n_weight_decays,) or None, default=None
+        The grid, in any order, in place of one made from `n_weight_decays` and `eps`.
+    sample_weight : array-like of shape (n,) or None, default=None
+        Weights of the samples; integer weights equal repeated rows.
+    n_patterns, solver, tol, max_iter, random_state
+        As in `ConvexBNRegressor`. Patterns that are sampled, and the gates of gated networks, are the same all along.
+    verbose : bool, default=False
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    path : Path
+        Shorter than the grid if Ctrl-C ended it.
+
+    Raises
+    ------
+    ValueError
+        If a parameter or the data is out of range; the message names it.
+    RuntimeError
+        If a cvxpy solver fails.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Once, if gaps exceed `tol`: how many, and the largest.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from convexbn import convexbn_path
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> path = convexbn_path(X[:30, :2], y[:30], n_weight_decays=3, eps=0.1)
+    >>> path.n_neurons[0], bool(path.objectives[2] < path.objectives[0]), bool(path.gaps.max() < 1e-6)
+    (np.int64(0), True, True)
+    """
+    known = isinstance(loss, Loss) or (isinstance(loss, str) and loss in LOSSES)
+    margin = known and make_loss(loss).margin
+    model = (ConvexBNClassifier if margin else ConvexBNRegressor)(
+        normalization=normalization,
+        activation=activation,
+        loss=loss,
+        fit_intercept=fit_intercept,
+        n_components=n_components,
+        n_patterns=n_patterns,
+        solver=solver,
+        tol=tol,
+        max_iter=max_iter,
+        random_state=random_state,
+    )
+    model._check_parameters()
+    check_grid(weight_decays, n_weight_decays, eps)
+    design, problem = model._problem(*model._samples(X, y, sample_weight), n_components)
+    grid = make_grid(problem.weight_decay_max, weight_decays, n_weight_decays, eps)
+    path = follow_path(model, design, problem, grid, fixed_seed(model), verbose=verbose)
+    warn_of_gaps(path.gaps, tol)
+    return path
+
+
+def check_grid(weight_decays: ArrayLike | None, n_weight_decays: int, eps: float) -> None:
+    """Raise a ValueError that names the first parameter of a grid that is out of range."""
+    integer = isinstance(n_weight_decays, (int, np.integer)) and not isinstance(n_weight_decays, bool)
+    if not (integer and n_weight_decays >= 1):
+        raise ValueError(f"n_weight_decays={n_weight_decays!r} must be a positive integer.")
+    if not (isinstance(eps, Real) and 0 < eps < 1):
+        raise ValueError(f"eps={eps!r} must be a number between 0 and 1, the smallest weight decay over the largest.")
+    if weight_decays is None:
+        return
+    try:
+        grid = np.asarray(weight_decays, dtype=np.float64)
+    except (TypeError, ValueError):
+        grid = np.empty(0)
+    if grid.ndim != 1 or grid.size == 0 or not ((grid > 0) & (grid < np.inf)).all():
+        raise ValueError(f"weight_decays={weight_decays!r} must be a list of positive finite numbers, or None.")
+
+
+def make_grid(largest: float, weight_decays: ArrayLike | None, n_weight_decays: int, eps: float) -> np.ndarray:
+    """Weight decays in falling order: those given, or a geometric grid from the largest downwards."""
+    if weight_decays is not None:
+        return np.sort(np.asarray(weight_decays, dtype=np.float64))[::-1]
+    # At a weight_decay_max of zero the zero network fits perfectly and is optimal at any weight decay.
+    return (largest or 1.0) * np.geomspace(1, eps, n_weight_decays)
+
+
+def fixed_seed(model: "BaseConvexBN") -> int:
+    """Seed that gives every problem of a path the same patterns."""
+    seed = model._seed()
+    return int(np.random.default_rng(seed).integers(2**31) if seed is None or isinstance(seed, Generator) else seed)
+
+
+def follow_path(
+    model: "BaseConvexBN",
+    design: BatchNormDesign | WeightNormDesign,
+    problem: Problem,
+    weight_decays: np.ndarray,
+    seed: int,
+    verbose: bool = False,
+) -> Path:
+    """Path of a problem, without a warning where gaps exceed the tolerance."""
+    solutions: list[Solution] = []
+    monitor = Monitor("path", max_iter=len(weight_decays), max_time=None, callback=None, verbose=verbose)
+    with monitor, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for weight_decay in weight_decays:
+            start = solutions[-1].neurons if solutions else None
+            solution = model._solve(replace(problem, weight_decay=float(weight_decay)), seed, start)
+            if solution.status is Status.INTERRUPTED:
+                break
+            solutions.append(solution)
+            monitor.goes_on(solution.certificate.objective, solution.certificate.gap, len(solution.neurons))
+    return Path(
+        weight_decays[: len(solutions)],
+        tuple(solution.neurons for solution in solutions),
+        tuple(make_network(solution.neurons, design) for solution in solutions),
+        tuple(solution.certificate for solution in solutions),
+    )
+
+
+def warn_of_gaps(gaps: np.ndarray, tol: float) -> None:
+    """Warn once, with a ConvergenceWarning, if gaps exceed the tolerance."""
+    missed = int((gaps > tol).sum())
+    if missed:
+        warnings.warn(
+            f"{missed} of {gaps.size} problems along the path stopped at a relative gap above tol={tol:.1e}; the "
+            f"largest is {gaps.max():.1e}. Raise max_iter, tol or the smallest weight decay.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )

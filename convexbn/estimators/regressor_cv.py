@@ -1,0 +1,68 @@
+"""The regressor that chooses its weight decay by cross-validation."""
+
+from convexbn.estimators.cross_validation import CrossValidated
+from convexbn.estimators.regressor import Regression
+
+
+class ConvexBNRegressorCV(Regression, CrossValidated):
+    """Regression like `ConvexBNRegressor`, with a weight decay chosen by cross-validation along the path.
+
+    One grid of weight decays is made from all the data. Each training fold is solved along it, from the largest down,
+    and the network with the best mean score on the test folds is trained again on all the data. Of equal scores the
+    largest weight decay wins.
+
+    Parameters
+    ----------
+    weight_decays : array-like of shape (n_weight_decays,) or None, default=None
+        The grid, in place of one made from `n_weight_decays` and `eps`.
+    n_weight_decays : int, default=50
+        Length of the grid, which is geometric and starts at the `Problem.weight_decay_max` of all the data.
+    eps : float, default=1e-3
+        Smallest weight decay of the grid as a fraction of the largest.
+    normalization, activation, loss, fit_intercept, n_patterns, solver, tol, max_iter
+        As in `ConvexBNRegressor`.
+    n_components : int, float, None or list of these, default=None
+        Leading singular directions of X to keep, as in `ConvexBNRegressor`; of a list the best is chosen.
+    cv : int, cross-validation generator, iterable of splits or None, default=None
+        Folds, as in `sklearn.model_selection.check_cv`; None means five.
+    scoring : str, callable or None, default=None
+        Scorer ``scorer(estimator, X, y)`` or its name; None takes R^2. It is given ``sample_weight`` if weights differ.
+    n_jobs : int or None, default=None
+        Folds that are worked on at the same time; -1 takes all cores.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of sampled patterns.
+    verbose : int, default=False
+        Verbosity of joblib, and whether the solver prints its progress in the last fit.
+
+    Attributes
+    ----------
+    weight_decay_ : float
+        The weight decay that was chosen.
+    n_components_ : int, float or None
+        The choice of `n_components`.
+    weight_decays_ : ndarray of shape (n_weight_decays,)
+        The grid, falling.
+    scores_ : ndarray of shape (n_choices, n_weight_decays, n_folds)
+        Score on each test fold for each choice of `n_components` and each weight decay.
+    best_score_ : float
+        Largest mean score.
+    network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
+        The network trained on all the data.
+    certificate_ : Certificate
+        Its objective, lower bound, and what the bound covers; print it.
+    n_iter_ : int
+        Iterations of the solver in the last fit.
+    n_features_in_ : int
+        Features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has names that are all strings.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from convexbn import ConvexBNRegressorCV
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = ConvexBNRegressorCV(n_weight_decays=4, n_components=1, cv=3).fit(X[:40], y[:40])
+    >>> model.weight_decay_ in model.weight_decays_, model.scores_.shape
+    (True, (1, 4, 3))
+    """

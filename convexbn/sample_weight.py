@@ -1,0 +1,88 @@
+"""Sample weights: what counts as one, and equal samples added up.
+
+An integer weight means as much as repeated rows, and a weight of zero as much as no row.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> np.ndarray:
+    """Return sample weights as an array, ones if None.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n,) or None
+        Weights from zero on, not all of them zero.
+    n_samples : int
+        Samples n.
+
+    Returns
+    -------
+    weights : ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If the length is wrong, a weight is negative or not finite, or all are zero.
+
+    Examples
+    --------
+    >>> from convexbn.sample_weight import check_sample_weight
+    >>> check_sample_weight([0, 2, 1], 3)
+    array([0., 2., 1.])
+    """
+    if sample_weight is None:
+        return np.ones(n_samples)
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (n_samples,):
+        raise ValueError(
+            f"sample_weight must hold one number for each of the {n_samples} samples, got shape {weights.shape}."
+        )
+    if not np.isfinite(weights).all():
+        raise ValueError("sample_weight contains NaN or infinity.")
+    if (weights < 0).any():
+        raise ValueError(f"sample_weight must not be negative; its smallest entry is {weights.min():g}.")
+    if not weights.any():
+        raise ValueError("sample_weight must contain at least one non-zero number.")
+    return weights
+
+
+def weighted_samples(sample_weight: ArrayLike | None, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights that are not zero and their rows of X."""
+    weights = check_sample_weight(sample_weight, len(X))
+    present = weights > 0
+    return (weights, X) if present.all() else (weights[present], X[present])
+
+
+def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Add up the weights of equal samples, in an order that does not depend on theirs.
+
+    The training problem stays the same and becomes smaller, and repeated rows become the weights that they mean.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+        Data.
+    y : ndarray of shape (n,)
+        Targets.
+    weights : ndarray of shape (n,)
+        Sample weights; samples of weight zero are left out.
+
+    Returns
+    -------
+    X, y, weights : ndarray of shape (n', d), (n',) and (n',)
+        The distinct samples and their total weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.sample_weight import merge_equal_samples
+    >>> X, y, weights = merge_equal_samples(np.array([[5.0], [3.0], [5.0]]), np.array([1.0, 0.0, 1.0]), np.ones(3))
+    >>> X.ravel(), y, weights
+    (array([3., 5.]), array([0., 1.]), array([1., 2.]))
+    """
+    present = weights > 0
+    samples = np.column_stack([X, y])[present]
+    distinct, group = np.unique(samples, axis=0, return_inverse=True)
+    return distinct[:, :-1].copy(), distinct[:, -1].copy(), np.bincount(group.ravel(), weights[present])

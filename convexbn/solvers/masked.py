@@ -1,0 +1,111 @@
+"""Products with the masked design matrices D_i Z of bit-packed activation patterns, block by block."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from convexbn.matrix import DesignMatrix
+
+_BLOCK_ENTRIES = 2**22  # entries of the masks unpacked at once
+_HELD_ENTRIES = 2**27  # up to this many entries the masks stay unpacked
+_GRAM_ROWS = 2**14  # rows from which `overlaps` is estimated
+
+
+class MaskedProducts:
+    """The linear map f = sum_i D_i Z s_i of a set of patterns, its adjoint, and the overlaps of the patterns.
+
+    The rows of Z do not depend on the pattern, so sum_i D_i Z s_i is the row-wise product of Z and M^T S, with the masks
+    the rows of M: every product is one with M, and no D_i Z is ever formed.
+
+    Parameters
+    ----------
+    Z : DesignMatrix
+        Design matrix with N rows; only its shape and pooling are read.
+    rows : ndarray of shape (N, k)
+        Its rows in the precision of the products, in any orthogonal basis.
+    packed : ndarray of uint8, shape (P, ceil(N / 8))
+        Patterns, as in `Patterns`.
+    hold : bool, default=False
+        Whether to keep the masks unpacked, where they are no more than 2**27 entries.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.matrix import DesignMatrix
+    >>> from convexbn.solvers.masked import MaskedProducts
+    >>> Z = DesignMatrix(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    >>> products = MaskedProducts(Z, Z.Z, np.packbits([[True, False], [True, True]], axis=1))
+    >>> products.forward(np.ones((2, 2))), products.adjoint(np.ones(2))
+    (array([6., 7.]), array([[1., 2.],
+           [4., 6.]]))
+    """
+
+    def __init__(self, Z: DesignMatrix, rows: np.ndarray, packed: np.ndarray, *, hold: bool = False):
+        self.Z, self.rows, self.packed = Z, rows, packed
+        self._masks = self._unpacked(packed) if hold and len(packed) * len(rows) <= _HELD_ENTRIES else None
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def take(self, chosen: np.ndarray) -> "MaskedProducts":
+        """Return the products with the chosen patterns only."""
+        if len(chosen) == len(self):
+            return self
+        taken = MaskedProducts(self.Z, self.rows, self.packed[chosen])
+        taken._masks = None if self._masks is None else self._masks[chosen]
+        return taken
+
+    def forward(self, S: np.ndarray) -> np.ndarray:
+        """Pooled sum_i D_i Z s_i of the rows of S (P, k): shape (n,)."""
+        S = S.astype(self.rows.dtype, copy=False)
+        weights = np.zeros_like(self.rows)  # in row l the sum of the weights whose gates are open there
+        for block, masks in self._blocks():
+            weights += masks.T @ S[block]
+        return self.Z.pool(np.einsum("ij,ij->i", weights, self.rows)[:, None])[:, 0].astype(np.float64)
+
+    def adjoint(self, v: np.ndarray) -> np.ndarray:
+        """Z^T D_i v of every pattern for a dual point (n,): rows of an array (P, k)."""
+        weighted = self.rows * self.Z.unpool(v[:, None]).astype(self.rows.dtype)
+        found = np.empty((len(self), self.rows.shape[1]))
+        for block, masks in self._blocks():
+            found[block] = masks @ weighted
+        return found
+
+    def overlaps(self, weights: np.ndarray) -> np.ndarray:
+        """Sum over the rows of weights (N,) times the product of two masks, for all pairs: shape (P, P).
+
+        From about 2**14 rows, evenly spread, where there are more; the diagonal is no less than exact then.
+        """
+        n_bytes = self.packed.shape[1]
+        chosen = np.unique(np.linspace(0, n_bytes - 1, min(n_bytes, _GRAM_ROWS // 8)).astype(int))
+        padded = np.zeros(8 * n_bytes)
+        padded[: len(weights)] = weights
+        sampled = padded.reshape(-1, 8)[chosen]
+        scale = weights.sum() / sampled.sum() if sampled.any() else 1.0
+        found = np.zeros((len(self), len(self)))
+        size = max(1, _BLOCK_ENTRIES // (8 * max(1, len(self))))
+        for start in range(0, len(chosen), size):
+            block = slice(start, start + size)
+            masks = self._cast(np.unpackbits(self.packed[:, chosen[block]], axis=1))
+            found += (masks * (scale * sampled[block].ravel()).astype(self.rows.dtype)) @ masks.T
+        if len(chosen) < n_bytes:
+            weighted = weights.astype(self.rows.dtype)
+            for block, masks in self._blocks():
+                exact = np.arange(len(self))[block]
+                found[exact, exact] = np.maximum(found[exact, exact], masks @ weighted)
+        return found
+
+    def _blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        if self._masks is not None:
+            yield slice(None), self._masks
+            return
+        size = max(1, _BLOCK_ENTRIES // len(self.rows))
+        for start in range(0, len(self), size):
+            block = slice(start, start + size)
+            yield block, self._unpacked(self.packed[block])
+
+    def _unpacked(self, packed: np.ndarray) -> np.ndarray:
+        return self._cast(np.unpackbits(packed, axis=1, count=len(self.rows)))
+
+    def _cast(self, masks: np.ndarray) -> np.ndarray:
+        return masks.astype(self.rows.dtype)

@@ -1,0 +1,200 @@
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import get_scorer, log_loss
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from convexbn import (
+    ConvexBNClassifier,
+    ConvexBNClassifierCV,
+    ConvexBNRegressor,
+    ConvexBNRegressorCV,
+    convexbn_path,
+)
+from convexbn.estimators import base, cross_validation
+
+X, Y = load_diabetes(return_X_y=True)
+X, Y = X[:36, [2, 3]], Y[:36]
+LABELS = np.where(np.median(Y) < Y, "high", "low")
+SMALL = {"n_weight_decays": 4, "eps": 0.02, "cv": 3}
+MODELS = [ConvexBNRegressorCV(**SMALL), ConvexBNClassifierCV(**SMALL)]
+
+
+def targets_of(model):
+    return LABELS if isinstance(model, ConvexBNClassifierCV) else Y
+
+
+@parametrize_with_checks(
+    [
+        ConvexBNRegressorCV(n_weight_decays=2, n_components=1, cv=3),
+        ConvexBNClassifierCV(n_weight_decays=2, n_components=1, cv=3, loss="squared_hinge"),
+    ]
+)
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("model", "Plain", "folds", "scoring"),
+    [
+        (ConvexBNRegressorCV(**SMALL), ConvexBNRegressor, KFold(3), "r2"),
+        (
+            ConvexBNRegressorCV(**SMALL, n_components=[1, None], scoring="neg_mean_absolute_error"),
+            ConvexBNRegressor,
+            KFold(3),
+            "neg_mean_absolute_error",
+        ),
+        (ConvexBNClassifierCV(**SMALL, class_weight="balanced"), ConvexBNClassifier, StratifiedKFold(3), "accuracy"),
+        (
+            ConvexBNClassifierCV(**SMALL, scoring="neg_log_loss", normalization="weight"),
+            ConvexBNClassifier,
+            StratifiedKFold(3),
+            "neg_log_loss",
+        ),
+    ],
+)
+def test_choice_is_that_of_a_loop_over_plain_estimators(model, Plain, folds, scoring):
+    y = targets_of(model)
+    weights = np.random.default_rng(0).integers(0, 3, 36)
+    model = clone(model).fit(X, y, sample_weight=weights)
+    options = {name: value for name, value in model.get_params().items() if name in Plain().get_params()}
+    choices = model.n_components if isinstance(model.n_components, list) else [model.n_components]
+    scores = np.empty((len(choices), 4, 3))
+    for c, n_components in enumerate(choices):
+        for i, weight_decay in enumerate(model.weight_decays_):
+            plain = Plain(weight_decay=weight_decay).set_params(**options | {"n_components": n_components})
+            for f, (train, test) in enumerate(folds.split(X, y)):
+                plain.fit(X[train], y[train], sample_weight=weights[train])
+                scores[c, i, f] = get_scorer(scoring)(plain, X[test], y[test], sample_weight=weights[test])
+    np.testing.assert_allclose(model.scores_, scores, rtol=1e-5, atol=1e-6)
+    best = np.unravel_index(scores.mean(axis=2).argmax(), scores.shape[:2])
+    assert model.n_components_ == choices[best[0]]
+    assert model.weight_decay_ == model.weight_decays_[best[1]]
+    assert model.best_score_ == pytest.approx(scores.mean(axis=2).max())
+    refit = Plain(weight_decay=model.weight_decay_).set_params(**options | {"n_components": model.n_components_})
+    refit.fit(X, y, sample_weight=weights)
+    assert model.certificate_.objective == pytest.approx(refit.certificate_.objective, rel=1e-9)
+    np.testing.assert_array_equal(model.predict(X), refit.predict(X))
+
+
+def test_grid_is_the_one_of_all_the_data():
+    model = ConvexBNRegressorCV(**SMALL).fit(X, Y)
+    path = convexbn_path(X, Y, n_weight_decays=4, eps=0.02)
+    np.testing.assert_array_equal(model.weight_decays_, path.weight_decays)
+    given = ConvexBNRegressorCV(weight_decays=[1.0, 8.0], cv=3).fit(X, Y)
+    np.testing.assert_array_equal(given.weight_decays_, [8, 1])
+
+
+def test_largest_weight_decay_wins_among_equal_scores():
+    model = ConvexBNRegressorCV(**SMALL, scoring=lambda model, X, y: 1.0).fit(X, Y)
+    assert model.weight_decay_ == model.weight_decays_[0]
+    assert len(model.network_) == 0
+
+
+@pytest.mark.parametrize("model", MODELS, ids=repr)
+def test_two_jobs_give_the_same_as_one(model):
+    one, two = (clone(model).set_params(n_jobs=n_jobs).fit(X, targets_of(model)) for n_jobs in (1, 2))
+    np.testing.assert_array_equal(one.scores_, two.scores_)
+    np.testing.assert_array_equal(one.predict(X), two.predict(X))
+
+
+def test_gates_are_drawn_once_from_the_random_state():
+    options = {"activation": "gated_relu", "n_patterns": 3, "normalization": "weight", "n_components": 2} | SMALL
+    same = [ConvexBNRegressorCV(**options, random_state=0).fit(X, Y).predict(X) for _ in range(2)]
+    np.testing.assert_array_equal(*same)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=repr)
+def test_pickle_and_clone(model):
+    fitted = clone(model).fit(X, targets_of(model))
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.predict(X), fitted.predict(X))
+    with pytest.raises(NotFittedError):
+        clone(fitted).predict(X)
+
+
+def test_probabilities_and_labels():
+    model = ConvexBNClassifierCV(**SMALL, scoring="neg_log_loss").fit(X, LABELS)
+    assert model.classes_.tolist() == ["high", "low"]
+    assert log_loss(LABELS, model.predict_proba(X)) < np.log(2)
+    assert model.score(X, LABELS) > 0.7
+    assert not hasattr(ConvexBNClassifierCV(loss="squared_hinge"), "predict_proba")
+
+
+def test_samples_of_weight_zero_may_have_any_label():
+    weights = np.arange(36) % 4 != 0
+    third = np.where(weights, LABELS, "third")
+    model = ConvexBNClassifierCV(**SMALL).set_params(cv=list(KFold(3).split(X)))
+    model.fit(X, third, sample_weight=weights)
+    assert model.classes_.tolist() == ["high", "low"]
+
+
+def test_unreached_tolerance_is_one_warning_of_the_path():
+    with pytest.warns(ConvergenceWarning) as record:
+        ConvexBNRegressorCV(weight_decays=[2.0, 1.0], cv=2, max_iter=3).fit(X, Y)
+    messages = [str(warning.message) for warning in record]
+    assert len(messages) == 2
+    assert "4 of 4 problems along the path" in messages[0]
+    assert "CLARABEL" in messages[1]
+
+
+def test_interrupt_ends_the_fit(monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(base, "solve", interrupted)
+    model = ConvexBNRegressorCV(**SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y)
+    assert not hasattr(model, "weight_decays_")
+
+
+def one_class_training():
+    return [(np.flatnonzero(LABELS == "low"), np.flatnonzero(LABELS == "high"))]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=repr)
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"weight_decays": [0.0]}, "weight_decays="),
+        ({"weight_decays": [np.nan, 1.0]}, "weight_decays="),
+        ({"eps": 2.0}, "eps=2.0"),
+        ({"n_weight_decays": 0}, "n_weight_decays=0"),
+        ({"cv": "five"}, "cv"),
+        ({"cv": 1}, "n_splits=1"),
+        ({"cv": 99}, "n_splits=99"),
+        ({"cv": [(np.arange(30), np.arange(0))]}, "cv leaves no test sample of positive weight in fold 0"),
+        ({"cv": []}, "cv gives no folds"),
+        ({"scoring": "beauty"}, "scoring"),
+        ({"scoring": ["r2"]}, r"scoring=\['r2'\] must be"),
+        ({"n_components": []}, r"n_components=\[\] is empty"),
+        ({"n_components": [1, 9]}, "n_components=9 is out of range"),
+        ({"n_components": [[1]]}, r"n_components=\[1\] is out of range"),
+        ({"tol": -1.0}, "tol=-1.0"),
+    ],
+)
+def test_bad_parameters(model, parameters, message, monkeypatch):
+    monkeypatch.setattr(base, "solve", None)
+    with pytest.raises(ValueError, match=message):
+        clone(model).set_params(**parameters).fit(X, targets_of(model))
+
+
+def test_training_fold_of_one_class_is_refused():
+    with pytest.raises(ValueError, match="cv leaves one class in the training samples of fold 0"):
+        ConvexBNClassifierCV(cv=one_class_training()).fit(X, LABELS)
+
+
+def test_scores_that_are_not_finite_are_refused():
+    model = ConvexBNRegressorCV(**SMALL, scoring=lambda model, X, y: np.nan)
+    with pytest.raises(ValueError, match="No score is finite"):
+        model.fit(X, Y)
+
+
+def test_parallel_is_scikit_learns():
+    assert cross_validation.Parallel.__module__.startswith("sklearn")

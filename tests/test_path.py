@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes
+from sklearn.exceptions import ConvergenceWarning
+
+from convexbn import (
+    BatchNormDesign,
+    ConvexBNClassifier,
+    ConvexBNRegressor,
+    GatedNetwork,
+    Path,
+    Problem,
+    Status,
+    convexbn_path,
+    solve,
+)
+from convexbn.estimators import base
+
+X, Y = load_diabetes(return_X_y=True)
+X, Y = X[:24, [2, 3]], Y[:24]
+LABELS = np.where(np.median(Y) < Y, "high", "low")
+
+
+@pytest.mark.parametrize(
+    ("options", "Model"),
+    [
+        ({}, ConvexBNRegressor),
+        ({"normalization": "weight", "loss": "huber", "fit_intercept": False}, ConvexBNRegressor),
+        ({"activation": "gated_relu", "random_state": 0}, ConvexBNRegressor),
+        ({"loss": "log_loss"}, ConvexBNClassifier),
+    ],
+)
+def test_path_is_the_single_solves(options, Model):
+    y = LABELS if Model is ConvexBNClassifier else Y
+    path = convexbn_path(X, y, n_weight_decays=4, eps=0.05, **options)
+    assert len(path) == len(path.neurons) == len(path.networks) == 4
+    for i, weight_decay in enumerate(path.weight_decays):
+        model = Model(weight_decay=weight_decay, **options).fit(X, y)
+        assert path.objectives[i] == pytest.approx(model.certificate_.objective, rel=1e-6)
+        assert path.certificates[i].scope == model.certificate_.scope
+        np.testing.assert_allclose(path.networks[i].predict(X), model.network_.predict(X), rtol=1e-3, atol=1e-3)
+    assert (path.gaps <= 1e-6).all()
+    assert (np.diff(path.objectives) < 0).all()
+    np.testing.assert_allclose(path.weight_decays[1:] / path.weight_decays[:-1], 0.05 ** (1 / 3))
+    assert path.n_neurons[-1] == len(path.neurons[-1]) > 0
+
+
+def test_path_starts_with_the_zero_network_at_weight_decay_max():
+    path = convexbn_path(X, Y, n_weight_decays=2, eps=0.5)
+    problem = Problem(BatchNormDesign().fit_transform(X), Y, weight_decay=1.0, fit_intercept=True)
+    assert path.weight_decays[0] == pytest.approx(problem.weight_decay_max)
+    assert path.n_neurons[0] == 0
+    assert path.n_neurons[1] > 0
+    np.testing.assert_allclose(path.networks[0].predict(X), Y.mean())
+
+
+def test_path_of_constant_targets_is_zero():
+    path = convexbn_path(X, np.full(24, 3.0), n_weight_decays=3)
+    assert (path.n_neurons == 0).all()
+    assert (path.objectives == 0).all()
+
+
+def test_given_weight_decays_are_sorted():
+    path = convexbn_path(X, Y, weight_decays=[1.0, 5.0, 3.0])
+    np.testing.assert_array_equal(path.weight_decays, [5, 3, 1])
+
+
+def test_integer_weights_equal_repeated_rows():
+    weights = np.arange(24) % 3
+    rows = np.repeat(np.arange(24), weights)
+    weighted = convexbn_path(X, Y, n_weight_decays=3, eps=0.1, sample_weight=weights)
+    repeated = convexbn_path(X[rows], Y[rows], n_weight_decays=3, eps=0.1)
+    np.testing.assert_allclose(weighted.weight_decays, repeated.weight_decays)
+    np.testing.assert_allclose(weighted.objectives, repeated.objectives)
+
+
+def test_each_solve_starts_from_the_network_before(monkeypatch):
+    starts, solutions = [], []
+
+    def recorded(problem, *, start=None, **options):
+        starts.append(start)
+        solutions.append(solve(problem, **options))
+        return solutions[-1]
+
+    monkeypatch.setattr(base, "solve", recorded)
+    path = convexbn_path(X, Y, n_weight_decays=3, eps=0.1)
+    assert starts == [None, solutions[0].neurons, solutions[1].neurons]
+    assert path.neurons == tuple(solution.neurons for solution in solutions)
+
+
+def test_interrupted_path_keeps_what_is_done(monkeypatch):
+    solutions = []
+
+    def interrupted(problem, *, start=None, **options):
+        solutions.append(solve(problem, **options))
+        if len(solutions) == 3:
+            object.__setattr__(solutions[-1], "status", Status.INTERRUPTED)
+        return solutions[-1]
+
+    monkeypatch.setattr(base, "solve", interrupted)
+    path = convexbn_path(X, Y, n_weight_decays=5, eps=0.1)
+    assert len(path) == len(path.weight_decays) == len(path.networks) == 2
+
+
+@pytest.mark.parametrize("seed", [0, None, np.random.RandomState(0), np.random.default_rng(0)], ids=str)
+def test_gates_are_the_same_all_along(seed):
+    data, targets = load_diabetes(return_X_y=True)
+    path = convexbn_path(
+        data[:60], targets[:60], activation="gated_relu", n_patterns=4, weight_decays=[20, 5, 1], random_state=seed
+    )
+    assert isinstance(path.networks[0], GatedNetwork)
+    gates = [{tuple(gate) for gate in neurons.gates.T} for neurons in path.neurons]
+    assert gates[0] | gates[1] <= gates[2]
+    assert len(gates[2]) == 4
+
+
+def test_unreached_tolerance_warns_once():
+    with pytest.warns(
+        ConvergenceWarning, match=r"[23] of 3 problems along the path .* tol=1.0e-06; the largest"
+    ) as record:
+        path = convexbn_path(X, Y, weight_decays=[5.0, 2.0, 1.0], max_iter=3)
+    assert len(record) == 1
+    assert f"{path.gaps.max():.1e}" in str(record[0].message)
+
+
+def test_verbose_shows_a_bar(capsys):
+    convexbn_path(X[:10], Y[:10], n_weight_decays=3, eps=0.5, verbose=True)
+    shown = capsys.readouterr().err
+    assert "path" in shown
+    assert "3/3" in shown
+
+
+def test_path_type_is_exported():
+    assert isinstance(convexbn_path(X[:8], Y[:8], n_weight_decays=1), Path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_weight_decays": 0}, "n_weight_decays=0 must be a positive integer"),
+        ({"n_weight_decays": 2.0}, "n_weight_decays=2.0"),
+        ({"eps": 0.0}, "eps=0.0 must be a number between 0 and 1"),
+        ({"eps": 1.0}, "eps=1.0"),
+        ({"eps": "small"}, "eps='small'"),
+        ({"weight_decays": [1.0, -1.0]}, r"weight_decays=\[1.0, -1.0\] must be a list of positive finite numbers"),
+        ({"weight_decays": [np.inf]}, "weight_decays="),
+        ({"weight_decays": [np.nan]}, "weight_decays="),
+        ({"weight_decays": []}, "weight_decays="),
+        ({"weight_decays": 1.0}, "weight_decays=1.0"),
+        ({"weight_decays": "many"}, "weight_decays='many'"),
+        ({"loss": "absolute"}, "loss='absolute' is not one"),
+        ({"loss": []}, r"loss=\[\] is not one"),
+        ({"loss": "log_loss"}, "Unknown label type"),
+        ({"activation": "tanh"}, "activation='tanh' is unknown"),
+        ({"tol": 0.0}, "tol=0.0"),
+        ({"sample_weight": -np.ones(24)}, "sample_weight must not be negative"),
+        ({"n_components": 7}, "n_components=7 is out of range"),
+    ],
+)
+def test_bad_arguments(options, message, monkeypatch):
+    monkeypatch.setattr(base, "solve", None)
+    with pytest.raises(ValueError, match=message):
+        convexbn_path(X, Y + 0.5, **options)

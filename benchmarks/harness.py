@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("convexbn", "numpy", "scipy", "scikit-learn", "torch", "cvxpy", "clarabel", "scs", "pyscnn", "jax")
 THREADS = (1, 2)  # every method gets the faster of these
+LABEL_HEIGHT = 0.055  # of the axes
 POINTS = 200  # of a curve in a result file
 _LIST = re.compile(r"\[[^\[\]{}]*\]")  # lists of numbers go on one line
 
@@ -57,9 +58,11 @@ class Run:
         return float(self.times[step]) if step < len(self.times) else np.inf
 
     def as_json(self) -> dict[str, Any]:
-        """Best value so far at up to 200 moments, evenly spaced in the logarithm of the index."""
+        """Best value so far; of long curves 200 moments, evenly spaced in the logarithm of the index."""
         best = np.minimum.accumulate(self.objectives)
-        keep = np.unique(np.geomspace(1, len(best), min(POINTS, len(best))).round().astype(int)) - 1
+        keep = np.arange(len(best))
+        if len(best) > POINTS:
+            keep = np.unique(np.geomspace(1, len(best), POINTS).round().astype(int)) - 1
         return {
             "seconds": self.seconds,
             "n_objective": self.objective,
@@ -226,15 +229,18 @@ def pyplot() -> Any:
 
 def label_lines(ax: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
     """Write labels beside the axes at the height of their lines' ends (x, y, label, color), moved apart."""
-    heights = [ax.transAxes.inverted().transform(ax.transData.transform((x, y)))[1] for x, y, _, _ in ends]
-    spacing, lowest = 0.055, -np.inf
-    for i in np.argsort(heights):
-        lowest = max(heights[i], lowest + spacing)
-        _, y, label, color = ends[i]
+    to_axes = ax.transData + ax.transAxes.inverted()
+    ends = sorted(ends, key=lambda end: end[1])
+    heights = np.array([to_axes.transform(end[:2])[1] for end in ends])
+    for _ in range(200):  # neighbours that overlap push each other away by half of what they overlap
+        push = np.maximum(LABEL_HEIGHT - np.diff(heights), 0) / 2
+        heights[1:] += push
+        heights[:-1] -= push
+    for height, (x, y, label, color) in zip(heights, ends, strict=True):
         ax.annotate(
             label,
-            xy=(ends[i][0], y),
-            xytext=(1.03, lowest),
+            xy=(x, y),
+            xytext=(1.03, height),
             textcoords="axes fraction",
             color=color,
             fontsize=9,

@@ -119,7 +119,8 @@ def _sooner_than_adam(name: str, comparison: Comparison, objective: float, facto
     runs = comparison.runs[ADAM]
     reached = sum(run.objective <= objective for run in runs)
     steps = len(runs[0].times) - 1
-    figure = f"{ratio(seconds, adam)}; Adam gets there in {reached} of {len(runs)} runs of {steps:,} steps"
+    at_least = "" if 2 * reached > len(runs) else "more than "
+    figure = f"{at_least}{ratio(seconds, adam)}; Adam gets there in {reached} of {len(runs)} runs of {steps:,} steps"
     return target(f"{name}: n·objective ≤ {objective} in 1/{factor} of Adam's time", figure, factor * seconds <= adam)
 
 

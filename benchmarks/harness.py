@@ -185,18 +185,19 @@ def parse_arguments(
 
 def write_json(path: Path, results: dict[str, Any]) -> dict[str, Any]:
     """Write results with numpy values as numbers and infinity as null; return what was written."""
-    plain = _plain(results)
-    text = json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False)
+    written = plain(results)
+    text = json.dumps(written, indent=1, allow_nan=False, ensure_ascii=False)
     path.write_text(_LIST.sub(lambda numbers: re.sub(r"\s+", " ", numbers[0]), text) + "\n", encoding="utf-8")
     print(f"Wrote {path}")
-    return plain
+    return written
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value in the types of JSON: numpy values as numbers with ten digits, infinity as None."""
     if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, (bool, np.bool)):
         return bool(value)
     if isinstance(value, (int, np.integer)):

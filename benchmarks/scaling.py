@@ -19,6 +19,7 @@ from benchmarks.harness import (
     caption,
     environment,
     parse_arguments,
+    plain,
     pyplot,
     target,
     threads,
@@ -197,7 +198,7 @@ def main() -> None:
     if len(sys.argv) == 3 and sys.argv[1] == "--point":
         number, arguments = json.loads(sys.argv[2])
         with threads(number):
-            print(json.dumps(measure_point(**arguments)))
+            print(json.dumps(plain(measure_point(**arguments))))
         return
     args = parse_arguments(
         "scaling",

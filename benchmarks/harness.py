@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -84,11 +85,10 @@ def median_run(runs: Sequence[Run]) -> Run:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Run BLAS, OpenMP and PyTorch on this many threads."""
+    """Run BLAS and OpenMP, and PyTorch where it is imported, on this many threads."""
+    torch = sys.modules.get("torch")  # importing it here would count as memory of those who do not need it
     with threadpool_limits(number):
-        try:
-            import torch
-        except ImportError:
+        if torch is None:
             yield
             return
         before = torch.get_num_threads()

@@ -110,11 +110,12 @@ def draw(results: dict, path: Path) -> None:
     right.set(title="seconds, added up along the path", yscale="log")
     for ax in (left, middle, right):
         ax.set(xscale="log", xlabel="weight decay")
+        ax.xaxis.set_minor_formatter("")
         ax.invert_xaxis()
     machine = results["environment"]
     caption(
         figure,
-        f"R1 (n = {results['n']}, d = {results['d']}), {len(grid)} values of weight decay, local gap {TOL:g}. "
+        f"{results['name']} (n = {results['n']}, d = {results['d']}), {len(grid)} weight decays, local gap {TOL:g}. "
         f"{machine['cpu']}, {measured['threads']} thread(s), {machine['date'][:10]}.",
     )
     figure.savefig(path)
@@ -125,7 +126,7 @@ def main() -> None:
     """Run, write, draw."""
     args = parse_arguments("path", __doc__)
     instance = named_instance("R0" if args.quick else "R1")
-    results = {"environment": environment(), "quick": args.quick} | instance.summary()
+    results = {"environment": environment(), "quick": args.quick, "name": instance.name} | instance.summary()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the gaps are reported instead
         results["path"] = measure(instance, grid_of(instance, 5 if args.quick else 50), 1 if args.quick else REPEATS)

@@ -89,9 +89,8 @@ def test_gradient_peers_descend(instance, train):
 
 
 def test_objective_noted_in_training_is_ours(instance):
-    torch = pytest.importorskip("torch")
     noted = gradient.adam(instance, n_steps=0, seed=0).objectives[0]
-    module = gradient._network(torch, instance, 0)[0]
+    module = gradient._network(instance, 0)[0]
     hidden, norm, _, output = module
     statistics = {"mean": np.zeros(gradient.WIDTH), "std": np.ones(gradient.WIDTH)}
     network = BatchNormNetwork(

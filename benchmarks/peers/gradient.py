@@ -12,25 +12,30 @@ import numpy as np
 from benchmarks.harness import PeerMissing, Run
 from benchmarks.instances import Instance
 
+try:
+    import torch
+except ImportError:
+    torch = None
+
 WIDTH = 100
 
 
 def adam(instance: Instance, *, n_steps: int, seed: int) -> Run:
     """Adam with learning rate 1e-2."""
-    torch = _torch()
+    _require_torch()
     return _train(instance, n_steps, seed, lambda groups: torch.optim.Adam(groups, lr=1e-2, fused=True))
 
 
 def sgd(instance: Instance, *, n_steps: int, seed: int) -> Run:
     """Gradient descent with learning rate 0.1 and momentum 0.9."""
-    torch = _torch()
+    _require_torch()
     return _train(instance, n_steps, seed, lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9, fused=True))
 
 
 def lbfgs(instance: Instance, *, n_steps: int, seed: int) -> Run:
     """L-BFGS with memory 20 and a strong Wolfe line search; a step of the curve is an evaluation."""
-    torch = _torch()
-    module, inputs, targets = _network(torch, instance, seed)
+    _require_torch()
+    module, inputs, targets = _network(instance, seed)
     decayed = [module[1].weight, module[1].bias, module[3].weight]
     optimizer = torch.optim.LBFGS(
         module.parameters(),
@@ -58,8 +63,7 @@ def lbfgs(instance: Instance, *, n_steps: int, seed: int) -> Run:
 
 
 def _train(instance, n_steps, seed, make_optimizer) -> Run:
-    torch = _torch()
-    module, inputs, targets = _network(torch, instance, seed)
+    module, inputs, targets = _network(instance, seed)
     decayed = [module[1].weight, module[1].bias, module[3].weight]
     optimizer = make_optimizer(
         [{"params": [module[0].weight]}, {"params": decayed, "weight_decay": instance.weight_decay}]
@@ -80,7 +84,7 @@ def _train(instance, n_steps, seed, make_optimizer) -> Run:
     return Run(times[-1], times, instance.n * objectives.numpy(), {"width": WIDTH, "n_steps": n_steps})
 
 
-def _network(torch, instance, seed):
+def _network(instance, seed):
     torch.manual_seed(seed)
     module = torch.nn.Sequential(
         torch.nn.Linear(instance.X.shape[1], WIDTH, bias=False),
@@ -91,9 +95,6 @@ def _network(torch, instance, seed):
     return module, torch.tensor(instance.X), torch.tensor(instance.y)[:, None]
 
 
-def _torch():
-    try:
-        import torch
-    except ImportError as error:
-        raise PeerMissing("PyTorch is not installed: pip install '.[bench]'.") from error
-    return torch
+def _require_torch() -> None:
+    if torch is None:
+        raise PeerMissing("PyTorch is not installed: pip install '.[bench]'.")

@@ -1,6 +1,7 @@
 """convexbn: batch-normalized ReLU networks trained to their global optimum, with a certificate."""
 
 from convexbn.certificate import Certificate, certify
+from convexbn.decomposition import decompose
 from convexbn.design import BatchNormDesign, WeightNormDesign
 from convexbn.estimators import (
     ConvexBNClassifier,
@@ -42,6 +43,7 @@ __all__ = [
     "certify",
     "convexbn_path",
     "count_patterns",
+    "decompose",
     "dual_program",
     "enumerate_patterns",
     "make_network",

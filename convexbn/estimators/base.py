@@ -130,6 +130,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         problem: Problem,
         random_state: int | np.random.Generator | None,
         start: Neurons | None = None,
+        prove: bool = True,
         verbose: bool = False,
     ) -> Solution:
         return solve(
@@ -142,6 +143,7 @@ class BaseConvexBN(BaseEstimator, ABC):
             random_state=random_state,
             verbose=verbose,
             start=start,
+            prove=prove,
         )
 
     def _learn(self, design: BatchNormDesign | WeightNormDesign, problem: Problem) -> None:

@@ -83,10 +83,7 @@ class CrossValidated(BaseConvexBN):
 
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray) -> None:
         folds = list(check_cv(self.cv, self._targets(y), classifier=self._margin).split(X, self._targets(y)))
-        for number, fold in enumerate(folds):
-            for part, name in zip(fold, ("training", "test"), strict=True):
-                if not sample_weight[part].any():
-                    raise ValueError(f"cv leaves no {name} sample of positive weight in fold {number}.")
+        self._check_folds(folds, y, sample_weight)
         choices = self._component_choices()
         problems = [self._problem(X, y, sample_weight, choice) for choice in choices]
         largest = max(problem.weight_decay_max for _, problem in problems)
@@ -110,6 +107,16 @@ class CrossValidated(BaseConvexBN):
         design, problem = problems[best[0]]
         self._learn(design, replace(problem, weight_decay=float(self.weight_decays_[best[1]])))
 
+    def _check_folds(self, folds: list[Any], y: np.ndarray, sample_weight: np.ndarray) -> None:
+        if not folds:
+            raise ValueError(f"cv={self.cv!r} gives no folds.")
+        for number, (train, test) in enumerate(folds):
+            for part, name in ((train, "training"), (test, "test")):
+                if not sample_weight[part].any():
+                    raise ValueError(f"cv leaves no {name} sample of positive weight in fold {number}.")
+            if self._margin and len(np.unique(y[train][sample_weight[train] > 0])) < 2:
+                raise ValueError(f"cv leaves one class only in the training samples of fold {number}.")
+
 
 def _score_path(
     model: CrossValidated,
@@ -124,7 +131,7 @@ def _score_path(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores on the test samples, and gaps, along the path of the training samples; both (n_weight_decays,)."""
     design, problem = model._problem(X[train], y[train], sample_weight[train], n_components)
-    path = follow_path(model, design, problem, weight_decays, seed)
+    path = follow_path(model, design, problem, weight_decays, seed, prove=False)
     if len(path) < len(weight_decays):
         raise KeyboardInterrupt
     scorer = check_scoring(model, model.scoring)

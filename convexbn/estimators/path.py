@@ -207,6 +207,8 @@ def follow_path(
     problem: Problem,
     weight_decays: np.ndarray,
     seed: int,
+    *,
+    prove: bool = True,
     verbose: bool = False,
 ) -> Path:
     """Path of a problem, without a warning where gaps exceed the tolerance."""
@@ -216,7 +218,7 @@ def follow_path(
         warnings.simplefilter("ignore", ConvergenceWarning)
         for weight_decay in weight_decays:
             start = solutions[-1].neurons if solutions else None
-            solution = model._solve(replace(problem, weight_decay=float(weight_decay)), seed, start)
+            solution = model._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, prove)
             if solution.status is Status.INTERRUPTED:
                 break
             solutions.append(solution)

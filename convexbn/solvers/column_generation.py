@@ -18,7 +18,10 @@ from convexbn.solvers.units import Units
 _FIRST_NEURONS = 4, 100  # at the start: this many times k, but no more than so many
 _NEW_NEURONS = 10  # a round
 _SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 200, 100, 40
-_STARTS, _HARDER = 600, 8  # ascents in a pricing round; factor of the last round, before a gap is believed
+_STARTS, _HARDER = (
+    300,
+    8,
+)  # directions from which both signs ascend in a round; factor of the last round, before a gap is believed
 _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z are of order one
 _STALLED_ROUNDS = 3
 _PROOF_COLUMNS = 6  # up to so many prices are proved
@@ -122,6 +125,7 @@ class _Search:
         self.prove = prove and self.problem.Z.n_columns <= _PROOF_COLUMNS
         self.neurons = self.problem.zero_network
         self.dearest = np.zeros((self.problem.Z.n_columns, 0))  # unit direction outside the network, if one was found
+        self.priced: Neurons | None = None  # the network outside which it was looked for
         self.proved: Price | None = None  # of all directions, at the dual point of these neurons
 
     def run(self) -> None:
@@ -205,7 +209,7 @@ class _Search:
 
     def _gap(self, v: np.ndarray, peaks: Peaks) -> float:
         Z = self.problem.Z
-        self.dearest = peaks.directions[:, :1]
+        self.priced, self.dearest = self.neurons, peaks.directions[:, :1]
         directions = np.hstack([_directions(self.neurons), self.dearest])
         price = Price(float(np.abs(v.T @ Z.neuron_outputs(directions)).max(initial=0)), "local")
         objective = self.problem.objective(self.neurons)
@@ -243,7 +247,10 @@ class _Search:
 
     def solution(self, problem: Problem) -> Solution:
         """The network in the original units, with its certificate."""
-        neurons, v = self.units.neurons_to(self.neurons), self.units.dual_to(self._dual_point())
+        v = self._dual_point()
+        if self.priced is not self.neurons:  # interrupted since: without a search there would be no evidence
+            self._gap(v, self._peaks(v, _STARTS))
+        neurons, v = self.units.neurons_to(self.neurons), self.units.dual_to(v)
         pruned = neurons.pruned(problem.Z)
         neurons = pruned if problem.objective(pruned) <= problem.objective(neurons) else neurons
         directions = np.hstack([_directions(self.neurons), self.dearest])

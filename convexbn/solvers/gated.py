@@ -33,8 +33,8 @@ from convexbn.solvers.monitor import Callback, Monitor
 _ENTERING = 50  # gates that enter at once while few are in use; later as many as are in use
 _STEPS = 5  # pairs of a proximal and a Newton step a round
 _PRECISION = 0.3  # a round ends where the gap over its gates is this fraction of the gap over all
-_STAGE_GAP = 0.1  # at which weight decay is halved, on the way down to that of the problem
-_SWEEPS = 10  # of block coordinate descent on the model of a proximal step
+_STAGE_GAP = 0.2  # at which weight decay is halved, on the way down to that of the problem
+_SWEEPS = 5  # of block coordinate descent on the model of a proximal step
 _CG_TOLERANCE, _CG_STEPS = 0.1, 50
 _LEAST_CURVATURE = 1e-3  # of a sample, as a fraction of the mean: rows on flat parts of a loss keep a little
 _SWEEP_TOLERANCE = 0.05  # change in a sweep, as a fraction of weight_decay, at which the descent ends

@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint benchmarks clean
 
 # Everything the two commands need, in a virtual environment; PyTorch first, at the version that constraints.txt pins.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -22,6 +22,19 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The benchmarks choose the number of threads themselves.
+MEASURE = env -u OMP_NUM_THREADS -u OPENBLAS_NUM_THREADS -u MKL_NUM_THREADS $(PYTHON) -m benchmarks
+
+# Everything, then the table of the README: about half an hour on two quiet cores. Peers that are not installed are
+# skipped; benchmarks/README.md says how to install them. PYTHON is the interpreter of the environment that has them.
+benchmarks:
+	$(MEASURE).relu_vs_peers $(if $(CRONOS),--cronos $(CRONOS))
+	$(MEASURE).gated_vs_peers
+	$(MEASURE).scaling
+	$(MEASURE).path
+	$(MEASURE).tabular
+	$(MEASURE).summary
 
 clean:
 	rm -rf $(VENV) .coverage .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache first_network.png

@@ -56,11 +56,13 @@ def test_zero_network_is_optimal_from_weight_decay_max_on_and_not_before(case):
     assert below.certificate.objective < problem.training_loss(problem.zero_network.outputs(problem.Z))
 
 
-def test_weight_decay_max_is_the_price_of_the_zero_network_or_its_bound(monkeypatch):
-    problem = CASES[0].problem()
-    assert problem.weight_decay_max == price_by_enumeration(problem.Z, problem.zero_dual).value
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_weight_decay_max_is_the_price_of_the_zero_network(monkeypatch, case):
+    problem = case.problem()
+    exact = price_by_enumeration(problem.Z, problem.zero_dual).value
+    assert problem.weight_decay_max == pytest.approx(exact, rel=1e-12)
     monkeypatch.setattr("convexbn.problem._EXACT_PRICE_PATTERNS", 1)
-    assert CASES[0].problem().weight_decay_max == pytest.approx(price_bound(problem.Z, problem.zero_dual).value)
+    assert case.problem().weight_decay_max == pytest.approx(exact, rel=1e-9)
 
 
 def test_weight_decay_max_of_constant_targets_is_exactly_zero():

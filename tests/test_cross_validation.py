@@ -19,9 +19,10 @@ from convexbn import (
 from convexbn.estimators import base, cross_validation
 
 X, Y = load_diabetes(return_X_y=True)
-X, Y = X[:36, [2, 3]], Y[:36]
+X, Y = X[:27, [2, 3]], Y[:27]
 LABELS = np.where(np.median(Y) < Y, "high", "low")
-SMALL = {"n_weight_decays": 4, "eps": 0.02, "cv": 3}
+SMALL = {"n_weight_decays": 3, "eps": 0.03, "cv": 3, "random_state": 0}
+EXACT = SMALL | {"solver": "CLARABEL"}  # the same network to the last digit, whatever it starts from
 MODELS = [ConvexBNRegressorCV(**SMALL), ConvexBNClassifierCV(**SMALL)]
 
 
@@ -31,8 +32,8 @@ def targets_of(model):
 
 @parametrize_with_checks(
     [
-        ConvexBNRegressorCV(weight_decays=[0.1], cv=3, tol=1e-3, random_state=0),
-        ConvexBNClassifierCV(weight_decays=[0.01], cv=3, tol=1e-3, random_state=0),
+        ConvexBNRegressorCV(weight_decays=[0.1], cv=3, activation="gated_relu", n_patterns=5),
+        ConvexBNClassifierCV(weight_decays=[0.01], cv=3, activation="gated_relu", n_patterns=5),
     ]
 )
 def test_scikit_learn_contract(estimator, check):
@@ -42,16 +43,16 @@ def test_scikit_learn_contract(estimator, check):
 @pytest.mark.parametrize(
     ("model", "Plain", "folds", "scoring"),
     [
-        (ConvexBNRegressorCV(**SMALL), ConvexBNRegressor, KFold(3), "r2"),
+        (ConvexBNRegressorCV(**EXACT), ConvexBNRegressor, KFold(3), "r2"),
         (
-            ConvexBNRegressorCV(**SMALL, n_components=[1, None], scoring="neg_mean_absolute_error"),
+            ConvexBNRegressorCV(**EXACT, n_components=[1, None], scoring="neg_mean_absolute_error"),
             ConvexBNRegressor,
             KFold(3),
             "neg_mean_absolute_error",
         ),
-        (ConvexBNClassifierCV(**SMALL, class_weight="balanced"), ConvexBNClassifier, StratifiedKFold(3), "accuracy"),
+        (ConvexBNClassifierCV(**EXACT, class_weight="balanced"), ConvexBNClassifier, StratifiedKFold(3), "accuracy"),
         (
-            ConvexBNClassifierCV(**SMALL, scoring="neg_log_loss", normalization="weight"),
+            ConvexBNClassifierCV(**EXACT, scoring="neg_log_loss", normalization="weight"),
             ConvexBNClassifier,
             StratifiedKFold(3),
             "neg_log_loss",
@@ -60,11 +61,11 @@ def test_scikit_learn_contract(estimator, check):
 )
 def test_choice_is_that_of_a_loop_over_plain_estimators(model, Plain, folds, scoring):
     y = targets_of(model)
-    weights = np.random.default_rng(0).integers(0, 3, 36)
+    weights = np.random.default_rng(0).integers(0, 3, 27)
     model = clone(model).fit(X, y, sample_weight=weights)
     options = {name: value for name, value in model.get_params().items() if name in Plain().get_params()}
     choices = model.n_components if isinstance(model.n_components, list) else [model.n_components]
-    scores = np.empty((len(choices), 4, 3))
+    scores = np.empty((len(choices), 3, 3))
     for c, n_components in enumerate(choices):
         for i, weight_decay in enumerate(model.weight_decays_):
             plain = Plain(weight_decay=weight_decay).set_params(**options | {"n_components": n_components})
@@ -84,7 +85,7 @@ def test_choice_is_that_of_a_loop_over_plain_estimators(model, Plain, folds, sco
 
 def test_grid_is_the_one_of_all_the_data():
     model = ConvexBNRegressorCV(**SMALL).fit(X, Y)
-    path = convexbn_path(X, Y, n_weight_decays=4, eps=0.02)
+    path = convexbn_path(X, Y, n_weight_decays=3, eps=0.03)
     np.testing.assert_array_equal(model.weight_decays_, path.weight_decays)
     given = ConvexBNRegressorCV(weight_decays=[1.0, 8.0], cv=3).fit(X, Y)
     np.testing.assert_array_equal(given.weight_decays_, [8, 1])
@@ -104,8 +105,8 @@ def test_two_jobs_give_the_same_as_one(model):
 
 
 def test_gates_are_drawn_once_from_the_random_state():
-    options = {"activation": "gated_relu", "n_patterns": 3, "normalization": "weight", "n_components": 2} | SMALL
-    same = [ConvexBNRegressorCV(**options, random_state=0).fit(X, Y).predict(X) for _ in range(2)]
+    options = {"activation": "gated_relu", "n_patterns": 3} | SMALL
+    same = [ConvexBNRegressorCV(**options).fit(X, Y).predict(X) for _ in range(2)]
     np.testing.assert_array_equal(*same)
 
 
@@ -119,7 +120,7 @@ def test_pickle_and_clone(model):
 
 
 def test_probabilities_and_labels():
-    model = ConvexBNClassifierCV(**SMALL, scoring="neg_log_loss").fit(X, LABELS)
+    model = ConvexBNClassifierCV(weight_decays=[0.01], cv=3, random_state=0).fit(X, LABELS)
     assert model.classes_.tolist() == ["high", "low"]
     assert log_loss(LABELS, model.predict_proba(X)) < np.log(2)
     assert model.score(X, LABELS) > 0.6
@@ -127,7 +128,7 @@ def test_probabilities_and_labels():
 
 
 def test_samples_of_weight_zero_may_have_any_label():
-    weights = np.arange(36) % 4 != 0
+    weights = np.arange(27) % 4 != 0
     third = np.where(weights, LABELS, "third")
     model = ConvexBNClassifierCV(**SMALL).set_params(cv=list(KFold(3).split(X)))
     model.fit(X, third, sample_weight=weights)
@@ -140,7 +141,7 @@ def test_unreached_tolerance_is_one_warning_of_the_path():
     messages = [str(warning.message) for warning in record]
     assert len(messages) == 2
     assert "4 of 4 problems along the path" in messages[0]
-    assert "column generation" in messages[1]
+    assert "Column generation" in messages[1]
 
 
 def test_interrupt_ends_the_fit(monkeypatch):
@@ -169,8 +170,8 @@ def one_class_training():
         ({"cv": "five"}, "cv"),
         ({"cv": 1}, "n_splits=1"),
         ({"cv": 99}, "n_splits=99"),
-        ({"cv": [(np.arange(30), np.arange(0))]}, "cv leaves no test sample of positive weight in fold 0"),
-        ({"cv": []}, "cv gives no folds"),
+        ({"cv": [(np.arange(20), np.arange(0))]}, "cv leaves no test sample of positive weight in fold 0"),
+        ({"cv": []}, r"cv=\[\] gives no folds"),
         ({"scoring": "beauty"}, "scoring"),
         ({"scoring": ["r2"]}, r"scoring=\['r2'\] must be"),
         ({"n_components": []}, r"n_components=\[\] is empty"),

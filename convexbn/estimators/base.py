@@ -39,7 +39,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         solver: str = "auto",
         tol: float = 1e-6,
         max_iter: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
         self.normalization = normalization

@@ -126,8 +126,8 @@ class ConvexBNClassifier(BinaryClassification, FixedWeightDecay):
         Relative gap above which a ConvergenceWarning is raised.
     max_iter : int or None, default=None
         Iterations of the solver; None leaves its own limit.
-    random_state : int, RandomState, Generator or None, default=None
-        Seed of sampled patterns.
+    random_state : int, RandomState, Generator or None, default=0
+        Seed of the solver's random starts and of sampled patterns; None draws another every time.
     verbose : bool, default=False
         Whether the solver prints its progress.
 
@@ -176,7 +176,7 @@ class ConvexBNClassifier(BinaryClassification, FixedWeightDecay):
         solver: str = "auto",
         tol: float = 1e-6,
         max_iter: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
         super().__init__(

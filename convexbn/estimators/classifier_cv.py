@@ -38,8 +38,8 @@ class ConvexBNClassifierCV(BinaryClassification, CrossValidated):
         weights differ.
     n_jobs : int or None, default=None
         Folds that are worked on at the same time; -1 takes all cores.
-    random_state : int, RandomState, Generator or None, default=None
-        Seed of sampled patterns.
+    random_state : int, RandomState, Generator or None, default=0
+        Seed of the solver's random starts and of sampled patterns; None draws another every time.
     verbose : int, default=False
         Verbosity of joblib, and whether the solver prints its progress in the last fit.
 
@@ -97,7 +97,7 @@ class ConvexBNClassifierCV(BinaryClassification, CrossValidated):
         cv: Any = None,
         scoring: str | Callable | None = None,
         n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
         super().__init__(

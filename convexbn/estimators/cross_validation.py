@@ -40,7 +40,7 @@ class CrossValidated(BaseConvexBN):
         cv: Any = None,
         scoring: str | Callable | None = None,
         n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
         super().__init__(

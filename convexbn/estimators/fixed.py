@@ -28,7 +28,7 @@ class FixedWeightDecay(BaseConvexBN):
         solver: str = "auto",
         tol: float = 1e-6,
         max_iter: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
         super().__init__(

@@ -92,7 +92,7 @@ def convexbn_path(
     solver: str = "auto",
     tol: float = 1e-6,
     max_iter: int | None = None,
-    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+    random_state: int | np.random.RandomState | np.random.Generator | None = 0,
     verbose: bool = False,
 ) -> Path:
     """Networks along a grid of weight decays, each started from the one before.

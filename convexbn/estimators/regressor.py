@@ -62,8 +62,8 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
         Relative gap above which a ConvergenceWarning is raised.
     max_iter : int or None, default=None
         Iterations of the solver; None leaves its own limit.
-    random_state : int, RandomState, Generator or None, default=None
-        Seed of sampled patterns.
+    random_state : int, RandomState, Generator or None, default=0
+        Seed of the solver's random starts and of sampled patterns; None draws another every time.
     verbose : bool, default=False
         Whether the solver prints its progress.
 

@@ -29,8 +29,8 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         Scorer ``scorer(estimator, X, y)`` or its name; None takes R^2. It is given ``sample_weight`` if weights differ.
     n_jobs : int or None, default=None
         Folds that are worked on at the same time; -1 takes all cores.
-    random_state : int, RandomState, Generator or None, default=None
-        Seed of sampled patterns.
+    random_state : int, RandomState, Generator or None, default=0
+        Seed of the solver's random starts and of sampled patterns; None draws another every time.
     verbose : int, default=False
         Verbosity of joblib, and whether the solver prints its progress in the last fit.
 

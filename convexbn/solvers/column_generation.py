@@ -17,7 +17,7 @@ from convexbn.solvers.units import Units
 
 _FIRST_NEURONS = 4, 100  # at the start: this many times k, but no more than so many
 _NEW_NEURONS = 10  # a round
-_SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 200, 100, 40
+_SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 500, 100, 40
 _STARTS, _HARDER = (
     300,
     8,
@@ -132,7 +132,7 @@ class _Search:
         """Rounds until the gap is within the tolerance, or nothing moves, or the monitor ends the run."""
         if len(self.neurons) == 0:
             self.neurons = self._first_neurons()
-        rtol, damping, stalled = 1e-7, 0.1, 0
+        rtol, damping, stalled = 1e-5, 0.1, 0
         objective = self.problem.objective(self.neurons)
         while True:
             self.neurons = refine(

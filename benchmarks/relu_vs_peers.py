@@ -37,7 +37,7 @@ class Plan:
 PLANS = {
     "R0": Plan(n_steps=3_000, tol=1e-6, max_time=30, conic_patterns=200, pyscnn_patterns=500, cronos_patterns=500),
     "R1": Plan(n_steps=10_000, tol=1e-5, max_time=60, conic_patterns=50, pyscnn_patterns=500, cronos_patterns=500),
-    "R3": Plan(n_steps=10_000, tol=1e-5, max_time=90),
+    "R3": Plan(n_steps=10_000, tol=1e-5, max_time=60),
 }
 QUICK = {"R0": Plan(n_steps=50, tol=1e-2, max_time=3, conic_patterns=10)}
 

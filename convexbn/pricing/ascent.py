@@ -77,8 +77,8 @@ def find_peaks(Z: DesignMatrix, v: np.ndarray, starts: np.ndarray, *, threshold:
     # An end that the ascent left one percent below the threshold may still polish to above it.
     dear = np.flatnonzero((prices > 0.99 * threshold) & (prices > 0))
     dear = dear[np.argsort(-prices[dear], kind="stable")]
-    polished = int(np.clip(_POLISHED_WORK / Z.n_columns**3, 3 * count, _POLISHED))
-    dear = _distinct(ends, signs, dear, _SAME_END, polished)
+    polished = min(_POLISHED, int(_POLISHED_WORK / Z.n_columns**3), starts.shape[1] // 5)
+    dear = _distinct(ends, signs, dear, _SAME_END, max(polished, 3 * count))
     ends, signs = ends[:, dear], signs[dear]
     prices = _polish(Z, rows[:, None] * signs, ends)
     best = np.argsort(-prices, kind="stable")

@@ -130,9 +130,10 @@ class _Search:
 
     def run(self) -> None:
         """Rounds until the gap is within the tolerance, or nothing moves, or the monitor ends the run."""
+        rtol, damping, stalled = 1e-8, 1e-2, 0
         if len(self.neurons) == 0:
             self.neurons = self._first_neurons()
-        rtol, damping, stalled = 1e-5, 0.1, 0
+            rtol, damping = 1e-5, 0.1
         objective = self.problem.objective(self.neurons)
         while True:
             self.neurons = refine(

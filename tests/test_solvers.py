@@ -200,15 +200,30 @@ def test_solve_takes_the_closed_form_then_all_patterns_then_a_sample():
     large = Problem(rng.standard_normal((40, 5)), rng.standard_normal(40), weight_decay=0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        sampled = solve(large, n_patterns=7, random_state=0)
+        sampled = solve(large, solver="CLARABEL", n_patterns=7, random_state=0)
     assert sampled.certificate.basis == "7 activation patterns"
     assert sampled.certificate.scope == "patterns"
+
+
+def test_solve_takes_column_generation_beyond_the_closed_form_and_the_gated_solver_for_large_gated_problems():
+    rng = np.random.default_rng(0)
+    problem = Problem(rng.standard_normal((40, 3)), rng.standard_normal(40), weight_decay=0.1)
+    for solver in ("auto", "column_generation"):
+        assert "column generation" in solve(problem, solver=solver, random_state=0).certificate.basis
+    gated = solve(problem, activation="gated_relu", random_state=0)
+    assert gated.certificate.basis.endswith("gates of the network")
+    large = Problem(rng.standard_normal((2500, 10)), rng.standard_normal(2500), weight_decay=0.02)
+    solution = solve(large, activation="gated_relu", random_state=0)
+    assert solution.certificate.basis == "the 50 gates of the network"
+    assert solution.history  # cvxpy reports none
+    with pytest.raises(ValueError, match="solver='column_generation' is for activation='relu'"):
+        solve(problem, activation="gated_relu", solver="column_generation")
 
 
 def test_solve_is_deterministic():
     rng = np.random.default_rng(0)
     problem = Problem(rng.standard_normal((40, 5)), rng.standard_normal(40), weight_decay=0.1)
-    first, second, other = (solve(problem, n_patterns=5, random_state=seed) for seed in (0, 0, 1))
+    first, second, other = (solve(problem, solver="CLARABEL", n_patterns=5, random_state=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.neurons.weights, second.neurons.weights)
     assert other.certificate.objective != first.certificate.objective
 

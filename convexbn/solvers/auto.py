@@ -16,7 +16,6 @@ from convexbn.solvers.monitor import Callback
 from convexbn.solvers.reference import solve_reference
 
 ENUMERATION_ENTRIES = 1_000_000  # patterns are all of them up to this many entries n * k * P of their program
-SMALL_ENTRIES = 100_000  # a gated program of no more entries goes to cvxpy, whose interior point minds no degeneracy
 OWN_SOLVERS = ("auto", "closed_form", "column_generation")
 
 
@@ -45,9 +44,10 @@ def solve(
 ) -> Solution:
     """Train a network with the solver that fits the problem.
 
-    For ReLU: the closed form where it reaches, column generation otherwise. For gated ReLU: the working-set
-    solver. The hinge loss, small gated problems, and whoever names a cvxpy solver, get the convex program. Gates, and the patterns of the convex
-    program, are all activation patterns where they are few (at most a million entries n * k * P), a sample otherwise.
+    For ReLU: the closed form where it reaches, column generation otherwise. For gated ReLU: the working-set solver. The
+    hinge loss, small gated problems, and whoever names a cvxpy solver, get the convex program. Gates, and the patterns
+    of the convex program, are all activation patterns where they are few (at most a million entries n * k * P), a
+    sample otherwise.
 
     Parameters
     ----------
@@ -100,7 +100,8 @@ def solve(
         patterns = enumerate_patterns(problem.Z)
     else:
         patterns = sample_patterns(problem.Z, n_patterns, random_state=random_state)
-    large = len(patterns) * problem.Z.Z.size > SMALL_ENTRIES
+    # An interior point does not mind the degeneracy of small gated problems, in which many gates fit equally well.
+    large = len(patterns) * problem.Z.Z.size > ENUMERATION_ENTRIES
     if activation == "gated_relu" and solver == "auto" and smooth and large:
         return solve_gated(problem, patterns, tol=tol, max_iter=max_iter or 500, **limits)
     return solve_reference(

@@ -79,7 +79,6 @@ def test_dual_value_itself_is_no_higher_than_the_optimum(case):
 def test_zero_network_is_said_where_it_is_proved_and_only_there(case):
     largest = case.problem().weight_decay_max
     above = solve(case.problem(weight_decay=1.5 * largest))
-    assert above.n_iter == 0
     assert "where the zero network is optimal" in str(above.certificate)
     below = case.problem(weight_decay=0.8 * largest)
     few = solve_reference(below, sample_patterns(below.Z, 2, random_state=1))

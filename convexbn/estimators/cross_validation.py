@@ -131,7 +131,7 @@ def _score_path(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores on the test samples, and gaps, along the path of the training samples; both (n_weight_decays,)."""
     design, problem = model._problem(X[train], y[train], sample_weight[train], n_components)
-    path = follow_path(model, design, problem, weight_decays, seed, prove=False)
+    path = follow_path(model, design, problem, weight_decays, seed)
     if len(path) < len(weight_decays):
         raise KeyboardInterrupt
     scorer = check_scoring(model, model.scoring)

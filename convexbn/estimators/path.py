@@ -97,6 +97,9 @@ def convexbn_path(
 ) -> Path:
     """Networks along a grid of weight decays, each started from the one before.
 
+    Prices are not proved along the path, so the certificates of ReLU networks are local; an estimator with a
+    `weight_decay` of the path proves what can be proved.
+
     Parameters
     ----------
     X : array-like of shape (n, d)
@@ -208,7 +211,6 @@ def follow_path(
     weight_decays: np.ndarray,
     seed: int,
     *,
-    prove: bool = True,
     verbose: bool = False,
 ) -> Path:
     """Path of a problem, without a warning where gaps exceed the tolerance."""
@@ -218,7 +220,7 @@ def follow_path(
         warnings.simplefilter("ignore", ConvergenceWarning)
         for weight_decay in weight_decays:
             start = solutions[-1].neurons if solutions else None
-            solution = model._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, prove)
+            solution = model._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, prove=False)
             if solution.status is Status.INTERRUPTED:
                 break
             solutions.append(solution)

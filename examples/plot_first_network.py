@@ -2,10 +2,10 @@
 A first network, trained by convex optimisation
 ===============================================
 
-Two data sets, two networks each. The network on all features is trained on sampled activation patterns: its
-certificate is a proof for those patterns only, and gradient training may find a better network on others. The
-network on the first principal component has so few patterns that all of them are used: its certificate is global,
-and no gradient training will ever get below it.
+Two data sets, two networks each. The network on all features is trained by column generation: neurons enter by their
+price until a search finds none worth adding. Its certificate is local: evidence, and beside it the best lower bound
+that is proved. The network on the first principal component is small enough to price every direction: its certificate
+is global, and no gradient training will ever get below it.
 
 Run with ``python examples/plot_first_network.py [picture.png]``.
 """

@@ -119,9 +119,10 @@ class ConvexBNClassifier(BinaryClassification, FixedWeightDecay):
     n_patterns : int, default=50
         Directions drawn where activation patterns are sampled.
     solver : str, default="auto"
-        "auto" takes the closed form where it reaches, all activation patterns where they are few (at most a million
-        entries n * k * P of the convex program), sampled patterns otherwise. "closed_form" insists on the closed form.
-        The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) is like "auto" without the closed form.
+        "auto" takes the closed form where it reaches, else column generation, or for gated networks the working-set
+        solver; the hinge loss and small gated networks go to cvxpy. "closed_form" and "column_generation" insist on
+        these. The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) solves the convex program over all
+        activation patterns where they are few (at most a million entries n * k * P), over a sample otherwise.
     tol : float, default=1e-6
         Relative gap above which a ConvergenceWarning is raised.
     max_iter : int or None, default=None

@@ -23,10 +23,10 @@ class ConvexBNClassifierCV(BinaryClassification, CrossValidated):
     ----------
     weight_decays : array-like of shape (n_weight_decays,) or None, default=None
         The grid, in place of one made from `n_weight_decays` and `eps`.
-    n_weight_decays : int, default=50
+    n_weight_decays : int, default=10
         Length of the grid, which is geometric and starts at the `Problem.weight_decay_max` of all the data.
-    eps : float, default=1e-3
-        Smallest weight decay of the grid as a fraction of the largest.
+    eps : float, default=3e-2
+        Smallest weight decay of the grid as a fraction of the largest. Much smaller ones take much longer.
     normalization, activation, loss, fit_intercept, class_weight, n_patterns, solver, tol, max_iter
         As in `ConvexBNClassifier`. Class weights are those of the training samples and do not enter the scores.
     n_components : int, float, None or list of these, default=None
@@ -82,8 +82,8 @@ class ConvexBNClassifierCV(BinaryClassification, CrossValidated):
         self,
         *,
         weight_decays: ArrayLike | None = None,
-        n_weight_decays: int = 50,
-        eps: float = 1e-3,
+        n_weight_decays: int = 10,
+        eps: float = 3e-2,
         normalization: str = "batch",
         activation: Activation = "relu",
         loss: str | Loss = "log_loss",

@@ -85,7 +85,7 @@ def convexbn_path(
     fit_intercept: bool = True,
     n_components: int | float | None = None,
     n_weight_decays: int = 50,
-    eps: float = 1e-3,
+    eps: float = 1e-2,
     weight_decays: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
     n_patterns: int = 50,
@@ -112,7 +112,7 @@ def convexbn_path(
         As in `ConvexBNRegressor`.
     n_weight_decays : int, default=50
         Length of the grid.
-    eps : float, default=1e-3
+    eps : float, default=1e-2
         Smallest weight decay of the grid, as a fraction of the largest, which is `Problem.weight_decay_max`. The grid
         is geometric.
     weight_decays : array-like of shape (n_weight_decays,) or None, default=None

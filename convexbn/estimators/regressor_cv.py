@@ -15,10 +15,10 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     ----------
     weight_decays : array-like of shape (n_weight_decays,) or None, default=None
         The grid, in place of one made from `n_weight_decays` and `eps`.
-    n_weight_decays : int, default=50
+    n_weight_decays : int, default=10
         Length of the grid, which is geometric and starts at the `Problem.weight_decay_max` of all the data.
-    eps : float, default=1e-3
-        Smallest weight decay of the grid as a fraction of the largest.
+    eps : float, default=3e-2
+        Smallest weight decay of the grid as a fraction of the largest. Much smaller ones take much longer.
     normalization, activation, loss, fit_intercept, n_patterns, solver, tol, max_iter
         As in `ConvexBNRegressor`.
     n_components : int, float, None or list of these, default=None

@@ -64,7 +64,7 @@ class Certificate:
         return self._relative(self.lower_bound)
 
     def _relative(self, bound: float) -> float:
-        return (self.objective - bound) / self.objective if self.objective > bound else 0.0
+        return relative_gap(self.objective, bound)
 
     def __str__(self) -> str:
         bound = self.global_lower_bound
@@ -134,6 +134,11 @@ def certify(
     if len(neurons) == 0 and scope == "global" and objective - lower_bound <= _ROUNDING * objective:
         basis = f"{basis}; weight_decay is at or above weight_decay_max, where the zero network is optimal"
     return Certificate(objective, lower_bound, scope, global_lower_bound, basis)
+
+
+def relative_gap(objective: float, bound: float) -> float:
+    """Distance of an objective from a lower bound, relative to the objective; zero where rounding turned them round."""
+    return (objective - bound) / objective if objective > bound else 0.0
 
 
 def dual_bound(problem: Problem, v: np.ndarray, price: Price) -> float:

@@ -6,11 +6,52 @@ from functools import partial
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from convexbn.matrix import DesignMatrix
+
 _MAX_STEPS = 50
 _FIRST_MU = 0.1  # of the mean of slope * b
 _TO_BOUNDARY = 0.995
 _NOTHING = 1e-100  # gradients and products up to here count as zero
 _LEAST = 1e-13  # of the first duality gap, below which rounding takes over
+
+
+def nearest_kinks(
+    Z: DesignMatrix, inner: np.ndarray, signed_v: np.ndarray, n_kinks: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the kinks nearest to each neuron at which the objective has a convex corner: rows with sign * v_i < 0.
+
+    Parameters
+    ----------
+    Z : DesignMatrix
+        Design matrix.
+    inner : ndarray of shape (N, m)
+        Products Z S with the neurons.
+    signed_v : ndarray of shape (N, m)
+        Dual point times the sign of each neuron.
+    n_kinks : int
+        How many a neuron; where fewer are convex, others fill up with slope zero.
+
+    Returns
+    -------
+    A, b, c : ndarray of shape (m, n_kinks, k), (m, n_kinks) and (m, n_kinks)
+        Normals, distances and slopes, as `solve_kink_program` takes them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.kink_program import nearest_kinks
+    >>> from convexbn.matrix import DesignMatrix
+    >>> A, b, c = nearest_kinks(DesignMatrix(np.eye(2)), np.array([[3.0], [-1.0]]), np.array([[1.0], [-2.0]]), 1)
+    >>> A[0], b[0], c[0]
+    (array([[0., 1.]]), array([1.]), array([2.]))
+    """
+    distance = np.abs(inner) / np.maximum(Z.row_norms, np.finfo(float).tiny)[:, None]
+    distance[signed_v >= 0] = np.inf
+    near = np.argpartition(distance, n_kinks - 1, axis=0)[:n_kinks]
+    inner = np.take_along_axis(inner, near, axis=0).T
+    outward = np.where(inner > 0, -1.0, 1.0)
+    slope = np.maximum(-np.take_along_axis(signed_v, near, axis=0), 0).T
+    return Z.Z[near.T] * outward[:, :, None], np.abs(inner), slope
 
 
 def solve_kink_program(

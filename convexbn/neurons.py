@@ -101,7 +101,7 @@ class Neurons:
             return neurons
         neurons = neurons.merged_directions()
         patterns = np.packbits(Z.Z @ neurons.weights >= 0, axis=0)
-        neurons = neurons._added_up(_equal_rows(np.hstack([patterns.T, np.round(neurons._output_directions, 10)])))
+        neurons = neurons.added_up(_equal_rows(np.hstack([patterns.T, np.round(neurons._output_directions, 10)])))
         neurons = neurons.without_zeros()
         if len(neurons) > Z.n_samples * len(self.intercept) + 1:
             neurons = neurons._reduced(Z)
@@ -119,14 +119,14 @@ class Neurons:
         directions = np.hstack([(self.weights / np.linalg.norm(self.weights, axis=0)).T, self._output_directions])
         pairs = cKDTree(directions).query_pairs(distance, output_type="ndarray")
         edges = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(self), len(self)))
-        return self._added_up(connected_components(edges, directed=False)[1])
+        return self.added_up(connected_components(edges, directed=False)[1])
 
     @property
     def _output_directions(self) -> np.ndarray:
         return self.output_weights / np.linalg.norm(self.output_weights, axis=1)[:, None]
 
-    def _added_up(self, group: np.ndarray) -> Self:
-        """Add up the neurons of each group, which share an output direction."""
+    def added_up(self, group: np.ndarray) -> Self:
+        """Add up the neurons of each group (m,), which share an output direction; without zeros among them."""
         first = np.unique(group, return_index=True)[1]
         weights = np.zeros((len(first), len(self.weights)))
         np.add.at(weights, group, (self.weights * np.linalg.norm(self.output_weights, axis=1)).T)

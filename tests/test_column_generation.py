@@ -317,6 +317,7 @@ def test_counts_of_iterations_pricing_rounds_and_gram_matrices(monkeypatch):
         ({"callback": 3}, "callback=3 must be a function"),
         ({"start": Neurons(np.ones((2, 1)), np.ones((1, 1)), np.zeros(1))}, "weights of 4 rows"),
         ({"start": Neurons(np.ones((4, 1)), np.ones((1, 2)), np.zeros(2))}, "start has 2 outputs"),
+        ({"start": Neurons(np.full((4, 1), np.nan), np.ones((1, 1)), np.zeros(1))}, "start contains NaN"),
         ({"start": Neurons(np.ones((4, 1)), np.ones((1, 1)), np.zeros(1), np.ones((4, 1)))}, "without gates"),
     ],
 )

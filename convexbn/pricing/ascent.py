@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convexbn.kink_program import solve_kink_program
+from convexbn.kink_program import nearest_kinks, solve_kink_program
 from convexbn.matrix import DesignMatrix
 from convexbn.pricing.price import Price
 
@@ -161,7 +161,6 @@ def _ascend_block(Z: np.ndarray, v: np.ndarray, w: np.ndarray, steps: range) -> 
 def _polish(Z: DesignMatrix, v: np.ndarray, w: np.ndarray) -> np.ndarray:
     """Move unit directions w (k, p) to the local maxima near them, in place; their prices, with a dual point each."""
     n_near = min(3 * Z.n_columns, Z.n_rows, 150)
-    norms = np.maximum(Z.row_norms, np.finfo(float).tiny)[:, None]
     inner = Z.Z @ w
     prices = (v * np.maximum(inner, 0)).sum(axis=0)
     moving = np.arange(w.shape[1])
@@ -170,19 +169,10 @@ def _polish(Z: DesignMatrix, v: np.ndarray, w: np.ndarray) -> np.ndarray:
         if len(moving) == 0:
             break
         inner, length = Z.Z @ w[:, moving], prices[moving]
-        on = inner > 0
-        gradient = w[:, moving] * length - Z.Z.T @ (on * v[:, moving])
-        distance = np.where(v[:, moving] < 0, np.abs(inner) / norms, np.inf)
-        near = np.argpartition(distance, n_near - 1, axis=0)[:n_near]
-        outward = np.where(np.take_along_axis(on, near, axis=0), -1.0, 1.0)
-        step, _ = solve_kink_program(
-            np.broadcast_to(np.eye(len(w)), (len(moving), len(w), len(w))),
-            gradient.T.ravel(),
-            Z.Z[near.T] * outward.T[:, :, None],
-            np.abs(np.take_along_axis(inner, near, axis=0) * length).T,
-            np.maximum(-np.take_along_axis(v[:, moving], near, axis=0), 0).T,
-            rtol=1e-6,
-        )
+        gradient = w[:, moving] * length - Z.Z.T @ ((inner > 0) * v[:, moving])
+        A, b, c = nearest_kinks(Z, inner * length, v[:, moving], n_near)
+        identity = np.broadcast_to(np.eye(len(w)), (len(moving), len(w), len(w)))
+        step, _ = solve_kink_program(identity, gradient.T.ravel(), A, b, c, rtol=1e-6)
         moved = w[:, moving] * length + step.reshape(len(moving), -1).T
         moved /= np.maximum(np.linalg.norm(moved, axis=0), np.finfo(float).tiny)
         new_prices = (v[:, moving] * np.maximum(Z.Z @ moved, 0)).sum(axis=0)

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from convexbn.certificate import certify, dual_bound
+from convexbn.certificate import certify, dual_bound, relative_gap
+from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
 from convexbn.pricing import Peaks, Price, find_peaks, price_by_branch_and_bound
 from convexbn.problem import Problem
@@ -18,10 +20,8 @@ from convexbn.solvers.units import Units
 _FIRST_NEURONS = 4, 100  # at the start: this many times k, but no more than so many
 _NEW_NEURONS = 10  # a round
 _SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 500, 100, 40
-_STARTS, _HARDER = (
-    300,
-    8,
-)  # directions from which both signs ascend in a round; factor of the last round, before a gap is believed
+_STARTS = 300  # directions from which both signs ascend in a round
+_HARDER = 8  # times as many in the last round, before a gap is believed
 _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z are of order one
 _STALLED_ROUNDS = 3
 _PROOF_COLUMNS = 6  # up to so many prices are proved
@@ -209,13 +209,14 @@ class _Search:
         return find_peaks(Z, v, dearer, threshold=self._threshold, count=1)
 
     def _gap(self, v: np.ndarray, peaks: Peaks) -> float:
-        Z = self.problem.Z
         self.priced, self.dearest = self.neurons, peaks.directions[:, :1]
+        bound = dual_bound(self.problem, v, self._found_price(self.problem.Z, v))
+        return relative_gap(self.problem.objective(self.neurons), bound)
+
+    def _found_price(self, Z: DesignMatrix, v: np.ndarray) -> Price:
+        """The largest price that is known, that of active neurons or of the dearest outside, in any units."""
         directions = np.hstack([_directions(self.neurons), self.dearest])
-        price = Price(float(np.abs(v.T @ Z.neuron_outputs(directions)).max(initial=0)), "local")
-        objective = self.problem.objective(self.neurons)
-        bound = dual_bound(self.problem, v, price)
-        return (objective - bound) / objective if objective > bound else 0.0
+        return Price(float(np.abs(v.T @ Z.neuron_outputs(directions)).max(initial=0)), "local")
 
     def _starts(self, count: int) -> np.ndarray:
         """Starts of the ascent: half of them random, a quarter around active neurons, a quarter across their kinks."""
@@ -254,12 +255,7 @@ class _Search:
         neurons, v = self.units.neurons_to(self.neurons), self.units.dual_to(v)
         pruned = neurons.pruned(problem.Z)
         neurons = pruned if problem.objective(pruned) <= problem.objective(neurons) else neurons
-        directions = np.hstack([_directions(self.neurons), self.dearest])
-
-        def found(v: np.ndarray) -> Price:
-            return Price(float(np.abs(v.T @ problem.Z.neuron_outputs(directions)).max(initial=0)), "local")
-
-        certificate = certify(problem, neurons, v, found, _FOUND)
+        certificate = certify(problem, neurons, v, partial(self._found_price, problem.Z), _FOUND)
         ending = self.monitor.ending or Status.NOT_CONVERGED
         if certificate.gap <= self.tol:
             status = Status.CONVERGED
@@ -313,5 +309,7 @@ def _check(problem: Problem, tol: float, start: Neurons | None) -> None:
             f"start must be ReLU neurons (without gates) with weights of {problem.Z.n_columns} rows, as many as Z has "
             "columns."
         )
+    if start is not None and not (np.isfinite(start.weights).all() and np.isfinite(start.output_weights).all()):
+        raise ValueError("start contains NaN or infinity; start from a network that was trained, or from None.")
     if start is not None and start.output_weights.shape[1] != 1:
         raise ValueError(f"start has {start.output_weights.shape[1]} outputs, the problem has one.")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy.optimize import brentq
 
-from convexbn.certificate import certify, dual_bound
+from convexbn.certificate import certify, dual_bound, relative_gap
 from convexbn.neurons import Neurons
 from convexbn.patterns import Patterns
 from convexbn.pricing import Price, price_of_gates
@@ -237,7 +237,7 @@ class _GroupLasso:
             objective = self.objective(point)
             if objective <= best.objective:
                 best = replace(point, objective=objective)
-            gap = _relative_gap(best.objective, bound)
+            gap = relative_gap(best.objective, bound)
             yield best, best_v, gap
             if gap <= tol and len(alive) < len(self.patterns):
                 alive, bound = np.arange(len(self.patterns)), -np.inf
@@ -269,7 +269,7 @@ class _GroupLasso:
         if stage is None:
             stage = self.at(max(float(prices.max()) / 2, target))
         while True:
-            gap = _relative_gap(stage.objective(point), stage.bound(v, prices))
+            gap = relative_gap(stage.objective(point), stage.bound(v, prices))
             if gap > _STAGE_GAP or stage.problem.weight_decay == target:
                 return stage, gap
             stage = self.at(max(stage.problem.weight_decay / 2, target))
@@ -329,7 +329,7 @@ class _GroupLasso:
         for _ in range(_STEPS):
             v = self.dual_point(point)
             G = products.adjoint(v[:, 0])
-            if _relative_gap(point.objective, self.bound(v, np.linalg.norm(G, axis=1))) <= precision or out_of_time():
+            if relative_gap(point.objective, self.bound(v, np.linalg.norm(G, axis=1))) <= precision or out_of_time():
                 break
             w = self.curvatures(point)
             if last_w is None or not np.array_equal(w, last_w):
@@ -516,10 +516,6 @@ def _put(S: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
     S = S.copy()
     S[rows] = values
     return S
-
-
-def _relative_gap(objective: float, bound: float) -> float:
-    return (objective - bound) / objective if objective > bound else 0.0
 
 
 def _matched(problem: Problem, patterns: Patterns, start: Neurons) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from convexbn.kink_program import solve_kink_program
+from convexbn.kink_program import nearest_kinks, solve_kink_program
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 
@@ -68,11 +68,7 @@ def merged(problem: Problem, neurons: Neurons) -> Neurons:
     keys = [(patterns[:, j].tobytes(), sign) for j, sign in enumerate(neurons.output_weights[:, 0])]
     groups: dict[tuple[bytes, float], int] = {}
     group = np.array([groups.setdefault(key, len(groups)) for key in keys], dtype=int)
-    if len(groups) == len(neurons):
-        return neurons
-    weights = np.zeros((len(groups), len(neurons.weights)))
-    np.add.at(weights, group, neurons.weights.T)
-    return replace(neurons, weights=weights.T, output_weights=np.array([[sign] for _, sign in groups]))
+    return neurons if len(groups) == len(neurons) else neurons.added_up(group)
 
 
 def _step(problem: Problem, neurons: Neurons, turn: np.ndarray, damping: float) -> tuple[Neurons, float, float]:
@@ -103,7 +99,7 @@ def _step(problem: Problem, neurons: Neurons, turn: np.ndarray, damping: float) 
         diagonal = np.append(diagonal, 1e-6 * problem.loss.curvature)
     rounding = 1e-12 * H.trace() / len(H)
 
-    A, b, c = _kinks(problem, inner, on, signed_v, lengths)
+    A, b, c = nearest_kinks(Z, inner, signed_v, min(_KINKS * k, Z.n_rows))
     while True:
         damped = H.copy()
         damped[np.diag_indices_from(damped)] += damping * diagonal + rounding
@@ -133,20 +129,6 @@ def _hessian(problem: Problem, signed_masks: np.ndarray, curvature: np.ndarray) 
         return gram
     mixed = problem.Z.masked_adjoint(signed_masks, curvature[:, None]).T.ravel()
     return np.block([[gram, mixed[:, None]], [mixed[None], np.full((1, 1), curvature.sum())]])
-
-
-def _kinks(
-    problem: Problem, inner: np.ndarray, on: np.ndarray, signed_v: np.ndarray, lengths: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Normals, distances and slopes of the convex kinks nearest to each neuron, as `solve_kink_program` takes them."""
-    Z = problem.Z
-    n_kinks = min(_KINKS * Z.n_columns, Z.n_rows)
-    distance = np.abs(inner) / (np.maximum(Z.row_norms, np.finfo(float).tiny)[:, None] * lengths)
-    distance[signed_v >= 0] = np.inf
-    near = np.argpartition(distance, n_kinks - 1, axis=0)[:n_kinks]
-    outward = np.where(np.take_along_axis(on, near, axis=0), -1.0, 1.0).T
-    slope = np.maximum(-np.take_along_axis(signed_v, near, axis=0), 0).T
-    return Z.Z[near.T] * outward[:, :, None], np.abs(np.take_along_axis(inner, near, axis=0)).T, slope
 
 
 def _moved(neurons: Neurons, turn: np.ndarray, S: np.ndarray, d: np.ndarray, fit_intercept: bool) -> Neurons:

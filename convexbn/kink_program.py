@@ -112,22 +112,23 @@ def solve_kink_program(
     root = np.sqrt(half**2 + mu * slope * b)
     over = np.where(half > 0, (half + root) / slope, mu * b / (root + np.abs(half)))
     under = over + b
-    theta, room = mu / under, mu / over
+    state = np.stack([mu / under, mu / over, under, over])
+    forces, ways = state[:2], state[2:]  # (theta, room) and (under, over), complementary to each other
     first_total = 0.0
     for iteration in range(_MAX_STEPS):
-        complementarity = theta * under + room * over
+        products = forces * ways
         residual = g + _product(H, d)
         model = d @ (g + residual) / 2
-        inner = _along(A, d)
-        decrease = -float(model + (c * np.maximum(inner - b, 0)).sum())
-        _per_neuron(residual, m, k)[:] += np.einsum("jlk,jl->jk", A, theta)
-        total = complementarity.sum()
+        decrease = -float(model + (c * np.maximum(_along(A, d) - b, 0)).sum())
+        _per_neuron(residual, m, k)[:] += _pull(A, forces[0])
+        total = float(products.sum())
         if total <= rtol * decrease and np.abs(residual).max() <= 1e-6 * scale:
             break
         first_total = total if iteration == 0 else first_total
         if total <= _LEAST * first_total:
             break
-        weight = 1 / (under / theta + over / room)
+        ratio = ways / forces
+        weight = 1 / (ratio[0] + ratio[1])
         try:
             solve = _factorised(H, np.matmul(A.transpose(0, 2, 1) * weight[:, None, :], A))
         except np.linalg.LinAlgError:
@@ -135,16 +136,15 @@ def solve_kink_program(
                 raise
             break
 
-        move = partial(_move, A, solve, weight, residual, theta, room, over)
-        _, dtheta, dover, dunder = move(-theta * under, -room * over)
-        t = min(1.0, _longest((theta, dtheta), (room, -dtheta), (over, dover), (under, dunder)))
-        later = (theta + t * dtheta) * (under + t * dunder) + (room - t * dtheta) * (over + t * dover)
-        mu = total / (2 * theta.size) * (float(later.sum()) / total) ** 3
-        dd, dtheta, dover, dunder = move(mu - theta * under - dtheta * dunder, mu - room * over + dtheta * dover)
-        t = _longest((theta, dtheta), (room, -dtheta), (over, dover), (under, dunder))
-        t = min(1.0, _TO_BOUNDARY * t)
-        d, theta, room = d + t * dd, theta + t * dtheta, room - t * dtheta
-        over, under = over + t * dover, under + t * dunder
+        move = partial(_move, A, solve, weight, ratio, residual, forces)
+        _, change = move(-products)
+        t = min(1.0, _longest(state, change))
+        later = state + t * change
+        mu = total / (2 * b.size) * (float((later[:2] * later[2:]).sum()) / total) ** 3
+        dd, change = move(mu - products - change[:2] * change[2:])
+        t = min(1.0, _TO_BOUNDARY * _longest(state, change))
+        d += t * dd
+        state += t * change
     return d, decrease
 
 
@@ -176,34 +176,33 @@ def _along(A: np.ndarray, d: np.ndarray) -> np.ndarray:
     return np.matmul(A, _per_neuron(d, m, k)[:, :, None])[:, :, 0]
 
 
+def _pull(A: np.ndarray, force: np.ndarray) -> np.ndarray:
+    """Forces of the kinks, added up over those of each neuron, shape (m, k)."""
+    return np.matmul(force[:, None, :], A)[:, 0]
+
+
 def _move(
     A: np.ndarray,
     solve: Callable[[np.ndarray], np.ndarray],
     weight: np.ndarray,
+    ratio: np.ndarray,
     residual: np.ndarray,
-    theta: np.ndarray,
-    room: np.ndarray,
-    over: np.ndarray,
-    r_under: np.ndarray,
-    r_over: np.ndarray,
-) -> tuple[np.ndarray, ...]:
-    """Newton step of (d, theta, over, under) for ``theta * under`` and ``room * over`` to change by these amounts."""
+    forces: np.ndarray,
+    wanted: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Newton step of d and of the state, for the products of forces and ways to change by what is wanted."""
     m, _, k = A.shape
-    force = (r_under / theta - r_over / room) * weight
+    wanted = wanted / forces
+    force = (wanted[0] - wanted[1]) * weight
     rhs = -residual
-    _per_neuron(rhs, m, k)[:] -= np.einsum("jlk,jl->jk", A, force)
+    _per_neuron(rhs, m, k)[:] -= _pull(A, force)
     dd = solve(rhs)
     along = _along(A, dd)
     dtheta = force + weight * along
-    dover = (r_over + over * dtheta) / room
-    return dd, dtheta, dover, dover - along
+    dover = wanted[1] + ratio[1] * dtheta
+    return dd, np.stack([dtheta, -dtheta, dover - along, dover])
 
 
-def _longest(*moves: tuple[np.ndarray, np.ndarray]) -> float:
-    """Longest step that keeps each x of the pairs (x, dx) positive."""
-    longest = np.inf
-    for x, dx in moves:
-        falling = dx < 0
-        if falling.any():
-            longest = min(longest, float((-x[falling] / dx[falling]).min()))
-    return longest
+def _longest(state: np.ndarray, change: np.ndarray) -> float:
+    """Longest step that keeps the state positive."""
+    return 1 / max(float((-change / state).max()), np.finfo(float).tiny)

@@ -8,9 +8,9 @@ from convexbn.kink_program import nearest_kinks, solve_kink_program
 from convexbn.matrix import DesignMatrix
 from convexbn.pricing.price import Price
 
-_SORTING_STEPS, _STEPS = 12, 28  # of all starts, then of the dearest quarter
+_SORTING_STEPS, _STEPS = 12, 20  # of all starts, then of the dearest quarter
 _STEP_DECAY = 0.3  # step 1 / (1 + decay * t): long steps leave poor maxima, short ones find the good one near by
-_BLOCK_ENTRIES = 2**22  # entries of the products Z W made at once
+_BLOCK_ENTRIES = 2**20  # entries of the products Z W made at once
 _POLISH_STEPS = 8
 _POLISHED, _POLISHED_WORK = 300, 3e7  # ends polished at most, and that number times k^3
 _SAME_END, _SAME_PEAK = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them are taken for one
@@ -128,34 +128,36 @@ def price_by_ascent(
 
 
 def _ascend(Z: np.ndarray, v: np.ndarray, W: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Best directions on the way from the columns of W, and their prices, a block of columns at a time."""
-    best, best_prices = np.empty_like(W), np.empty(W.shape[1])
+    """Directions at the end of the ascent from the columns of W, and their prices, a block of columns at a time."""
+    ends, prices = np.empty_like(W), np.empty(W.shape[1])
     unit = np.abs(v).max() or 1.0
     Z32, v32 = Z.astype(np.float32), (v / unit).astype(np.float32)  # polishing is done in full precision
     size = max(1, _BLOCK_ENTRIES // len(Z))
     for start in range(0, W.shape[1], size):
         block = slice(start, start + size)
-        signed, w = v32[:, None] * signs[block].astype(np.float32), W[:, block].astype(np.float32)
-        ends, prices = _ascend_block(Z32, signed, w, range(_SORTING_STEPS))
-        dearest = np.argsort(-prices, kind="stable")[: -(-len(prices) // 4)]
+        w, sign = W[:, block].astype(np.float32), signs[block].astype(np.float32)
+        w, price = _ascend_block(Z32, v32, w, sign, range(_SORTING_STEPS))
+        dearest = np.argsort(-price, kind="stable")[: -(-len(price) // 4)]
         later = range(_SORTING_STEPS, _SORTING_STEPS + _STEPS)
-        ends[:, dearest], prices[dearest] = _ascend_block(Z32, signed[:, dearest], ends[:, dearest], later)
-        best[:, block], best_prices[block] = ends, unit * prices
-    return best / np.linalg.norm(best, axis=0), best_prices
+        w[:, dearest], price[dearest] = _ascend_block(Z32, v32, w[:, dearest], sign[dearest], later)
+        ends[:, block], prices[block] = w, unit * price
+    return ends / np.maximum(np.linalg.norm(ends, axis=0), np.finfo(float).tiny), prices
 
 
-def _ascend_block(Z: np.ndarray, v: np.ndarray, w: np.ndarray, steps: range) -> tuple[np.ndarray, np.ndarray]:
-    best, best_prices = w.copy(), np.full(w.shape[1], -np.inf, dtype=np.float32)
+def _ascend_block(
+    Z: np.ndarray, v: np.ndarray, w: np.ndarray, signs: np.ndarray, steps: range
+) -> tuple[np.ndarray, np.ndarray]:
+    weighted = np.ascontiguousarray((Z * v[:, None]).T)
     tiny = np.finfo(np.float32).tiny
     for step in steps:
-        gradient = Z.T @ ((Z @ w > 0) * v)
-        prices = (gradient * w).sum(axis=0)
-        better = prices > best_prices
-        best_prices[better], best[:, better] = prices[better], w[:, better]
+        inner = Z @ w
+        gradient = weighted @ np.greater(inner, 0, out=inner)
         t = np.float32(1 / (1 + _STEP_DECAY * step))
-        w = (1 - t) * w + t * gradient / (np.linalg.norm(gradient, axis=0) + tiny)
-        w = w / (np.linalg.norm(w, axis=0) + tiny)
-    return best, best_prices
+        gradient *= signs * t / (np.linalg.norm(gradient, axis=0) + tiny)
+        w = (1 - t) * w + gradient
+        w /= np.linalg.norm(w, axis=0) + tiny
+    inner = Z @ w
+    return w, signs * (v @ np.maximum(inner, 0, out=inner))
 
 
 def _polish(Z: DesignMatrix, v: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -184,13 +186,12 @@ def _polish(Z: DesignMatrix, v: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 def _distinct(directions: np.ndarray, signs: np.ndarray, order: np.ndarray, cosine: float, count: int) -> np.ndarray:
     """The first of the columns named in `order` that are not close to an earlier one of the same sign."""
-    kept = np.empty((count, len(directions)))
+    candidates = np.ascontiguousarray(directions[:, order].T)
+    left = np.ones(len(order), dtype=bool)
     chosen: list[int] = []
-    for i in order:
-        if len(chosen) == count:
-            break
-        same_sign = signs[chosen] == signs[i]
-        if not ((kept[: len(chosen)] @ directions[:, i])[same_sign] > cosine).any():
-            kept[len(chosen)] = directions[:, i]
-            chosen.append(i)
-    return np.array(chosen, dtype=int)
+    while len(chosen) < count and left.any():
+        first = int(left.argmax())
+        chosen.append(first)
+        left[(candidates @ candidates[first] > cosine) & (signs[order] == signs[order[first]])] = False
+        left[first] = False
+    return order[chosen]

@@ -130,7 +130,7 @@ class _Search:
 
     def run(self) -> None:
         """Rounds until the gap is within the tolerance, or nothing moves, or the monitor ends the run."""
-        rtol, damping, stalled = 1e-8, 1e-2, 0
+        rtol, damping, stalled = 1e-8, 1e-4, 0
         if len(self.neurons) == 0:
             self.neurons = self._first_neurons()
             rtol, damping = 1e-5, 0.1
@@ -157,7 +157,7 @@ class _Search:
                 break
             self.neurons = self._with(peaks)
             # The objective is within about gap^2 of that of a joint local optimum; to come closer can wait.
-            rtol, damping = float(np.clip(1e-3 * gap**2, 1e-14, 1e-7)), 1e-2
+            rtol, damping = float(np.clip(1e-3 * gap**2, 1e-14, 1e-7)), 1e-4
 
     def _first_neurons(self) -> Neurons:
         """Random directions after a quasi-Newton descent, or none if that is better."""

@@ -113,9 +113,9 @@ def _step(problem: Problem, neurons: Neurons, turn: np.ndarray, damping: float) 
             if decrease <= 0:
                 return neurons, 0.0, damping
         if actual > 0.7 * decrease:
-            damping = max(damping * 0.2, _MIN_DAMPING)
+            damping = max(damping * (0.1 if actual < 1.2 * decrease else 0.01), _MIN_DAMPING)
         elif not actual >= 0.3 * decrease or decrease == 0:
-            damping *= 5
+            damping *= 10
         if actual >= 0:
             return moved, decrease, damping
         if damping >= _MAX_DAMPING:

@@ -9,8 +9,11 @@ from convexbn.matrix import DesignMatrix
 from convexbn.pricing.price import Price
 
 _SORTING_STEPS, _STEPS = 12, 20  # of all starts, then of the dearest quarter
-_STEP_DECAY = 0.3  # step 1 / (1 + decay * t): long steps leave poor maxima, short ones find the good one near by
-_BLOCK_ENTRIES = 2**20  # entries of the products Z W made at once
+# Steps 1 / (a + b * t), of half of the starts each: long ones leave poor maxima for better ones far away, short ones
+# find the maximum near by, however small the cone from which it is reached.
+_LONG_STEPS, _SHORT_STEPS = (1, 0.3), (5, 1)
+_SORTING_ROWS = 10_000  # of Z, about as many of them sort the starts
+_BLOCK_ENTRIES, _BLOCK_COLUMNS = 2**20, 64  # of the products Z W made at once, at least so many columns
 _POLISH_STEPS = 8
 _POLISHED, _POLISHED_WORK = 300, 3e7  # ends polished at most, and that number times k^3
 _SAME_END, _SAME_PEAK = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them are taken for one
@@ -128,36 +131,50 @@ def price_by_ascent(
 
 
 def _ascend(Z: np.ndarray, v: np.ndarray, W: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Directions at the end of the ascent from the columns of W, and their prices, a block of columns at a time."""
+    """Directions at the end of the ascent from the columns of W, and their prices, a block of columns at a time.
+
+    Only the quarter that is dearest on some of the rows climbs to the end; the others keep their price on these rows.
+    """
     ends, prices = np.empty_like(W), np.empty(W.shape[1])
     unit = np.abs(v).max() or 1.0
     Z32, v32 = Z.astype(np.float32), (v / unit).astype(np.float32)  # polishing is done in full precision
-    size = max(1, _BLOCK_ENTRIES // len(Z))
+    pace = np.resize([_LONG_STEPS, _SHORT_STEPS], (W.shape[1], 2)).T.astype(np.float32)
+    some = slice(None, None, max(1, len(Z) // _SORTING_ROWS))
+    size = max(_BLOCK_COLUMNS, _BLOCK_ENTRIES // len(Z))
     for start in range(0, W.shape[1], size):
         block = slice(start, start + size)
         w, sign = W[:, block].astype(np.float32), signs[block].astype(np.float32)
-        w, price = _ascend_block(Z32, v32, w, sign, range(_SORTING_STEPS))
+        w, price = _ascend_block(Z32[some], v32[some], w, sign, pace[:, block], range(_SORTING_STEPS))
         dearest = np.argsort(-price, kind="stable")[: -(-len(price) // 4)]
         later = range(_SORTING_STEPS, _SORTING_STEPS + _STEPS)
-        w[:, dearest], price[dearest] = _ascend_block(Z32, v32, w[:, dearest], sign[dearest], later)
+        w[:, dearest], price[dearest] = _ascend_block(
+            Z32, v32, w[:, dearest], sign[dearest], pace[:, block][:, dearest], later
+        )
         ends[:, block], prices[block] = w, unit * price
     return ends / np.maximum(np.linalg.norm(ends, axis=0), np.finfo(float).tiny), prices
 
 
 def _ascend_block(
-    Z: np.ndarray, v: np.ndarray, w: np.ndarray, signs: np.ndarray, steps: range
+    Z: np.ndarray, v: np.ndarray, w: np.ndarray, signs: np.ndarray, pace: np.ndarray, steps: range
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Directions after these steps, or the start where that is dearer, and their prices."""
     weighted = np.ascontiguousarray((Z * v[:, None]).T)
     tiny = np.finfo(np.float32).tiny
+    start, start_prices = w, _prices(Z, v, w, signs)
     for step in steps:
         inner = Z @ w
         gradient = weighted @ np.greater(inner, 0, out=inner)
-        t = np.float32(1 / (1 + _STEP_DECAY * step))
+        t = 1 / (pace[0] + pace[1] * np.float32(step))
         gradient *= signs * t / (np.linalg.norm(gradient, axis=0) + tiny)
         w = (1 - t) * w + gradient
         w /= np.linalg.norm(w, axis=0) + tiny
+    prices = _prices(Z, v, w, signs)
+    return np.where(prices > start_prices, w, start), np.maximum(prices, start_prices)
+
+
+def _prices(Z: np.ndarray, v: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.ndarray:
     inner = Z @ w
-    return w, signs * (v @ np.maximum(inner, 0, out=inner))
+    return signs * (v @ np.maximum(inner, 0, out=inner))
 
 
 def _polish(Z: DesignMatrix, v: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -17,8 +17,8 @@ from convexbn.solvers.newton import merged, refine
 from convexbn.solvers.slide import slide
 from convexbn.solvers.units import Units
 
-_FIRST_NEURONS = 4, 100  # at the start: this many times k, but no more than so many
-_NEW_NEURONS = 10  # a round
+_FIRST_NEURONS = 3, 100  # at the start: this many times k, but no more than so many
+_NEW_NEURONS = 20  # a round
 _SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 500, 100, 40
 _STARTS = 300  # directions from which both signs ascend in a round
 _HARDER = 8  # times as many in the last round, before a gap is believed
@@ -156,8 +156,11 @@ class _Search:
             if not goes_on:
                 break
             self.neurons = self._with(peaks)
-            # The objective is within about gap^2 of that of a joint local optimum; to come closer can wait.
-            rtol, damping = float(np.clip(1e-3 * gap**2, 1e-14, 1e-7)), 1e-4
+            # The objective is within about gap^2 of that of a joint local optimum; to come closer can wait, as long as
+            # there are new neurons and the rounds make progress.
+            above = gap**2 if len(peaks) else (self.tol / 10) ** 2
+            progress = (before - objective) / objective
+            rtol, damping = float(np.clip(0.1 * min(above, progress), 1e-14, 1e-3)), 1e-4
 
     def _first_neurons(self) -> Neurons:
         """Random directions after a quasi-Newton descent, or none if that is better."""

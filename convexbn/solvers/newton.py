@@ -9,7 +9,7 @@ from convexbn.kink_program import nearest_kinks, solve_kink_program
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 
-_SIZE = 1500  # weights that move in one step; more neurons take turns
+_SIZE = 400  # weights that move in one step; more neurons take turns
 _KINKS = 3  # kinks in the model, in multiples of k
 _MIN_DAMPING, _MAX_DAMPING = 1e-6, 1e6
 

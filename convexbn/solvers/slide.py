@@ -9,6 +9,7 @@ from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 
 _MEMORY = 20
+_FTOL = 1e-8  # least relative decrease of a step: what then remains is left to Newton's method
 
 
 def slide(problem: Problem, neurons: Neurons, *, max_steps: int, directions_too: bool = True) -> Neurons:
@@ -59,7 +60,13 @@ def slide(problem: Problem, neurons: Neurons, *, max_steps: int, directions_too:
     variables = neurons.weights.ravel() if directions_too else lengths
     start = np.append(variables, neurons.intercept if problem.fit_intercept else [])
     bounds = None if directions_too else [(0, None)] * m + [(None, None)] * problem.fit_intercept
-    options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "maxcor": _MEMORY, "ftol": 0, "gtol": 0}
+    options = {
+        "maxiter": max_steps,
+        "maxfun": 2 * max_steps,
+        "maxcor": _MEMORY,
+        "ftol": _FTOL if directions_too else 0,
+        "gtol": 0,
+    }
     value = of_weights if directions_too else of_lengths
     found, intercept = split(minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x)
     weights = found.reshape(k, m) if directions_too else neurons.weights / lengths * found

@@ -1,8 +1,9 @@
 """Losses: what the training problem and its dual need to know of each, one small class a loss.
 
-Every method takes predictions f, targets y or dual values u as arrays of shape (n, C); only `SquaredError` has
-more than one output. Margin losses take targets -1 and +1. The dual point of `convexbn.problem` is v_i = -p_i u_i, with
-p_i the weight of sample i (1/n), and its objective -sum_i p_i conjugate(u_i, y_i).
+Every method takes predictions f, targets y or dual values u as arrays of shape (n, C); only `SquaredError` and
+`CrossEntropy` have more than one output. Margin losses take targets -1 and +1, or one-hot rows. The dual point of
+`convexbn.problem` is v_i = -p_i u_i, with p_i the weight of sample i (1/n), and its objective
+-sum_i p_i conjugate(u_i, y_i).
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +13,9 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit, xlogy
+from scipy.special import expit, logsumexp, softmax, xlogy
+
+_NEWTON_STEPS = 100  # for the shift of outputs that balances the classes
 
 
 class Loss(ABC):
@@ -25,7 +28,7 @@ class Loss(ABC):
     curvature : float
         Largest second derivative in f; infinite where the loss has a kink.
     margin : bool
-        Whether targets are labels -1 and +1 (else real numbers).
+        Whether targets are classes: labels -1 and +1, or one-hot rows (else real numbers).
     """
 
     name: ClassVar[str]
@@ -51,6 +54,10 @@ class Loss(ABC):
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Second derivative in f, shape (n, C); zero at the kinks of `gradient` and of the loss."""
 
+    def hessian(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Matrix of second derivatives in f, shape (n, C, C)."""
+        return self.second_derivative(f, y)[:, :, None] * np.eye(f.shape[1])
+
     @abstractmethod
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         """sup_f u·f - loss(f, y) of each sample, shape (n,); infinite outside the domain."""
@@ -58,6 +65,16 @@ class Loss(ABC):
     def project_dual(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Nearest u in the conjugate's domain, shape (n, C)."""
         return u
+
+    def centred_dual(self, u: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Nearby u in the conjugate's domain with ``weights @ u == 0``, from a u in the domain: shape (n, C).
+
+        The heavier of the positive and the negative entries of a column is scaled down, which keeps u in a domain that
+        is a product over outputs, is convex and holds zero.
+        """
+        positive, negative = weights @ np.maximum(u, 0), weights @ np.maximum(-u, 0)
+        least, heavy = np.minimum(positive, negative), np.where(u > 0, positive, negative)
+        return u * np.divide(least, heavy, where=heavy > 0, out=np.zeros_like(u))
 
     @abstractmethod
     def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -269,7 +286,73 @@ class Hinge(Loss):
         return -a, [a >= 0, a <= 1]
 
 
-LOSSES: dict[str, type[Loss]] = {loss.name: loss for loss in (SquaredError, Huber, LogLoss, SquaredHinge, Hinge)}
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """log sum_c exp(f_c) - f_y, the log loss of several classes, whose targets are one-hot rows."""
+
+    name = "cross_entropy"
+    curvature = 0.5
+    margin = True
+
+    def check_targets(self, y: np.ndarray) -> None:
+        if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all() and y.shape[1] > 1):
+            raise ValueError(f"loss {self.name!r} takes one-hot rows in y, a column for each of two or more classes.")
+        if not y.any(axis=0).all():
+            raise ValueError(f"y has no sample of class {int(y.any(axis=0).argmin())}; drop its column.")
+
+    def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return logsumexp(f, axis=1) - (f * y).sum(axis=1)
+
+    def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return softmax(f, axis=1) - y
+
+    def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        p = softmax(f, axis=1)
+        return p * (1 - p)
+
+    def hessian(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        p = softmax(f, axis=1)
+        return p[:, :, None] * (np.eye(f.shape[1]) - p[:, None, :])
+
+    def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        p = u + y
+        inside = (p >= -1e-15).all(axis=1) & (np.abs(p.sum(axis=1) - 1) <= 1e-12)
+        p = np.clip(p, 0, 1)
+        return np.where(inside, xlogy(p, p).sum(axis=1), np.inf)
+
+    def project_dual(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
+        p = np.maximum(u + y, 0)
+        total = p.sum(axis=1, keepdims=True)
+        return np.where(total > 0, p / np.where(total > 0, total, 1), y) - y
+
+    def centred_dual(self, u: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """As in the base class: the probabilities u + y after the shift of outputs that gives them y's class totals."""
+        totals = weights @ y
+        logs = np.log(np.maximum(u + y, np.finfo(float).tiny))
+        for _ in range(_NEWTON_STEPS):
+            p = softmax(logs, axis=1)
+            residual = totals - weights @ p
+            if (np.abs(residual) <= 1e-14 * totals).all():
+                break
+            hessian = np.diag(weights @ p) - (p * weights[:, None]).T @ p
+            logs = logs + np.clip(np.linalg.lstsq(hessian, residual, rcond=None)[0], -1, 1)
+        return p - y
+
+    def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        logs = np.log(weights @ y)
+        return logs - logs.mean()
+
+    def expression(self, f: Any, y: np.ndarray) -> Any:
+        return cp.log_sum_exp(f, axis=1) - cp.sum(cp.multiply(f, y), axis=1)
+
+    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
+        p = u + y
+        return -cp.sum(cp.entr(p), axis=1), [cp.sum(p, axis=1) == 1]
+
+
+LOSSES: dict[str, type[Loss]] = {
+    loss.name: loss for loss in (SquaredError, Huber, LogLoss, SquaredHinge, Hinge, CrossEntropy)
+}
 
 
 def make_loss(loss: "str | Loss") -> Loss:

@@ -85,7 +85,7 @@ class Problem:
         if not np.isfinite(y).all():
             raise ValueError("y contains NaN or infinity; remove these samples first.")
         loss.check_targets(y)
-        if loss.margin and fit_intercept and len(np.unique(y)) < 2:
+        if loss.margin and fit_intercept and (y == y[0]).all():
             raise ValueError("y holds one class only, which an intercept fits alone; give samples of both classes.")
         check_weight_decay(weight_decay)
         weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
@@ -114,19 +114,10 @@ class Problem:
         return -self.sample_weight[:, None] * self.loss.gradient(f, self.y)
 
     def feasible_dual(self, v: np.ndarray) -> np.ndarray:
-        """Nearby dual point in the domain of the conjugate, with columns that add up to zero under an intercept.
-
-        The heavier of the positive and the negative entries of a column is scaled down, which every loss allows since
-        its domain is convex and holds zero.
-        """
+        """Nearby dual point in the domain of the conjugate, with columns that add up to zero under an intercept."""
         p = self.sample_weight[:, None]
-        v = -p * self.loss.project_dual(-v / p, self.y)
-        if self.fit_intercept:
-            positive, negative = np.maximum(v, 0).sum(axis=0), np.maximum(-v, 0).sum(axis=0)
-            least = np.minimum(positive, negative)
-            heavy = np.where(v > 0, positive, negative)
-            v = v * np.divide(least, heavy, where=heavy > 0, out=np.zeros_like(v))
-        return v
+        u = self.loss.project_dual(-v / p, self.y)
+        return -p * (self.loss.centred_dual(u, self.y, self.sample_weight) if self.fit_intercept else u)
 
     def dual_objective(self, v: np.ndarray) -> float:
         """Dual objective -sum_i p_i loss*(-v_i / p_i) of a dual point (n, C).

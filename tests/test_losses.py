@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from convexbn.losses import LOSSES, Huber, SquaredError, make_loss
+from convexbn.losses import Huber, SquaredError, make_loss
+from tests.problems import ONE_OUTPUT
 
 
-@pytest.fixture(params=sorted(LOSSES))
+@pytest.fixture(params=ONE_OUTPUT)
 def loss(request):
     return make_loss(request.param)
 
@@ -127,3 +128,69 @@ def test_best_constant_in_extreme_units():
     lopsided = np.array([1.0, 1e-20]) / (1 + 1e-20)
     best = make_loss("log_loss").best_constant(np.array([[1.0], [-1.0]]), lopsided)
     assert best == pytest.approx(20 * np.log(10))
+
+
+class TestCrossEntropy:
+    rng = np.random.default_rng(0)
+    f = 2 * rng.standard_normal((20, 3))
+    y = np.eye(3)[rng.integers(0, 3, 20)]
+    loss = make_loss("cross_entropy")
+
+    def difference(self, function):
+        step = 1e-6 * np.eye(3)
+        return np.stack([(function(self.f + e) - function(self.f - e)) / 2e-6 for e in step], axis=-1)
+
+    def test_derivatives(self):
+        gradient = self.loss.gradient(self.f, self.y)
+        np.testing.assert_allclose(gradient, self.difference(lambda f: self.loss.value(f, self.y)), atol=1e-8)
+        hessian = self.loss.hessian(self.f, self.y)
+        np.testing.assert_allclose(hessian, self.difference(lambda f: self.loss.gradient(f, self.y)), atol=1e-8)
+        np.testing.assert_allclose(
+            np.diagonal(hessian, axis1=1, axis2=2), self.loss.second_derivative(self.f, self.y), atol=1e-15
+        )
+        assert np.linalg.eigvalsh(hessian).max() <= self.loss.curvature
+
+    def test_two_classes_are_the_log_loss(self):
+        log_loss, labels = make_loss("log_loss"), 1 - 2 * self.y[:, :1]
+        f = self.f[:, :2]
+        y = np.column_stack([self.y[:, 0], 1 - self.y[:, 0]])
+        np.testing.assert_allclose(self.loss.value(f, y), log_loss.value(f[:, 1:] - f[:, :1], labels), atol=1e-12)
+
+    def test_fenchel_young_holds_with_equality_at_the_gradient_and_as_a_bound_elsewhere(self):
+        u = self.loss.gradient(self.f, self.y)
+        both = self.loss.value(self.f, self.y) + self.loss.conjugate(u, self.y)
+        np.testing.assert_allclose(both, (u * self.f).sum(axis=1), atol=1e-12)
+        assert (self.loss.value(0 * self.f, self.y) + self.loss.conjugate(u, self.y) > 0).all()
+
+    def test_conjugate_is_infinite_outside_the_simplex(self):
+        assert np.isinf(self.loss.conjugate(0 * self.y + 0.1, self.y)).all()
+        inside = self.loss.project_dual(self.f, self.y)
+        assert np.isfinite(self.loss.conjugate(inside, self.y)).all()
+
+    def test_centred_dual_balances_the_classes(self):
+        weights = self.rng.uniform(0.5, 1.5, 20)
+        u = self.loss.centred_dual(self.loss.gradient(self.f, self.y), self.y, weights)
+        np.testing.assert_allclose(weights @ u, 0, atol=1e-12)
+        assert np.isfinite(self.loss.conjugate(u, self.y)).all()
+
+    def test_best_constant(self):
+        weights = np.full(20, 1 / 20)
+        best = self.loss.best_constant(self.y, weights)
+        np.testing.assert_allclose(weights @ self.loss.gradient(np.tile(best, (20, 1)), self.y), 0, atol=1e-15)
+
+    def test_expressions_are_value_and_conjugate(self):
+        u = self.loss.gradient(self.f, self.y)
+        np.testing.assert_allclose(
+            self.loss.expression(cp.Constant(self.f), self.y).value, self.loss.value(self.f, self.y)
+        )
+        expression, constraints = self.loss.conjugate_expression(cp.Constant(u), self.y)
+        np.testing.assert_allclose(expression.value, self.loss.conjugate(u, self.y), atol=1e-12)
+        assert all(np.max(constraint.violation()) < 1e-12 for constraint in constraints)
+
+    @pytest.mark.parametrize(
+        ("targets", "message"),
+        [(np.ones((3, 1)), "one-hot"), (np.ones((3, 2)), "one-hot"), (np.eye(3)[[0, 0, 2]], "no sample of class 1")],
+    )
+    def test_targets_that_are_not_classes(self, targets, message):
+        with pytest.raises(ValueError, match=message):
+            self.loss.check_targets(targets)

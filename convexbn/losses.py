@@ -29,11 +29,24 @@ class Loss(ABC):
         Largest second derivative in f; infinite where the loss has a kink.
     margin : bool
         Whether targets are classes: labels -1 and +1, or one-hot rows (else real numbers).
+    one_hot : bool
+        Whether targets are one-hot rows.
     """
 
     name: ClassVar[str]
     curvature: ClassVar[float]
     margin: ClassVar[bool] = False
+    one_hot: ClassVar[bool] = False
+
+    def of_classes(self, n_classes: int) -> "Loss":
+        """Return the loss for so many classes, this one if it takes them; else raise a ValueError."""
+        if n_classes > 2 and not self.one_hot:
+            raise ValueError(f"loss={self.name!r} takes two classes, y has {n_classes}; use loss='log_loss'.")
+        return self
+
+    def probabilities(self, f: np.ndarray) -> np.ndarray:
+        """Probabilities of the classes at predictions f: shape (n, 2) for labels -1 and +1, else (n, C)."""
+        raise AttributeError(f"predict_proba needs loss='log_loss', not {self.name!r}.")
 
     def check_targets(self, y: np.ndarray) -> None:
         """Raise a ValueError if this loss cannot be taken of targets y (n, C)."""
@@ -187,6 +200,12 @@ class LogLoss(Loss):
     curvature = 0.25
     margin = True
 
+    def of_classes(self, n_classes: int) -> Loss:
+        return CrossEntropy() if n_classes > 2 else self
+
+    def probabilities(self, f: np.ndarray) -> np.ndarray:
+        return np.hstack([expit(-f), expit(f)])
+
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.logaddexp(0, -y * f)[:, 0]
 
@@ -293,6 +312,10 @@ class CrossEntropy(Loss):
     name = "cross_entropy"
     curvature = 0.5
     margin = True
+    one_hot = True
+
+    def probabilities(self, f: np.ndarray) -> np.ndarray:
+        return softmax(f, axis=1)
 
     def check_targets(self, y: np.ndarray) -> None:
         if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all() and y.shape[1] > 1):

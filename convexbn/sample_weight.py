@@ -64,25 +64,27 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
     ----------
     X : ndarray of shape (n, d)
         Data.
-    y : ndarray of shape (n,)
+    y : ndarray of shape (n, C)
         Targets.
     weights : ndarray of shape (n,)
         Sample weights; samples of weight zero are left out.
 
     Returns
     -------
-    X, y, weights : ndarray of shape (n', d), (n',) and (n',)
+    X, y, weights : ndarray of shape (n', d), (n', C) and (n',)
         The distinct samples and their total weights.
 
     Examples
     --------
     >>> import numpy as np
     >>> from convexbn.sample_weight import merge_equal_samples
-    >>> X, y, weights = merge_equal_samples(np.array([[5.0], [3.0], [5.0]]), np.array([1.0, 0.0, 1.0]), np.ones(3))
-    >>> X.ravel(), y, weights
+    >>> X, y = np.array([[5.0], [3.0], [5.0]]), np.array([[1.0], [0.0], [1.0]])
+    >>> X, y, weights = merge_equal_samples(X, y, np.ones(3))
+    >>> X.ravel(), y.ravel(), weights
     (array([3., 5.]), array([0., 1.]), array([1., 2.]))
     """
     present = weights > 0
     samples = np.column_stack([X, y])[present]
     distinct, group = np.unique(samples, axis=0, return_inverse=True)
-    return distinct[:, :-1].copy(), distinct[:, -1].copy(), np.bincount(group.ravel(), weights[present])
+    d = X.shape[1]
+    return distinct[:, :d].copy(), distinct[:, d:].copy(), np.bincount(group.ravel(), weights[present])

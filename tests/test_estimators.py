@@ -253,10 +253,11 @@ def test_bad_data(model):
 
 
 def test_bad_targets():
-    with pytest.raises(ValueError, match="y has 2 columns; ConvexBNRegressor fits one output for now"):
-        ConvexBNRegressor().fit(X, np.column_stack([Y, Y]))
-    with pytest.raises(ValueError, match=r"Only binary classification is supported.*y has 3 classes"):
-        ConvexBNClassifier().fit(X, np.arange(40) % 3)
+    with pytest.raises(ValueError, match="loss 'huber' takes one output, y has 2 columns"):
+        ConvexBNRegressor(loss="huber").fit(X, np.column_stack([Y, Y]))
+    for loss in ("hinge", "squared_hinge"):
+        with pytest.raises(ValueError, match=f"loss='{loss}' takes two classes, y has 3; use loss='log_loss'"):
+            ConvexBNClassifier(loss=loss).fit(X, np.arange(40) % 3)
     with pytest.raises(ValueError, match="one class only, 'a'"):
         ConvexBNClassifier().fit(X, np.full(40, "a"))
     with pytest.raises(ValueError, match="NaN"):

@@ -170,11 +170,11 @@ def test_order_and_repetition_of_samples_do_not_matter():
 def test_equal_samples_are_merged_only_if_their_targets_are_equal():
     data, targets, weights = merge_equal_samples(
         np.array([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0], [0.0, 0.0], [9.0, 9.0]]),
-        np.array([1.0, 1.0, -1.0, 1.0, 1.0]),
+        np.array([[1.0], [1.0], [-1.0], [1.0], [1.0]]),
         np.array([1.0, 2.0, 4.0, 8.0, 0.0]),
     )
     np.testing.assert_array_equal(data, [[0, 0], [1, 2], [1, 2]])
-    np.testing.assert_array_equal(targets, [1, -1, 1])
+    np.testing.assert_array_equal(targets, [[1], [-1], [1]])
     np.testing.assert_array_equal(weights, [8, 4, 3])
 
 

@@ -64,8 +64,8 @@ class BaseConvexBN(BaseEstimator, ABC):
         ----------
         X : array-like of shape (n, d)
             Training data, at least two samples.
-        y : array-like of shape (n,)
-            Targets of a regressor; labels of two classes, numbers or strings, of a classifier.
+        y : array-like of shape (n,) or (n, C)
+            Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples, from zero on, in the loss and in the batch statistics. A weight of zero is as good
             as no sample. All equal if None.
@@ -99,11 +99,14 @@ class BaseConvexBN(BaseEstimator, ABC):
     def _samples(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Validated data (n, d), targets (n,), which are labels -1 and +1 for a margin loss, and weights (n,)."""
+        """Validated data (n, d), targets (n, C) as the loss takes them, and weights (n,)."""
 
     @abstractmethod
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray) -> None:
         """Learn the network of what `_samples` returned."""
+
+    def _training_loss(self) -> Loss:
+        return make_loss(self.loss)
 
     def _class_weighted(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
         """Sample weights times those of the classes."""
@@ -118,7 +121,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         problem = Problem(
             DesignMatrix(design.transform(X), design.n_patches),
             y,
-            self.loss,
+            self._training_loss(),
             weight_decay=1.0,
             fit_intercept=self.fit_intercept,
             sample_weight=weights,
@@ -190,7 +193,7 @@ class BaseConvexBN(BaseEstimator, ABC):
     def _outputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        return self.network_.predict(X)[:, 0]
+        return self.network_.predict(X)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")

@@ -1,32 +1,30 @@
-"""The binary classifier."""
+"""The classifier."""
 
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit
 from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from convexbn.estimators.base import BaseConvexBN
 from convexbn.estimators.fixed import FixedWeightDecay
-from convexbn.losses import LogLoss, Loss, make_loss
+from convexbn.losses import Loss, make_loss
 from convexbn.programs import Activation
 from convexbn.sample_weight import check_sample_weight
 
 
-def _is_log_loss(model: "BinaryClassification") -> bool:
-    if not isinstance(make_loss(model.loss), LogLoss):
-        raise AttributeError(f"predict_proba needs loss='log_loss', not {model.loss!r}.")
+def _has_probabilities(model: "Classification") -> bool:
+    make_loss(model.loss).probabilities(np.zeros((0, 1)))
     return True
 
 
-class BinaryClassification(ClassifierMixin, BaseConvexBN):
-    """What makes an estimator a classifier of two classes."""
+class Classification(ClassifierMixin, BaseConvexBN):
+    """What makes an estimator a classifier."""
 
     _margin = True
     class_weight: dict[Any, float] | str | None
@@ -52,51 +50,52 @@ class BinaryClassification(ClassifierMixin, BaseConvexBN):
         weights = check_sample_weight(sample_weight, len(data))
         present = weights > 0
         self.classes_ = np.unique(targets[present])
-        if len(self.classes_) > 2:
-            kind = type_of_target(targets[present])
-            raise ValueError(
-                f"Only binary classification is supported. The type of the target is {kind}; "
-                f"y has {len(self.classes_)} classes. Use sklearn.multiclass.OneVsRestClassifier meanwhile."
-            )
         if len(self.classes_) < 2:
             weighted = "" if present.all() else " among the samples of positive weight"
             raise ValueError(
                 f"y has one class only{weighted}, {self.classes_.tolist()[0]!r}; give samples of two classes."
             )
-        return data, np.where(targets == self.classes_[1], 1.0, -1.0), weights
+        one_hot = (targets[:, None] == self.classes_).astype(np.float64)
+        return data, one_hot if self._training_loss().one_hot else 2 * one_hot[:, 1:] - 1, weights
+
+    def _training_loss(self) -> Loss:
+        return make_loss(self.loss).of_classes(len(self.classes_))
 
     def _labels(self, y: np.ndarray) -> np.ndarray:
-        """Labels of targets -1 and +1."""
-        return self.classes_[(y > 0).astype(int)]
+        """Labels of targets or outputs (n, C)."""
+        return self.classes_[y.argmax(axis=1) if y.shape[1] > 1 else (y[:, 0] > 0).astype(int)]
 
     def _class_weighted(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
+        labels = self._labels(y)
         if isinstance(self.class_weight, dict) or self.class_weight is None:
-            return sample_weight * compute_sample_weight(self.class_weight, self._labels(y))
-        totals = np.where(y > 0, sample_weight @ (y > 0), sample_weight @ (y < 0))
-        return sample_weight * sample_weight.sum() / (2 * totals)
+            return sample_weight * compute_sample_weight(self.class_weight, labels)
+        classes = np.searchsorted(self.classes_, labels)
+        totals = np.bincount(classes, sample_weight, len(self.classes_))
+        return sample_weight * sample_weight.sum() / (np.count_nonzero(totals) * totals[classes])
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
-        """Network outputs (n,) for X (n, d); positive means ``classes_[1]``."""
-        return self._outputs(X)
+        """Network outputs (n, C) for X (n, d); for two classes (n,), and positive means ``classes_[1]``."""
+        outputs = self._outputs(X)
+        return outputs if outputs.shape[1] > 2 else outputs[:, -1] - outputs[:, :-1].sum(axis=1)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict labels (n,) of X (n, d)."""
-        return self._labels(self.decision_function(X))
+        return self._labels(self._outputs(X))
 
-    @available_if(_is_log_loss)
+    @available_if(_has_probabilities)
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """Probabilities (n, 2) of the classes for X (n, d); only with the log loss."""
-        positive = expit(self.decision_function(X))
-        return np.column_stack([1 - positive, positive])
+        """Probabilities (n, C) of the classes for X (n, d); only with the log loss."""
+        outputs = self._outputs(X)
+        return self._training_loss().probabilities(outputs)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.multi_class = hasattr(self, "predict_proba")
         return tags
 
 
-class ConvexBNClassifier(BinaryClassification, FixedWeightDecay):
-    """Binary classification with a two-layer normalized ReLU network, trained by convex optimisation.
+class ConvexBNClassifier(Classification, FixedWeightDecay):
+    """Classification with a two-layer normalized ReLU network, trained by convex optimisation.
 
     Parameters
     ----------
@@ -107,15 +106,16 @@ class ConvexBNClassifier(BinaryClassification, FixedWeightDecay):
         Normalization of the hidden layer.
     activation : {"relu", "gated_relu"}, default="relu"
         Activation of the hidden layer.
-    loss : {"log_loss", "squared_hinge", "hinge"} or Loss, default="log_loss"
-        Training loss.
+    loss : {"log_loss", "squared_hinge", "hinge", "cross_entropy"} or Loss, default="log_loss"
+        Training loss. With three or more classes the log loss is the cross entropy of the softmax of as many outputs;
+        the hinge losses take two classes. "cross_entropy" has one output a class also for two.
     fit_intercept : bool, default=True
         Whether the output has an intercept that is not penalised.
     n_components : int, float or None, default=None
         Leading singular directions of X to keep, as a number or a fraction of the variance; None keeps all.
     class_weight : dict, "balanced" or None, default=None
         Weight of each label, by which the sample weights are multiplied; labels that a dictionary leaves out have
-        weight one. "balanced" gives both classes the same total.
+        weight one. "balanced" gives all classes the same total.
     n_patterns : int, default=50
         Directions drawn where activation patterns are sampled.
     solver : str, default="auto"
@@ -142,7 +142,7 @@ class ConvexBNClassifier(BinaryClassification, FixedWeightDecay):
         The weight decay that was used.
     n_iter_ : int
         Iterations of the solver; 0 for a closed form.
-    classes_ : ndarray of shape (2,)
+    classes_ : ndarray of shape (n_classes,)
         The labels.
     n_features_in_ : int
         Features seen in `fit`.

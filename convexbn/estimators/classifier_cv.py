@@ -1,4 +1,4 @@
-"""The binary classifier that chooses its weight decay by cross-validation."""
+"""The classifier that chooses its weight decay by cross-validation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn.estimators.classifier import BinaryClassification
+from convexbn.estimators.classifier import Classification
 from convexbn.estimators.cross_validation import Components, CrossValidated
 from convexbn.losses import Loss
 from convexbn.programs import Activation
 
 
-class ConvexBNClassifierCV(BinaryClassification, CrossValidated):
-    """Binary classification like `ConvexBNClassifier`, with a weight decay chosen by cross-validation along the path.
+class ConvexBNClassifierCV(Classification, CrossValidated):
+    """Classification like `ConvexBNClassifier`, with a weight decay chosen by cross-validation along the path.
 
     One grid of weight decays is made from all the data. Each training fold is solved along it, from the largest down,
     and the network with the best mean score on the test folds is trained again on all the data. Of equal scores the
@@ -61,7 +61,7 @@ class ConvexBNClassifierCV(BinaryClassification, CrossValidated):
         Its objective, lower bound, and what the bound covers; print it.
     n_iter_ : int
         Iterations of the solver in the last fit.
-    classes_ : ndarray of shape (2,)
+    classes_ : ndarray of shape (n_classes,)
         The labels.
     n_features_in_ : int
         Features seen in `fit`.

@@ -79,7 +79,7 @@ class CrossValidated(BaseConvexBN):
 
     def _targets(self, y: np.ndarray) -> np.ndarray:
         """Targets as the scorers know them."""
-        return y
+        return y[:, 0] if y.shape[1] == 1 else y
 
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray) -> None:
         folds = list(check_cv(self.cv, self._targets(y), classifier=self._margin).split(X, self._targets(y)))
@@ -114,8 +114,11 @@ class CrossValidated(BaseConvexBN):
             for part, name in ((train, "training"), (test, "test")):
                 if not sample_weight[part].any():
                     raise ValueError(f"cv leaves no {name} sample of positive weight in fold {number}.")
-            if self._margin and len(np.unique(y[train][sample_weight[train] > 0])) < 2:
-                raise ValueError(f"cv leaves one class only in the training samples of fold {number}.")
+            if self._margin:
+                present = train[sample_weight[train] > 0]
+                missing = np.setdiff1d(self._targets(y[sample_weight > 0]), self._targets(y[present]))
+                if len(missing):
+                    raise ValueError(f"cv leaves no training sample of class {missing.tolist()[0]!r} in fold {number}.")
 
 
 def _score_path(

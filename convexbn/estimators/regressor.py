@@ -1,12 +1,15 @@
 """The regressor."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import validate_data
 
 from convexbn.estimators.base import BaseConvexBN
 from convexbn.estimators.fixed import FixedWeightDecay
+from convexbn.losses import make_loss
 from convexbn.sample_weight import check_sample_weight
 
 
@@ -14,6 +17,7 @@ class Regression(RegressorMixin, BaseConvexBN):
     """What makes an estimator a regressor."""
 
     _margin = False
+    _y_ndim: int
 
     def _samples(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
@@ -21,17 +25,20 @@ class Regression(RegressorMixin, BaseConvexBN):
         data, targets = validate_data(
             self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
         )
-        if targets.ndim == 2 and targets.shape[1] > 1:
-            raise ValueError(
-                f"y has {targets.shape[1]} columns; {type(self).__name__} fits one output for now. Fit one model a "
-                "column, for example with sklearn.multioutput.MultiOutputRegressor."
-            )
-        targets = column_or_1d(targets, dtype=np.float64, warn=True)
+        self._y_ndim = targets.ndim
+        targets = targets.astype(np.float64).reshape(len(targets), -1)
+        make_loss(self.loss).check_targets(targets)
         return data, targets, check_sample_weight(sample_weight, len(data))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Predict targets (n,) of X (n, d)."""
-        return self._outputs(X)
+        """Predict targets of X (n, d): shape (n, C), or (n,) if y had one dimension in `fit`."""
+        outputs = self._outputs(X)
+        return outputs[:, 0] if self._y_ndim == 1 else outputs
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
 
 class ConvexBNRegressor(Regression, FixedWeightDecay):

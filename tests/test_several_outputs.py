@@ -1,0 +1,115 @@
+"""Estimators with several outputs and several classes."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from sklearn.base import clone
+from sklearn.datasets import load_wine
+
+from convexbn import ConvexBNClassifier, ConvexBNClassifierCV, ConvexBNRegressor, ConvexBNRegressorCV, convexbn_path
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((40, 3))
+Y = np.column_stack([np.abs(X[:, 0]), X[:, 1] * (X[:, 2] > 0), X.sum(axis=1)]) + 0.1 * RNG.standard_normal((40, 3))
+SPECIES = np.array(["ant", "bee", "cat"])[Y.argmax(axis=1)]
+
+
+@pytest.fixture(scope="module")
+def regressor():
+    return ConvexBNRegressor().fit(X, Y)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return ConvexBNClassifier().fit(X, SPECIES)
+
+
+def test_regressor_trains_one_network_for_all_outputs(regressor):
+    assert regressor.predict(X).shape == (40, 3)
+    assert regressor.network_.n_outputs == 3
+    assert regressor.certificate_.gap <= 1e-6
+    objective = regressor.network_.objective(X, Y, regressor.weight_decay_)
+    assert objective == pytest.approx(regressor.certificate_.objective, rel=1e-9)
+    # Shared neurons cost less than those of three networks, as long as the weight decay is the same.
+    apart = [ConvexBNRegressor(regressor.weight_decay_).fit(X, y).certificate_.objective for y in Y.T]
+    assert objective <= sum(apart) * (1 + 1e-9)
+
+
+def test_torch_computes_the_same_objective(regressor, classifier):
+    for model, targets, loss in (
+        (regressor, torch.tensor(Y), lambda f, y: ((f - y) ** 2).sum(dim=1).mean() / 2),
+        (
+            classifier,
+            torch.tensor(np.searchsorted(classifier.classes_, SPECIES)),
+            torch.nn.functional.cross_entropy,
+        ),
+    ):
+        module = model.network_.to_torch().train()
+        decay = sum((p**2).sum() for p in model.network_.decayed_parameters(module)) / 2
+        objective = loss(module(torch.tensor(X)), targets) + model.weight_decay_ * decay
+        assert objective.item() == pytest.approx(model.certificate_.objective, rel=1e-6)
+
+
+def test_predictions_have_the_shape_of_the_targets():
+    flat = ConvexBNRegressor(0.1).fit(X, Y[:, 0])
+    column = clone(flat).fit(X, Y[:, :1])
+    assert flat.predict(X).shape == (40,)
+    np.testing.assert_array_equal(column.predict(X), flat.predict(X)[:, None])
+
+
+def test_one_hot_targets_at_full_row_rank_are_solved_in_closed_form():
+    wide = RNG.standard_normal((12, 30))
+    model = ConvexBNRegressor(0.01, fit_intercept=False).fit(wide, np.eye(3)[np.arange(12) % 3])
+    assert model.certificate_.scope == "global"
+    assert "closed form" in model.certificate_.basis
+    assert len(model.network_) == 3
+
+
+def test_classifier_of_three_classes(classifier):
+    np.testing.assert_array_equal(classifier.classes_, ["ant", "bee", "cat"])
+    outputs = classifier.decision_function(X)
+    assert outputs.shape == (40, 3)
+    np.testing.assert_allclose(classifier.predict_proba(X), softmax(outputs, axis=1))
+    np.testing.assert_array_equal(classifier.predict(X), classifier.classes_[outputs.argmax(axis=1)])
+    assert classifier.score(X, SPECIES) > 0.9
+    assert classifier.certificate_.gap <= 1e-6
+
+
+def test_two_classes_as_cross_entropy_are_the_log_loss_at_a_smaller_weight_decay():
+    # The outputs are -a h and a h, of cost sqrt(2) |a| |s|, where the log loss has 2 a h, of cost 2 |a| |s|.
+    labels = SPECIES == "cat"
+    both = ConvexBNClassifier(0.02, loss="cross_entropy").fit(X, labels)
+    one = ConvexBNClassifier(0.02 / np.sqrt(2)).fit(X, labels)
+    assert both.certificate_.objective == pytest.approx(one.certificate_.objective, rel=1e-5)
+    np.testing.assert_allclose(both.decision_function(X), one.decision_function(X), atol=0.05)
+    np.testing.assert_allclose(both.predict_proba(X), one.predict_proba(X), atol=0.01)
+
+
+def test_weights_of_three_classes_are_sample_weights():
+    weights = {"ant": 3.0, "bee": 1.0, "cat": 2.0}
+    by_class = ConvexBNClassifier(0.02, class_weight=weights).fit(X, SPECIES)
+    by_sample = ConvexBNClassifier(0.02).fit(X, SPECIES, sample_weight=[weights[label] for label in SPECIES])
+    assert by_class.certificate_.objective == pytest.approx(by_sample.certificate_.objective, rel=1e-9)
+    balanced = ConvexBNClassifier(0.02, class_weight="balanced").fit(X, SPECIES)
+    share = {label: 1 / np.mean(label == SPECIES) for label in weights}
+    explicit = ConvexBNClassifier(0.02, class_weight=share).fit(X, SPECIES)
+    assert balanced.certificate_.objective == pytest.approx(explicit.certificate_.objective, rel=1e-9)
+
+
+def test_labels_that_were_not_seen_score_zero(classifier):
+    assert classifier.score(X, np.full(40, "dog")) == 0
+
+
+@pytest.mark.parametrize("activation", ["relu", "gated_relu"])
+def test_path_and_cross_validation(activation):
+    path = convexbn_path(X, Y, activation=activation, n_patterns=10, n_weight_decays=3, eps=0.1)
+    assert path.n_neurons[0] == 0
+    assert (path.gaps <= 1e-6).all()
+    options = {"activation": activation, "n_patterns": 10, "n_weight_decays": 3, "cv": 3, "tol": 1e-4}
+    regressor = ConvexBNRegressorCV(**options).fit(X, Y)
+    assert regressor.predict(X).shape == (40, 3)
+    assert regressor.score(X, Y) > 0.5
+    wine, kinds = load_wine(return_X_y=True)
+    classifier = ConvexBNClassifierCV(n_components=3, **options).fit(wine[::2], kinds[::2])
+    assert classifier.score(wine[1::2], kinds[1::2]) > 0.8

@@ -84,6 +84,12 @@ class Neurons:
         inverse = np.divide(1, ratio, where=alive, out=np.zeros_like(ratio))
         return replace(self, weights=self.weights * ratio, output_weights=self.output_weights * inverse[:, None])
 
+    def with_unit_outputs(self) -> Self:
+        """Return the same network with |c_j| = 1, without zeros."""
+        neurons = self.without_zeros()
+        sizes = np.linalg.norm(neurons.output_weights, axis=1)
+        return replace(neurons, weights=neurons.weights * sizes, output_weights=neurons._output_directions)
+
     def without_zeros(self, rtol: float = 0.0) -> Self:
         """Drop neurons that cost nothing, or no more than `rtol` times the most expensive one."""
         return self._take(self.cost > rtol * self.cost.max(initial=0))

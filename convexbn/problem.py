@@ -154,14 +154,12 @@ class Problem:
 
         It is the price of the zero network's dual point. That is exact where there are at most 10,000 patterns, which
         are enumerated, and where `price_bound` is attained (whitened data of rank n). Elsewhere it is what an ascent
-        from 1,000 directions finds, a lower bound that is hardly ever missed by much; for several outputs it is
-        `price_bound`, an upper bound. For the hinge loss with an intercept the zero network has many dual points; the
-        one with equal entries in each class is used, whose price is an upper bound.
+        from 1,000 directions finds, a lower bound that is hardly ever missed by much; patterns of several outputs are
+        never enumerated. For the hinge loss with an intercept the zero network has many dual points; the one with equal
+        entries in each class is used, whose price is an upper bound.
         """
         bound = price_bound(self.Z, self.zero_dual, self.sample_weight).value
-        if self.n_outputs > 1:
-            return bound
-        if count_patterns(self.Z) <= _EXACT_PRICE_PATTERNS:
+        if self.n_outputs == 1 and count_patterns(self.Z) <= _EXACT_PRICE_PATTERNS:
             return price_by_enumeration(self.Z, self.zero_dual).value
         found = price_by_ascent(self.Z, self.zero_dual, random_state=0).value
         return bound if found >= bound * (1 - 1e-6) else found

@@ -27,7 +27,7 @@ def test_peaks_are_distinct_local_maxima_in_falling_order():
     peaks = find_peaks(Z, v, rng.standard_normal((3, 300)), count=6)
     assert 2 <= len(peaks) <= 6
     assert (np.diff(peaks.prices) <= 0).all()
-    for direction, sign, price in zip(peaks.directions.T, peaks.signs, peaks.prices, strict=True):
+    for direction, sign, price in zip(peaks.directions.T, peaks.output_directions, peaks.prices, strict=True):
         near = direction[:, None] + 1e-4 * rng.standard_normal((3, 200))
         near /= np.linalg.norm(near, axis=0)
         assert (sign * v.T @ Z.neuron_outputs(near) <= price * (1 + 1e-12)).all()

@@ -330,5 +330,3 @@ def test_problems_it_does_not_take():
     Z = np.random.default_rng(0).standard_normal((6, 2))
     with pytest.raises(ValueError, match=r"smooth losses, not 'hinge'; use 'squared_hinge'"):
         solve_column_generation(Problem(Z, [1, -1, 1, -1, 1, -1], "hinge", weight_decay=0.1))
-    with pytest.raises(ValueError, match="one output, y has 2 columns"):
-        solve_column_generation(Problem(Z, np.ones((6, 2)), weight_decay=0.1))

@@ -21,20 +21,20 @@ _SAME_END, _SAME_PEAK = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them ar
 
 @dataclass(frozen=True, eq=False)
 class Peaks:
-    """Local maxima of sign * v^T relu(Zw) over unit directions w, the dearest first.
+    """Local maxima of c^T V^T relu(Zw) over unit directions w and unit output directions c, the dearest first.
 
     Parameters
     ----------
     directions : ndarray of shape (k, p)
         Unit directions, one a column.
-    signs : ndarray of shape (p,)
-        Output signs +1 and -1.
+    output_directions : ndarray of shape (p, C)
+        Unit output directions, one a row; for one output the signs +1 and -1.
     prices : ndarray of shape (p,)
         Their prices, from the largest downwards.
     """
 
     directions: np.ndarray
-    signs: np.ndarray
+    output_directions: np.ndarray
     prices: np.ndarray
 
     def __len__(self) -> int:
@@ -42,17 +42,18 @@ class Peaks:
 
 
 def find_peaks(Z: DesignMatrix, v: np.ndarray, starts: np.ndarray, *, threshold: float = 0.0, count: int = 10) -> Peaks:
-    """Distinct local maxima of the price, reached from given starts with both signs.
+    """Distinct local maxima of the price ``|V^T relu(Zw)|``, reached from given starts.
 
     The ascent moves all starts at once, by conditional-gradient steps on the unit ball, ``w <- (1 - t) w + t g/|g|``
-    with ``g = Z^T D(w) v``. Local maxima lie on kinks of rows with v_i < 0, near which the price is concave; so the
-    best ends are polished by proximal steps that hold these kinks exactly, as in `solve_kink_program`.
+    with ``g = Z^T D(w) V c``. With one output every start ascends with both signs c; with several, c follows w as the
+    direction of V^T relu(Zw). Local maxima lie on kinks of rows with v_i·c < 0, near which the price is concave; so
+    the best ends are polished by proximal steps that hold these kinks exactly, as in `solve_kink_program`.
 
     Parameters
     ----------
     Z : DesignMatrix
         Design matrix.
-    v : ndarray of shape (n, 1)
+    v : ndarray of shape (n, C)
         Dual point.
     starts : ndarray of shape (k, p)
         Directions of any positive length.
@@ -71,22 +72,24 @@ def find_peaks(Z: DesignMatrix, v: np.ndarray, starts: np.ndarray, *, threshold:
     >>> from convexbn.matrix import DesignMatrix
     >>> from convexbn.pricing.ascent import find_peaks
     >>> peaks = find_peaks(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]]), np.eye(2) + 0.1, count=1)
-    >>> peaks.prices, peaks.signs
-    (array([4.]), array([-1.]))
+    >>> peaks.prices, peaks.output_directions
+    (array([4.]), array([[-1.]]))
     """
-    rows = Z.unpool(v)[:, 0]
-    signs = np.repeat([1.0, -1.0], starts.shape[1])
-    ends, prices = _ascend(Z.Z, rows, np.tile(starts / np.linalg.norm(starts, axis=0), 2), signs)
+    V = Z.unpool(v)
+    # One output direction a start: +1 and -1 stay as they are, those of several outputs follow the direction.
+    n_signs = 2 if V.shape[1] == 1 else 1
+    signs = np.repeat([1.0, -1.0][:n_signs], starts.shape[1])
+    ends, prices = _ascend(Z.Z, V, np.tile(starts / np.linalg.norm(starts, axis=0), n_signs), signs)
     # An end that the ascent left one percent below the threshold may still polish to above it.
     dear = np.flatnonzero((prices > 0.99 * threshold) & (prices > 0))
     dear = dear[np.argsort(-prices[dear], kind="stable")]
     polished = min(_POLISHED, int(_POLISHED_WORK / Z.n_columns**3), starts.shape[1] // 5)
     dear = _distinct(ends, signs, dear, _SAME_END, max(polished, 3 * count))
     ends, signs = ends[:, dear], signs[dear]
-    prices = _polish(Z, rows[:, None] * signs, ends)
+    prices = _polish(Z, V, ends, signs)
     best = np.argsort(-prices, kind="stable")
     best = _distinct(ends, signs, best[prices[best] > threshold], _SAME_PEAK, count)
-    return Peaks(ends[:, best], signs[best], prices[best])
+    return Peaks(ends[:, best], _output_directions(Z.Z @ ends[:, best], V, signs[best]).T, prices[best])
 
 
 def price_by_ascent(
@@ -102,7 +105,7 @@ def price_by_ascent(
     ----------
     Z : DesignMatrix
         Design matrix.
-    v : ndarray of shape (n, 1)
+    v : ndarray of shape (n, C)
         Dual point.
     n_starts : int, default=1000
         Gaussian starts.
@@ -130,73 +133,96 @@ def price_by_ascent(
     return Price(float(peaks.prices[0]), "local", peaks.directions[:, 0])
 
 
-def _ascend(Z: np.ndarray, v: np.ndarray, W: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _output_directions(inner: np.ndarray, V: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    """Output direction of each column of Z W (N, p): its sign, or the direction of V^T relu(Zw); shape (C, p)."""
+    if V.shape[1] == 1:
+        return signs[None]
+    along = V.T @ np.maximum(inner, 0)
+    return along / np.maximum(np.linalg.norm(along, axis=0), np.finfo(V.dtype).tiny)
+
+
+def _ascend(Z: np.ndarray, V: np.ndarray, W: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Directions at the end of the ascent from the columns of W, and their prices, a block of columns at a time.
 
     Only the quarter that is dearest on some of the rows climbs to the end; the others keep their price on these rows.
     """
     ends, prices = np.empty_like(W), np.empty(W.shape[1])
-    unit = np.abs(v).max() or 1.0
-    Z32, v32 = Z.astype(np.float32), (v / unit).astype(np.float32)  # polishing is done in full precision
+    unit = np.abs(V).max() or 1.0
+    Z32, V32 = Z.astype(np.float32), (V / unit).astype(np.float32)  # polishing is done in full precision
     pace = np.resize([_LONG_STEPS, _SHORT_STEPS], (W.shape[1], 2)).T.astype(np.float32)
     some = slice(None, None, max(1, len(Z) // _SORTING_ROWS))
     size = max(_BLOCK_COLUMNS, _BLOCK_ENTRIES // len(Z))
     for start in range(0, W.shape[1], size):
         block = slice(start, start + size)
         w, sign = W[:, block].astype(np.float32), signs[block].astype(np.float32)
-        w, price = _ascend_block(Z32[some], v32[some], w, sign, pace[:, block], range(_SORTING_STEPS))
+        w, price = _ascend_block(Z32[some], V32[some], w, sign, pace[:, block], range(_SORTING_STEPS))
         dearest = np.argsort(-price, kind="stable")[: -(-len(price) // 4)]
         later = range(_SORTING_STEPS, _SORTING_STEPS + _STEPS)
         w[:, dearest], price[dearest] = _ascend_block(
-            Z32, v32, w[:, dearest], sign[dearest], pace[:, block][:, dearest], later
+            Z32, V32, w[:, dearest], sign[dearest], pace[:, block][:, dearest], later
         )
         ends[:, block], prices[block] = w, unit * price
     return ends / np.maximum(np.linalg.norm(ends, axis=0), np.finfo(float).tiny), prices
 
 
 def _ascend_block(
-    Z: np.ndarray, v: np.ndarray, w: np.ndarray, signs: np.ndarray, pace: np.ndarray, steps: range
+    Z: np.ndarray, V: np.ndarray, w: np.ndarray, signs: np.ndarray, pace: np.ndarray, steps: range
 ) -> tuple[np.ndarray, np.ndarray]:
     """Directions after these steps, or the start where that is dearer, and their prices."""
-    weighted = np.ascontiguousarray((Z * v[:, None]).T)
+    one_output = V.shape[1] == 1
+    weighted = np.ascontiguousarray((Z * V).T) if one_output else Z.T
     tiny = np.finfo(np.float32).tiny
-    start, start_prices = w, _prices(Z, v, w, signs)
+    start, start_prices = w, _prices(Z, V, w, signs)
     for step in steps:
         inner = Z @ w
-        gradient = weighted @ np.greater(inner, 0, out=inner)
+        if one_output:
+            gradient = weighted @ np.greater(inner, 0, out=inner)
+        else:
+            gradient = weighted @ ((inner > 0) * (V @ _output_directions(inner, V, signs)))
         t = 1 / (pace[0] + pace[1] * np.float32(step))
         gradient *= signs * t / (np.linalg.norm(gradient, axis=0) + tiny)
         w = (1 - t) * w + gradient
         w /= np.linalg.norm(w, axis=0) + tiny
-    prices = _prices(Z, v, w, signs)
+    prices = _prices(Z, V, w, signs)
     return np.where(prices > start_prices, w, start), np.maximum(prices, start_prices)
 
 
-def _prices(Z: np.ndarray, v: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.ndarray:
+def _prices(Z: np.ndarray, V: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.ndarray:
     inner = Z @ w
-    return signs * (v @ np.maximum(inner, 0, out=inner))
+    along = V.T @ np.maximum(inner, 0, out=inner)
+    return signs * along[0] if len(along) == 1 else np.linalg.norm(along, axis=0)
 
 
-def _polish(Z: DesignMatrix, v: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Move unit directions w (k, p) to the local maxima near them, in place; their prices, with a dual point each."""
+def _polish(Z: DesignMatrix, V: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    """Move unit directions w (k, p) to the local maxima near them, in place; their prices.
+
+    A step is taken with the output direction c held, which can only raise the price, and c follows.
+    """
     n_near = min(3 * Z.n_columns, Z.n_rows, 150)
-    inner = Z.Z @ w
-    prices = (v * np.maximum(inner, 0)).sum(axis=0)
+
+    def priced(w: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Products Z W, dual points V c (N, p), and prices."""
+        inner = Z.Z @ w
+        v = V @ _output_directions(inner, V, signs)
+        return inner, v, (v * np.maximum(inner, 0)).sum(axis=0)
+
+    inner, v, prices = priced(w, signs)
     moving = np.arange(w.shape[1])
     for _ in range(_POLISH_STEPS):
-        moving = moving[prices[moving] > 0]
+        kept = prices[moving] > 0
+        moving, inner, v = moving[kept], inner[:, kept], v[:, kept]
         if len(moving) == 0:
             break
-        inner, length = Z.Z @ w[:, moving], prices[moving]
-        gradient = w[:, moving] * length - Z.Z.T @ ((inner > 0) * v[:, moving])
-        A, b, c = nearest_kinks(Z, inner * length, v[:, moving], n_near)
+        length = prices[moving]
+        gradient = w[:, moving] * length - Z.Z.T @ ((inner > 0) * v)
+        A, b, c = nearest_kinks(Z, inner * length, v, n_near)
         identity = np.broadcast_to(np.eye(len(w)), (len(moving), len(w), len(w)))
         step, _ = solve_kink_program(identity, gradient.T.ravel(), A, b, c, rtol=1e-6)
         moved = w[:, moving] * length + step.reshape(len(moving), -1).T
         moved /= np.maximum(np.linalg.norm(moved, axis=0), np.finfo(float).tiny)
-        new_prices = (v[:, moving] * np.maximum(Z.Z @ moved, 0)).sum(axis=0)
+        inner, v, new_prices = priced(moved, signs[moving])
         better = new_prices > length * (1 + 1e-12)
-        moving = moving[better]
+        moving, inner, v = moving[better], inner[:, better], v[:, better]
         w[:, moving], prices[moving] = moved[:, better], new_prices[better]
     return prices
 

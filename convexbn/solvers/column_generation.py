@@ -20,7 +20,7 @@ from convexbn.solvers.units import Units
 _FIRST_NEURONS = 3, 100  # at the start: this many times k, but no more than so many
 _NEW_NEURONS = 20  # a round
 _SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 500, 100, 40
-_STARTS = 300  # directions from which both signs ascend in a round
+_STARTS = 300  # directions of ascent in a round, with both signs if there is one output
 _HARDER = 8  # times as many in the last round, before a gap is believed
 _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z are of order one
 _STALLED_ROUNDS = 3
@@ -49,16 +49,16 @@ def solve_column_generation(
 
     A round moves the active neurons to a joint local optimum (`refine`), looks for neurons whose price exceeds
     weight_decay, by ascent from many starts at once (`find_peaks`), and adds the dearest; when none is found, a search
-    eight times as hard has the last word. The objective never rises. With up to six columns of Z the price of every
-    direction is then proved by branch and bound, and what it finds goes on as a new neuron; the certificate is global.
-    With more columns the certificate is local: evidence, beside the best lower bound that is proved.
+    eight times as hard has the last word. The objective never rises. With one output and up to six columns of Z the
+    price of every direction is then proved by branch and bound, and what it finds goes on as a new neuron; the
+    certificate is global. Otherwise it is local: evidence, beside the best lower bound that is proved.
 
     Memory grows with n (k + active neurons), beside the squared matrix of the at most 1,500 weights that move at once.
 
     Parameters
     ----------
     problem : Problem
-        Training problem with one output and a smooth loss.
+        Training problem with a smooth loss.
     tol : float, default=1e-6
         Relative gap at which to stop.
     max_iter : int or None, default=100
@@ -68,7 +68,8 @@ def solve_column_generation(
     start : Neurons or None, default=None
         ReLU neurons to start from, such as those at another weight decay. None starts from random directions.
     prove : bool, default=True
-        Whether to prove the price of every direction where that is possible. It takes up to a few seconds.
+        Whether to prove the price of every direction where that is possible. It takes up to a few seconds. Prices of
+        several outputs are never proved this way.
     random_state : int, Generator or None, default=None
         Seed of the random starts.
     callback : callable or None, default=None
@@ -84,7 +85,7 @@ def solve_column_generation(
     Raises
     ------
     ValueError
-        If the problem has several outputs or a loss that is not smooth, or an argument is out of range.
+        If the loss is not smooth, or an argument is out of range.
 
     Warns
     -----
@@ -95,6 +96,8 @@ def solve_column_generation(
     ----------
     .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, for the convex program
        and its dual, whose constraints the prices are.
+    .. [2] Sahiner et al., "Vector-output ReLU Neural Network Problems are Copositive Programs", arXiv 2012.13329, for
+       the program of several outputs.
 
     Examples
     --------
@@ -111,7 +114,7 @@ def solve_column_generation(
     units = Units.of(problem)
     search = _Search(units, np.random.default_rng(random_state), tol, prove, monitor)
     if start is not None:
-        search.neurons = merged(search.problem, _signed(units.neurons_from(start)))
+        search.neurons = merged(search.problem, units.neurons_from(start).with_unit_outputs())
     with monitor:
         search.run()
     return search.solution(problem)
@@ -122,7 +125,7 @@ class _Search:
 
     def __init__(self, units: Units, rng: np.random.Generator, tol: float, prove: bool, monitor: Monitor):
         self.units, self.problem, self.rng, self.tol, self.monitor = units, units.problem, rng, tol, monitor
-        self.prove = prove and self.problem.Z.n_columns <= _PROOF_COLUMNS
+        self.prove = prove and self.problem.n_outputs == 1 and self.problem.Z.n_columns <= _PROOF_COLUMNS
         self.neurons = self.problem.zero_network
         self.dearest = np.zeros((self.problem.Z.n_columns, 0))  # unit direction outside the network, if one was found
         self.priced: Neurons | None = None  # the network outside which it was looked for
@@ -168,8 +171,12 @@ class _Search:
         m = min(_FIRST_NEURONS[0] * k, _FIRST_NEURONS[1])
         directions = self.rng.standard_normal((k, m))
         directions /= 10 * np.linalg.norm(directions, axis=0)
-        signs = np.where(np.arange(m) % 2 == 0, 1.0, -1.0)[:, None]
-        first = slide(self.problem, Neurons(directions, signs, self.neurons.intercept), max_steps=_SLIDE_STEPS)
+        if self.problem.n_outputs == 1:
+            outputs = np.where(np.arange(m) % 2 == 0, 1.0, -1.0)[:, None]
+        else:
+            outputs = self.rng.standard_normal((m, self.problem.n_outputs))
+            outputs /= np.linalg.norm(outputs, axis=1, keepdims=True)
+        first = slide(self.problem, Neurons(directions, outputs, self.neurons.intercept), max_steps=_SLIDE_STEPS)
         first = first.without_zeros(1e-3)
         return first if self.problem.objective(first) < self.problem.objective(self.neurons) else self.neurons
 
@@ -219,7 +226,7 @@ class _Search:
     def _found_price(self, Z: DesignMatrix, v: np.ndarray) -> Price:
         """The largest price that is known, that of active neurons or of the dearest outside, in any units."""
         directions = np.hstack([_directions(self.neurons), self.dearest])
-        return Price(float(np.abs(v.T @ Z.neuron_outputs(directions)).max(initial=0)), "local")
+        return Price(float(np.linalg.norm(v.T @ Z.neuron_outputs(directions), axis=0).max(initial=0)), "local")
 
     def _starts(self, count: int) -> np.ndarray:
         """Starts of the ascent: half of them random, a quarter around active neurons, a quarter across their kinks."""
@@ -245,7 +252,7 @@ class _Search:
         grown = replace(
             self.neurons,
             weights=np.hstack([self.neurons.weights, _SEED * peaks.directions]),
-            output_weights=np.vstack([self.neurons.output_weights, peaks.signs[:, None]]),
+            output_weights=np.vstack([self.neurons.output_weights, peaks.output_directions]),
         )
         grown = slide(self.problem, grown, max_steps=_LENGTH_STEPS, directions_too=False)
         return grown if self.problem.objective(grown) <= self.problem.objective(self.neurons) else self.neurons
@@ -291,15 +298,7 @@ def _directions(neurons: Neurons) -> np.ndarray:
     return neurons.weights / np.linalg.norm(neurons.weights, axis=0)
 
 
-def _signed(neurons: Neurons) -> Neurons:
-    """The same network with output weights +1 and -1."""
-    sizes = np.abs(neurons.output_weights)
-    return replace(neurons, weights=neurons.weights * sizes.T, output_weights=np.sign(neurons.output_weights))
-
-
 def _check(problem: Problem, tol: float, start: Neurons | None) -> None:
-    if problem.n_outputs > 1:
-        raise ValueError(f"Column generation takes one output, y has {problem.n_outputs} columns.")
     if not np.isfinite(problem.loss.curvature):
         raise ValueError(
             f"Column generation takes smooth losses, not {problem.loss.name!r}; use 'squared_hinge' instead of "
@@ -314,5 +313,5 @@ def _check(problem: Problem, tol: float, start: Neurons | None) -> None:
         )
     if start is not None and not (np.isfinite(start.weights).all() and np.isfinite(start.output_weights).all()):
         raise ValueError("start contains NaN or infinity; start from a network that was trained, or from None.")
-    if start is not None and start.output_weights.shape[1] != 1:
-        raise ValueError(f"start has {start.output_weights.shape[1]} outputs, the problem has one.")
+    if start is not None and start.output_weights.shape[1] != problem.n_outputs:
+        raise ValueError(f"start has {start.output_weights.shape[1]} outputs, the problem has {problem.n_outputs}.")

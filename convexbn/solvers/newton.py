@@ -8,10 +8,12 @@ import numpy as np
 from convexbn.kink_program import nearest_kinks, solve_kink_program
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
+from convexbn.solvers.gauss_newton import gauss_newton
 
 _SIZE = 400  # weights that move in one step; more neurons take turns
 _KINKS = 3  # kinks in the model, in multiples of k
 _MIN_DAMPING, _MAX_DAMPING = 1e-6, 1e6
+_SAME_OUTPUT = 6  # digits to which the output directions of two neurons agree that become one
 
 
 def refine(
@@ -19,18 +21,20 @@ def refine(
 ) -> Neurons:
     """Move neurons to a nearby local optimum of the training problem.
 
-    An optimal neuron sits on kinks: rows with z_i·s = 0 and sign * v_i < 0, where the objective has a convex corner,
+    An optimal neuron sits on kinks: rows with z_i·s = 0 and v_i·c < 0, where the objective has a convex corner,
     at which methods of smooth optimisation stall. So the model of a step holds the corners of the rows nearest to each
     neuron exactly, as in `solve_kink_program`, beside a quadratic: Gauss-Newton for the loss, the
-    curvature of |s_j|, and damping relative to it, after Levenberg and Marquardt. A step is taken only if it lowers
-    the objective.
+    curvature of |s_j|, and damping relative to it, after Levenberg and Marquardt. With several outputs the unit output
+    weights turn too, ``c_j + T_j t_j`` with T_j a basis of the complement of c_j, at the cost |s_j| sqrt(1 + |t_j|^2);
+    the second derivative between s_j and t_j is in the model as far as that keeps it convex. A step is taken only if
+    it lowers the objective.
 
     Parameters
     ----------
     problem : Problem
-        Training problem with one output and a smooth loss.
+        Training problem with a smooth loss.
     neurons : Neurons
-        Neurons with output weights +1 and -1.
+        Neurons with unit output weights; for one output +1 and -1.
     rtol : float
         Ends when the model promises a smaller decrease, relative to the objective.
     max_steps : int
@@ -47,7 +51,7 @@ def refine(
     """
     for _ in range(max_steps):
         promised = 0.0
-        size = max(1, _SIZE // problem.Z.n_columns)
+        size = max(1, _SIZE // (problem.Z.n_columns + problem.n_outputs - 1))
         n_turns = -(-len(neurons) // size)
         moved = neurons
         for turn in range(n_turns):
@@ -62,44 +66,62 @@ def refine(
 
 
 def merged(problem: Problem, neurons: Neurons) -> Neurons:
-    """Add up neurons of equal pattern and sign, which changes no output and costs no more; drop zeros."""
+    """Add up neurons of equal pattern and output direction, which changes no output and costs no more; drop zeros.
+
+    Output directions of several outputs that are only almost equal become one if that does not raise the objective.
+    """
     neurons = neurons.without_zeros()
     patterns = np.packbits(problem.Z.Z @ neurons.weights > 0, axis=0)
-    keys = [(patterns[:, j].tobytes(), sign) for j, sign in enumerate(neurons.output_weights[:, 0])]
-    groups: dict[tuple[bytes, float], int] = {}
+    outputs = np.round(neurons.output_weights, _SAME_OUTPUT) + 0.0
+    groups: dict[tuple[bytes, bytes], int] = {}
+    keys = [(patterns[:, j].tobytes(), output.tobytes()) for j, output in enumerate(outputs)]
     group = np.array([groups.setdefault(key, len(groups)) for key in keys], dtype=int)
-    return neurons if len(groups) == len(neurons) else neurons.added_up(group)
+    if len(groups) == len(neurons):
+        return neurons
+    fewer = neurons.added_up(group)
+    worse = problem.n_outputs > 1 and problem.objective(fewer) > problem.objective(neurons)
+    return neurons if worse else fewer
 
 
 def _step(problem: Problem, neurons: Neurons, turn: np.ndarray, damping: float) -> tuple[Neurons, float, float]:
     """One damped step of the neurons whose turn it is: the network, the decrease promised, and the next damping."""
-    Z, k = problem.Z, problem.Z.n_columns
-    S, signs = neurons.weights[:, turn], neurons.output_weights[turn, 0]
+    Z, k, n_outputs = problem.Z, problem.Z.n_columns, problem.n_outputs
+    S, outputs = neurons.weights[:, turn], neurons.output_weights[turn]
     m = S.shape[1]
+    tangents = _complements(outputs)
     inner = Z.Z @ S
     on = inner > 0
     f = neurons.outputs(Z)
     objective = problem.training_loss(f) + problem.weight_decay * float(neurons.cost.sum())
-    v = problem.dual_point(f)
+    V = problem.dual_point(f)
     lengths = np.linalg.norm(S, axis=0)
     U = S / lengths
-    signed_v = Z.unpool(v) * signs
+    v = Z.unpool(V) @ outputs.T
 
-    gradient = (problem.weight_decay * U - Z.Z.T @ (on * signed_v)).T.ravel()
-    curvature = problem.sample_weight * problem.loss.second_derivative(f, problem.y)[:, 0]
-    H = _hessian(problem, on * signs, curvature)
-    if problem.fit_intercept:
-        gradient = np.append(gradient, -v.sum())
-    tangent = (problem.weight_decay / lengths)[:, None, None] * (np.eye(k) - U.T[:, :, None] * U.T[:, None, :])
-    blocks = np.arange(m)
+    gradient = (problem.weight_decay * U - Z.Z.T @ (on * v)).T.ravel()
+    H = gauss_newton(problem, neurons, turn, on, tangents, f)
     per_neuron = H[: m * k, : m * k].reshape(m, k, m, k)
-    per_neuron[blocks, :, blocks, :] += tangent
+    blocks = np.arange(m)
+    across = np.eye(k) - U.T[:, :, None] * U.T[:, None, :]
+    per_neuron[blocks, :, blocks, :] += (problem.weight_decay / lengths)[:, None, None] * across
     diagonal = np.repeat(problem.weight_decay / lengths, k)
+    if n_outputs > 1:
+        turning = m * (n_outputs - 1)
+        along = problem.Z.pool(np.maximum(inner, 0)).T @ V
+        gradient = np.append(gradient, -np.einsum("jc,jcd->jd", along, tangents).ravel())
+        per_tangent = H[m * k : m * k + turning, m * k : m * k + turning].reshape(m, n_outputs - 1, m, n_outputs - 1)
+        per_tangent[blocks, :, blocks, :] += (problem.weight_decay * lengths)[:, None, None] * np.eye(n_outputs - 1)
+        mixed = _mixed(problem, on, V, across, tangents)
+        H[: m * k, m * k : m * k + turning].reshape(m, k, m, n_outputs - 1)[blocks, :, blocks, :] += mixed
+        transposed = mixed.transpose(0, 2, 1)
+        H[m * k : m * k + turning, : m * k].reshape(m, n_outputs - 1, m, k)[blocks, :, blocks, :] += transposed
+        diagonal = np.append(diagonal, np.repeat(problem.weight_decay * lengths, n_outputs - 1))
     if problem.fit_intercept:
-        diagonal = np.append(diagonal, 1e-6 * problem.loss.curvature)
+        gradient = np.append(gradient, -V.sum(axis=0))
+        diagonal = np.append(diagonal, np.full(n_outputs, 1e-6 * problem.loss.curvature))
     rounding = 1e-12 * H.trace() / len(H)
 
-    A, b, c = nearest_kinks(Z, inner, signed_v, min(_KINKS * k, Z.n_rows))
+    A, b, c = nearest_kinks(Z, inner, v, min(_KINKS * k, Z.n_rows))
     while True:
         damped = H.copy()
         damped[np.diag_indices_from(damped)] += damping * diagonal + rounding
@@ -108,7 +130,7 @@ def _step(problem: Problem, neurons: Neurons, turn: np.ndarray, damping: float) 
         except np.linalg.LinAlgError:
             decrease, actual = 0.0, -1.0
         else:
-            moved = _moved(neurons, turn, S, d, problem.fit_intercept)
+            moved = _moved(neurons, turn, tangents, d, problem.fit_intercept)
             actual = objective - problem.objective(moved)
             if decrease <= 0:
                 return neurons, 0.0, damping
@@ -122,21 +144,40 @@ def _step(problem: Problem, neurons: Neurons, turn: np.ndarray, damping: float) 
             return neurons, decrease, damping
 
 
-def _hessian(problem: Problem, signed_masks: np.ndarray, curvature: np.ndarray) -> np.ndarray:
-    """Gauss-Newton matrix of the loss in the weights, and in the intercept if there is one."""
-    gram = problem.Z.masked_gram(signed_masks, curvature)
-    if not problem.fit_intercept:
-        return gram
-    mixed = problem.Z.masked_adjoint(signed_masks, curvature[:, None]).T.ravel()
-    return np.block([[gram, mixed[:, None]], [mixed[None], np.full((1, 1), curvature.sum())]])
+def _complements(outputs: np.ndarray) -> np.ndarray:
+    """Orthonormal bases of the complements of unit rows (m, C), shape (m, C, C - 1): columns of a reflection."""
+    axis = outputs.copy()
+    axis[:, 0] += np.where(outputs[:, 0] >= 0, 1.0, -1.0)
+    axis /= np.linalg.norm(axis, axis=1, keepdims=True)
+    return np.eye(outputs.shape[1])[:, 1:] - 2 * axis[:, :, None] * axis[:, None, 1:]
 
 
-def _moved(neurons: Neurons, turn: np.ndarray, S: np.ndarray, d: np.ndarray, fit_intercept: bool) -> Neurons:
-    """The network after a step; a neuron that would be turned round is set to zero."""
-    k, m = S.shape
+def _mixed(problem: Problem, on: np.ndarray, V: np.ndarray, across: np.ndarray, tangents: np.ndarray) -> np.ndarray:
+    """Second derivatives -(Z^T D_j V) T_j between s_j and t_j, shape (m, k, C - 1).
+
+    The curvatures of the cost in s_j and t_j are weight_decay / |s_j|, across s_j, and weight_decay * |s_j|. Beside
+    them the model stays convex where this is across s_j too, with singular values of at most weight_decay.
+    """
+    rows = problem.Z.unpool(V)
+    adjoint = np.stack([problem.Z.Z.T @ (on * column[:, None]) for column in rows.T], axis=-1).transpose(1, 0, 2)
+    left, sizes, right = np.linalg.svd(across @ -adjoint @ tangents, full_matrices=False)
+    return (left * np.minimum(sizes, problem.weight_decay)[:, None, :]) @ right
+
+
+def _moved(neurons: Neurons, turn: np.ndarray, tangents: np.ndarray, d: np.ndarray, fit_intercept: bool) -> Neurons:
+    """The network after a step, with unit output weights; a neuron that would be turned round is set to zero."""
+    S, outputs = neurons.weights[:, turn], neurons.output_weights[turn]
+    (k, m), n_outputs = S.shape, outputs.shape[1]
     stepped = S + d[: m * k].reshape(m, k).T
     stepped[:, (stepped * S).sum(axis=0) <= 0] = 0
-    weights = neurons.weights.copy()
+    weights, output_weights = neurons.weights.copy(), neurons.output_weights
+    if n_outputs > 1:
+        t = d[m * k : m * (k + n_outputs - 1)].reshape(m, n_outputs - 1)
+        turned = outputs + np.einsum("jcd,jd->jc", tangents, t)
+        sizes = np.linalg.norm(turned, axis=1)
+        stepped *= sizes
+        output_weights = output_weights.copy()
+        output_weights[turn] = turned / sizes[:, None]
     weights[:, turn] = stepped
-    intercept = neurons.intercept + d[-1] if fit_intercept else neurons.intercept
-    return replace(neurons, weights=weights, intercept=intercept)
+    intercept = neurons.intercept + d[-n_outputs:] if fit_intercept else neurons.intercept
+    return replace(neurons, weights=weights, output_weights=output_weights, intercept=intercept)

@@ -13,14 +13,17 @@ _FTOL = 1e-8  # least relative decrease of a step: what then remains is left to 
 
 
 def slide(problem: Problem, neurons: Neurons, *, max_steps: int, directions_too: bool = True) -> Neurons:
-    """Lower the objective by L-BFGS on the weights, with the signs of the neurons fixed.
+    """Lower the objective by L-BFGS on the weights.
+
+    With one output the signs of the neurons are fixed. With several, hidden and output weights move at the cost
+    ``(|s_j|^2 + |c_j|^2) / 2``, which is least, and |s_j| |c_j|, where both are of equal length.
 
     Parameters
     ----------
     problem : Problem
-        Training problem with one output and a smooth loss.
+        Training problem with a smooth loss.
     neurons : Neurons
-        Neurons with output weights +1 and -1.
+        Neurons with unit output weights; for one output +1 and -1.
     max_steps : int
         Quasi-Newton steps.
     directions_too : bool, default=True
@@ -29,37 +32,55 @@ def slide(problem: Problem, neurons: Neurons, *, max_steps: int, directions_too:
     Returns
     -------
     neurons : Neurons
-        The better of the result and the start, without zeros.
+        The better of the result and the start, with unit output weights and without zeros.
     """
-    Z, signs, decay = problem.Z, neurons.output_weights[:, 0], problem.weight_decay
+    Z, decay, C = problem.Z, problem.weight_decay, problem.n_outputs
     k, m = neurons.weights.shape
+    outputs, signs = neurons.output_weights, neurons.output_weights[:, 0]
     lengths = np.linalg.norm(neurons.weights, axis=0)
-    hidden = Z.neuron_outputs(neurons.weights / lengths) * signs if not directions_too else np.zeros((0, m))
+    hidden = np.zeros((0, m)) if directions_too else Z.neuron_outputs(neurons.weights / lengths)
 
     def split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return (x[:-1], x[-1:]) if problem.fit_intercept else (x, neurons.intercept)
+        return (x[:-C], x[-C:]) if problem.fit_intercept else (x, neurons.intercept)
 
-    def loss_and_adjoint(f: np.ndarray) -> tuple[float, np.ndarray, list[float]]:
-        v = problem.dual_point(f[:, None])
-        return problem.training_loss(f[:, None]), v, [-float(v.sum())] if problem.fit_intercept else []
+    def loss_and_adjoint(f: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        v = problem.dual_point(f)
+        return problem.training_loss(f), v, -v.sum(axis=0) if problem.fit_intercept else np.zeros(0)
 
-    def of_weights(x: np.ndarray) -> tuple[float, np.ndarray]:
+    def of_hidden_weights(x: np.ndarray) -> tuple[float, np.ndarray]:
         weights, intercept = split(x)
         S = weights.reshape(k, m)
         inner = Z.Z @ S
-        loss, v, slope = loss_and_adjoint(Z.pool(np.maximum(inner, 0)) @ signs + intercept)
+        loss, v, slope = loss_and_adjoint(Z.pool(np.maximum(inner, 0)) @ outputs + intercept)
         length = np.maximum(np.linalg.norm(S, axis=0), np.finfo(float).tiny)
         gradient = decay * S / length - Z.masked_adjoint((inner > 0) * signs, v)
         return loss + decay * float(length.sum()), np.append(gradient.ravel(), slope)
 
+    def of_all_weights(x: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, intercept = split(x)
+        S, c = weights[: k * m].reshape(k, m), weights[k * m :].reshape(m, C)
+        inner = Z.Z @ S
+        active = Z.pool(np.maximum(inner, 0))
+        loss, v, slope = loss_and_adjoint(active @ c + intercept)
+        of_hidden = decay * S - Z.Z.T @ ((inner > 0) * (Z.unpool(v) @ c.T))
+        of_outputs = decay * c - active.T @ v
+        value = loss + decay / 2 * float(weights @ weights)
+        return value, np.concatenate([of_hidden.ravel(), of_outputs.ravel(), slope])
+
     def of_lengths(x: np.ndarray) -> tuple[float, np.ndarray]:
         length, intercept = split(x)
-        loss, v, slope = loss_and_adjoint(hidden @ length + intercept)
-        return loss + decay * float(length.sum()), np.append(decay - v[:, 0] @ hidden, slope)
+        loss, v, slope = loss_and_adjoint(hidden @ (length[:, None] * outputs) + intercept)
+        return loss + decay * float(length.sum()), np.append(decay - ((v.T @ hidden).T * outputs).sum(axis=1), slope)
 
-    variables = neurons.weights.ravel() if directions_too else lengths
+    if not directions_too:
+        value, variables = of_lengths, lengths
+    elif C == 1:
+        value, variables = of_hidden_weights, neurons.weights.ravel()
+    else:
+        balanced = neurons.balanced()
+        value, variables = of_all_weights, np.append(balanced.weights, balanced.output_weights)
     start = np.append(variables, neurons.intercept if problem.fit_intercept else [])
-    bounds = None if directions_too else [(0, None)] * m + [(None, None)] * problem.fit_intercept
+    bounds = None if directions_too else [(0, None)] * m + [(None, None)] * (C * problem.fit_intercept)
     options = {
         "maxiter": max_steps,
         "maxfun": 2 * max_steps,
@@ -67,8 +88,9 @@ def slide(problem: Problem, neurons: Neurons, *, max_steps: int, directions_too:
         "ftol": _FTOL if directions_too else 0,
         "gtol": 0,
     }
-    value = of_weights if directions_too else of_lengths
     found, intercept = split(minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x)
-    weights = found.reshape(k, m) if directions_too else neurons.weights / lengths * found
-    moved = replace(neurons, weights=weights, intercept=intercept)
-    return (moved if problem.objective(moved) <= problem.objective(neurons) else neurons).without_zeros()
+    weights = found[: k * m].reshape(k, m) if directions_too else neurons.weights / lengths * found
+    if directions_too and C > 1:
+        outputs = found[k * m :].reshape(m, C)
+    moved = replace(neurons, weights=weights, output_weights=outputs, intercept=intercept).with_unit_outputs()
+    return moved if problem.objective(moved) <= problem.objective(neurons) else neurons.without_zeros()

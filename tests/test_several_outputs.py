@@ -12,7 +12,7 @@ from convexbn import ConvexBNClassifier, ConvexBNClassifierCV, ConvexBNRegressor
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 3))
 Y = np.column_stack([np.abs(X[:, 0]), X[:, 1] * (X[:, 2] > 0), X.sum(axis=1)]) + 0.1 * RNG.standard_normal((40, 3))
-SPECIES = np.array(["ant", "bee", "cat"])[Y.argmax(axis=1)]
+SPECIES = np.array(["ant", "bee", "cat"])[((Y - Y.mean(axis=0)) / Y.std(axis=0)).argmax(axis=1)]
 
 
 @pytest.fixture(scope="module")

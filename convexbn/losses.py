@@ -350,16 +350,18 @@ class CrossEntropy(Loss):
 
     def centred_dual(self, u: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """As in the base class: the probabilities u + y after the shift of outputs that gives them y's class totals."""
-        totals = weights @ y
         logs = np.log(np.maximum(u + y, np.finfo(float).tiny))
         for _ in range(_NEWTON_STEPS):
             p = softmax(logs, axis=1)
-            residual = totals - weights @ p
-            if (np.abs(residual) <= 1e-14 * totals).all():
+            others = p * (1 - y)
+            centred = others - y * others.sum(axis=1, keepdims=True)  # p - y to all digits
+            residual = -weights @ centred
+            if (np.abs(residual) <= 1e-14 * (weights @ np.abs(centred))).all():
                 break
-            hessian = np.diag(weights @ p) - (p * weights[:, None]).T @ p
+            # Equal shifts of all outputs change nothing; the added constant keeps them out of the step.
+            hessian = np.diag(weights @ p) - (p * weights[:, None]).T @ p + 1
             logs = logs + np.clip(np.linalg.lstsq(hessian, residual, rcond=None)[0], -1, 1)
-        return p - y
+        return centred
 
     def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         logs = np.log(weights @ y)

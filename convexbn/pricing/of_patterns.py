@@ -43,6 +43,7 @@ def price_of_pattern(Z: DesignMatrix, mask: np.ndarray, v: np.ndarray) -> tuple[
     >>> price_of_pattern(Z, np.array([True, True]), v)
     (3.0, array([3., 0.]))
     """
+    _check_one_output(v)
     gated = Z.masked_adjoint(mask[:, None], v)[:, 0]
     cone = Z.Z.T * np.where(mask, 1.0, -1.0)
     mu, price = nnls(cone, -gated)
@@ -82,6 +83,7 @@ def price_of_patterns(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Pri
     >>> price_of_patterns(Z, enumerate_patterns(Z), v).value
     4.0
     """
+    _check_one_output(v)
     gated = _gated_prices(Z, patterns, v)
     best, direction = 0.0, None
     for i in np.argsort(-gated, kind="stable"):
@@ -131,6 +133,8 @@ def dearest_patterns(
     array([[0, 1],
            [1, 1]])
     """
+    if not gated:
+        _check_one_output(v)
     prices = _gated_prices(Z, patterns, v)
     if not gated:
         for i in np.flatnonzero(prices > threshold):
@@ -204,6 +208,11 @@ def price_by_enumeration(Z: DesignMatrix, v: np.ndarray, *, max_patterns: int = 
     'global'
     """
     return price_of_patterns(Z, enumerate_patterns(Z, max_patterns=max_patterns), v)
+
+
+def _check_one_output(v: np.ndarray) -> None:
+    if v.shape[1] > 1:
+        raise ValueError(f"exact ReLU prices take one output, v has {v.shape[1]} columns; use price_by_ascent.")
 
 
 def _gated_prices(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> np.ndarray:

@@ -52,9 +52,7 @@ def gauss_newton(
     return _of_roots(problem.Z, S, on, outputs, tangents, roots, problem.fit_intercept)
 
 
-def _of_one_output(
-    Z: DesignMatrix, signed_masks: np.ndarray, curvature: np.ndarray, fit_intercept: bool
-) -> np.ndarray:
+def _of_one_output(Z: DesignMatrix, signed_masks: np.ndarray, curvature: np.ndarray, fit_intercept: bool) -> np.ndarray:
     """The matrix for output weights that are signs, which do not turn."""
     gram = Z.masked_gram(signed_masks, curvature)
     if not fit_intercept:

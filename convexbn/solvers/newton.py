@@ -13,7 +13,7 @@ from convexbn.solvers.gauss_newton import gauss_newton
 _SIZE = 400  # weights that move in one step; more neurons take turns
 _KINKS = 3  # kinks in the model, in multiples of k
 _MIN_DAMPING, _MAX_DAMPING = 1e-6, 1e6
-_SAME_OUTPUT = 6  # digits to which the output directions of two neurons agree that become one
+_SAME_OUTPUT = 2, 4, 6  # digits to which the output directions of neurons agree that become one, if that is no worse
 
 
 def refine(
@@ -68,19 +68,38 @@ def refine(
 def merged(problem: Problem, neurons: Neurons) -> Neurons:
     """Add up neurons of equal pattern and output direction, which changes no output and costs no more; drop zeros.
 
-    Output directions of several outputs that are only almost equal become one if that does not raise the objective.
+    Of several outputs, neurons of equal pattern are added up whose output directions are close, if the objective does
+    not rise: at an optimum they are one.
     """
     neurons = neurons.without_zeros()
-    patterns = np.packbits(problem.Z.Z @ neurons.weights > 0, axis=0)
-    outputs = np.round(neurons.output_weights, _SAME_OUTPUT) + 0.0
+    patterns = np.packbits(problem.Z.Z @ neurons.weights > 0, axis=0).T
+    if problem.n_outputs == 1:
+        group, n_groups = _equal(patterns, neurons.output_weights)
+        return neurons if n_groups == len(neurons) else neurons.added_up(group)
+    for digits in _SAME_OUTPUT:
+        group, n_groups = _equal(patterns, np.round(neurons.output_weights, digits) + 0.0)
+        if n_groups < len(neurons):
+            fewer = _along_one_direction(neurons, group, n_groups).added_up(group)
+            if problem.objective(fewer) <= problem.objective(neurons):
+                return fewer
+    return neurons
+
+
+def _equal(patterns: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number the neurons of equal rows in both; for each its number, and how many numbers there are."""
     groups: dict[tuple[bytes, bytes], int] = {}
-    keys = [(patterns[:, j].tobytes(), output.tobytes()) for j, output in enumerate(outputs)]
+    keys = ((pattern.tobytes(), output.tobytes()) for pattern, output in zip(patterns, outputs, strict=True))
     group = np.array([groups.setdefault(key, len(groups)) for key in keys], dtype=int)
-    if len(groups) == len(neurons):
-        return neurons
-    fewer = neurons.added_up(group)
-    worse = problem.n_outputs > 1 and problem.objective(fewer) > problem.objective(neurons)
-    return neurons if worse else fewer
+    return group, len(groups)
+
+
+def _along_one_direction(neurons: Neurons, group: np.ndarray, n_groups: int) -> Neurons:
+    """Project the neurons of each group on its mean output direction."""
+    means = np.zeros((n_groups, neurons.output_weights.shape[1]))
+    np.add.at(means, group, neurons.cost[:, None] * neurons.output_weights)
+    outputs = (means / np.linalg.norm(means, axis=1)[:, None])[group]
+    along = (neurons.output_weights * outputs).sum(axis=1)
+    return replace(neurons, weights=neurons.weights * along, output_weights=outputs)
 
 
 def _step(problem: Problem, neurons: Neurons, turn: np.ndarray, damping: float) -> tuple[Neurons, float, float]:

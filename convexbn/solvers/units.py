@@ -18,14 +18,15 @@ class Units:
     ----------
     problem : Problem
         The problem in these units.
-    shift, target_scale : float
+    shift : ndarray of shape (C,)
+    target_scale : float
         Targets are ``shift + target_scale * problem.y``; 0 and 1 for margin losses.
     column_scale : float
         The design matrix is ``column_scale * problem.Z``.
     """
 
     problem: Problem
-    shift: float
+    shift: np.ndarray
     target_scale: float
     column_scale: float
 
@@ -33,11 +34,11 @@ class Units:
     def of(cls, problem: Problem) -> Self:
         """Units that fit a problem."""
         column_scale = problem.Z.spectral_norm / np.sqrt(problem.Z.n_rows)
-        shift, target_scale = 0.0, 1.0
+        shift, target_scale = np.zeros(problem.n_outputs), 1.0
         if not problem.loss.margin:
             if problem.fit_intercept:
-                shift = float(problem.sample_weight @ problem.y[:, 0])
-            target_scale = float(np.sqrt(problem.sample_weight @ (problem.y[:, 0] - shift) ** 2)) or 1.0
+                shift = problem.sample_weight @ problem.y
+            target_scale = float(np.sqrt(problem.sample_weight @ ((problem.y - shift) ** 2).sum(axis=1))) or 1.0
         scaled = replace(
             problem,
             Z=DesignMatrix(problem.Z.Z / column_scale, problem.Z.n_patches),

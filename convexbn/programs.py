@@ -10,7 +10,11 @@ ReLU, dual
     ``max  -sum p loss*(-v/p)`` with ``1^T v = 0`` if there is an intercept, and for every i and both signs some
     ``mu_i >= 0`` with ``|Z^T D_i (+-v) + Z^T (2 D_i - I) mu_i| <= weight_decay``
 gated ReLU
-    the same without cones: one block ``s_i`` a pattern, and ``|Z^T D_i v| <= weight_decay``.
+    the same without cones: one block ``s_i`` a pattern, and ``|Z^T D_i v| <= weight_decay``
+gated ReLU, several outputs
+    blocks are matrices ``S_i``, the primal norm is the nuclear norm and that of the dual the largest singular value.
+    (For ReLU this norm is taken over rank-one matrices ``s c^T`` with s in a cone, which no solver of cone programs
+    knows: `solve_column_generation` is for that.)
 
 A pooled design matrix averages the rows of a sample; a matrix A stands for this average (the identity without
 pooling).
@@ -47,7 +51,7 @@ def primal_program(problem: Problem, patterns: Patterns, activation: Activation 
     Parameters
     ----------
     problem : Problem
-        Training problem with one output.
+        Training problem, for ReLU with one output.
     patterns : Patterns
         Activation patterns; all of them make the optimum the network's global one.
     activation : {"relu", "gated_relu"}, default="relu"
@@ -57,12 +61,13 @@ def primal_program(problem: Problem, patterns: Patterns, activation: Activation 
     -------
     program : cvxpy.Problem
         Variables "S" and, for ReLU, "T" (k, P); "f" (n,) and, if fitted, "intercept". The constraint that defines f is
-        the first, and its dual value is the dual point v up to the sign of the convention.
+        the first, and its dual value is the dual point v up to the sign of the convention. With C > 1 outputs "S" is
+        (P * k, C), one block below the other, "f" (n, C) and "intercept" (1, C).
 
     Raises
     ------
     ValueError
-        If the problem has several outputs or the activation is unknown.
+        If a ReLU problem has several outputs or the activation is unknown.
 
     Examples
     --------
@@ -79,6 +84,8 @@ def primal_program(problem: Problem, patterns: Patterns, activation: Activation 
     Z, D = problem.Z.Z, patterns.masks().astype(float)
     n, k, P = problem.Z.n_samples, problem.Z.n_columns, len(patterns)
     A = _averaging(problem.Z)
+    if problem.n_outputs > 1:
+        return _nuclear_norm_program(problem, D, A)
 
     f = cp.Variable(n, name="f")
     S = cp.Variable((k, P), name="S")
@@ -102,7 +109,7 @@ def dual_program(problem: Problem, patterns: Patterns, activation: Activation = 
     Parameters
     ----------
     problem : Problem
-        Training problem with one output.
+        Training problem, for ReLU with one output.
     patterns : Patterns
         Activation patterns.
     activation : {"relu", "gated_relu"}, default="relu"
@@ -111,12 +118,12 @@ def dual_program(problem: Problem, patterns: Patterns, activation: Activation = 
     Returns
     -------
     program : cvxpy.Problem
-        Variables "v" (n,) and, for ReLU, the cone multipliers "mu_plus" and "mu_minus" (N, P).
+        Variables "v", (n,) or (n, C), and, for ReLU, the cone multipliers "mu_plus" and "mu_minus" (N, P).
 
     Raises
     ------
     ValueError
-        If the problem has several outputs or the activation is unknown.
+        If a ReLU problem has several outputs or the activation is unknown.
 
     Examples
     --------
@@ -132,6 +139,8 @@ def dual_program(problem: Problem, patterns: Patterns, activation: Activation = 
     Z, D = problem.Z.Z, patterns.masks().astype(float)
     n, N, P = problem.Z.n_samples, problem.Z.n_rows, len(patterns)
     A = _averaging(problem.Z)
+    if problem.n_outputs > 1:
+        return _spectral_norm_program(problem, D, A)
 
     v = cp.Variable(n, name="v")
     columns = cp.outer(A.T @ v, np.ones(P))
@@ -149,6 +158,31 @@ def dual_program(problem: Problem, patterns: Patterns, activation: Activation = 
     if problem.fit_intercept:
         constraints.append(cp.sum(v) == 0)
     return cp.Problem(cp.Maximize(-problem.sample_weight @ conjugate), constraints)
+
+
+def _nuclear_norm_program(problem: Problem, D: np.ndarray, A: sp.csr_array) -> cp.Problem:
+    """The primal of a gated network with several outputs."""
+    Z, (n, C), k, P = problem.Z.Z, problem.y.shape, problem.Z.n_columns, D.shape[1]
+    f = cp.Variable((n, C), name="f")
+    S = cp.Variable((P * k, C), name="S")
+    outputs = A @ np.hstack([D[:, [i]] * Z for i in range(P)]) @ S
+    if problem.fit_intercept:
+        outputs += np.ones((n, 1)) @ cp.Variable((1, C), name="intercept")
+    norms = sum(cp.normNuc(S[i * k : (i + 1) * k]) for i in range(P))
+    loss = cp.sum(problem.sample_weight @ problem.loss.expression(f, problem.y))
+    return cp.Problem(cp.Minimize(loss + problem.weight_decay * norms), [f == outputs])
+
+
+def _spectral_norm_program(problem: Problem, D: np.ndarray, A: sp.csr_array) -> cp.Problem:
+    """The dual of a gated network with several outputs."""
+    Z = problem.Z.Z
+    v = cp.Variable(problem.y.shape, name="v")
+    prices = [cp.sigma_max((A @ (D[:, [i]] * Z)).T @ v) for i in range(D.shape[1])]
+    conjugate, domain = problem.loss.conjugate_expression(-v / problem.sample_weight[:, None], problem.y)
+    constraints = [price / problem.weight_decay <= 1 for price in prices] + domain
+    if problem.fit_intercept:
+        constraints.append(cp.sum(v, axis=0) == 0)
+    return cp.Problem(cp.Maximize(-cp.sum(problem.sample_weight @ conjugate)), constraints)
 
 
 def solve_program(
@@ -241,10 +275,13 @@ def check_cvxpy_solver(solver: str) -> None:
 
 
 def _check(problem: Problem, activation: str) -> None:
-    if problem.n_outputs != 1:
-        raise ValueError(f"The convex programs take one output, y has {problem.n_outputs} columns.")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation!r} is unknown; choose one of {list(ACTIVATIONS)}.")
+    if problem.n_outputs != 1 and activation == "relu":
+        raise ValueError(
+            f"The convex programs of ReLU networks take one output, y has {problem.n_outputs} columns; the norm that "
+            "several outputs need is not conic. Use solve_column_generation, or activation='gated_relu'."
+        )
 
 
 def _averaging(Z: DesignMatrix) -> sp.csr_array:

@@ -349,7 +349,6 @@ def test_the_network_reproduces_the_objective(design):
     ("changes", "options", "message"),
     [
         ({"loss": "hinge", "y": np.resize([1.0, -1], 60)}, {}, "has a kink; use 'squared_hinge', or solve_reference"),
-        ({"y": np.ones((60, 2))}, {}, "one output, y has 2 columns"),
         ({"Z": np.ones((60, 3))}, {}, "60 rows and 3 columns; got 40 of 60 rows and 5 columns"),
         (
             {"Z": np.ones((30, 5)), "y": np.ones(30), "sample_weight": None},

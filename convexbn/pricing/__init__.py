@@ -13,6 +13,7 @@ from convexbn.pricing.of_patterns import (
     price_of_gates,
     price_of_pattern,
     price_of_patterns,
+    spectral_norms,
 )
 from convexbn.pricing.price import Price, Scope
 
@@ -29,4 +30,5 @@ __all__ = [
     "price_of_gates",
     "price_of_pattern",
     "price_of_patterns",
+    "spectral_norms",
 ]

@@ -147,13 +147,15 @@ def dearest_patterns(
 def price_of_gates(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Price:
     """Largest gated price |Z^T D v| over a pattern set, the price of a gated ReLU network.
 
+    With several outputs |Z^T D v| is the largest singular value of a k x C matrix, the dual of the nuclear norm.
+
     Parameters
     ----------
     Z : DesignMatrix
         Design matrix.
     patterns : Patterns
         Gates of the network.
-    v : ndarray of shape (n, 1)
+    v : ndarray of shape (n, C)
         Dual point.
 
     Returns
@@ -173,8 +175,9 @@ def price_of_gates(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Price:
     """
     gated = _gated_prices(Z, patterns, v)
     best = int(gated.argmax())
-    adjoint = Z.masked_adjoint(patterns.masks(np.array([best])), v)[:, 0]
-    return Price(float(gated[best]), "patterns", adjoint / gated[best] if gated[best] > 0 else None)
+    adjoint = _adjoints(Z, patterns.masks(np.array([best])), v)[0]
+    direction = np.linalg.svd(adjoint, full_matrices=False)[0][:, 0] if gated[best] > 0 else None
+    return Price(float(gated[best]), "patterns", direction)
 
 
 def price_by_enumeration(Z: DesignMatrix, v: np.ndarray, *, max_patterns: int = 100_000) -> Price:
@@ -215,11 +218,35 @@ def _check_one_output(v: np.ndarray) -> None:
         raise ValueError(f"exact ReLU prices take one output, v has {v.shape[1]} columns; use price_by_ascent.")
 
 
+def spectral_norms(G: np.ndarray) -> np.ndarray:
+    """Largest singular values of matrices G (P, k, C), or lengths of vectors (P, k): shape (P,).
+
+    From the eigenvalues of the smaller of G^T G and G G^T, which lose digits of the small singular values only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.pricing import spectral_norms
+    >>> spectral_norms(np.array([[[3.0, 0.0], [0.0, -4.0]]]))
+    array([4.])
+    """
+    if G.ndim == 2 or G.shape[2] == 1:
+        return np.linalg.norm(G.reshape(len(G), G.shape[1]), axis=1)
+    G = G if G.shape[2] <= G.shape[1] else np.swapaxes(G, 1, 2)
+    gram = np.swapaxes(G, 1, 2) @ G
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[:, -1], 0))
+
+
 def _gated_prices(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> np.ndarray:
-    """|Z^T D_i v| of every pattern, shape (P,)."""
+    """Largest singular value of Z^T D_i v of every pattern, shape (P,)."""
     return np.concatenate(
-        [np.linalg.norm(Z.masked_adjoint(patterns.masks(block), v), axis=0) for block in _blocks(Z, len(patterns))]
+        [spectral_norms(_adjoints(Z, patterns.masks(block), v)) for block in _blocks(Z, len(patterns))]
     )
+
+
+def _adjoints(Z: DesignMatrix, masks: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Z^T D_i v of the patterns with these masks (N, P), for a dual point (n, C): shape (P, k, C)."""
+    return np.stack([Z.masked_adjoint(masks, v[:, [c]]).T for c in range(v.shape[1])], axis=2)
 
 
 def _blocks(Z: DesignMatrix, n_patterns: int) -> Iterator[slice]:

@@ -45,9 +45,9 @@ def solve(
     """Train a network with the solver that fits the problem.
 
     For ReLU: the closed form where it reaches, column generation otherwise. For gated ReLU: the working-set solver. The
-    hinge loss, small gated problems, and whoever names a cvxpy solver, get the convex program. Gates, and the patterns
-    of the convex program, are all activation patterns where they are few (at most a million entries n * k * P), a
-    sample otherwise.
+    hinge loss, small gated problems with one output, and whoever names a cvxpy solver, get the convex program. Gates,
+    and the patterns of the convex program, are all activation patterns where they are few (at most a million entries
+    n * k * P), a sample otherwise.
 
     Parameters
     ----------
@@ -100,9 +100,10 @@ def solve(
         patterns = enumerate_patterns(problem.Z)
     else:
         patterns = sample_patterns(problem.Z, n_patterns, random_state=random_state)
-    # An interior point does not mind the degeneracy of small gated problems, in which many gates fit equally well.
-    large = len(patterns) * problem.Z.Z.size > ENUMERATION_ENTRIES
-    if activation == "gated_relu" and solver == "auto" and smooth and large:
+    # An interior point does not mind the degeneracy of small gated problems, in which many gates fit equally well, but
+    # nuclear norms are slow in it.
+    own = len(patterns) * problem.Z.Z.size > ENUMERATION_ENTRIES or problem.n_outputs > 1
+    if activation == "gated_relu" and solver == "auto" and smooth and own:
         return solve_gated(problem, patterns, tol=tol, max_iter=max_iter or 500, **limits)
     return solve_reference(
         problem,

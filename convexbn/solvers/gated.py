@@ -10,37 +10,32 @@ next to nothing and tells which gates are in use; on these, conjugate gradients 
 curvature of the norms solve the Newton system of the true Hessian in a handful of products.
 """
 
-from collections.abc import Callable, Iterator
-from copy import copy
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from hashlib import blake2b
 from math import sqrt
 
 import numpy as np
 from numpy.typing import DTypeLike
 from scipy.optimize import brentq
 
-from convexbn.certificate import certify, dual_bound, relative_gap
+from convexbn.certificate import certify, relative_gap
 from convexbn.neurons import Neurons
 from convexbn.patterns import Patterns
-from convexbn.pricing import Price, price_of_gates
+from convexbn.pricing import price_of_gates
 from convexbn.problem import Problem
 from convexbn.solution import Solution, Status, status_of
+from convexbn.solvers.gated_nuclear import NuclearNorm
 from convexbn.solvers.masked import MaskedProducts
 from convexbn.solvers.monitor import Callback, Monitor
+from convexbn.solvers.working_set import Point, WorkingSets, matched
 
-_ENTERING = 50  # gates that enter at once while few are in use; later as many as are in use
 _STEPS = 5  # pairs of a proximal and a Newton step a round
-_PRECISION = 0.3  # a round ends where the gap over its gates is this fraction of the gap over all
-_STAGE_GAP = 0.2  # at which weight decay is halved, on the way down to that of the problem
 _SWEEPS = 5  # of block coordinate descent on the model of a proximal step
 _CG_TOLERANCE, _CG_STEPS = 0.1, 500
-_LEAST_CURVATURE = 1e-3  # of a sample, as a fraction of the mean: rows on flat parts of a loss keep a little
 _SWEEP_TOLERANCE = 0.05  # change in a sweep, as a fraction of weight_decay, at which the descent ends
 _HALVINGS = 30  # of a step before it is given up
 _LARGEST_BEND = 1e6  # curvature of the norm of a tiny neuron in the preconditioner, as a multiple of that of the loss
-_PATIENCE = 5  # rounds without progress after which the solver gives up
 
 
 def solve_gated(
@@ -58,15 +53,17 @@ def solve_gated(
     r"""Optimal gated ReLU network with given gates.
 
     ``minimise  sum_i p_i loss(f_i, y_i) + weight_decay * sum_j |s_j|``,
-    ``f = sum_j 1[Z g_j >= 0] * (Z s_j) + intercept``, over all patterns j. Each round prices the gates, drops those
-    that a sphere around the dual optimum proves unused (gap-safe screening), lets the dearest enter the working set,
-    and improves its weights by proximal and Newton steps. Memory grows with the gates in use, not with those given:
-    masks are unpacked block by block.
+    ``f = sum_j 1[Z g_j >= 0] * (Z s_j) + intercept``, over all patterns j. With several outputs the weights of a
+    pattern are a matrix, which costs its nuclear norm, and neurons are its singular triplets.
+
+    Each round prices the gates, drops those that a sphere around the dual optimum proves unused (gap-safe screening),
+    lets the dearest enter the working set, and improves its weights by proximal and Newton steps. Memory grows with the
+    gates in use, not with those given: masks are unpacked block by block.
 
     Parameters
     ----------
     problem : Problem
-        Training problem with one output and a smooth loss.
+        Training problem with a smooth loss.
     patterns : Patterns
         Activation patterns of the gates.
     tol : float, default=1e-6
@@ -89,14 +86,13 @@ def solve_gated(
     Returns
     -------
     solution : Solution
-        Neurons with gates, in the order of the patterns, output weights one; scope "patterns". On a limit or Ctrl-C the
-        best network so far.
+        Neurons with gates, in the order of the patterns, output weights of length one (and positive, if there is one
+        output); scope "patterns". On a limit or Ctrl-C the best network so far.
 
     Raises
     ------
     ValueError
-        If the problem has several outputs, the loss is not smooth, patterns or start do not fit the problem, or an
-        option is out of range.
+        If the loss is not smooth, patterns or start do not fit the problem, or an option is out of range.
 
     Warns
     -----
@@ -106,7 +102,9 @@ def solve_gated(
     References
     ----------
     .. [1] Mishkin, Sahiner, Pilanci, "Fast Convex Optimization for Two-Layer ReLU Networks", arXiv 2202.01331.
-    .. [2] Ndiaye, Fercoq, Gramfort, Salmon, "Gap Safe Screening Rules for Sparsity Enforcing Penalties",
+    .. [2] Sahiner, Ergen, Pauly, Pilanci, "Vector-output ReLU Neural Network Problems are Copositive Programs",
+       arXiv 2012.13329.
+    .. [3] Ndiaye, Fercoq, Gramfort, Salmon, "Gap Safe Screening Rules for Sparsity Enforcing Penalties",
        arXiv 1611.05780.
 
     Examples
@@ -125,7 +123,8 @@ def solve_gated(
     _check(problem, patterns, tol)
     rows_dtype = _precision(dtype)
     monitor = Monitor("gated", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
-    lasso = _GroupLasso(problem, patterns, rows_dtype)
+    method = _GroupLasso if problem.n_outputs == 1 else NuclearNorm
+    lasso = method(problem, patterns, rows_dtype)
     first = lasso.first(start)
     best, v, certificate = first, problem.zero_dual, None
     basis = f"the {len(patterns)} gates of the network"
@@ -133,7 +132,7 @@ def solve_gated(
     with monitor:
         for n_rounds, (best, v, gap) in enumerate(lasso.rounds(first, tol, monitor.out_of_time)):
             certificate = None
-            goes_on = n_rounds == 0 or monitor.goes_on(best.objective, gap, best.n_neurons)
+            goes_on = n_rounds == 0 or monitor.goes_on(best.objective, gap, len(lasso.neurons(best)))
             if gap <= tol:
                 certificate = certificate_of(lasso.neurons(best), v)
                 if certificate.gap <= tol:
@@ -147,56 +146,19 @@ def solve_gated(
     return Solution(neurons, v, certificate, status, monitor.n_iter, tuple(monitor.history))
 
 
-@dataclass(frozen=True, eq=False)
-class _Point:
-    """Weights S (a, k) of the chosen patterns (a,), f without intercept (n,), and the intercept that fits it best."""
+class _GroupLasso(WorkingSets):
+    """One output: the weights of a pattern are a vector, and what it costs is their length."""
 
-    chosen: np.ndarray
-    S: np.ndarray
-    f: np.ndarray
-    intercept: float
-    objective: float
-
-    @property
-    def outputs(self) -> np.ndarray:
-        return (self.f + self.intercept)[:, None]
-
-    @property
-    def used(self) -> np.ndarray:
-        """Which of the chosen patterns have weights that are not zero."""
-        return np.linalg.norm(self.S, axis=1) > 0
-
-    @property
-    def n_neurons(self) -> int:
-        return int(self.used.sum())
-
-
-class _GroupLasso:
-    """The problem in the basis of the eigenvectors of C = Z^T diag(p) Z, in which C is diagonal."""
-
-    def __init__(self, problem: Problem, patterns: Patterns, dtype: np.dtype):
-        Z = problem.Z
-        self.problem, self.patterns = problem, patterns
-        self.p = problem.sample_weight
-        rows_p = Z.unpool(self.p[:, None])
-        eigenvalues, self.basis = np.linalg.eigh(Z.Z.T @ (rows_p * Z.Z))
-        self.largest = max(float(eigenvalues[-1]), np.finfo(float).tiny)
-        self.columns = np.maximum(eigenvalues, 1e-12 * self.largest)
-        exact = Z.Z @ self.basis
-        self.leverage = (exact**2 / self.columns).mean(axis=1)
-        self.rows, self.eps = exact.astype(dtype), float(np.finfo(dtype).eps)
-        self._exact = exact
-
-    def first(self, start: Neurons | None) -> _Point:
+    def first(self, start: Neurons | None) -> Point:
         """Where the solver starts."""
         k = self.problem.Z.n_columns
         if start is None:
             return self.point(np.zeros(0, dtype=int), np.zeros((0, k)), np.zeros(self.problem.Z.n_samples), 0.0)
-        chosen, S = _matched(self.problem, self.patterns, start)
-        S = S @ self.basis
-        return self.point(chosen, S, self._exact_outputs(chosen, S), float(start.intercept[0]))
+        chosen, S = matched(self.problem, self.patterns, start)
+        weights = S[:, :, 0] @ self.basis
+        return self.point(chosen, weights, self.exact_outputs(chosen, weights), float(start.intercept[0]))
 
-    def neurons(self, point: _Point) -> Neurons:
+    def neurons(self, point: Point) -> Neurons:
         """The gated neurons of a point, in the order of the patterns."""
         kept = np.flatnonzero(point.used)
         kept = kept[np.argsort(point.chosen[kept])]
@@ -207,124 +169,18 @@ class _GroupLasso:
             self.patterns.directions[:, point.chosen[kept]],
         )
 
-    def point(self, chosen: np.ndarray, S: np.ndarray, f: np.ndarray, intercept: float) -> _Point:
+    def point(self, chosen: np.ndarray, S: np.ndarray, f: np.ndarray, intercept: float) -> Point:
         """A point with its best intercept, searched from the one given."""
         intercept = _best_intercept(self.problem, f, intercept) if self.problem.fit_intercept else 0.0
-        point = _Point(chosen, S, f, intercept, np.inf)
+        point = Point(chosen, S, f, intercept, np.inf)
         return replace(point, objective=self.objective(point))
 
-    def objective(self, point: _Point) -> float:
-        cost = float(np.linalg.norm(point.S, axis=1).sum())
-        return self.problem.training_loss(point.outputs) + self.problem.weight_decay * cost
+    def cost(self, S: np.ndarray) -> float:
+        return float(np.linalg.norm(S, axis=1).sum())
 
-    def rounds(
-        self, point: _Point, tol: float, out_of_time: Callable[[], bool]
-    ) -> Iterator[tuple[_Point, np.ndarray, float]]:
-        """Improve a point round by round: the best point, the best dual point, and their relative gap.
-
-        Goes on below the tolerance with all patterns priced again: a bound over the patterns that are not screened is
-        one over all, but the caller may not get it from this dual point.
-        """
-        best, bound, best_v, since = point, -np.inf, self.problem.zero_dual, 0
-        alive, stage = np.arange(len(self.patterns)), None
-        last_gap, last_objective = np.inf, np.inf
-        while True:
-            v = self.dual_point(point)
-            prices = self.prices(alive, v)
-            found = self.bound(v, prices)
-            if found > bound:
-                bound, best_v = found, v
-            objective = self.objective(point)
-            if objective <= best.objective:
-                best = replace(point, objective=objective)
-            gap = relative_gap(best.objective, bound)
-            yield best, best_v, gap
-            if gap <= tol and len(alive) < len(self.patterns):
-                alive, bound = np.arange(len(self.patterns)), -np.inf
-                continue
-            progress = gap < 0.9 * last_gap or best.objective < (1 - 1e-9) * last_objective
-            since = 0 if progress else since + 1
-            if since == _PATIENCE:
-                return
-            last_gap, last_objective = gap, best.objective
-
-            alive, prices = self.screened(alive, prices, v, best.objective)
-            stage, stage_gap = self.next_stage(stage, point, v, prices)
-            precision = _PRECISION * max(
-                stage_gap, tol if stage.problem.weight_decay == self.problem.weight_decay else _STAGE_GAP
-            )
-            working = stage.working_set(point, alive, prices)
-            point = stage.improved(working, precision, out_of_time)
-            point = stage.point(point.chosen, point.S, self._exact_outputs(point.chosen, point.S), point.intercept)
-
-    def next_stage(
-        self, stage: "_GroupLasso | None", point: _Point, v: np.ndarray, prices: np.ndarray
-    ) -> tuple["_GroupLasso", float]:
-        """The problem to improve a point on, and the point's gap there.
-
-        With little weight decay most steps from afar would end at once, where some neuron passes through zero. So the
-        solver comes down from a weight decay for which the point is good, halving it where the gap is small.
-        """
-        target = self.problem.weight_decay
-        if stage is None:
-            stage = self.at(max(float(prices.max()) / 2, target))
-        while True:
-            gap = relative_gap(stage.objective(point), stage.bound(v, prices))
-            if gap > _STAGE_GAP or stage.problem.weight_decay == target:
-                return stage, gap
-            stage = self.at(max(stage.problem.weight_decay / 2, target))
-
-    def at(self, weight_decay: float) -> "_GroupLasso":
-        """The same with another weight decay."""
-        other = copy(self)
-        other.problem = replace(self.problem, weight_decay=weight_decay)
-        return other
-
-    def dual_point(self, point: _Point) -> np.ndarray:
-        return self.problem.feasible_dual(self.problem.dual_point(point.outputs))
-
-    def prices(self, chosen: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """|Z^T D_i v| of the chosen patterns."""
-        products = MaskedProducts(self.problem.Z, self.rows, self.patterns.packed[chosen])
-        return np.linalg.norm(products.adjoint(v[:, 0]), axis=1)
-
-    def bound(self, v: np.ndarray, prices: np.ndarray) -> float:
-        """Lower bound from a dual point whose prices are known."""
-        return dual_bound(self.problem, v, Price(float(prices.max(initial=0)), "patterns"))
-
-    def screened(
-        self, alive: np.ndarray, prices: np.ndarray, v: np.ndarray, objective: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Patterns that the optimum may use, and their prices.
-
-        The dual objective falls from its maximum by at least sum_i (v_i - v*_i)^2 / (2 p_i curvature), which is no more
-        than the gap of a feasible v, and Z^T D_i diag(p)^(1/2) has no larger norm than C^(1/2): in that sphere the
-        price of a pattern rises by at most (2 curvature gap |C|)^(1/2). A pattern priced below weight_decay all over
-        the sphere has zero weights.
-        """
-        weight_decay = self.problem.weight_decay
-        rounding = 10 * self.eps * float(self.problem.Z.row_norms @ np.abs(self.problem.Z.unpool(v)[:, 0]))
-        prices_above = prices + rounding
-        scale = min(1.0, weight_decay / prices_above.max(initial=0))
-        gap = objective - self.problem.dual_objective(scale * v)
-        rise = np.sqrt(2 * self.problem.loss.curvature * max(gap, 0.0) * self.largest)
-        kept = scale * prices_above + rise >= weight_decay
-        return alive[kept], prices[kept]
-
-    def working_set(self, point: _Point, alive: np.ndarray, prices: np.ndarray) -> _Point:
-        """The patterns in use, and the dearest of the others."""
-        used = point.used
-        chosen, S = point.chosen[used], point.S[used]
-        others = ~np.isin(alive, chosen) & (prices > self.problem.weight_decay)
-        dearest = np.argsort(-np.where(others, prices, 0), kind="stable")
-        dearest = dearest[: min(int(others.sum()), max(_ENTERING, len(chosen)))]
-        chosen = np.concatenate([chosen, alive[dearest]])
-        S = np.concatenate([S, np.zeros((len(dearest), S.shape[1]))])
-        return self.point(chosen, S, point.f, point.intercept)
-
-    def improved(self, point: _Point, precision: float, out_of_time: Callable[[], bool]) -> _Point:
+    def improved(self, point: Point, precision: float, out_of_time: Callable[[], bool]) -> Point:
         """Proximal and Newton steps on the patterns of a point, until the gap over these is small enough."""
-        products = MaskedProducts(self.problem.Z, self.rows, self.patterns.packed[point.chosen], hold=True)
+        products = self.products(point.chosen, hold=True)
         last_w, overlaps = None, np.zeros((0, 0))
         for _ in range(_STEPS):
             v = self.dual_point(point)
@@ -333,14 +189,12 @@ class _GroupLasso:
                 break
             w = self.curvatures(point)
             if last_w is None or not np.array_equal(w, last_w):
-                overlaps = products.overlaps(self.problem.Z.unpool(w[:, None])[:, 0] * self.leverage)
-                overlaps[np.diag_indices_from(overlaps)] += np.sqrt(self.eps) * overlaps.diagonal().max(initial=0)
-                last_w = w
+                overlaps, last_w = self.overlaps(products, w), w
             point = self.proximal_step(point, products, G, overlaps)
             point = self.newton_step(point, products, w, overlaps)
         return point
 
-    def proximal_step(self, point: _Point, products: MaskedProducts, G: np.ndarray, overlaps: np.ndarray) -> _Point:
+    def proximal_step(self, point: Point, products: MaskedProducts, G: np.ndarray, overlaps: np.ndarray) -> Point:
         """A step towards the minimiser of the model with Hessian K (x) C, which finds out which gates are in use."""
         weight_decay = self.problem.weight_decay
         D = _model_minimiser(overlaps, self.columns, point.S, G, weight_decay) - point.S
@@ -349,7 +203,7 @@ class _GroupLasso:
         change = products.forward(D)
         return self.search(point, lambda t: (point.S + t * D, point.f + t * change), slope)
 
-    def newton_step(self, point: _Point, products: MaskedProducts, w: np.ndarray, overlaps: np.ndarray) -> _Point:
+    def newton_step(self, point: Point, products: MaskedProducts, w: np.ndarray, overlaps: np.ndarray) -> Point:
         """A Newton step in the weights that are not zero; where a neuron would pass through zero it stops there."""
         used = np.flatnonzero(point.used)
         if len(used) == 0:
@@ -382,7 +236,7 @@ class _GroupLasso:
 
         return self.search(point, trial, -float((rhs * D).sum()))
 
-    def search(self, point: _Point, trial: Callable[[float], tuple[np.ndarray, np.ndarray]], slope: float) -> _Point:
+    def search(self, point: Point, trial: Callable[[float], tuple[np.ndarray, np.ndarray]], slope: float) -> Point:
         """Halve a step until the objective falls as it should (Armijo), or stay."""
         rounding = 1e-15 * abs(point.objective)
         for t in 0.5 ** np.arange(_HALVINGS):
@@ -391,15 +245,9 @@ class _GroupLasso:
                 return moved
         return point
 
-    def curvatures(self, point: _Point) -> np.ndarray:
+    def curvatures(self, point: Point) -> np.ndarray:
         """Weights w (n,) of the Hessian, away from zero."""
-        second = self.problem.loss.second_derivative(point.outputs, self.problem.y)[:, 0]
-        mean = float(self.p @ second)
-        return self.p * np.maximum(second, _LEAST_CURVATURE * mean if mean > 0 else self.problem.loss.curvature)
-
-    def _exact_outputs(self, chosen: np.ndarray, S: np.ndarray) -> np.ndarray:
-        """F S in float64."""
-        return MaskedProducts(self.problem.Z, self._exact, self.patterns.packed[chosen]).forward(S)
+        return self.least_curvature(self.problem.loss.second_derivative(point.outputs, self.problem.y)[:, 0])
 
 
 def _model_minimiser(K: np.ndarray, c: np.ndarray, S: np.ndarray, G: np.ndarray, weight_decay: float) -> np.ndarray:
@@ -518,41 +366,7 @@ def _put(S: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
     return S
 
 
-def _matched(problem: Problem, patterns: Patterns, start: Neurons) -> tuple[np.ndarray, np.ndarray]:
-    """Patterns of the gates of a network, by direction or else by mask, and the weights (a, k) on each."""
-    gates = start.gates
-    if gates is None:
-        raise ValueError("start has no gates; solve_gated starts from gated neurons, such as those it returns.")
-    if len(gates) != problem.Z.n_columns or start.output_weights.shape[1] != 1:
-        raise ValueError(
-            f"start has {len(gates)} weights a neuron and {start.output_weights.shape[1]} outputs; the problem has "
-            f"{problem.Z.n_columns} columns and 1 output."
-        )
-    by_direction = {column.tobytes(): i for i, column in enumerate(np.ascontiguousarray(patterns.directions.T))}
-    found = [by_direction.get(column.tobytes(), -1) for column in np.ascontiguousarray(gates.T)]
-    if -1 in found:
-        by_mask = {_digest(row): i for i, row in enumerate(patterns.packed)}
-        masks = np.packbits(problem.Z.Z @ gates >= 0, axis=0).T
-        found = [i if i >= 0 else by_mask.get(_digest(row), -1) for i, row in zip(found, masks, strict=True)]
-    missing = found.count(-1)
-    if missing:
-        raise ValueError(
-            f"{missing} of the {len(start)} gates of start are not among the patterns; add them, or start from a "
-            "network with these patterns as gates."
-        )
-    chosen, group = np.unique(np.array(found, dtype=int), return_inverse=True)
-    S = np.zeros((len(chosen), len(gates)))
-    np.add.at(S, group, (start.weights * start.output_weights[:, 0]).T)
-    return chosen, S
-
-
-def _digest(row: np.ndarray) -> bytes:
-    return blake2b(row.tobytes(), digest_size=16).digest()
-
-
 def _check(problem: Problem, patterns: Patterns, tol: float) -> None:
-    if problem.n_outputs != 1:
-        raise ValueError(f"solve_gated takes one output, y has {problem.n_outputs} columns.")
     if not np.isfinite(problem.loss.curvature):
         raise ValueError(
             f"solve_gated takes smooth losses, and loss {problem.loss.name!r} has a kink; use 'squared_hinge', or "

@@ -9,13 +9,14 @@ from convexbn.matrix import DesignMatrix
 _BLOCK_ENTRIES = 2**22  # entries of the masks unpacked at once
 _HELD_ENTRIES = 2**27  # up to this many entries the masks stay unpacked
 _GRAM_ROWS = 2**14  # rows from which `overlaps` is estimated
+_WIDE_ENTRIES = 2**24  # entries of the rows of Z times several outputs at once
 
 
 class MaskedProducts:
-    """The linear map f = sum_i D_i Z s_i of a set of patterns, its adjoint, and the overlaps of the patterns.
+    """The linear map f = sum_i D_i Z S_i of a set of patterns, its adjoint, and the overlaps of the patterns.
 
-    The rows of Z do not depend on the pattern, so sum_i D_i Z s_i is the row-wise product of Z and M^T S, with the
-    masks the rows of M: every product is one with M, and no D_i Z is ever formed.
+    The rows of Z do not depend on the pattern, so for each output sum_i D_i Z s_i is the row-wise product of Z and
+    M^T S, with the masks the rows of M: every product is one with M, and no D_i Z is ever formed.
 
     Parameters
     ----------
@@ -56,20 +57,30 @@ class MaskedProducts:
         return taken
 
     def forward(self, S: np.ndarray) -> np.ndarray:
-        """Pooled sum_i D_i Z s_i of the rows of S (P, k): shape (n,)."""
-        S = S.astype(self.rows.dtype, copy=False)
-        weights = np.zeros_like(self.rows)  # in row l the sum of the weights whose gates are open there
-        for block, masks in self._blocks():
-            weights += masks.T @ S[block]
-        return self.Z.pool(np.einsum("ij,ij->i", weights, self.rows)[:, None])[:, 0].astype(np.float64)
+        """Pooled sum_i D_i Z S_i of weights (P, k), or (P, k, C) for several outputs: shape (n,) or (n, C)."""
+        n_rows, k = self.rows.shape
+        per_output = np.swapaxes(S if S.ndim == 3 else S[:, :, None], 1, 2).astype(self.rows.dtype, copy=False)
+        f = np.empty((n_rows, per_output.shape[1]), dtype=self.rows.dtype)
+        for outputs in self._outputs(f.shape[1]):
+            width = outputs.stop - outputs.start
+            part = np.ascontiguousarray(per_output[:, outputs]).reshape(len(self), width * k)
+            weights = np.zeros((n_rows, width * k), dtype=f.dtype)  # in row l the sum of those with open gates
+            for block, masks in self._blocks():
+                weights += masks.T @ part[block]
+            f[:, outputs] = np.einsum("ick,ik->ic", weights.reshape(n_rows, width, k), self.rows)
+        return self.Z.pool(f).astype(np.float64).reshape(-1, *S.shape[2:])
 
     def adjoint(self, v: np.ndarray) -> np.ndarray:
-        """Z^T D_i v of every pattern for a dual point (n,): rows of an array (P, k)."""
-        weighted = self.rows * self.Z.unpool(v[:, None]).astype(self.rows.dtype)
-        found = np.empty((len(self), self.rows.shape[1]))
-        for block, masks in self._blocks():
-            found[block] = masks @ weighted
-        return found
+        """Z^T D_i v of every pattern for a dual point (n,) or (n, C): shape (P, k) or (P, k, C)."""
+        n_rows, k = self.rows.shape
+        unpooled = self.Z.unpool(v.reshape(len(v), -1)).astype(self.rows.dtype)
+        found = np.empty((len(self), k, unpooled.shape[1]))
+        for outputs in self._outputs(unpooled.shape[1]):
+            width = outputs.stop - outputs.start
+            weighted = (unpooled[:, outputs, None] * self.rows[:, None, :]).reshape(n_rows, width * k)
+            for block, masks in self._blocks():
+                found[block, :, outputs] = (masks @ weighted).reshape(len(masks), width, k).transpose(0, 2, 1)
+        return found.reshape(len(self), k, *v.shape[1:])
 
     def overlaps(self, weights: np.ndarray) -> np.ndarray:
         """Sum over the rows of weights (N,) times the product of two masks, for all pairs: shape (P, P).
@@ -94,6 +105,10 @@ class MaskedProducts:
                 exact = np.arange(len(self))[block]
                 found[exact, exact] = np.maximum(found[exact, exact], masks @ weighted)
         return found
+
+    def _outputs(self, n_outputs: int) -> Iterator[slice]:
+        size = max(1, _WIDE_ENTRIES // self.rows.size)
+        return (slice(start, min(start + size, n_outputs)) for start in range(0, n_outputs, size))
 
     def _blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         if self._masks is not None:

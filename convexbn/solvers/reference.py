@@ -14,6 +14,7 @@ from convexbn.pricing import dearest_patterns, price_of_gates, price_of_patterns
 from convexbn.problem import Problem
 from convexbn.programs import Activation, check_cvxpy_solver, primal_program, solve_program
 from convexbn.solution import Solution, Status, status_of
+from convexbn.solvers.gated_nuclear import singular_neurons
 from convexbn.solvers.units import Units
 
 _PATTERNS_ADDED = 5  # at once; of 5, 10, 20 and 50 the first left Clarabel the fewest log-loss programs it fails on
@@ -39,7 +40,7 @@ def solve_reference(
     Parameters
     ----------
     problem : Problem
-        Training problem with one output.
+        Training problem, for ReLU with one output.
     patterns : Patterns
         Activation patterns; complete ones give the global optimum of a ReLU network.
     activation : {"relu", "gated_relu"}, default="relu"
@@ -59,7 +60,7 @@ def solve_reference(
     Raises
     ------
     ValueError
-        If the solver is not installed, or the problem has several outputs.
+        If the solver is not installed, or a ReLU problem has several outputs.
     RuntimeError
         If the solver fails; the message holds its status.
 
@@ -155,14 +156,19 @@ def _solve_on(
     solve_program(program, **options)
     variables = program.var_dict
     blocks = [variables[name].value for name in ("S", "T") if name in variables]
-    neurons = Neurons(
-        np.hstack(blocks),
-        np.repeat([1.0, -1.0][: len(blocks)], len(patterns))[:, None],
-        np.array([float(variables["intercept"].value) if problem.fit_intercept else 0.0]),
-        None if activation == "relu" else patterns.directions,
-    )
+    intercept = variables["intercept"].value.reshape(-1) if problem.fit_intercept else np.zeros(problem.n_outputs)
+    if problem.n_outputs > 1:
+        S = blocks[0].reshape(len(patterns), -1, problem.n_outputs)
+        neurons = singular_neurons(S, intercept, patterns.directions)
+    else:
+        neurons = Neurons(
+            np.hstack(blocks),
+            np.repeat([1.0, -1.0][: len(blocks)], len(patterns))[:, None],
+            intercept,
+            None if activation == "relu" else patterns.directions,
+        )
     neurons = units.neurons_to(neurons)
-    v = units.dual_to(program.constraints[0].dual_value[:, None] / unit)
+    v = units.dual_to(program.constraints[0].dual_value.reshape(problem.y.shape) / unit)
     return neurons, v, int(program.solver_stats.num_iters or 0), program.status
 
 

@@ -22,6 +22,7 @@ _NEW_NEURONS = 20  # a round
 _SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 500, 100, 40
 _STARTS = 300  # directions of ascent in a round, with both signs if there is one output
 _HARDER = 8  # times as many in the last round, before a gap is believed
+_SEVERAL = 3  # times as many of all three with several outputs, whose price has more maxima
 _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z are of order one
 _STALLED_ROUNDS = 3
 _PROOF_COLUMNS = 6  # up to so many prices are proved
@@ -126,6 +127,7 @@ class _Search:
     def __init__(self, units: Units, rng: np.random.Generator, tol: float, prove: bool, monitor: Monitor):
         self.units, self.problem, self.rng, self.tol, self.monitor = units, units.problem, rng, tol, monitor
         self.prove = prove and self.problem.n_outputs == 1 and self.problem.Z.n_columns <= _PROOF_COLUMNS
+        self.several = _SEVERAL if self.problem.n_outputs > 1 else 1
         self.neurons = self.problem.zero_network
         self.dearest = np.zeros((self.problem.Z.n_columns, 0))  # unit direction outside the network, if one was found
         self.priced: Neurons | None = None  # the network outside which it was looked for
@@ -168,7 +170,7 @@ class _Search:
     def _first_neurons(self) -> Neurons:
         """Random directions after a quasi-Newton descent, or none if that is better."""
         k = self.problem.Z.n_columns
-        m = min(_FIRST_NEURONS[0] * k, _FIRST_NEURONS[1])
+        m = min(self.several * _FIRST_NEURONS[0] * k, _FIRST_NEURONS[1])
         directions = self.rng.standard_normal((k, m))
         directions /= 10 * np.linalg.norm(directions, axis=0)
         if self.problem.n_outputs == 1:
@@ -199,8 +201,9 @@ class _Search:
         return self.problem.weight_decay * (1 + self.tol / 10)
 
     def _peaks(self, v: np.ndarray, n_starts: int) -> Peaks:
-        starts = self._starts(n_starts)
-        return find_peaks(self.problem.Z, v, starts, threshold=self._threshold, count=_NEW_NEURONS)
+        starts = self._starts(self.several * n_starts)
+        count = self.several * _NEW_NEURONS
+        return find_peaks(self.problem.Z, v, starts, threshold=self._threshold, count=count)
 
     def _prove(self) -> Peaks:
         """Price all directions; none, or the one that turns out to be dearer than weight_decay."""

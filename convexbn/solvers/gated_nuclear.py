@@ -14,6 +14,7 @@ as in `convexbn.solvers.gated`.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from math import sqrt
 from typing import Any
 
@@ -23,7 +24,9 @@ from scipy.linalg import cho_factor, cho_solve
 from convexbn.certificate import relative_gap
 from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
+from convexbn.patterns import Patterns
 from convexbn.pricing import spectral_norms
+from convexbn.problem import Problem
 from convexbn.solvers.masked import MaskedProducts
 from convexbn.solvers.working_set import Point, WorkingSets, matched
 
@@ -47,6 +50,10 @@ def singular_neurons(S: np.ndarray, intercept: np.ndarray, gates: np.ndarray) ->
 
 class NuclearNorm(WorkingSets):
     """Several outputs: the weights of a pattern are a matrix, and what it costs is its nuclear norm."""
+
+    def __init__(self, problem: Problem, patterns: Patterns, dtype: np.dtype):
+        super().__init__(problem, patterns, dtype)
+        self.single = self.rows.astype(np.float32)  # for the Hessian, which need not be exact
 
     def first(self, start: Neurons | None) -> Point:
         """Where the solver starts."""
@@ -86,7 +93,8 @@ class NuclearNorm(WorkingSets):
             overlaps = self.overlaps(products, model.w)
             point = self.proximal_step(point, model, products, overlaps)
             for _ in range(_NEWTON_STEPS):
-                point = self.newton_step(point, products, overlaps)
+                if not out_of_time():
+                    point = self.newton_step(point, products, overlaps)
         return point
 
     def proximal_step(self, point: Point, model: "_LossModel", products: MaskedProducts, overlaps: np.ndarray) -> Point:
@@ -109,23 +117,26 @@ class NuclearNorm(WorkingSets):
         owners, A, B = _factors(point.S)
         if len(owners) == 0:
             return point
+        used, firsts, of_used = np.unique(owners, return_index=True, return_inverse=True)
         k, weight_decay = A.shape[1], self.problem.weight_decay
-        model = _LossModel(self, point)
-        hidden = _Hidden(self.problem.Z, self.rows, products.packed[owners], A, B)
+        model, products = _LossModel(self, point), products.take(used)
+        G = products.adjoint(model.v)[of_used]
         X = np.hstack([A, B])
-        rhs = hidden.adjoint(model.v) - weight_decay * X
-        G = products.take(np.unique(owners)).adjoint(model.v)[np.unique(owners, return_inverse=True)[1]]
+        crossed = partial(_crossed, G)
+        rhs = crossed(X) - weight_decay * X
+        hidden = _Hidden(self.problem.Z, self.single, products.packed[of_used], A, B)
 
         def hessian(D: np.ndarray) -> np.ndarray:
-            change = hidden.forward(D)
-            product = hidden.adjoint(model.curved(change)) + weight_decay * D
-            product[:, :k] -= np.einsum("jkc,jc->jk", G, D[:, k:])
-            product[:, k:] -= np.einsum("jkc,jk->jc", G, D[:, :k])
-            return product
+            return hidden.adjoint(model.curved(hidden.forward(D))) + weight_decay * D - crossed(D)
 
         K = overlaps[np.ix_(owners, owners)]
         D = _conjugate_gradients(hessian, _model_inverse(K, self.columns, A, B, weight_decay), rhs)
-        change, bend = hidden.forward(D), hidden.bend(D)
+
+        def outer(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+            return np.add.reduceat(A[:, :, None] * B[:, None, :], firsts)
+
+        first, second = outer(D[:, :k], B) + outer(A, D[:, k:]), outer(D[:, :k], D[:, k:])
+        change, bend = products.forward(first), products.forward(second)
         shift = model.shift(change)
         slope = weight_decay * float((X * D).sum()) - model.descent(change, shift)
         value = self.problem.training_loss(point.outputs) + weight_decay * float((X**2).sum()) / 2
@@ -134,10 +145,8 @@ class NuclearNorm(WorkingSets):
             f, intercept, moved = point.f + t * change + t**2 * bend, point.intercept + t * shift, X + t * D
             found = self.problem.training_loss(f + intercept) + weight_decay * float((moved**2).sum()) / 2
             if found <= value + 1e-4 * t * slope + rounding:
-                S = np.zeros_like(point.S)
-                for i in np.unique(owners):
-                    mine = owners == i
-                    S[i] = moved[mine, :k].T @ moved[mine, k:]
+                S = point.S.copy()
+                S[used] += t * first + t**2 * second
                 return self.point(point.chosen, S, f, intercept)
         return point
 
@@ -174,7 +183,7 @@ class _LossModel:
 
 
 class _Hidden:
-    """The derivative of f = sum_j D_j Z a_j b_j^T in the factors (R, k + C), its adjoint, and its second derivative."""
+    """The derivative of f = sum_j D_j Z a_j b_j^T in the factors (R, k + C), and its adjoint."""
 
     def __init__(self, Z: DesignMatrix, rows: np.ndarray, packed: np.ndarray, A: np.ndarray, B: np.ndarray):
         self.Z, self.rows, self.packed = Z, rows, packed
@@ -182,16 +191,11 @@ class _Hidden:
         self._held = list(self._made()) if len(packed) * len(rows) <= _HELD_ENTRIES else None
 
     def forward(self, D: np.ndarray) -> np.ndarray:
-        """First-order change of f (n, C) in a direction."""
+        """Change of f (n, C) in a direction."""
         k = self.A.shape[1]
-        D = D.astype(self.rows.dtype, copy=False)
-        return self._pooled((masks * (D[:, :k] @ rows.T)).T @ self.B + H.T @ D[:, k:] for rows, _, masks, H in self)
-
-    def bend(self, D: np.ndarray) -> np.ndarray:
-        """Second-order change of f (n, C) in a direction."""
-        k = self.A.shape[1]
-        D = D.astype(self.rows.dtype, copy=False)
-        return self._pooled((masks * (D[:, :k] @ rows.T)).T @ D[:, k:] for rows, _, masks, _ in self)
+        D = D.astype(self.rows.dtype)
+        parts = [(masks * (D[:, :k] @ rows.T)).T @ self.B + H.T @ D[:, k:] for rows, _, masks, H in self]
+        return self.Z.pool(np.concatenate(parts)).astype(np.float64)
 
     def adjoint(self, v: np.ndarray) -> np.ndarray:
         """The adjoint of `forward`: (n, C) to (R, k + C)."""
@@ -202,9 +206,6 @@ class _Hidden:
             found[:, :k] += (masks * (self.B @ unpooled[block].T)) @ rows
             found[:, k:] += H @ unpooled[block]
         return found
-
-    def _pooled(self, blocks: Iterator[np.ndarray]) -> np.ndarray:
-        return self.Z.pool(np.concatenate(list(blocks))).astype(np.float64)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, slice, np.ndarray, np.ndarray]]:
         return iter(self._held) if self._held is not None else self._made()
@@ -225,6 +226,12 @@ def _factors(S: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     owners, which = np.nonzero(s > _RANK_TOLERANCE * s.max(initial=0))
     roots = np.sqrt(s[owners, which])[:, None]
     return owners, roots * U[owners, :, which], roots * Vt[owners, which]
+
+
+def _crossed(G: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """The factors (R, k + C) with G_j b_j in the place of a_j and G_j^T a_j in the place of b_j."""
+    k = G.shape[1]
+    return np.hstack([np.einsum("jkc,jc->jk", G, X[:, k:]), np.einsum("jkc,jk->jc", G, X[:, :k])])
 
 
 def _soft_thresholded(S: np.ndarray, threshold: float) -> np.ndarray:

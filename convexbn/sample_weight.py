@@ -62,7 +62,7 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
 
     Parameters
     ----------
-    X : ndarray of shape (n, d)
+    X : ndarray of shape (n, ...)
         Data.
     y : ndarray of shape (n,)
         Targets.
@@ -71,7 +71,7 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
 
     Returns
     -------
-    X, y, weights : ndarray of shape (n', d), (n',) and (n',)
+    X, y, weights : ndarray of shape (n', ...), (n',) and (n',)
         The distinct samples and their total weights.
 
     Examples
@@ -83,6 +83,7 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
     (array([3., 5.]), array([0., 1.]), array([1., 2.]))
     """
     present = weights > 0
-    samples = np.column_stack([X, y])[present]
+    samples = np.column_stack([X.reshape(len(X), -1), y])[present]
     distinct, group = np.unique(samples, axis=0, return_inverse=True)
-    return distinct[:, :-1].copy(), distinct[:, -1].copy(), np.bincount(group.ravel(), weights[present])
+    data = distinct[:, :-1].reshape(-1, *X.shape[1:])
+    return data, distinct[:, -1].copy(), np.bincount(group.ravel(), weights[present])

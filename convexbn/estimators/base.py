@@ -62,7 +62,7 @@ class BaseConvexBN(BaseEstimator, ABC):
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
+        X : array-like of shape (n, d), or (n, channels, height, width) for convolutions
             Training data, at least two samples.
         y : array-like of shape (n,)
             Targets of a regressor; labels of two classes, numbers or strings, of a classifier.
@@ -99,11 +99,18 @@ class BaseConvexBN(BaseEstimator, ABC):
     def _samples(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Validated data (n, d), targets (n,), which are labels -1 and +1 for a margin loss, and weights (n,)."""
+        """Validated data (n, ...), targets (n,), which are labels -1 and +1 for a margin loss, and weights (n,)."""
 
     @abstractmethod
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray) -> None:
         """Learn the network of what `_samples` returned."""
+
+    def _validate(self, X: ArrayLike, y: Any = "no_validation", **options: Any) -> Any:
+        """Data, and targets if given, as scikit-learn checks them, with its options."""
+        return validate_data(self, X, y, dtype=np.float64, **options)
+
+    def _unfitted_design(self, n_components: int | float | None) -> BatchNormDesign | WeightNormDesign:
+        return NORMALIZATIONS[self.normalization](n_components=n_components)
 
     def _class_weighted(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
         """Sample weights times those of the classes."""
@@ -114,7 +121,7 @@ class BaseConvexBN(BaseEstimator, ABC):
     ) -> tuple[BatchNormDesign | WeightNormDesign, Problem]:
         """Fitted design and training problem, whose weight decay is not set yet."""
         X, y, weights = merge_equal_samples(X, y, self._class_weighted(y, sample_weight))
-        design = NORMALIZATIONS[self.normalization](n_components=n_components).fit(X, sample_weight=weights)
+        design = self._unfitted_design(n_components).fit(X, sample_weight=weights)
         problem = Problem(
             DesignMatrix(design.transform(X), design.n_patches),
             y,
@@ -189,8 +196,7 @@ class BaseConvexBN(BaseEstimator, ABC):
 
     def _outputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return self.network_.predict(X)[:, 0]
+        return self.network_.predict(self._validate(X, reset=False))[:, 0]
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
 from convexbn.estimators.base import BaseConvexBN
 from convexbn.estimators.fixed import FixedWeightDecay
@@ -18,9 +18,7 @@ class Regression(RegressorMixin, BaseConvexBN):
     def _samples(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        data, targets = validate_data(
-            self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
-        )
+        data, targets = self._validate(X, y, y_numeric=True, multi_output=True, ensure_min_samples=2)
         if targets.ndim == 2 and targets.shape[1] > 1:
             raise ValueError(
                 f"y has {targets.shape[1]} columns; {type(self).__name__} fits one output for now. Fit one model a "

@@ -6,14 +6,24 @@ from convexbn.design import BatchNormDesign, WeightNormDesign
 from convexbn.estimators import (
     ConvexBNClassifier,
     ConvexBNClassifierCV,
+    ConvexBNConvClassifier,
+    ConvexBNConvRegressor,
     ConvexBNRegressor,
     ConvexBNRegressorCV,
     Path,
     convexbn_path,
 )
 from convexbn.matrix import DesignMatrix
-from convexbn.network import BatchNormNetwork, GatedNetwork, WeightNormNetwork, make_network
+from convexbn.network import (
+    BatchNormNetwork,
+    ConvBatchNormNetwork,
+    ConvGatedNetwork,
+    GatedNetwork,
+    WeightNormNetwork,
+    make_network,
+)
 from convexbn.neurons import Neurons
+from convexbn.patches import PatchDesign
 from convexbn.patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
 from convexbn.problem import Problem
 from convexbn.programs import dual_program, primal_program, solve_program
@@ -26,13 +36,18 @@ __all__ = [
     "BatchNormDesign",
     "BatchNormNetwork",
     "Certificate",
+    "ConvBatchNormNetwork",
+    "ConvGatedNetwork",
     "ConvexBNClassifier",
     "ConvexBNClassifierCV",
+    "ConvexBNConvClassifier",
+    "ConvexBNConvRegressor",
     "ConvexBNRegressor",
     "ConvexBNRegressorCV",
     "DesignMatrix",
     "GatedNetwork",
     "Neurons",
+    "PatchDesign",
     "Path",
     "Patterns",
     "Problem",

@@ -274,8 +274,8 @@ def check_components(n_components: object, largest: int) -> None:
         valid = isinstance(n_components, (float, np.floating)) and 0 < n_components <= 1
     if not valid:
         raise ValueError(
-            f"n_components={n_components!r} is out of range: give None, an int from 1 to "
-            f"min(n_samples, n_features) = {largest}, or a float in (0, 1], the fraction of the variance to keep."
+            f"n_components={n_components!r} is out of range: give None, an int from 1 to {largest}, the smaller side "
+            "of the data, or a float in (0, 1], the fraction of the variance to keep."
         )
 
 
@@ -285,10 +285,16 @@ def _leading_directions(
     """Singular values and right singular vectors that make up the rank, or the leading ones asked for."""
     U, S, Vt = svd(X, full_matrices=False)
     Vt = svd_flip(U, Vt, u_based_decision=False)[1]
+    keep = rank_to_keep(S, n_components, rtol, largest_rank)
+    return S[:keep], Vt[:keep]
+
+
+def rank_to_keep(S: np.ndarray, n_components: int | float | None, rtol: float, largest_rank: int) -> int:
+    """How many of the falling singular values S make up the rank, or are the leading ones asked for."""
     keep = min(int(np.sum(rtol * S[0] < S)), largest_rank)
     if isinstance(n_components, (int, np.integer)):
         keep = min(keep, int(n_components))
     elif n_components is not None:
         share = np.cumsum(S[:keep] ** 2) / np.sum(S[:keep] ** 2)
         keep = min(keep, int(np.searchsorted(share, n_components * (1 - 1e-12))) + 1)
-    return S[:keep], Vt[:keep]
+    return keep

@@ -62,7 +62,7 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
 
     Parameters
     ----------
-    X : ndarray of shape (n, d)
+    X : ndarray of shape (n, ...)
         Data.
     y : ndarray of shape (n, C)
         Targets.
@@ -71,7 +71,7 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
 
     Returns
     -------
-    X, y, weights : ndarray of shape (n', d), (n', C) and (n',)
+    X, y, weights : ndarray of shape (n', ...), (n', C) and (n',)
         The distinct samples and their total weights.
 
     Examples
@@ -84,7 +84,7 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
     (array([3., 5.]), array([0., 1.]), array([1., 2.]))
     """
     present = weights > 0
-    samples = np.column_stack([X, y])[present]
+    samples = np.column_stack([X.reshape(len(X), -1), y])[present]
     distinct, group = np.unique(samples, axis=0, return_inverse=True)
-    d = X.shape[1]
-    return distinct[:, :d].copy(), distinct[:, d:].copy(), np.bincount(group.ravel(), weights[present])
+    data, targets = np.split(distinct, [distinct.shape[1] - y.shape[1]], axis=1)
+    return data.reshape(-1, *X.shape[1:]), targets.copy(), np.bincount(group.ravel(), weights[present])

@@ -1,9 +1,12 @@
-"""The example of the README prints what the README says."""
+"""The examples of the README print what the README says."""
 
 import contextlib
 import io
 import re
+from itertools import pairwise
 from pathlib import Path
+
+import pytest
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -16,9 +19,13 @@ def numbers_apart(text):
     ]
 
 
-def test_example_prints_what_it_says():
+def examples():
     blocks = re.findall(r"```(python|text)\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    (_, code), (_, output) = blocks[:2]
+    return [(code, output) for (kind, code), (_, output) in pairwise(blocks) if kind == "python"]
+
+
+@pytest.mark.parametrize(("code", "output"), examples(), ids=["tabular", "images"])
+def test_example_prints_what_it_says(code, output):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(code, {})

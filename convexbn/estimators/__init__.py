@@ -2,6 +2,7 @@
 
 from convexbn.estimators.classifier import ConvexBNClassifier
 from convexbn.estimators.classifier_cv import ConvexBNClassifierCV
+from convexbn.estimators.convolutional import ConvexBNConvClassifier, ConvexBNConvRegressor
 from convexbn.estimators.path import Path, convexbn_path
 from convexbn.estimators.regressor import ConvexBNRegressor
 from convexbn.estimators.regressor_cv import ConvexBNRegressorCV
@@ -9,6 +10,8 @@ from convexbn.estimators.regressor_cv import ConvexBNRegressorCV
 __all__ = [
     "ConvexBNClassifier",
     "ConvexBNClassifierCV",
+    "ConvexBNConvClassifier",
+    "ConvexBNConvRegressor",
     "ConvexBNRegressor",
     "ConvexBNRegressorCV",
     "Path",

@@ -62,7 +62,7 @@ class BaseConvexBN(BaseEstimator, ABC):
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
+        X : array-like of shape (n, d), or (n, channels, height, width) for convolutions
             Training data, at least two samples.
         y : array-like of shape (n,) or (n, C)
             Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
@@ -99,7 +99,7 @@ class BaseConvexBN(BaseEstimator, ABC):
     def _samples(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Validated data (n, d), targets (n, C) as the loss takes them, and weights (n,)."""
+        """Validated data (n, ...), targets (n, C) as the loss takes them, and weights (n,)."""
 
     @abstractmethod
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray) -> None:
@@ -107,6 +107,13 @@ class BaseConvexBN(BaseEstimator, ABC):
 
     def _training_loss(self) -> Loss:
         return make_loss(self.loss)
+
+    def _validate(self, X: ArrayLike, y: Any = "no_validation", **options: Any) -> Any:
+        """Data, and targets if given, as scikit-learn checks them, with its options."""
+        return validate_data(self, X, y, dtype=np.float64, **options)
+
+    def _unfitted_design(self, n_components: int | float | None) -> BatchNormDesign | WeightNormDesign:
+        return NORMALIZATIONS[self.normalization](n_components=n_components)
 
     def _class_weighted(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
         """Sample weights times those of the classes."""
@@ -117,7 +124,7 @@ class BaseConvexBN(BaseEstimator, ABC):
     ) -> tuple[BatchNormDesign | WeightNormDesign, Problem]:
         """Fitted design and training problem, whose weight decay is not set yet."""
         X, y, weights = merge_equal_samples(X, y, self._class_weighted(y, sample_weight))
-        design = NORMALIZATIONS[self.normalization](n_components=n_components).fit(X, sample_weight=weights)
+        design = self._unfitted_design(n_components).fit(X, sample_weight=weights)
         problem = Problem(
             DesignMatrix(design.transform(X), design.n_patches),
             y,
@@ -192,8 +199,7 @@ class BaseConvexBN(BaseEstimator, ABC):
 
     def _outputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return self.network_.predict(X)
+        return self.network_.predict(self._validate(X, reset=False))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")

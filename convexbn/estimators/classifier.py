@@ -9,7 +9,6 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
 
 from convexbn.estimators.base import BaseConvexBN
 from convexbn.estimators.fixed import FixedWeightDecay
@@ -45,7 +44,7 @@ class Classification(ClassifierMixin, BaseConvexBN):
     def _samples(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        data, targets = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        data, targets = self._validate(X, y, ensure_min_samples=2)
         check_classification_targets(targets)
         weights = check_sample_weight(sample_weight, len(data))
         present = weights > 0

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import validate_data
 
 from convexbn.estimators.base import BaseConvexBN
 from convexbn.estimators.fixed import FixedWeightDecay
@@ -22,9 +21,7 @@ class Regression(RegressorMixin, BaseConvexBN):
     def _samples(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        data, targets = validate_data(
-            self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
-        )
+        data, targets = self._validate(X, y, y_numeric=True, multi_output=True, ensure_min_samples=2)
         self._y_ndim = targets.ndim
         targets = targets.astype(np.float64).reshape(len(targets), -1)
         make_loss(self.loss).check_targets(targets)

@@ -3,14 +3,30 @@
 from convexbn.design import BatchNormDesign, WeightNormDesign
 from convexbn.network.base import NormalizedNetwork
 from convexbn.network.batch_norm import BatchNormNetwork
+from convexbn.network.conv_batch_norm import ConvBatchNormNetwork
+from convexbn.network.conv_gated import ConvGatedNetwork
 from convexbn.network.gated import GatedNetwork
 from convexbn.network.weight_norm import WeightNormNetwork
 from convexbn.neurons import Neurons
+from convexbn.patches import PatchDesign
 
-__all__ = ["BatchNormNetwork", "GatedNetwork", "NormalizedNetwork", "WeightNormNetwork", "make_network"]
+__all__ = [
+    "BatchNormNetwork",
+    "ConvBatchNormNetwork",
+    "ConvGatedNetwork",
+    "GatedNetwork",
+    "NormalizedNetwork",
+    "WeightNormNetwork",
+    "make_network",
+]
 
 _NETWORKS: dict[type, type[NormalizedNetwork]] = {
-    network.design: network for network in (BatchNormNetwork, WeightNormNetwork)
+    network.design: network for network in (BatchNormNetwork, WeightNormNetwork, ConvBatchNormNetwork)
+}
+_GATED_NETWORKS: dict[type, type[GatedNetwork]] = {
+    BatchNormDesign: GatedNetwork,
+    WeightNormDesign: GatedNetwork,
+    PatchDesign: ConvGatedNetwork,
 }
 
 
@@ -21,12 +37,12 @@ def make_network(neurons: Neurons, design: BatchNormDesign | WeightNormDesign) -
     ----------
     neurons : Neurons
         Neurons on the design matrix.
-    design : BatchNormDesign or WeightNormDesign
+    design : BatchNormDesign, WeightNormDesign or PatchDesign
         The fitted design.
 
     Returns
     -------
-    network : BatchNormNetwork, WeightNormNetwork or GatedNetwork
+    network : BatchNormNetwork, WeightNormNetwork, ConvBatchNormNetwork, GatedNetwork or ConvGatedNetwork
         Its predictions on any X are the neurons' outputs on ``design.transform(X)``.
 
     Examples
@@ -42,5 +58,5 @@ def make_network(neurons: Neurons, design: BatchNormDesign | WeightNormDesign) -
     True
     """
     if neurons.gates is not None:
-        return GatedNetwork.from_neurons(neurons, design)
+        return _GATED_NETWORKS[type(design)].from_neurons(neurons, design)
     return _NETWORKS[type(design)].from_neurons(neurons, design)

@@ -81,6 +81,7 @@ class NormalizedNetwork(Stored, ABC):
             output_weights=neurons.output_weights,
             intercept=neurons.intercept,
             **statistics,
+            **cls._geometry(design),
         )
 
     @abstractmethod
@@ -111,7 +112,7 @@ class NormalizedNetwork(Stored, ABC):
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d), with the population statistics."""
-        return self._forward(check_data(X, self.weights.shape[1]), *self.population_statistics())
+        return self._forward(self._check_data(X), *self.population_statistics())
 
     def objective(
         self,
@@ -143,7 +144,7 @@ class NormalizedNetwork(Stored, ABC):
         -------
         objective : float
         """
-        data, loss = check_data(X, self.weights.shape[1]), make_loss(loss)
+        data, loss = self._check_data(X), make_loss(loss)
         targets = np.asarray(y, dtype=np.float64)
         targets = targets[:, None] if targets.ndim == 1 else targets
         check_consistent_length(data, targets)
@@ -180,19 +181,35 @@ class NormalizedNetwork(Stored, ABC):
         ValueError
             If the population statistics are not those of X, so that predictions would change.
         """
-        data = check_data(X, self.weights.shape[1])
+        data = self._check_data(X)
         (mean, std), (batch_mean, batch_std) = self.population_statistics(), self.batch_statistics(data, sample_weight)
         moved = np.abs([mean - batch_mean, std - batch_std]) / std
         if moved.max(initial=0) > 1e-6:
             raise ValueError("prune needs the training data X whose mean and std the network carries, and its weights.")
-        design = self.design().fit(data, sample_weight=sample_weight)
+        design = self._unfitted_design().fit(data, sample_weight=sample_weight)
         S = design.neurons(self.weights, self.gamma, self.bias)
-        neurons = Neurons(S, self.output_weights, self.intercept).pruned(DesignMatrix(design.transform(data)))
+        neurons = Neurons(S, self.output_weights, self.intercept).pruned(
+            DesignMatrix(design.transform(data), design.n_patches)
+        )
         return type(self).from_neurons(neurons, design)
 
     def _forward(self, X: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-        hidden = np.maximum(self.gamma * (X @ self.weights.T - mean) / std + self.bias, 0)
-        return hidden @ self.output_weights + self.intercept
+        return self._hidden(X, mean, std) @ self.output_weights + self.intercept
+
+    def _hidden(self, rows: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+        """Outputs of the neurons on rows of data."""
+        return np.maximum(self.gamma * (rows @ self.weights.T - mean) / std + self.bias, 0)
+
+    def _check_data(self, X: ArrayLike) -> np.ndarray:
+        return check_data(X, self.weights.shape[1])
+
+    def _unfitted_design(self) -> BatchNormDesign | WeightNormDesign:
+        return self.design()
+
+    @classmethod
+    def _geometry(cls, design: BatchNormDesign | WeightNormDesign) -> dict[str, Any]:
+        """Fields of the network that are read off the design."""
+        return {}
 
 
 def as_finite_arrays(network: Any) -> None:

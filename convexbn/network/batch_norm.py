@@ -1,17 +1,19 @@
 """The batch-normalized network."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn.design import BatchNormDesign
-from convexbn.network.base import NormalizedNetwork, check_data, import_torch, layers_of, output_layer, tensor, to_numpy
+from convexbn.design import BatchNormDesign, WeightNormDesign
+from convexbn.network.base import NormalizedNetwork, import_torch, layers_of, output_layer, tensor, to_numpy
 from convexbn.sample_weight import weighted_samples
 
 if TYPE_CHECKING:
     import torch
+
+SMALLEST_EPS = float(np.finfo(float).tiny)  # torch's normalization layers refuse none at all
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class BatchNormNetwork(NormalizedNetwork):
     std: np.ndarray
 
     per_neuron = ("gamma", "bias", "mean", "std")
-    design = BatchNormDesign
+    design: ClassVar[type[BatchNormDesign] | type[WeightNormDesign]] = BatchNormDesign
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,7 +81,7 @@ class BatchNormNetwork(NormalizedNetwork):
 
     def with_statistics(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Return the network whose population statistics are those of X (n, d), weighted by `sample_weight` (n,)."""
-        mean, std = self.batch_statistics(check_data(X, self.weights.shape[1]), sample_weight)
+        mean, std = self.batch_statistics(self._check_data(X), sample_weight)
         return replace(self, mean=mean, std=std)
 
     def to_torch(self) -> "torch.nn.Sequential":
@@ -99,30 +101,37 @@ class BatchNormNetwork(NormalizedNetwork):
             If PyTorch is not installed.
         """
         torch = import_torch()
+        if len(self) == 0:
+            return self._idle().to_torch()
         m, d = self.weights.shape
-        if m == 0:
-            zero = np.zeros(1)
-            idle = replace(
-                self,
-                weights=np.zeros((1, d)),
-                gamma=zero,
-                bias=zero,
-                output_weights=np.zeros((1, self.n_outputs)),
-                mean=zero,
-                std=zero + 1,
-            )
-            return idle.to_torch()
         hidden = torch.nn.Linear(d, m, bias=False, dtype=torch.float64)
         hidden.weight = tensor(self.weights)
-        norm = torch.nn.BatchNorm1d(m, eps=float(np.finfo(float).tiny), dtype=torch.float64)
-        norm.weight, norm.bias = tensor(self.gamma), tensor(self.bias)
-        norm.running_mean, norm.running_var = torch.tensor(self.mean), torch.tensor(self.std**2)
+        norm = self._fill(torch.nn.BatchNorm1d(m, eps=SMALLEST_EPS, dtype=torch.float64))
         return torch.nn.Sequential(hidden, norm, torch.nn.ReLU(), output_layer(self))
+
+    def _idle(self) -> Self:
+        """Network with one neuron, which is zero, in place of none."""
+        zero = np.zeros(1)
+        return replace(
+            self,
+            weights=np.zeros((1, self.weights.shape[1])),
+            gamma=zero,
+            bias=zero,
+            output_weights=np.zeros((1, self.n_outputs)),
+            mean=zero,
+            std=zero + 1,
+        )
+
+    def _fill(self, norm: Any) -> Any:
+        """Give a normalization layer of torch the scale, shift and statistics of the neurons."""
+        norm.weight, norm.bias = tensor(self.gamma), tensor(self.bias)
+        norm.running_mean, norm.running_var = import_torch().tensor(self.mean), import_torch().tensor(self.std**2)
+        return norm
 
     @staticmethod
     def decayed_parameters(module: Any) -> list[Any]:
         """Return gamma, bias and output weights of a torch module."""
-        return [module[1].weight, module[1].bias, module[3].weight]
+        return [module[1].weight, module[1].bias, module[-1].weight]
 
     @classmethod
     def from_torch(cls, module: Any) -> Self:
@@ -146,15 +155,19 @@ class BatchNormNetwork(NormalizedNetwork):
         hidden, norm, _, output = layers_of(
             module, "Linear, BatchNorm1d, ReLU, Linear", "Linear", "BatchNorm1d", "ReLU", "Linear"
         )
-        if not norm.track_running_stats:
-            raise ValueError("module's BatchNorm1d keeps no running statistics; set track_running_stats=True.")
-        m = hidden.out_features
-        return cls(
-            weights=to_numpy(hidden.weight),
-            gamma=to_numpy(norm.weight) if norm.affine else np.ones(m),
-            bias=to_numpy(norm.bias) if norm.affine else np.zeros(m),
-            output_weights=to_numpy(output.weight).T,
-            intercept=to_numpy(output.bias) if output.bias is not None else np.zeros(output.out_features),
-            mean=to_numpy(norm.running_mean) - (to_numpy(hidden.bias) if hidden.bias is not None else 0),
-            std=np.sqrt(to_numpy(norm.running_var) + norm.eps),
-        )
+        return cls(weights=to_numpy(hidden.weight), **read_layers(hidden, norm, output))
+
+
+def read_layers(hidden: Any, norm: Any, output: Any) -> dict[str, np.ndarray]:
+    """Fields of the network, other than its weights, that torch's layers hold."""
+    if not norm.track_running_stats:
+        raise ValueError(f"module's {type(norm).__name__} keeps no running statistics; set track_running_stats=True.")
+    m = norm.num_features
+    return {
+        "gamma": to_numpy(norm.weight) if norm.affine else np.ones(m),
+        "bias": to_numpy(norm.bias) if norm.affine else np.zeros(m),
+        "output_weights": to_numpy(output.weight).T,
+        "intercept": to_numpy(output.bias) if output.bias is not None else np.zeros(output.out_features),
+        "mean": to_numpy(norm.running_mean) - (to_numpy(hidden.bias) if hidden.bias is not None else 0),
+        "std": np.sqrt(to_numpy(norm.running_var) + norm.eps),
+    }

@@ -1,7 +1,7 @@
 """The gated ReLU network."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -65,11 +65,25 @@ class GatedNetwork(Stored):
         if neurons.gates is None:
             raise ValueError("These neurons have no gates; use BatchNormNetwork or WeightNormNetwork.")
         return cls(
-            *design.affine(neurons.gates), *design.affine(neurons.weights), neurons.output_weights, neurons.intercept
+            *design.affine(neurons.gates),
+            *design.affine(neurons.weights),
+            neurons.output_weights,
+            neurons.intercept,
+            **cls._geometry(design),
         )
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d)."""
-        data = check_data(X, self.weights.shape[1])
-        active = data @ self.gates.T + self.gate_offsets >= 0
-        return (active * (data @ self.weights.T + self.bias)) @ self.output_weights + self.intercept
+        return self._hidden(self._check_data(X)) @ self.output_weights + self.intercept
+
+    def _hidden(self, rows: np.ndarray) -> np.ndarray:
+        """Outputs of the neurons on rows of data."""
+        return (rows @ self.gates.T + self.gate_offsets >= 0) * (rows @ self.weights.T + self.bias)
+
+    def _check_data(self, X: ArrayLike) -> np.ndarray:
+        return check_data(X, self.weights.shape[1])
+
+    @classmethod
+    def _geometry(cls, design: BatchNormDesign | WeightNormDesign) -> dict[str, Any]:
+        """Fields of the network that are read off the design."""
+        return {}

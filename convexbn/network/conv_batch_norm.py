@@ -1,0 +1,157 @@
+"""The batch-normalized convolutional network."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from convexbn.design import BatchNormDesign
+from convexbn.network.base import import_torch, layers_of, output_layer, tensor, to_numpy
+from convexbn.network.batch_norm import SMALLEST_EPS, BatchNormNetwork, read_layers
+from convexbn.network.convolution import Convolution
+from convexbn.patches import PatchDesign
+from convexbn.sample_weight import weighted_samples
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
+    """Convolutional network Conv2d -> BatchNorm2d -> ReLU -> global average pooling -> Linear.
+
+    On a patch x neuron j is relu(gamma_j (x·w_j - mean_j) / std_j + bias_j); the network averages the neurons over the
+    patches of an image.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (m, h)
+        Filters w_j, flattened in the order channel, row, column; h is channels times the kernel size.
+    gamma, bias : ndarray of shape (m,)
+        Scale and shift of the normalization layer.
+    output_weights : ndarray of shape (m, C)
+        Output weights c_j.
+    intercept : ndarray of shape (C,)
+        Output intercept.
+    mean, std : ndarray of shape (m,)
+        Population mean and standard deviation of x·w_j over all patches of the training images.
+    filter_shape : tuple of int
+        Channels, height and width of a filter.
+    stride, padding : tuple of int
+        Steps of the filters, and zeros on each side of an image: vertical, horizontal.
+
+    Attributes
+    ----------
+    filters : ndarray of shape (m, channels, height, width)
+        The filters, as in torch.nn.Conv2d.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together, an entry is not finite, or a std is not positive.
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, on convolutional
+       networks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.network import ConvBatchNormNetwork
+    >>> one = np.ones(1)
+    >>> geometry = {"filter_shape": (1, 1, 2), "stride": (1, 1), "padding": (0, 0)}
+    >>> network = ConvBatchNormNetwork([[1.0, -1.0]], one, 0 * one, [[2.0]], 0 * one, 0 * one, one, **geometry)
+    >>> network.predict([[[[5.0, 3.0, 4.0]]]])
+    array([[2.]])
+    """
+
+    design = PatchDesign
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_geometry()
+
+    def batch_statistics(self, X: np.ndarray, sample_weight: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and std (m,) of x·w_j over the patches of X; a ValueError if a neuron does not vary over them."""
+        weights, images = weighted_samples(sample_weight, X)
+        mean = self.grid.mean(images, weights)
+        shift, covariance = self.grid.moments(images, weights, mean, self.weights.T)
+        std = np.sqrt(np.maximum(covariance.diagonal(), 0))
+        if not (std > 10 * np.finfo(float).eps * np.abs(self.weights) @ np.abs(mean)).all():
+            raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
+        return self.weights @ mean + shift, std
+
+    def to_torch(self) -> "torch.nn.Sequential":
+        """Return Conv2d -> BatchNorm2d -> ReLU -> AdaptiveAvgPool2d -> Flatten -> Linear in double precision.
+
+        In ``eval()`` its output equals `predict`; in ``train()`` on the full training batch it does too. Our batch
+        normalization divides by the standard deviation itself, so BatchNorm2d has the smallest positive number as eps.
+        A network without neurons gets one that is zero.
+
+        Returns
+        -------
+        module : torch.nn.Sequential
+
+        Raises
+        ------
+        ImportError
+            If PyTorch is not installed.
+        """
+        torch = import_torch()
+        if len(self) == 0:
+            return self._idle().to_torch()
+        channels, m, grid = int(self.filter_shape[0]), len(self), self.grid
+        geometry = {"kernel_size": grid.kernel_size, "stride": grid.stride, "padding": grid.padding}
+        hidden = torch.nn.Conv2d(channels, m, **geometry, bias=False, dtype=torch.float64)
+        hidden.weight = tensor(self.filters)
+        norm = self._fill(torch.nn.BatchNorm2d(m, eps=SMALLEST_EPS, dtype=torch.float64))
+        pooling = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        return torch.nn.Sequential(hidden, norm, torch.nn.ReLU(), *pooling, output_layer(self))
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        """Read a torch.nn.Sequential of Conv2d, BatchNorm2d, ReLU, AdaptiveAvgPool2d(1), Flatten, Linear.
+
+        Parameters
+        ----------
+        module : torch.nn.Sequential
+            Trained network. PyTorch's running statistics are moving averages with an unbiased variance;
+            `with_statistics` sets those of the training data instead.
+
+        Returns
+        -------
+        network : ConvBatchNormNetwork
+
+        Raises
+        ------
+        ValueError
+            If the layers are others, or the convolution has groups, dilation, or a padding that is not of zeros and
+            given in numbers.
+        """
+        names = "Conv2d", "BatchNorm2d", "ReLU", "AdaptiveAvgPool2d", "Flatten", "Linear"
+        hidden, norm, _, pooling, _, output = layers_of(module, ", ".join(names), *names)
+        plain = hidden.groups == 1 and hidden.dilation == (1, 1) and hidden.padding_mode == "zeros"
+        if not plain or isinstance(hidden.padding, str):
+            raise ValueError(
+                f"module's Conv2d must have one group, no dilation and a padding in numbers, got {hidden}."
+            )
+        if pooling.output_size not in (1, (1, 1)):
+            raise ValueError(f"module's AdaptiveAvgPool2d must average the whole image, got {pooling}.")
+        filters = to_numpy(hidden.weight)
+        return cls(
+            weights=filters.reshape(len(filters), -1),
+            filter_shape=np.array(filters.shape[1:]),
+            stride=np.array(hidden.stride),
+            padding=np.array(hidden.padding),
+            **read_layers(hidden, norm, output),
+        )
+
+    def _hidden(self, rows: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+        neurons = super()._hidden
+        return self._pooled(rows, lambda patches: neurons(patches, mean, std))
+
+    def _unfitted_design(self) -> BatchNormDesign:
+        grid = self.grid
+        return PatchDesign(grid.kernel_size, grid.stride, grid.padding)

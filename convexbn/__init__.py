@@ -8,17 +8,22 @@ from convexbn.estimators import (
     ConvexBNClassifierCV,
     ConvexBNRegressor,
     ConvexBNRegressorCV,
+    ConvexBNStackClassifier,
+    ConvexBNStackRegressor,
+    FrozenModule,
     Path,
+    RandomBatchNormLayers,
     convexbn_path,
 )
 from convexbn.matrix import DesignMatrix
-from convexbn.network import BatchNormNetwork, GatedNetwork, WeightNormNetwork, make_network
+from convexbn.network import BatchNormNetwork, DeepNetwork, GatedNetwork, WeightNormNetwork, make_network
 from convexbn.neurons import Neurons
 from convexbn.patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
 from convexbn.problem import Problem
 from convexbn.programs import dual_program, primal_program, solve_program
 from convexbn.solution import Solution, Status
 from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_gated, solve_reference
+from convexbn.spectral import SpectralTrace, spectral_trace
 
 __version__ = "0.1.0"
 
@@ -30,13 +35,19 @@ __all__ = [
     "ConvexBNClassifierCV",
     "ConvexBNRegressor",
     "ConvexBNRegressorCV",
+    "ConvexBNStackClassifier",
+    "ConvexBNStackRegressor",
+    "DeepNetwork",
     "DesignMatrix",
+    "FrozenModule",
     "GatedNetwork",
     "Neurons",
     "Path",
     "Patterns",
     "Problem",
+    "RandomBatchNormLayers",
     "Solution",
+    "SpectralTrace",
     "Status",
     "WeightNormDesign",
     "WeightNormNetwork",
@@ -55,4 +66,5 @@ __all__ = [
     "solve_gated",
     "solve_program",
     "solve_reference",
+    "spectral_trace",
 ]

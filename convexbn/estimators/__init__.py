@@ -2,15 +2,21 @@
 
 from convexbn.estimators.classifier import ConvexBNClassifier
 from convexbn.estimators.classifier_cv import ConvexBNClassifierCV
+from convexbn.estimators.features import FrozenModule, RandomBatchNormLayers
 from convexbn.estimators.path import Path, convexbn_path
 from convexbn.estimators.regressor import ConvexBNRegressor
 from convexbn.estimators.regressor_cv import ConvexBNRegressorCV
+from convexbn.estimators.stack import ConvexBNStackClassifier, ConvexBNStackRegressor
 
 __all__ = [
     "ConvexBNClassifier",
     "ConvexBNClassifierCV",
     "ConvexBNRegressor",
     "ConvexBNRegressorCV",
+    "ConvexBNStackClassifier",
+    "ConvexBNStackRegressor",
+    "FrozenModule",
     "Path",
+    "RandomBatchNormLayers",
     "convexbn_path",
 ]

@@ -3,11 +3,12 @@
 from convexbn.design import BatchNormDesign, WeightNormDesign
 from convexbn.network.base import NormalizedNetwork
 from convexbn.network.batch_norm import BatchNormNetwork
+from convexbn.network.deep import DeepNetwork
 from convexbn.network.gated import GatedNetwork
 from convexbn.network.weight_norm import WeightNormNetwork
 from convexbn.neurons import Neurons
 
-__all__ = ["BatchNormNetwork", "GatedNetwork", "NormalizedNetwork", "WeightNormNetwork", "make_network"]
+__all__ = ["BatchNormNetwork", "DeepNetwork", "GatedNetwork", "NormalizedNetwork", "WeightNormNetwork", "make_network"]
 
 _NETWORKS: dict[type, type[NormalizedNetwork]] = {
     network.design: network for network in (BatchNormNetwork, WeightNormNetwork)

@@ -92,6 +92,10 @@ class NormalizedNetwork(Stored, ABC):
         """Mean and std (m,) used in training on the full batch X."""
 
     @abstractmethod
+    def hidden_to_torch(self) -> list[Any]:
+        """Return the torch modules of the hidden layer, up to and with the ReLU; there must be a neuron."""
+
+    @abstractmethod
     def to_torch(self) -> "torch.nn.Sequential":
         """Return the same network as a torch module in double precision."""
 
@@ -112,6 +116,10 @@ class NormalizedNetwork(Stored, ABC):
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d), with the population statistics."""
         return self._forward(check_data(X, self.weights.shape[1]), *self.population_statistics())
+
+    def hidden(self, X: ArrayLike) -> np.ndarray:
+        """Hidden neurons relu(gamma_j (x·w_j - mean_j) / std_j + bias_j), (n, m) for X (n, d)."""
+        return self._hidden(check_data(X, self.weights.shape[1]), *self.population_statistics())
 
     def objective(
         self,
@@ -192,8 +200,10 @@ class NormalizedNetwork(Stored, ABC):
         return type(self).from_neurons(neurons, design)
 
     def _forward(self, X: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-        hidden = np.maximum(self.gamma * (X @ self.weights.T - mean) / std + self.bias, 0)
-        return hidden @ self.output_weights + self.intercept
+        return self._hidden(X, mean, std) @ self.output_weights + self.intercept
+
+    def _hidden(self, X: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+        return np.maximum(self.gamma * (X @ self.weights.T - mean) / std + self.bias, 0)
 
 
 def as_finite_arrays(network: Any) -> None:

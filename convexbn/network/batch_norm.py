@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_array
 
 from convexbn.design import BatchNormDesign
 from convexbn.network.base import NormalizedNetwork, check_data, import_torch, layers_of, output_layer, tensor, to_numpy
@@ -62,6 +63,42 @@ class BatchNormNetwork(NormalizedNetwork):
         if not (self.std > 0).all():
             raise ValueError("std must be positive.")
 
+    @classmethod
+    def at_initialization(
+        cls,
+        X: ArrayLike,
+        n_neurons: int,
+        *,
+        n_outputs: int = 0,
+        sample_weight: ArrayLike | None = None,
+        random_state: int | np.random.Generator | None = None,
+    ) -> Self:
+        """Untrained network: Gaussian weights, gamma one, bias and intercept zero, small output weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Data whose statistics the network carries.
+        n_neurons : int
+            Width m.
+        n_outputs : int, default=0
+            Outputs C; 0 for a hidden layer that others build upon. Output weights are Gaussian over m.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in the statistics. All equal if None.
+        random_state : int, Generator or None, default=None
+            Seed of the weights.
+
+        Returns
+        -------
+        network : BatchNormNetwork
+        """
+        rng, data = np.random.default_rng(random_state), check_array(X, dtype=np.float64)
+        one, zero = np.ones(n_neurons), np.zeros(n_neurons)
+        weights = rng.standard_normal((n_neurons, data.shape[1]))
+        output_weights = rng.standard_normal((n_neurons, n_outputs)) / n_neurons
+        network = cls(weights, one, zero, output_weights, np.zeros(n_outputs), zero, one)
+        return network.with_statistics(data, sample_weight)
+
     def population_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and std (m,) over the training data."""
         return self.mean, self.std
@@ -112,12 +149,18 @@ class BatchNormNetwork(NormalizedNetwork):
                 std=zero + 1,
             )
             return idle.to_torch()
+        return torch.nn.Sequential(*self.hidden_to_torch(), output_layer(self))
+
+    def hidden_to_torch(self) -> list[Any]:
+        """Return Linear, BatchNorm1d and ReLU; there must be a neuron."""
+        torch = import_torch()
+        m, d = self.weights.shape
         hidden = torch.nn.Linear(d, m, bias=False, dtype=torch.float64)
         hidden.weight = tensor(self.weights)
         norm = torch.nn.BatchNorm1d(m, eps=float(np.finfo(float).tiny), dtype=torch.float64)
         norm.weight, norm.bias = tensor(self.gamma), tensor(self.bias)
         norm.running_mean, norm.running_var = torch.tensor(self.mean), torch.tensor(self.std**2)
-        return torch.nn.Sequential(hidden, norm, torch.nn.ReLU(), output_layer(self))
+        return [hidden, norm, torch.nn.ReLU()]
 
     @staticmethod
     def decayed_parameters(module: Any) -> list[Any]:

@@ -10,7 +10,11 @@ from convexbn.estimators import (
     ConvexBNConvRegressor,
     ConvexBNRegressor,
     ConvexBNRegressorCV,
+    ConvexBNStackClassifier,
+    ConvexBNStackRegressor,
+    FrozenModule,
     Path,
+    RandomBatchNormLayers,
     convexbn_path,
 )
 from convexbn.matrix import DesignMatrix
@@ -18,6 +22,7 @@ from convexbn.network import (
     BatchNormNetwork,
     ConvBatchNormNetwork,
     ConvGatedNetwork,
+    DeepNetwork,
     GatedNetwork,
     WeightNormNetwork,
     make_network,
@@ -29,6 +34,7 @@ from convexbn.problem import Problem
 from convexbn.programs import dual_program, primal_program, solve_program
 from convexbn.solution import Solution, Status
 from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_gated, solve_reference
+from convexbn.spectral import SpectralTrace, spectral_trace
 
 __version__ = "0.1.0"
 
@@ -44,14 +50,20 @@ __all__ = [
     "ConvexBNConvRegressor",
     "ConvexBNRegressor",
     "ConvexBNRegressorCV",
+    "ConvexBNStackClassifier",
+    "ConvexBNStackRegressor",
+    "DeepNetwork",
     "DesignMatrix",
+    "FrozenModule",
     "GatedNetwork",
     "Neurons",
     "PatchDesign",
     "Path",
     "Patterns",
     "Problem",
+    "RandomBatchNormLayers",
     "Solution",
+    "SpectralTrace",
     "Status",
     "WeightNormDesign",
     "WeightNormNetwork",
@@ -70,4 +82,5 @@ __all__ = [
     "solve_gated",
     "solve_program",
     "solve_reference",
+    "spectral_trace",
 ]

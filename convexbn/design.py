@@ -46,16 +46,27 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
     statistics are weighted: the rows of the centred data enter the SVD times the roots of their weights, and
     ``Z^T diag(p) Z = I`` with p the weights divided by W.
 
+    Gradient descent favours large singular directions, whitening treats all alike. A `spectral_power` p > 0 lies
+    between: column i is multiplied by ``(S_i / S_1)^p``. Neurons on the weighted Z still map back exactly to an
+    ordinary batch-normalized network, but their penalty is another one. With D the diagonal of the weights it is
+    ``weight_decay / 2 * sum_j (|D^-1 gamma_j q_j|^2 + bias_j^2 + |c_j|^2)``, q_j the unit vector along S V^T w_j, so
+    it costs a neuron more to look along a small direction. At p = 1 Z is the centred data over its largest standard
+    deviation and gamma_j w_j / std_j itself is penalised. A certificate on the weighted Z is about this objective, not
+    about the one that PyTorch minimises with plain weight decay.
+
     Parameters
     ----------
     n_components : int, float or None, default=None
         None keeps every direction of numerical rank. An int keeps that many leading singular directions of the
         centred data (all of them if the rank is smaller); a float in (0, 1] keeps the smallest number of leading
         directions that reach this fraction of the variance.
+    spectral_power : float, default=0.0
+        Column i of Z is multiplied by ``(S_i / S_1)^spectral_power``; 0 is batch normalization as it is.
     rtol : float, default=1e-10
-        A singular value counts towards the rank if it exceeds `rtol` times the largest. With
-        ``n_components=None`` columns are divided by their largest deviation from the mean first, which makes the
-        decision independent of the units of the columns (and changes nothing else, since whitening forgets them).
+        A singular value counts towards the rank if it exceeds `rtol` times the largest, and so must its weight. With
+        ``n_components=None`` and ``spectral_power=0`` columns are divided by their largest deviation from the mean
+        first, which makes the decision independent of the units of the columns (and changes nothing else, since
+        whitening forgets them).
 
     Attributes
     ----------
@@ -63,6 +74,8 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         Column means mu.
     singular_values_ : ndarray of shape (r,)
         Singular values S that were kept.
+    spectral_weights_ : ndarray of shape (r,)
+        The weights ``(S_i / S_1)^spectral_power`` of the first r columns of Z.
     whitening_ : ndarray of shape (d, r)
         ``(X - mu) @ whitening_`` are the first r columns of Z.
     coloring_ : ndarray of shape (r, d)
@@ -84,9 +97,10 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
 
     n_patches = 1
 
-    def __init__(self, n_components: int | float | None = None, rtol: float = 1e-10):
+    def __init__(self, n_components: int | float | None = None, rtol: float = 1e-10, *, spectral_power: float = 0.0):
         self.n_components = n_components
         self.rtol = rtol
+        self.spectral_power = spectral_power
 
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn mean and whitening.
@@ -106,9 +120,10 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X is not a finite 2-D array, if all its rows (of positive weight) are equal, or if `n_components` or a
-            sample weight is out of range.
+            If X is not a finite 2-D array, if all its rows (of positive weight) are equal, or if `n_components`,
+            `spectral_power` or a sample weight is out of range.
         """
+        check_spectral_power(self.spectral_power)
         weights, data = weighted_samples(sample_weight, validate_data(self, X, dtype=np.float64))
         check_components(self.n_components, min(data.shape))
         mean = np.average(data, axis=0, weights=weights)
@@ -125,19 +140,22 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
                 "give data with at least two distinct rows."
             )
         centred[:, constant] = 0
-        units = np.where(constant, 1, spread) if self.n_components is None else np.ones_like(mean)
+        directions_matter = self.n_components is not None or self.spectral_power > 0
+        units = np.ones_like(mean) if directions_matter else np.where(constant, 1, spread)
         n_distinct = len({row.tobytes() for row in data + 0.0})
         S, Vt = _leading_directions(
             np.sqrt(weights)[:, None] * centred / units, self.n_components, self.rtol, largest_rank=n_distinct - 1
         )
+        S, Vt, D = _weighted(S, Vt, self.spectral_power, self.rtol)
         self.mean_ = mean
         self.singular_values_ = S
-        self.whitening_ = np.sqrt(weights.sum()) * (Vt.T / S) / units[:, None]
-        self.coloring_ = (S[:, None] * Vt) * units / np.sqrt(weights.sum())
+        self.spectral_weights_ = D
+        self.whitening_ = np.sqrt(weights.sum()) * (Vt.T / S * D) / units[:, None]
+        self.coloring_ = ((S / D)[:, None] * Vt) * units / np.sqrt(weights.sum())
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
-        """Design rows z(x) = [sqrt(n) S^-1 V^T (x - mu); 1] for any X (n', d): an array (n', k)."""
+        """Design rows z(x) = [sqrt(n) D S^-1 V^T (x - mu); 1] for any X (n', d): an array (n', k)."""
         check_is_fitted(self)
         whitened = (validate_data(self, X, dtype=np.float64, reset=False) - self.mean_) @ self.whitening_
         return np.hstack([whitened, np.ones((len(whitened), 1))])
@@ -149,7 +167,7 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
 
     def neuron_weights(self, S: np.ndarray) -> LayerWeights:
         """Layer weights whose batch-normalized neurons equal relu(Z s) for every column s of S (k, m)."""
-        gamma = np.linalg.norm(S[:-1], axis=0)
+        gamma = np.linalg.norm(self.spectral_weights_[:, None] * S[:-1], axis=0)
         directions = np.divide(S[:-1], gamma, where=gamma > 0, out=np.eye(len(S) - 1, 1) + np.zeros_like(S[:-1]))
         weights = (self.whitening_ @ directions).T
         return LayerWeights(weights, gamma, S[-1].copy(), weights @ self.mean_, np.ones(len(gamma)))
@@ -160,7 +178,7 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         A neuron whose weights do not vary over the training data is refused with a ValueError.
         """
         directions = self.coloring_ @ weights.T
-        std = np.linalg.norm(directions, axis=0)
+        std = np.linalg.norm(self.spectral_weights_[:, None] * directions, axis=0)
         if not (std > 0).all():
             raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
         return np.vstack([gamma * directions / std, bias])
@@ -177,15 +195,20 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
     n_components : int, float or None, default=None
         None takes X as it is. An int or a fraction of the sum of squares keeps the leading right singular directions
         of X (not centred), as in `BatchNormDesign`.
+    spectral_power : float, default=0.0
+        With p > 0, Z holds the components of X along its right singular vectors, component i multiplied by
+        ``(S_i / S_1)^p``; the penalty on g w / |w| is weighted by the inverse, as in `BatchNormDesign`.
     bias : bool, default=True
         Whether the neurons have a (penalised) bias, that is, whether Z has a constant column.
     rtol : float, default=1e-10
-        Relative tolerance of the numerical rank, used with `n_components`.
+        Relative tolerance of the numerical rank, used with `n_components` and `spectral_power`.
 
     Attributes
     ----------
     basis_ : ndarray of shape (d, r)
-        Orthonormal columns; ``X @ basis_`` are the first columns of Z.
+        Orthonormal columns; ``X @ basis_ * spectral_weights_`` are the first columns of Z.
+    spectral_weights_ : ndarray of shape (r,)
+        Weights of these columns, all one if ``spectral_power=0``.
 
     Examples
     --------
@@ -197,10 +220,18 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
 
     n_patches = 1
 
-    def __init__(self, n_components: int | float | None = None, bias: bool = True, rtol: float = 1e-10):
+    def __init__(
+        self,
+        n_components: int | float | None = None,
+        bias: bool = True,
+        rtol: float = 1e-10,
+        *,
+        spectral_power: float = 0.0,
+    ):
         self.n_components = n_components
         self.bias = bias
         self.rtol = rtol
+        self.spectral_power = spectral_power
 
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn the directions that are kept.
@@ -220,29 +251,33 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X is not a finite 2-D array, is all zero, or `n_components` or a sample weight is out of range.
+            If X is not a finite 2-D array, is all zero, or `n_components`, `spectral_power` or a sample weight is out
+            of range.
         """
+        check_spectral_power(self.spectral_power)
         weights, data = weighted_samples(sample_weight, validate_data(self, X, dtype=np.float64))
         check_components(self.n_components, min(data.shape))
         if not data.any():
             raise ValueError("X is all zero; a weight-normalized network learns nothing from it.")
-        if self.n_components is None:
-            self.basis_ = np.eye(data.shape[1])
+        if self.n_components is None and self.spectral_power == 0:
+            self.basis_, self.spectral_weights_ = np.eye(data.shape[1]), np.ones(data.shape[1])
         else:
             rows = np.sqrt(weights)[:, None] * data
-            self.basis_ = _leading_directions(rows, self.n_components, self.rtol, largest_rank=len(rows))[1].T
+            S, Vt = _leading_directions(rows, self.n_components, self.rtol, largest_rank=len(rows))
+            _, Vt, self.spectral_weights_ = _weighted(S, Vt, self.spectral_power, self.rtol)
+            self.basis_ = Vt.T
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
-        """Design rows [basis^T x; 1] for any X (n', d): an array (n', k)."""
+        """Design rows [D basis^T x; 1] for any X (n', d): an array (n', k)."""
         check_is_fitted(self)
-        Z = validate_data(self, X, dtype=np.float64, reset=False) @ self.basis_
+        Z = validate_data(self, X, dtype=np.float64, reset=False) @ self.basis_ * self.spectral_weights_
         return np.hstack([Z, np.ones((len(Z), 1))]) if self.bias else Z
 
     def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""
         r = self.basis_.shape[1]
-        return (self.basis_ @ S[:r]).T, S[r] if self.bias else np.zeros(S.shape[1])
+        return (self.basis_ * self.spectral_weights_ @ S[:r]).T, S[r] if self.bias else np.zeros(S.shape[1])
 
     def neuron_weights(self, S: np.ndarray) -> LayerWeights:
         """Layer weights whose weight-normalized neurons equal relu(Z s) for every column s of S (k, m)."""
@@ -254,7 +289,7 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
 
     def neurons(self, weights: np.ndarray, gamma: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Undo `neuron_weights`: columns s (k, m) of the neurons with these weights."""
-        S = self.basis_.T @ (gamma * weights.T / np.linalg.norm(weights, axis=1))
+        S = (self.basis_ / self.spectral_weights_).T @ (gamma * weights.T / np.linalg.norm(weights, axis=1))
         return np.vstack([S, bias]) if self.bias else S
 
 
@@ -277,6 +312,23 @@ def check_components(n_components: object, largest: int) -> None:
             f"n_components={n_components!r} is out of range: give None, an int from 1 to {largest}, the smaller side "
             "of the data, or a float in (0, 1], the fraction of the variance to keep."
         )
+
+
+def check_spectral_power(spectral_power: object) -> None:
+    """Raise a ValueError unless `spectral_power` is a finite number from 0 on."""
+    number = isinstance(spectral_power, (int, float, np.integer, np.floating)) and not isinstance(spectral_power, bool)
+    if not (number and 0 <= spectral_power < np.inf):  # type: ignore[operator]
+        raise ValueError(
+            f"spectral_power={spectral_power!r} must be a finite number from 0 on: 0 treats all singular directions "
+            "alike, 1 weighs them like the data itself."
+        )
+
+
+def _weighted(S: np.ndarray, Vt: np.ndarray, power: float, rtol: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Singular values, vectors and weights (S_i / S_1)^power of the directions whose weight is above `rtol`."""
+    weights = (S / S[0]) ** power
+    keep = weights > rtol
+    return S[keep], Vt[keep], weights[keep]
 
 
 def _leading_directions(

@@ -1,4 +1,4 @@
-"""Pictures of a training run beside its certificate."""
+"""Pictures of a training run: beside its certificate, and along the singular directions of the data."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convexbn.certificate import Certificate
+from convexbn.spectral import SpectralTrace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +53,53 @@ def plot_objectives(certificate: Certificate, runs: Mapping[str, np.ndarray], ax
     if bound is not None and certificate.scope != "global":
         ax.axhline(bound, color="tab:red", linestyle=":", label="lower bound (global)")
     ax.set(xscale="log", xlabel="step of gradient training", ylabel="objective")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def plot_spectral_trace(trace: SpectralTrace, ax: "Axes | None" = None, *, xlabel: str = "step") -> "Axes":
+    """Draw how much of the targets is fitted along each singular direction, dark for large and light for small ones.
+
+    Parameters
+    ----------
+    trace : SpectralTrace
+        As returned by `convexbn.spectral.spectral_trace`; steps at zero are left out, since their axis is logarithmic.
+    ax : matplotlib Axes or None, default=None
+        Where to draw; None takes the current axes.
+    xlabel : str, default="step"
+        What the steps are.
+
+    Returns
+    -------
+    ax : matplotlib Axes
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import numpy as np
+    >>> from convexbn.plotting import plot_spectral_trace
+    >>> from convexbn.spectral import spectral_trace
+    >>> X = np.array([[2.0, 1.0], [2.0, -1.0], [-2.0, 1.0], [-2.0, -1.0]])
+    >>> y = X.sum(axis=1)
+    >>> plot_spectral_trace(spectral_trace(X, y, [0 * y, X[:, 0], y])).get_ylabel()
+    'fitted share of the target'
+    """
+    pyplot = import_pyplot()
+    ax = pyplot.gca() if ax is None else ax
+    r = len(trace.singular_values)
+    for i, (share, value) in enumerate(zip(trace.shares.T, trace.singular_values, strict=True)):
+        shown = i in (0, r - 1)
+        color = pyplot.get_cmap("viridis")(i / max(r - 1, 1))
+        ax.plot(trace.steps, share, color=color, linewidth=1, label=f"singular value {value:.3g}" if shown else None)
+    for level in (0, 1):
+        ax.axhline(level, color="black", linewidth=0.5)
+    ax.set(xscale="log", ylim=(-0.3, 1.5), xlabel=xlabel, ylabel="fitted share of the target")
     ax.legend(fontsize="small")
     return ax
 

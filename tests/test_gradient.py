@@ -35,6 +35,20 @@ def test_output_intercept_is_trained_only_if_asked():
     assert train(X, Y + 3, fit_intercept=True, **options)[0].intercept != 0
 
 
+def test_descent_from_a_given_start_and_what_the_callback_sees():
+    start, seen = BatchNormNetwork.at_initialization(X, 6, n_outputs=1, random_state=0), []
+    options = {"weight_decay": 0.01, "optimizer": "sgd", "learning_rate": 0.05, "start": start}
+    network, objectives = train(X, Y, n_steps=30, callback=lambda step, f: seen.append((step, f)), **options)
+    assert [step for step, _ in seen] == list(range(31))
+    np.testing.assert_allclose(seen[0][1], start.predict(X), atol=1e-10)
+    np.testing.assert_allclose(seen[-1][1], network.predict(X), atol=1e-10)
+    assert (np.diff(objectives) < 0).all()
+    assert objectives[0] == pytest.approx(start.objective(X, Y, 0.01))
+    adam = train(X, Y, n_steps=30, **options | {"optimizer": "adam"})[1]
+    assert adam[0] == objectives[0]
+    assert adam[-1] != objectives[-1]
+
+
 def test_gradients_are_those_of_the_objective():
     """One small step of plain descent must lower the objective by the squared length of the gradient."""
     import torch
@@ -44,13 +58,13 @@ def test_gradients_are_those_of_the_objective():
 
     network = train(X, Y, weight_decay=0.05, n_neurons=4, n_steps=5, random_state=0)[0]
     module, y = network.to_torch().train(), Y[:, None]
-    before = _backward(module, network, torch.tensor(X), y, SquaredError(), 0.05)
+    before = _backward(module, network, torch.tensor(X), y, SquaredError(), 0.05)[0]
     step, squares = 1e-7, 0.0
     with torch.no_grad():
         for parameter in module.parameters():
             squares += float((parameter.grad**2).sum())
             parameter -= step * parameter.grad
-    after = _backward(module, network, torch.tensor(X), y, SquaredError(), 0.05)
+    after = _backward(module, network, torch.tensor(X), y, SquaredError(), 0.05)[0]
     assert before - after == pytest.approx(step * squares, rel=1e-3)
 
 
@@ -61,6 +75,9 @@ def test_gradients_are_those_of_the_objective():
         ({"weight_decay": -1.0}, "weight_decay=-1.0"),
         ({"normalization": "layer"}, "normalization='layer' is unknown"),
         ({"y": Y[:-1]}, "inconsistent"),
+        ({"optimizer": "newton"}, "optimizer='newton' is unknown"),
+        ({"start": BatchNormNetwork.at_initialization(X[:, :2], 5, n_outputs=1)}, "start takes 2 features"),
+        ({"start": BatchNormNetwork.at_initialization(X, 5, n_outputs=2)}, "start takes 3 features to 2 outputs"),
         ({"X": np.full_like(X, np.nan)}, "NaN"),
     ],
 )

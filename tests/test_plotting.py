@@ -7,8 +7,8 @@ import pytest
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
 
-from convexbn import Certificate
-from convexbn.plotting import plot_objectives
+from convexbn import Certificate, spectral_trace
+from convexbn.plotting import plot_objectives, plot_spectral_trace
 
 RUNS = {"Adam": np.array([5.0, 3.0, 2.5]), "SGD": np.array([5.0, 4.0])}
 
@@ -41,3 +41,18 @@ def test_missing_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'convexbn\[plot\]'"):
         plot_objectives(Certificate(2.0, 1.9, "global", 1.9, "a test"), {})
+
+
+def test_shares_are_drawn_one_line_a_direction():
+    X = np.diag([3.0, 2.0, 1.0]) @ np.eye(3, 4)
+    trace = spectral_trace(X, X.sum(axis=1), np.random.default_rng(0).standard_normal((5, 3)), steps=np.arange(1, 6))
+    ax = plt.figure().gca()
+    assert plot_spectral_trace(trace, ax, xlabel="epoch") is ax
+    for line, share in zip(ax.lines, trace.shares.T, strict=False):
+        np.testing.assert_array_equal(line.get_ydata(), share)
+        np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 6))
+    assert len(ax.lines) == len(trace.singular_values) + 2
+    assert ax.get_xlabel() == "epoch"
+    assert len(ax.get_legend().get_texts()) == 2
+    assert plot_spectral_trace(trace) is ax
+    plt.close("all")

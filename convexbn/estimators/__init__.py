@@ -3,9 +3,11 @@
 from convexbn.estimators.classifier import ConvexBNClassifier
 from convexbn.estimators.classifier_cv import ConvexBNClassifierCV
 from convexbn.estimators.convolutional import ConvexBNConvClassifier, ConvexBNConvRegressor
+from convexbn.estimators.features import FrozenModule, RandomBatchNormLayers
 from convexbn.estimators.path import Path, convexbn_path
 from convexbn.estimators.regressor import ConvexBNRegressor
 from convexbn.estimators.regressor_cv import ConvexBNRegressorCV
+from convexbn.estimators.stack import ConvexBNStackClassifier, ConvexBNStackRegressor
 
 __all__ = [
     "ConvexBNClassifier",
@@ -14,6 +16,10 @@ __all__ = [
     "ConvexBNConvRegressor",
     "ConvexBNRegressor",
     "ConvexBNRegressorCV",
+    "ConvexBNStackClassifier",
+    "ConvexBNStackRegressor",
+    "FrozenModule",
     "Path",
+    "RandomBatchNormLayers",
     "convexbn_path",
 ]

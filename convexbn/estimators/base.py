@@ -1,6 +1,7 @@
 """What the estimators share: from data to a problem, and from a problem to a certified network."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from numbers import Real
 from typing import Any, Self
 
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexbn.design import NORMALIZATIONS, BatchNormDesign, WeightNormDesign
+from convexbn.design import NORMALIZATIONS, BatchNormDesign, WeightNormDesign, check_spectral_power
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.matrix import DesignMatrix
 from convexbn.network import make_network
@@ -35,6 +36,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         loss: str | Loss = "squared_error",
         fit_intercept: bool = True,
         n_components: int | float | None = None,
+        spectral_power: float = 0.0,
         n_patterns: int = 50,
         solver: str = "auto",
         tol: float = 1e-6,
@@ -47,6 +49,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         self.loss = loss
         self.fit_intercept = fit_intercept
         self.n_components = n_components
+        self.spectral_power = spectral_power
         self.n_patterns = n_patterns
         self.solver = solver
         self.tol = tol
@@ -113,7 +116,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         return validate_data(self, X, y, dtype=np.float64, **options)
 
     def _unfitted_design(self, n_components: int | float | None) -> BatchNormDesign | WeightNormDesign:
-        return NORMALIZATIONS[self.normalization](n_components=n_components)
+        return NORMALIZATIONS[self.normalization](n_components=n_components, spectral_power=self.spectral_power)
 
     def _class_weighted(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
         """Sample weights times those of the classes."""
@@ -143,7 +146,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         prove: bool = True,
         verbose: bool = False,
     ) -> Solution:
-        return solve(
+        solution = solve(
             problem,
             activation=self.activation,
             solver=self.solver,
@@ -155,6 +158,11 @@ class BaseConvexBN(BaseEstimator, ABC):
             start=start,
             prove=prove,
         )
+        if not self.spectral_power:
+            return solution
+        certificate = solution.certificate
+        penalty = f"with the penalty of spectral_power={self.spectral_power:g}, not plain weight decay"
+        return replace(solution, certificate=replace(certificate, basis=f"{certificate.basis}; {penalty}"))
 
     def _learn(self, design: BatchNormDesign | WeightNormDesign, problem: Problem) -> None:
         """Set the fitted attributes of the network that solves a problem."""
@@ -181,6 +189,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         ):
             raise ValueError(f"loss={self.loss!r} is not one that {type(self).__name__} takes; choose one of {losses}.")
         check_solver(self.solver, self.activation)
+        check_spectral_power(self.spectral_power)
         if not isinstance(self.fit_intercept, (bool, np.bool)):
             raise ValueError(f"fit_intercept={self.fit_intercept!r} must be True or False.")
         seed = self.random_state

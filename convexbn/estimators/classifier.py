@@ -112,6 +112,10 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         Whether the output has an intercept that is not penalised.
     n_components : int, float or None, default=None
         Leading singular directions of X to keep, as a number or a fraction of the variance; None keeps all.
+    spectral_power : float, default=0.0
+        Weight of small singular directions: direction i counts ``(S_i / S_1)^spectral_power``. 0 is the batch (or
+        weight) normalized network with plain weight decay; a larger value penalises neurons that look along small
+        directions (`BatchNormDesign`), and objective and certificate are those of this penalty.
     class_weight : dict, "balanced" or None, default=None
         Weight of each label, by which the sample weights are multiplied; labels that a dictionary leaves out have
         weight one. "balanced" gives all classes the same total.
@@ -171,6 +175,7 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         loss: str | Loss = "log_loss",
         fit_intercept: bool = True,
         n_components: int | float | None = None,
+        spectral_power: float = 0.0,
         class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,
         solver: str = "auto",
@@ -186,6 +191,7 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
             loss=loss,
             fit_intercept=fit_intercept,
             n_components=n_components,
+            spectral_power=spectral_power,
             n_patterns=n_patterns,
             solver=solver,
             tol=tol,

@@ -33,6 +33,7 @@ class CrossValidated(BaseConvexBN):
         loss: str | Loss = "squared_error",
         fit_intercept: bool = True,
         n_components: Components | Sequence[Components] = None,
+        spectral_power: float = 0.0,
         n_patterns: int = 50,
         solver: str = "auto",
         tol: float = 1e-6,
@@ -49,6 +50,7 @@ class CrossValidated(BaseConvexBN):
             loss=loss,
             fit_intercept=fit_intercept,
             n_components=n_components,  # type: ignore[arg-type]
+            spectral_power=spectral_power,
             n_patterns=n_patterns,
             solver=solver,
             tol=tol,

@@ -84,6 +84,7 @@ def convexbn_path(
     activation: Activation = "relu",
     fit_intercept: bool = True,
     n_components: int | float | None = None,
+    spectral_power: float = 0.0,
     n_weight_decays: int = 50,
     eps: float = 1e-2,
     weight_decays: ArrayLike | None = None,
@@ -108,7 +109,7 @@ def convexbn_path(
         Targets; labels of two classes for the losses of a classifier, the second in sorted order being positive.
     loss : {"squared_error", "huber", "log_loss", "squared_hinge", "hinge"} or Loss, default="squared_error"
         Training loss.
-    normalization, activation, fit_intercept, n_components
+    normalization, activation, fit_intercept, n_components, spectral_power
         As in `ConvexBNRegressor`.
     n_weight_decays : int, default=50
         Length of the grid.
@@ -158,6 +159,7 @@ def convexbn_path(
         loss=loss,
         fit_intercept=fit_intercept,
         n_components=n_components,
+        spectral_power=spectral_power,
         n_patterns=n_patterns,
         solver=solver,
         tol=tol,

@@ -56,6 +56,10 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
         Whether the output has an intercept that is not penalised.
     n_components : int, float or None, default=None
         Leading singular directions of X to keep, as a number or a fraction of the variance; None keeps all.
+    spectral_power : float, default=0.0
+        Weight of small singular directions: direction i counts ``(S_i / S_1)^spectral_power``. 0 is the batch (or
+        weight) normalized network with plain weight decay; a larger value penalises neurons that look along small
+        directions (`BatchNormDesign`), and objective and certificate are those of this penalty.
     n_patterns : int, default=50
         Directions drawn where activation patterns are sampled.
     solver : str, default="auto"

@@ -19,7 +19,7 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         Length of the grid, which is geometric and starts at the `Problem.weight_decay_max` of all the data.
     eps : float, default=3e-2
         Smallest weight decay of the grid as a fraction of the largest. Much smaller ones take much longer.
-    normalization, activation, loss, fit_intercept, n_patterns, solver, tol, max_iter
+    normalization, activation, loss, fit_intercept, spectral_power, n_patterns, solver, tol, max_iter
         As in `ConvexBNRegressor`.
     n_components : int, float, None or list of these, default=None
         Leading singular directions of X to keep, as in `ConvexBNRegressor`; of a list the best is chosen.

@@ -1,5 +1,6 @@
-"""Normalized networks trained by Adam in PyTorch, on exactly the objective of the convex program."""
+"""Normalized networks trained by gradient steps in PyTorch, on exactly the objective of the convex program."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from convexbn.network import NormalizedNetwork, make_network
 from convexbn.network.base import import_torch
 from convexbn.neurons import Neurons
 
+Callback = Callable[[int, np.ndarray], None]
+
 
 def train(
     X: ArrayLike,
@@ -25,11 +28,16 @@ def train(
     n_neurons: int = 50,
     n_steps: int = 1000,
     learning_rate: float = 1e-2,
+    optimizer: str = "adam",
+    start: NormalizedNetwork | None = None,
+    callback: Callback | None = None,
     random_state: int | np.random.Generator | None = None,
 ) -> tuple[NormalizedNetwork, np.ndarray]:
-    """Train a normalized network with full-batch Adam in double precision.
+    """Train a normalized network with full-batch gradient steps in double precision.
 
     The network starts with random directions of the whitened data, as wide as asked for, and small output weights.
+    `BatchNormNetwork.at_initialization` is the start that is usual elsewhere, with random directions of the data as it
+    is.
 
     Parameters
     ----------
@@ -50,7 +58,13 @@ def train(
     n_steps : int, default=1000
         Full-batch steps.
     learning_rate : float, default=1e-2
-        Step size of Adam.
+        Step size of the optimizer.
+    optimizer : {"adam", "sgd"}, default="adam"
+        "sgd" is gradient descent as it is, every step on the full batch.
+    start : NormalizedNetwork or None, default=None
+        Network to start from; its type and width go before `normalization` and `n_neurons`. None draws one.
+    callback : callable or None, default=None
+        Called with the number of a step and the outputs (n, C) on X before it, and at last with those at the end.
     random_state : int, Generator or None, default=None
         Seed of the initial weights.
 
@@ -82,23 +96,35 @@ def train(
     loss = make_loss(loss)
     if normalization not in list(NORMALIZATIONS):
         raise ValueError(f"normalization={normalization!r} is unknown; choose one of {list(NORMALIZATIONS)}.")
+    if optimizer not in ("adam", "sgd"):
+        raise ValueError(f"optimizer={optimizer!r} is unknown; choose one of ['adam', 'sgd'].")
     if not 0 <= weight_decay < np.inf:
         raise ValueError(f"weight_decay={weight_decay!r} must be a finite number from 0 on.")
     data, targets = check_X_y(X, y, dtype=np.float64, y_numeric=True, multi_output=True)
     targets = targets[:, None] if targets.ndim == 1 else targets
     loss.check_targets(targets)
-    network = _initial(data, targets, normalization, n_neurons, np.random.default_rng(random_state))
+    if start is None:
+        network = _initial(data, targets, normalization, n_neurons, np.random.default_rng(random_state))
+    elif start.weights.shape[1] == data.shape[1] and start.n_outputs == targets.shape[1]:
+        network = start
+    else:
+        raise ValueError(
+            f"start takes {start.weights.shape[1]} features to {start.n_outputs} outputs, X has {data.shape[1]} "
+            f"features and y {targets.shape[1]} columns."
+        )
     module = network.to_torch().train()
     module[-1].bias.requires_grad_(fit_intercept)
-    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate)
+    descent = (torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam)(module.parameters(), lr=learning_rate)
     inputs = torch.tensor(data)
 
     objectives = np.empty(n_steps + 1)
-    for step in range(n_steps):
-        optimizer.zero_grad()
-        objectives[step] = _backward(module, network, inputs, targets, loss, weight_decay)
-        optimizer.step()
-    objectives[-1] = _backward(module, network, inputs, targets, loss, weight_decay)
+    for step in range(n_steps + 1):
+        descent.zero_grad()
+        objectives[step], outputs = _backward(module, network, inputs, targets, loss, weight_decay)
+        if callback is not None:
+            callback(step, outputs)
+        if step < n_steps:
+            descent.step()
     return type(network).from_torch(module).with_statistics(data), objectives
 
 
@@ -116,11 +142,11 @@ def _initial(
 
 def _backward(
     module: Any, network: NormalizedNetwork, inputs: Any, y: np.ndarray, loss: Loss, weight_decay: float
-) -> float:
-    """Add the gradient of the objective to the parameters of the module; return the objective."""
+) -> tuple[float, np.ndarray]:
+    """Add the gradient of the objective to the parameters of the module; return the objective and the outputs."""
     outputs = module(inputs)
     f = outputs.detach().numpy()
     penalty = sum((parameter**2).sum() for parameter in network.decayed_parameters(module)) * weight_decay / 2
     outputs.backward(inputs.new_tensor(loss.gradient(f, y) / len(y)))
     penalty.backward()
-    return float(loss.value(f, y).mean() + penalty.item())
+    return float(loss.value(f, y).mean() + penalty.item()), f.copy()

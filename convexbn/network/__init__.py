@@ -5,6 +5,7 @@ from convexbn.network.base import NormalizedNetwork
 from convexbn.network.batch_norm import BatchNormNetwork
 from convexbn.network.conv_batch_norm import ConvBatchNormNetwork
 from convexbn.network.conv_gated import ConvGatedNetwork
+from convexbn.network.deep import DeepNetwork
 from convexbn.network.gated import GatedNetwork
 from convexbn.network.weight_norm import WeightNormNetwork
 from convexbn.neurons import Neurons
@@ -14,6 +15,7 @@ __all__ = [
     "BatchNormNetwork",
     "ConvBatchNormNetwork",
     "ConvGatedNetwork",
+    "DeepNetwork",
     "GatedNetwork",
     "NormalizedNetwork",
     "WeightNormNetwork",

@@ -93,6 +93,10 @@ class NormalizedNetwork(Stored, ABC):
         """Mean and std (m,) used in training on the full batch X."""
 
     @abstractmethod
+    def hidden_to_torch(self) -> list[Any]:
+        """Return the torch modules of the hidden layer, up to and with the ReLU; there must be a neuron."""
+
+    @abstractmethod
     def to_torch(self) -> "torch.nn.Sequential":
         """Return the same network as a torch module in double precision."""
 
@@ -113,6 +117,10 @@ class NormalizedNetwork(Stored, ABC):
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d), with the population statistics."""
         return self._forward(self._check_data(X), *self.population_statistics())
+
+    def hidden(self, X: ArrayLike) -> np.ndarray:
+        """Hidden neurons relu(gamma_j (x·w_j - mean_j) / std_j + bias_j), (n, m) for X (n, d)."""
+        return self._hidden(self._check_data(X), *self.population_statistics())
 
     def objective(
         self,
@@ -163,7 +171,8 @@ class NormalizedNetwork(Stored, ABC):
         """Return a smaller network with the same predictions on the training data and no higher objective.
 
         Neurons of equal pattern and sign are merged, zeros dropped, and by Caratheodory's theorem at most n*C + 1
-        neurons kept.
+        neurons kept. The objective is `objective`, with plain weight decay; a network trained with another
+        `spectral_power` may come out dearer in the objective it was trained for.
 
         Parameters
         ----------

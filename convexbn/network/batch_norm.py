@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_array
 
 from convexbn.design import BatchNormDesign, WeightNormDesign
 from convexbn.network.base import NormalizedNetwork, import_torch, layers_of, output_layer, tensor, to_numpy
@@ -64,6 +65,42 @@ class BatchNormNetwork(NormalizedNetwork):
         if not (self.std > 0).all():
             raise ValueError("std must be positive.")
 
+    @classmethod
+    def at_initialization(
+        cls,
+        X: ArrayLike,
+        n_neurons: int,
+        *,
+        n_outputs: int = 0,
+        sample_weight: ArrayLike | None = None,
+        random_state: int | np.random.Generator | None = None,
+    ) -> Self:
+        """Untrained network: Gaussian weights, gamma one, bias and intercept zero, small output weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Data whose statistics the network carries.
+        n_neurons : int
+            Width m.
+        n_outputs : int, default=0
+            Outputs C; 0 for a hidden layer that others build upon. Output weights are Gaussian over m.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in the statistics. All equal if None.
+        random_state : int, Generator or None, default=None
+            Seed of the weights.
+
+        Returns
+        -------
+        network : BatchNormNetwork
+        """
+        rng, data = np.random.default_rng(random_state), check_array(X, dtype=np.float64)
+        one, zero = np.ones(n_neurons), np.zeros(n_neurons)
+        weights = rng.standard_normal((n_neurons, data.shape[1]))
+        output_weights = rng.standard_normal((n_neurons, n_outputs)) / n_neurons
+        network = cls(weights, one, zero, output_weights, np.zeros(n_outputs), zero, one)
+        return network.with_statistics(data, sample_weight)
+
     def population_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and std (m,) over the training data."""
         return self.mean, self.std
@@ -103,11 +140,16 @@ class BatchNormNetwork(NormalizedNetwork):
         torch = import_torch()
         if len(self) == 0:
             return self._idle().to_torch()
+        return torch.nn.Sequential(*self.hidden_to_torch(), output_layer(self))
+
+    def hidden_to_torch(self) -> list[Any]:
+        """Return Linear, BatchNorm1d and ReLU; there must be a neuron."""
+        torch = import_torch()
         m, d = self.weights.shape
         hidden = torch.nn.Linear(d, m, bias=False, dtype=torch.float64)
         hidden.weight = tensor(self.weights)
         norm = self._fill(torch.nn.BatchNorm1d(m, eps=SMALLEST_EPS, dtype=torch.float64))
-        return torch.nn.Sequential(hidden, norm, torch.nn.ReLU(), output_layer(self))
+        return [hidden, norm, torch.nn.ReLU()]
 
     def _idle(self) -> Self:
         """Network with one neuron, which is zero, in place of none."""

@@ -84,12 +84,17 @@ class WeightNormNetwork(NormalizedNetwork):
             direction = np.eye(1, self.weights.shape[1])
             idle = np.zeros((1, self.n_outputs))
             return type(self)(direction, np.zeros(1), np.zeros(1), idle, self.intercept).to_torch()
+        return torch.nn.Sequential(*self.hidden_to_torch(), output_layer(self))
+
+    def hidden_to_torch(self) -> list[Any]:
+        """Return weight-normalized Linear and ReLU; there must be a neuron."""
+        torch = import_torch()
         m, d = self.weights.shape
         hidden = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(d, m, dtype=torch.float64))
         direction = hidden.parametrizations.weight
         direction.original0, direction.original1 = tensor(self.gamma[:, None]), tensor(self.weights)
         hidden.bias = tensor(self.bias)
-        return torch.nn.Sequential(hidden, torch.nn.ReLU(), output_layer(self))
+        return [hidden, torch.nn.ReLU()]
 
     @staticmethod
     def decayed_parameters(module: Any) -> list[Any]:

@@ -1,0 +1,177 @@
+"""Layers that are given and stay fixed, as transformers: random ones, and a torch module."""
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from convexbn.network import BatchNormNetwork
+from convexbn.network.base import import_torch
+from convexbn.sample_weight import check_sample_weight, merge_equal_samples
+
+if TYPE_CHECKING:
+    import torch
+
+
+class RandomBatchNormLayers(TransformerMixin, BaseEstimator):
+    """Hidden layers of a batch-normalized ReLU network at its initialization.
+
+    Weights are Gaussian, gamma is one, bias zero, and the statistics are those of the training data. With at least as
+    many neurons in the last layer as samples the features generally have full row rank.
+
+    Parameters
+    ----------
+    widths : sequence of int, default=(100,)
+        Neurons of each layer, the first on the data.
+    random_state : int, Generator or None, default=0
+        Seed of the weights.
+
+    Attributes
+    ----------
+    layers_ : tuple of BatchNormNetwork
+        The layers, as networks without outputs.
+    n_features_in_ : int
+        Features seen in `fit`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import RandomBatchNormLayers
+    >>> X = np.random.default_rng(0).standard_normal((20, 3))
+    >>> features = RandomBatchNormLayers((50, 40)).fit_transform(X)
+    >>> features.shape, np.linalg.matrix_rank(features)
+    ((20, 40), np.int64(20))
+    """
+
+    def __init__(self, widths: Any = (100,), random_state: int | np.random.Generator | None = 0):
+        self.widths = widths
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Draw the weights, and take the statistics of the data, in which equal rows are added up.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Training data, at least two samples that differ.
+        y : ignored
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in the statistics. All equal if None.
+
+        Returns
+        -------
+        self : RandomBatchNormLayers
+
+        Raises
+        ------
+        ValueError
+            If `widths` is not a list of positive integers, or X is not finite, 2-D and with rows that differ.
+        """
+        widths = list(self.widths) if isinstance(self.widths, (list, tuple, np.ndarray)) else []
+        if not widths or not all(isinstance(m, (int, np.integer)) and m >= 1 for m in widths):
+            raise ValueError(f"widths={self.widths!r} must be a list of positive integers, one for each layer.")
+        features = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        weights = check_sample_weight(sample_weight, len(features))
+        features, _, weights = merge_equal_samples(features, np.zeros(len(features)), weights)
+        rng, layers = np.random.default_rng(self.random_state), []
+        for width in widths:
+            layer = BatchNormNetwork.at_initialization(features, width, sample_weight=weights, random_state=rng)
+            features = layer.hidden(features)
+            layers.append(layer)
+        self.layers_ = tuple(layers)
+        return self
+
+    def transform(self, X: ArrayLike) -> np.ndarray:
+        """Hidden neurons of the last layer, (n, widths[-1]) for X (n, d)."""
+        check_is_fitted(self)
+        features = validate_data(self, X, dtype=np.float64, reset=False)
+        for layer in self.layers_:
+            features = layer.hidden(features)
+        return features
+
+    def to_torch(self) -> "torch.nn.Sequential":
+        """Return the layers as a torch.nn.Sequential of Linear, BatchNorm1d, ReLU, ... in double precision."""
+        check_is_fitted(self)
+        return import_torch().nn.Sequential(*(part for layer in self.layers_ for part in layer.hidden_to_torch()))
+
+
+class FrozenModule(TransformerMixin, BaseEstimator):
+    """A torch module as a transformer: its outputs in ``eval()`` are features.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Takes a float tensor (n, d) to one whose rows are samples. It is copied, never changed or trained.
+    statistics : {"running", "batch"}, default="running"
+        "running" takes batch normalization layers as they are. "batch" gives them, in `fit`, the population mean and
+        variance of the training data, as in training on the full batch.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The copy, in double precision and ``eval()``.
+    n_features_in_ : int
+        Features seen in `fit`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexbn import FrozenModule
+    >>> FrozenModule(torch.nn.ReLU()).fit_transform([[1.0, -2.0], [-3.0, 4.0]])
+    array([[1., 0.],
+           [0., 4.]])
+    """
+
+    def __init__(self, module: Any, statistics: str = "running"):
+        self.module = module
+        self.statistics = statistics
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Copy the module, and take the statistics of X (n, d) if asked.
+
+        Raises
+        ------
+        ImportError
+            If PyTorch is not installed.
+        ValueError
+            If `module` is no torch module, `statistics` is unknown, or X is not finite and 2-D.
+        """
+        torch = import_torch()
+        if not isinstance(self.module, torch.nn.Module):
+            raise ValueError(f"module={self.module!r} must be a torch.nn.Module.")
+        if self.statistics not in ("running", "batch"):
+            raise ValueError(f"statistics={self.statistics!r} is unknown; choose one of ['running', 'batch'].")
+        data = validate_data(self, X, dtype=np.float64)
+        self.module_ = deepcopy(self.module).double().eval().requires_grad_(False)
+        if self.statistics == "batch":
+            self._take_statistics(torch, data)
+        return self
+
+    def _take_statistics(self, torch: Any, X: np.ndarray) -> None:
+        normalizations = [
+            part for part in self.module_.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
+        ]
+
+        def take(normalization: Any, inputs: tuple[Any, ...]) -> None:
+            values = inputs[0].transpose(0, 1).flatten(1)
+            normalization.running_mean, normalization.running_var = values.mean(1), values.var(1, correction=0)
+
+        hooks = [normalization.register_forward_pre_hook(take) for normalization in normalizations]
+        self.module_(torch.tensor(X))
+        for hook in hooks:
+            hook.remove()
+
+    def transform(self, X: ArrayLike) -> np.ndarray:
+        """Outputs of the module, one row for each of X (n, d), flattened."""
+        check_is_fitted(self)
+        outputs = self.module_(import_torch().tensor(validate_data(self, X, dtype=np.float64, reset=False)))
+        return outputs.numpy().reshape(len(outputs), -1)
+
+    def to_torch(self) -> "torch.nn.Sequential":
+        """Return a copy of the module and a layer that flattens its outputs."""
+        check_is_fitted(self)
+        nn = import_torch().nn
+        return nn.Sequential(deepcopy(self.module_), nn.Flatten())

@@ -1,0 +1,279 @@
+"""Deep networks, trained from the first layer to the last by one convex problem after the other."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.utils import get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
+
+from convexbn.certificate import Certificate
+from convexbn.estimators.base import BaseConvexBN
+from convexbn.estimators.classifier import ConvexBNClassifier
+from convexbn.estimators.cross_validation import CrossValidated
+from convexbn.estimators.regressor import ConvexBNRegressor
+from convexbn.network import DeepNetwork, NormalizedNetwork
+from convexbn.network.base import import_torch
+from convexbn.sample_weight import check_sample_weight, merge_equal_samples
+
+if TYPE_CHECKING:
+    import torch
+
+
+class _Stack(MetaEstimatorMixin, BaseEstimator):
+    """Base class of the stacks; `_default` is the estimator where none is given."""
+
+    _default: type[BaseConvexBN]
+
+    def __init__(self, estimator: Any = None, *, n_stages: int = 2, features: Any = None):
+        self.estimator = estimator
+        self.n_stages = n_stages
+        self.features = features
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train one stage after the other, each on the hidden neurons of the one before.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Training data, at least two samples.
+        y : array-like of shape (n,)
+            Targets or labels, as `estimator` takes them.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples. All equal if None.
+
+        Returns
+        -------
+        self : estimator
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is out of range; the message names it.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the gap of a stage exceeds its `tol`.
+        """
+        estimator = self._estimator()
+        features = self._check_parameters(estimator)
+        H, targets = validate_data(self, X, y, dtype=np.float64, multi_output=True, ensure_min_samples=2)
+        if features is not None:
+            weighted = {"sample_weight": sample_weight} if has_fit_parameter(features, "sample_weight") else {}
+            features = clone(features).fit(H, targets, **weighted)
+            H = features.transform(H)
+        weights = check_sample_weight(sample_weight, len(H))
+        if not isinstance(estimator, CrossValidated):  # whose folds depend on the order of the samples
+            H, targets, weights = _merged(H, targets, weights)
+        stages: list[BaseConvexBN] = []
+        networks: list[NormalizedNetwork] = []
+        while len(stages) < self.n_stages and (not stages or _vary(H[weights > 0])):
+            stages.append(clone(estimator).fit(H, targets, sample_weight=weights))
+            network = stages[-1].network_
+            assert isinstance(network, NormalizedNetwork)
+            networks.append(network)
+            H = network.hidden(H)
+        self.features_, self.estimators_ = features, tuple(stages)
+        self.network_ = DeepNetwork(tuple(networks[:-1]), networks[-1])
+        self.certificates_ = tuple(
+            stage.certificate_ if number == 0 and features is None else _of_last_layers(stage.certificate_)
+            for number, stage in enumerate(stages)
+        )
+        self.certificate_ = self.certificates_[-1]
+        return self
+
+    def _estimator(self) -> Any:
+        return self._default() if self.estimator is None else self.estimator
+
+    def _check_parameters(self, estimator: Any) -> Any:
+        """Raise a ValueError that names the first parameter out of range; return the given features."""
+        if not isinstance(estimator, BaseConvexBN) or estimator._margin != self._default._margin:
+            raise ValueError(f"estimator={estimator!r} must be a {self._default.__name__}, its CV variant, or None.")
+        if estimator.activation != "relu":
+            raise ValueError(f"A stack takes activation='relu', not {estimator.activation!r}.")
+        integer = isinstance(self.n_stages, (int, np.integer)) and not isinstance(self.n_stages, bool)
+        if not (integer and self.n_stages >= 1):
+            raise ValueError(f"n_stages={self.n_stages!r} must be a positive integer.")
+        if self.features is not None and not (hasattr(self.features, "fit") and hasattr(self.features, "transform")):
+            raise ValueError(
+                f"features={self.features!r} must be a transformer or None; wrap a torch module in FrozenModule."
+            )
+        return self.features
+
+    def hidden_features(self, X: ArrayLike) -> np.ndarray:
+        """Features (n, m) that the last two layers are trained on, for X (n, d)."""
+        check_is_fitted(self)
+        H = validate_data(self, X, dtype=np.float64, reset=False)
+        return self.network_.features(H if self.features_ is None else self.features_.transform(H))
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Predict targets or labels of X (n, d)."""
+        return self._last.predict(self.hidden_features(X))
+
+    @property
+    def _last(self) -> Any:
+        check_is_fitted(self)
+        return self.estimators_[-1]
+
+    def to_torch(self) -> "torch.nn.Sequential":
+        """Return the whole network, from X to the outputs, as one torch.nn.Sequential in double precision.
+
+        In ``eval()`` its outputs are those of a regressor's `predict` or a classifier's `decision_function`.
+
+        Raises
+        ------
+        ImportError
+            If PyTorch is not installed.
+        ValueError
+            If `features` is a transformer without a `to_torch` method.
+        """
+        check_is_fitted(self)
+        if self.features_ is not None and not hasattr(self.features_, "to_torch"):
+            raise ValueError(
+                f"features={self.features!r} has no to_torch method, so there is no torch module of the whole network; "
+                "network_.to_torch() is the part behind the features."
+            )
+        given = [] if self.features_ is None else self.features_.to_torch()
+        return import_torch().nn.Sequential(*given, *self.network_.to_torch())
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags = get_tags(self._estimator()).target_tags
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "network_")
+
+
+class ConvexBNStackRegressor(RegressorMixin, _Stack):
+    """Deep network for regression: each two-layer problem is solved on the hidden neurons of the one before.
+
+    The first stage is trained on the data, or on `features` that are given and stay fixed. The hidden layers of all
+    stages and the output layer of the last are one deep network. Each stage has its certificate. It proves nothing
+    about the layers before it, which were never trained together with it.
+
+    With ``n_stages=1`` and ``features=RandomBatchNormLayers(...)`` the last two layers are trained on random ones.
+    Where the features have full row rank their global optimum is a closed form.
+
+    Parameters
+    ----------
+    estimator : ConvexBNRegressor, ConvexBNRegressorCV or None, default=None
+        How each stage is trained; None takes a `ConvexBNRegressor` with its defaults.
+    n_stages : int, default=2
+        Two-layer problems to solve, so that the network has n_stages hidden layers beside those of `features`. There
+        are fewer if no hidden neuron of a stage varies.
+    features : transformer or None, default=None
+        First layers, which are fitted to X without being trained here: `RandomBatchNormLayers`, a torch module as a
+        `FrozenModule`, or any transformer of scikit-learn.
+
+    Attributes
+    ----------
+    network_ : DeepNetwork
+        The trained network, on the outputs of `features`.
+    certificate_ : Certificate
+        Certificate of the last two layers on the features of those before.
+    certificates_ : tuple of Certificate
+        Certificate of each stage.
+    estimators_ : tuple of ConvexBNRegressor or ConvexBNRegressorCV
+        The stages.
+    features_ : transformer or None
+        The fitted first layers.
+    n_features_in_ : int
+        Features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has names that are all strings.
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, on deep networks.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from convexbn import ConvexBNStackRegressor, RandomBatchNormLayers
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = ConvexBNStackRegressor(n_stages=1, features=RandomBatchNormLayers((80, 80))).fit(X[:30], y[:30])
+    >>> model.certificate_.scope, model.certificate_.basis.split(";")[0]
+    ('global', 'closed form for whitened data of full row rank')
+    """
+
+    _default = ConvexBNRegressor
+
+
+class ConvexBNStackClassifier(ClassifierMixin, _Stack):
+    """Deep network for classification: each two-layer problem is solved on the hidden neurons of the one before.
+
+    See `ConvexBNStackRegressor`.
+
+    Parameters
+    ----------
+    estimator : ConvexBNClassifier, ConvexBNClassifierCV or None, default=None
+        How each stage is trained; None takes a `ConvexBNClassifier` with its defaults.
+    n_stages : int, default=2
+        Two-layer problems to solve; there are fewer if no hidden neuron of a stage varies.
+    features : transformer or None, default=None
+        First layers, which are fitted to X without being trained here.
+
+    Attributes
+    ----------
+    network_, certificate_, certificates_, estimators_, features_, n_features_in_, feature_names_in_
+        As in `ConvexBNStackRegressor`.
+    classes_ : ndarray
+        The labels.
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, on deep networks.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from convexbn import ConvexBNStackClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> model = ConvexBNStackClassifier().fit(X[:25], y[:25])
+    >>> len(model.estimators_), model.score(X[:25], y[:25])
+    (2, 1.0)
+    """
+
+    _default = ConvexBNClassifier
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The labels."""
+        return self._last.classes_
+
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
+        """Network outputs for X (n, d), as those of the last stage."""
+        return self._last.decision_function(self.hidden_features(X))
+
+    @available_if(lambda stack: hasattr(stack._estimator(), "predict_proba"))
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+        """Probabilities of the classes for X (n, d); only where `estimator` has them."""
+        return self._last.predict_proba(self.hidden_features(X))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags = get_tags(self._estimator()).classifier_tags
+        return tags
+
+
+def _merged(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Add up the weights of samples equal before the first stage; later, rounding might tell them apart."""
+    values, codes = np.unique(y, axis=0 if y.ndim > 1 else None, return_inverse=True)
+    X, codes, weights = merge_equal_samples(X, codes.ravel(), weights)
+    return X, values[codes.astype(int)], weights
+
+
+def _vary(features: np.ndarray) -> bool:
+    """Whether some column varies by more than rounding."""
+    return bool((np.ptp(features, axis=0) > 20 * np.finfo(float).eps * np.abs(features).max(axis=0)).any())
+
+
+def _of_last_layers(certificate: Certificate) -> Certificate:
+    """The same certificate, saying that it is about two layers only."""
+    basis = f"{certificate.basis}; of the last two layers alone, the features before them being fixed"
+    return replace(certificate, basis=basis)

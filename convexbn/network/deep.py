@@ -1,0 +1,76 @@
+"""The deep network: hidden layers of two-layer networks on top of each other."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from convexbn.network.base import NormalizedNetwork, import_torch
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class DeepNetwork:
+    """Network whose first layers are the hidden layers of given networks, and whose last two are a network.
+
+    Parameters
+    ----------
+    layers : tuple of BatchNormNetwork or WeightNormNetwork
+        Networks of which the hidden neurons alone are used, the first on the data; may be empty.
+    head : BatchNormNetwork or WeightNormNetwork
+        The last two layers.
+
+    Raises
+    ------
+    ValueError
+        If a layer does not take as many features as the one before has neurons.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.network import BatchNormNetwork, DeepNetwork
+    >>> one = np.ones(1)
+    >>> network = BatchNormNetwork([[1.0]], one, 0 * one, [[2.0]], 0 * one, mean=3 * one, std=one)
+    >>> DeepNetwork((network,), network).predict([[1.0], [7.0]])  # hidden 0 and 4, then 0 and 1
+    array([[0.],
+           [2.]])
+    """
+
+    layers: tuple[NormalizedNetwork, ...]
+    head: NormalizedNetwork
+
+    def __post_init__(self) -> None:
+        for number, (layer, after) in enumerate(pairwise((*self.layers, self.head))):
+            if after.weights.shape[1] != len(layer):
+                d = after.weights.shape[1]
+                raise ValueError(f"Layer {number + 1} has {len(layer)} neurons, the one after takes {d} features.")
+
+    def features(self, X: ArrayLike) -> np.ndarray:
+        """Outputs (n, m) of the last hidden layer before the head, for X (n, d)."""
+        features = np.asarray(X)
+        for layer in self.layers:
+            features = layer.hidden(features)
+        return features
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Network outputs (n, C) for X (n, d), with the population statistics."""
+        return self.head.predict(self.features(X))
+
+    def to_torch(self) -> "torch.nn.Sequential":
+        """Return one torch.nn.Sequential in double precision, whose output in ``eval()`` equals `predict`.
+
+        Returns
+        -------
+        module : torch.nn.Sequential
+
+        Raises
+        ------
+        ImportError
+            If PyTorch is not installed.
+        """
+        hidden = [module for layer in self.layers for module in layer.hidden_to_torch()]
+        return import_torch().nn.Sequential(*hidden, *self.head.to_torch())

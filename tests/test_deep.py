@@ -1,0 +1,215 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from convexbn import (
+    BatchNormDesign,
+    ConvexBNClassifier,
+    ConvexBNRegressor,
+    ConvexBNRegressorCV,
+    ConvexBNStackClassifier,
+    ConvexBNStackRegressor,
+    DeepNetwork,
+    FrozenModule,
+    Problem,
+    RandomBatchNormLayers,
+    make_network,
+    solve,
+)
+from convexbn.datasets import make_teacher
+from convexbn.gradient import train
+
+X, Y = make_teacher(16, 3, random_state=0)
+NEW = make_teacher(11, 3, random_state=1)[0]
+LABELS = np.where(Y > 0, "high", "low")
+WIDE = RandomBatchNormLayers((40, 30))
+WEIGHT_DECAY = 0.05
+
+
+def closed_form_value(y, weight_decay):
+    """Optimum of one output without intercept on features of full row rank: both signs of y shrink on their own."""
+    lengths = np.array([np.linalg.norm(np.maximum(sign * y, 0)) / np.sqrt(len(y)) for sign in (1, -1)])
+    return np.where(lengths > weight_decay, weight_decay * lengths - weight_decay**2 / 2, lengths**2 / 2).sum()
+
+
+@parametrize_with_checks(
+    [
+        ConvexBNStackRegressor(ConvexBNRegressor(weight_decay=0.2, tol=0.1), features=RandomBatchNormLayers((20,))),
+        ConvexBNStackClassifier(ConvexBNClassifier(weight_decay=0.05, tol=0.1)),
+        RandomBatchNormLayers((7, 5)),
+    ],
+)
+def test_scikit_learn_contract(estimator, check, monkeypatch):
+    monkeypatch.setattr("convexbn.solvers.column_generation._PROOF_COLUMNS", 0)  # how good a network is is not tested
+    monkeypatch.setattr("convexbn.solvers.column_generation._STARTS", 50)
+    check(estimator)
+
+
+def test_last_two_layers_reach_the_closed_form():
+    model = ConvexBNStackRegressor(ConvexBNRegressor(WEIGHT_DECAY, fit_intercept=False), n_stages=1, features=WIDE)
+    model.fit(X, Y)
+    certificate = model.certificate_
+    assert certificate.objective == pytest.approx(closed_form_value(Y, WEIGHT_DECAY), rel=1e-9)
+    assert certificate.scope == "global"
+    assert certificate.gap < 1e-9
+    assert "of the last two layers alone" in str(certificate)
+    assert model.network_.head.objective(model.features_.transform(X), Y, WEIGHT_DECAY) == pytest.approx(
+        certificate.objective
+    )
+
+
+def test_gradient_training_of_the_last_two_layers_comes_down_to_the_closed_form():
+    features = WIDE.fit_transform(X)
+    options = {"weight_decay": WEIGHT_DECAY, "n_neurons": 40, "learning_rate": 3e-3}
+    best = train(features, Y, n_steps=2500, random_state=0, **options)[1].min()
+    value = closed_form_value(Y, WEIGHT_DECAY)
+    assert value * (1 - 1e-9) <= best <= value * 1.01
+
+
+def test_one_hot_targets_on_deep_features_reach_the_closed_form():
+    features, classes = WIDE.fit_transform(X), np.arange(len(X)) % 3
+    design, targets = BatchNormDesign().fit(features), np.eye(3)[classes]
+    solution = solve(Problem(design.transform(features), targets, weight_decay=WEIGHT_DECAY))
+    lengths = np.sqrt(np.bincount(classes) / len(X))
+    assert solution.certificate.objective == pytest.approx((WEIGHT_DECAY * lengths - WEIGHT_DECAY**2 / 2).sum())
+    assert solution.certificate.scope == "global"
+    deep = DeepNetwork(WIDE.layers_, make_network(solution.neurons, design))
+    np.testing.assert_allclose(deep.to_torch().eval()(torch.tensor(X)).detach().numpy(), deep.predict(X), atol=1e-9)
+    assert (deep.predict(X).argmax(axis=1) == classes).all()
+    runs = train(features, targets, weight_decay=WEIGHT_DECAY, n_neurons=60, n_steps=2000, random_state=0)[1]
+    assert solution.certificate.objective * (1 - 1e-9) <= runs.min() <= solution.certificate.objective * 1.02
+
+
+def module():
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 4), torch.nn.Tanh()]
+    network = torch.nn.Sequential(*layers)
+    network(torch.tensor(NEW, dtype=torch.float32))  # other statistics than those of X
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ConvexBNStackRegressor(ConvexBNRegressor(0.1)),
+        ConvexBNStackRegressor(ConvexBNRegressor(normalization="weight"), n_stages=3),
+        ConvexBNStackRegressor(ConvexBNRegressor(spectral_power=1.0), n_stages=2),
+        ConvexBNStackRegressor(ConvexBNRegressorCV(weight_decays=[0.1, 0.02], cv=2)),
+        ConvexBNStackRegressor(n_stages=1, features=WIDE),
+        ConvexBNStackRegressor(ConvexBNRegressor(1e6)),
+        ConvexBNStackClassifier(n_stages=2, features=WIDE),
+        ConvexBNStackClassifier(n_stages=1, features=FrozenModule(module())),
+        ConvexBNStackClassifier(n_stages=2, features=FrozenModule(module(), statistics="batch")),
+    ],
+)
+def test_one_torch_module_has_the_same_outputs(model):
+    y = Y if isinstance(model, ConvexBNStackRegressor) else LABELS
+    model.fit(X, y)
+    whole = model.to_torch().eval()
+    assert type(whole) is torch.nn.Sequential
+    expected = model.predict(NEW) if isinstance(model, ConvexBNStackRegressor) else model.decision_function(NEW)
+    np.testing.assert_allclose(whole(torch.tensor(NEW)).detach().numpy()[:, 0], expected, atol=1e-9)
+
+
+def test_each_stage_is_the_two_layer_problem_on_the_hidden_neurons_before():
+    model = ConvexBNStackRegressor(ConvexBNRegressor(0.1), n_stages=3).fit(X, Y)
+    assert len(model.estimators_) == len(model.certificates_) == 3
+    features = X
+    for stage, certificate in zip(model.estimators_, model.certificates_, strict=True):
+        alone = ConvexBNRegressor(0.1).fit(features, Y)
+        np.testing.assert_allclose(stage.predict(features), alone.predict(features), rtol=1e-4)
+        assert certificate.objective == pytest.approx(alone.certificate_.objective, rel=1e-6)
+        last, features = features, stage.network_.hidden(features)
+    np.testing.assert_array_equal(model.hidden_features(X), last)
+    np.testing.assert_array_equal(model.predict(X), model.network_.predict(X)[:, 0])
+    said = ["of the last two layers alone" in str(certificate) for certificate in model.certificates_]
+    assert said == [False, True, True]
+    assert model.certificate_ is model.certificates_[-1]
+
+
+def test_classifier_has_the_face_of_its_estimator():
+    model = ConvexBNStackClassifier().fit(X, LABELS)
+    assert list(model.classes_) == ["high", "low"]
+    assert set(model.predict(NEW)) <= {"high", "low"}
+    np.testing.assert_allclose(model.predict_proba(NEW).sum(axis=1), 1)
+    np.testing.assert_array_equal(model.decision_function(NEW) > 0, model.predict(NEW) == "low")
+    assert not hasattr(ConvexBNStackClassifier(ConvexBNClassifier(loss="hinge")), "predict_proba")
+
+
+def test_stack_ends_where_no_hidden_neuron_varies():
+    model = ConvexBNStackRegressor(ConvexBNRegressor(1e6), n_stages=4).fit(X, Y)
+    assert len(model.estimators_) == 1
+    np.testing.assert_allclose(model.predict(NEW), Y.mean(), atol=1e-12)
+
+
+def test_any_transformer_gives_features():
+    pca = PCA(2)
+    model = ConvexBNStackRegressor(n_stages=1, features=pca).fit(X, Y)
+    assert not hasattr(pca, "components_")  # a copy was fitted
+    alone = ConvexBNRegressor().fit(PCA(2).fit_transform(X), Y)
+    np.testing.assert_allclose(model.predict(NEW), alone.predict(PCA(2).fit(X).transform(NEW)))
+    with pytest.raises(ValueError, match="no to_torch method"):
+        model.to_torch()
+
+
+def test_random_layers_carry_the_statistics_of_the_data_and_their_seed():
+    layers = RandomBatchNormLayers((6, 5), random_state=3).fit(X)
+    first, second = layers.layers_
+    for layer, inputs in ((first, X), (second, first.hidden(X))):
+        normalized = (inputs @ layer.weights.T - layer.mean) / layer.std
+        np.testing.assert_allclose(normalized.mean(axis=0), 0, atol=1e-12)
+        np.testing.assert_allclose(normalized.std(axis=0), 1)
+        np.testing.assert_allclose(layer.hidden(inputs), np.maximum(normalized, 0))
+    np.testing.assert_array_equal(layers.transform(X), second.hidden(first.hidden(X)))
+    again, other = (RandomBatchNormLayers((6, 5), random_state=seed).fit(X).transform(NEW) for seed in (3, 4))
+    np.testing.assert_array_equal(layers.transform(NEW), again)
+    assert np.abs(other - again).max() > 0.1
+    counts = np.arange(len(X)) % 3
+    weighted = RandomBatchNormLayers((6,)).fit(X, sample_weight=counts).transform(NEW)
+    np.testing.assert_allclose(weighted, RandomBatchNormLayers((6,)).fit(np.repeat(X, counts, axis=0)).transform(NEW))
+
+
+def test_frozen_module_takes_running_or_batch_statistics():
+    network = module()
+    running = FrozenModule(network).fit(X)
+    with torch.no_grad():
+        np.testing.assert_allclose(running.transform(NEW), network(torch.tensor(NEW, dtype=torch.float32)), atol=1e-5)
+        batch = FrozenModule(network, statistics="batch").fit(X)
+        in_training = network.train()(torch.tensor(X, dtype=torch.float32))
+    np.testing.assert_allclose(batch.transform(X), in_training, atol=1e-5)
+    assert np.abs(batch.transform(X) - running.transform(X)).max() > 0.01
+    assert network[0].weight.requires_grad  # the module itself is left alone
+    np.testing.assert_allclose(batch.transform(NEW[:1]), batch.transform(NEW)[:1])  # no statistics of new data
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (ConvexBNStackRegressor(ConvexBNClassifier()), "must be a ConvexBNRegressor"),
+        (ConvexBNStackClassifier("log_loss"), "must be a ConvexBNClassifier"),
+        (ConvexBNStackRegressor(ConvexBNRegressor(activation="gated_relu")), "takes activation='relu'"),
+        (ConvexBNStackRegressor(n_stages=0), "n_stages=0"),
+        (ConvexBNStackRegressor(n_stages=True), "n_stages=True"),
+        (ConvexBNStackRegressor(features=torch.nn.ReLU()), "wrap a torch module in FrozenModule"),
+        (ConvexBNStackRegressor(features=RandomBatchNormLayers(())), r"widths=\(\)"),
+        (ConvexBNStackRegressor(features=RandomBatchNormLayers(30)), "widths=30"),
+        (ConvexBNStackRegressor(features=RandomBatchNormLayers((30, 0))), "widths=.30, 0."),
+        (ConvexBNStackRegressor(features=FrozenModule(len)), "must be a torch.nn.Module"),
+        (ConvexBNStackRegressor(features=FrozenModule(torch.nn.ReLU(), statistics="mine")), "statistics='mine'"),
+    ],
+)
+def test_bad_parameters(model, message):
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, Y if isinstance(model, ConvexBNStackRegressor) else LABELS)
+
+
+def test_layers_that_do_not_fit_and_stacks_that_are_not_fitted():
+    layer = WIDE.fit(X).layers_[0]
+    with pytest.raises(ValueError, match="Layer 1 has 40 neurons, the one after takes 3 features"):
+        DeepNetwork((layer,), layer)
+    for call in (lambda: ConvexBNStackRegressor().predict(X), lambda: ConvexBNStackClassifier().to_torch()):
+        with pytest.raises(NotFittedError):
+            call()

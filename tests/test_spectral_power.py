@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+from scipy.linalg import svd
+
+from convexbn import (
+    BatchNormDesign,
+    BatchNormNetwork,
+    ConvexBNClassifier,
+    ConvexBNRegressor,
+    ConvexBNRegressorCV,
+    Problem,
+    WeightNormDesign,
+    convexbn_path,
+    enumerate_patterns,
+    solve_reference,
+)
+from convexbn.datasets import make_teacher
+
+DESIGNS = [BatchNormDesign, WeightNormDesign]
+X, Y = make_teacher(14, 3, random_state=0)
+X = X + 2
+NEW = make_teacher(9, 3, random_state=1)[0] + 2
+WEIGHT_DECAY = 0.02
+
+
+def relu_layer(layer, data):
+    return np.maximum(layer.gamma * (data @ layer.weights.T - layer.mean) / layer.std + layer.bias, 0)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
+def test_columns_are_the_whitened_ones_times_powers_of_singular_values(power):
+    plain, weighted = BatchNormDesign(n_components=3).fit(X), BatchNormDesign(spectral_power=power).fit(X)
+    S = svd(X - X.mean(axis=0), compute_uv=False)
+    np.testing.assert_allclose(weighted.singular_values_, S)
+    np.testing.assert_allclose(weighted.spectral_weights_, (S / S[0]) ** power)
+    np.testing.assert_allclose(
+        weighted.transform(NEW), plain.transform(NEW) * np.append((S / S[0]) ** power, 1), atol=1e-12
+    )
+
+
+def test_power_one_is_the_centred_data_itself():
+    Z = BatchNormDesign(spectral_power=1.0).fit_transform(X)[:, :-1]
+    centred = X - X.mean(axis=0)
+    largest = np.linalg.norm(centred, 2) / np.sqrt(len(X))
+    np.testing.assert_allclose(Z @ Z.T, centred @ centred.T / largest**2, atol=1e-12)
+
+
+def test_weight_norm_columns_are_components_times_powers():
+    U, S, _ = svd(X, full_matrices=False)
+    for power in (0.5, 2.0):
+        Z = WeightNormDesign(spectral_power=power).fit_transform(X)
+        np.testing.assert_allclose(np.abs(Z[:, :-1]), np.abs(U * S * (S / S[0]) ** power), atol=1e-12)
+        np.testing.assert_array_equal(Z[:, -1], 1)
+    np.testing.assert_array_equal(WeightNormDesign(bias=False).fit_transform(X), X)
+
+
+@pytest.mark.parametrize("Design", DESIGNS)
+@pytest.mark.parametrize("n_components", [None, 2])
+@pytest.mark.parametrize("power", [0.7, 2.0])
+def test_layer_weights_reproduce_neurons_on_new_rows(Design, n_components, power):
+    design = Design(n_components=n_components, spectral_power=power).fit(X)
+    S = np.random.default_rng(0).standard_normal((design.transform(X).shape[1], 5))
+    S[:-1, 4] = 0  # a constant neuron
+    layer = design.neuron_weights(S)
+    for data in (X, NEW):
+        np.testing.assert_allclose(relu_layer(layer, data), np.maximum(design.transform(data) @ S, 0), atol=1e-10)
+    np.testing.assert_allclose(design.neurons(layer.weights, layer.gamma, layer.bias), S, atol=1e-10)
+    slopes, offsets = design.affine(S)
+    np.testing.assert_allclose(NEW @ slopes.T + offsets, design.transform(NEW) @ S, atol=1e-10)
+    if Design is BatchNormDesign:
+        np.testing.assert_allclose((X @ layer.weights.T).std(axis=0), layer.std)
+
+
+def test_sample_weights_equal_repeated_rows():
+    counts = np.arange(len(X)) % 3 + 1
+    weighted = BatchNormDesign(spectral_power=1.5).fit(X, sample_weight=counts)
+    repeated = BatchNormDesign(spectral_power=1.5).fit(np.repeat(X, counts, axis=0))
+    np.testing.assert_allclose(weighted.transform(NEW), repeated.transform(NEW), atol=1e-10)
+
+
+@pytest.mark.parametrize("Design", DESIGNS)
+def test_directions_of_vanishing_weight_are_dropped(Design):
+    design = Design(spectral_power=40.0).fit(X)
+    assert design.transform(X).shape[1] == 2
+    np.testing.assert_array_equal(design.spectral_weights_, 1)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_objective_of_the_certificate_is_that_of_the_documented_penalty(power):
+    model = ConvexBNRegressor(WEIGHT_DECAY, spectral_power=power, fit_intercept=False).fit(X, Y)
+    assert f"spectral_power={power:g}" in str(model.certificate_)
+    network = model.network_
+    assert type(network) is BatchNormNetwork
+    std = network.batch_statistics(X)[1]
+    np.testing.assert_allclose(std, network.std)
+    _, S, Vt = svd(X - X.mean(axis=0), full_matrices=False)
+    q = (S[:, None] * Vt) @ network.weights.T / (std * np.sqrt(len(X)))
+    np.testing.assert_allclose(np.linalg.norm(q, axis=0), 1)
+    directions = ((S[0] / S) ** power)[:, None] * q * network.gamma
+    penalty = (directions**2).sum() + (network.bias**2).sum() + (network.output_weights**2).sum()
+    loss = np.mean((network.predict(X)[:, 0] - Y) ** 2) / 2
+    assert model.certificate_.objective == pytest.approx(loss + WEIGHT_DECAY / 2 * penalty)
+    # Plain weight decay is another objective, and this network is not its optimum.
+    plain = ConvexBNRegressor(WEIGHT_DECAY, fit_intercept=False).fit(X, Y)
+    assert network.objective(X, Y, WEIGHT_DECAY) > plain.certificate_.objective * (1 + 1e-4)
+    assert plain.network_.objective(X, Y, WEIGHT_DECAY) == pytest.approx(plain.certificate_.objective)
+    assert "spectral_power" not in str(plain.certificate_)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "weight"])
+def test_optimum_is_that_of_the_program_on_the_weighted_design(normalization):
+    Design = dict(zip(("batch", "weight"), DESIGNS, strict=True))[normalization]
+    model = ConvexBNRegressor(WEIGHT_DECAY, spectral_power=1.0, normalization=normalization).fit(X, Y)
+    problem = Problem(Design(spectral_power=1.0).fit_transform(X), Y, weight_decay=WEIGHT_DECAY, fit_intercept=True)
+    program = solve_reference(problem, enumerate_patterns(problem.Z)).certificate
+    assert model.certificate_.objective == pytest.approx(program.objective, rel=1e-6)
+    assert model.certificate_.scope == "global"
+
+
+def test_no_other_network_is_better_in_the_weighted_objective():
+    """Random networks, scaled as well as possible, never fall below the proved bound."""
+    design = BatchNormDesign(spectral_power=1.0).fit(X)
+    bound = ConvexBNRegressor(WEIGHT_DECAY, spectral_power=1.0, fit_intercept=False).fit(X, Y).certificate_.lower_bound
+    Z, rng = design.transform(X), np.random.default_rng(0)
+    for _ in range(200):
+        hidden = np.maximum(Z @ (s := rng.standard_normal((4, 1)) / 2), 0)
+        c = rng.standard_normal() / 2
+        objective = np.mean((hidden[:, 0] * c - Y) ** 2) / 2 + WEIGHT_DECAY * np.linalg.norm(s) * abs(c)
+        assert objective > bound
+
+
+def test_pruned_network_predicts_the_same_on_the_training_data():
+    network = ConvexBNRegressor(WEIGHT_DECAY, spectral_power=1.0).fit(X, Y).network_
+    pruned = network.prune(X)
+    np.testing.assert_allclose(pruned.predict(X), network.predict(X), atol=1e-10)
+    assert pruned.objective(X, Y, WEIGHT_DECAY) <= network.objective(X, Y, WEIGHT_DECAY) * (1 + 1e-12)
+
+
+def test_path_and_cross_validation_know_the_power():
+    options = {"weight_decays": [0.2, 0.05], "spectral_power": 1.0}
+    path = convexbn_path(X, Y, **options)
+    assert all("spectral_power=1" in certificate.basis for certificate in path.certificates)
+    model = ConvexBNRegressorCV(cv=2, **options).fit(X, Y)
+    assert "spectral_power=1" in model.certificate_.basis
+    chosen = path.certificates[list(path.weight_decays).index(model.weight_decay_)]
+    assert model.certificate_.objective == pytest.approx(chosen.objective, rel=1e-5)
+    labels = np.where(Y > 0, 1, 0)
+    assert "spectral_power=2" in ConvexBNClassifier(spectral_power=2.0).fit(X, labels).certificate_.basis
+
+
+@pytest.mark.parametrize("power", [-1.0, np.inf, np.nan, "one", True, None])
+def test_power_out_of_range(power):
+    for estimator in (*(Design(spectral_power=power) for Design in DESIGNS), ConvexBNRegressor(spectral_power=power)):
+        with pytest.raises(ValueError, match=r"spectral_power=.* must be a finite number"):
+            estimator.fit(X, Y)

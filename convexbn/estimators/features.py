@@ -75,7 +75,7 @@ class RandomBatchNormLayers(TransformerMixin, BaseEstimator):
             raise ValueError(f"widths={self.widths!r} must be a list of positive integers, one for each layer.")
         features = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         weights = check_sample_weight(sample_weight, len(features))
-        features, _, weights = merge_equal_samples(features, np.zeros(len(features)), weights)
+        features, _, weights = merge_equal_samples(features, np.zeros((len(features), 0)), weights)
         rng, layers = np.random.default_rng(self.random_state), []
         for width in widths:
             layer = BatchNormNetwork.at_initialization(features, width, sample_weight=weights, random_state=rng)

@@ -329,3 +329,11 @@ def test_bad_start():
     problem = instance(10, 2, 3)
     with pytest.raises(ValueError, match="start has 1 outputs, the problem has 3"):
         solve_column_generation(problem, start=Neurons(np.ones((3, 1)), np.ones((1, 1)), np.zeros(1)))
+
+
+def test_neurons_take_turns_where_they_are_many(monkeypatch):
+    problem = instance(30, 3, 3, fit_intercept=True)
+    whole = solve_column_generation(problem, random_state=0)
+    monkeypatch.setattr("convexbn.solvers.newton._SIZE", 12)
+    turns = solve_column_generation(problem, random_state=0, tol=1e-3)
+    assert turns.certificate.objective == pytest.approx(whole.certificate.objective, rel=1e-3)

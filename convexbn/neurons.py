@@ -122,10 +122,14 @@ class Neurons:
 
         The outputs stay the same up to `distance` times the cost of the neurons. Gates are not looked at.
         """
+        return self.added_up(self.close_directions(distance))
+
+    def close_directions(self, distance: float) -> np.ndarray:
+        """Number the groups (m,) in which unit weights and unit output weights are no further apart."""
         directions = np.hstack([(self.weights / np.linalg.norm(self.weights, axis=0)).T, self._output_directions])
         pairs = cKDTree(directions).query_pairs(distance, output_type="ndarray")
         edges = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(self), len(self)))
-        return self.added_up(connected_components(edges, directed=False)[1])
+        return connected_components(edges, directed=False)[1]
 
     @property
     def _output_directions(self) -> np.ndarray:

@@ -13,7 +13,9 @@ from convexbn.solvers.gauss_newton import gauss_newton
 _SIZE = 400  # weights that move in one step; more neurons take turns
 _KINKS = 3  # kinks in the model, in multiples of k
 _MIN_DAMPING, _MAX_DAMPING = 1e-6, 1e6
-_SAME_OUTPUT = 2, 4, 6  # digits to which the output directions of neurons agree that become one, if that is no worse
+# With several outputs neurons become one, if that is no worse, whose output directions agree to so many digits in one
+# pattern, or whose directions are so close.
+_SAME_OUTPUT, _SAME_DIRECTION = (2, 4, 6), (1e-1, 1e-2, 1e-3)
 
 
 def refine(
@@ -68,38 +70,40 @@ def refine(
 def merged(problem: Problem, neurons: Neurons) -> Neurons:
     """Add up neurons of equal pattern and output direction, which changes no output and costs no more; drop zeros.
 
-    Of several outputs, neurons of equal pattern are added up whose output directions are close, if the objective does
-    not rise: at an optimum they are one.
+    Of several outputs, neurons of equal pattern whose output directions are close, and neurons that are close, are
+    added up if the objective does not rise: at an optimum they are one.
     """
     neurons = neurons.without_zeros()
-    patterns = np.packbits(problem.Z.Z @ neurons.weights > 0, axis=0).T
     if problem.n_outputs == 1:
-        group, n_groups = _equal(patterns, neurons.output_weights)
-        return neurons if n_groups == len(neurons) else neurons.added_up(group)
+        return _added_up(neurons, _equal(problem, neurons, neurons.output_weights))
     for digits in _SAME_OUTPUT:
-        group, n_groups = _equal(patterns, np.round(neurons.output_weights, digits) + 0.0)
-        if n_groups < len(neurons):
-            fewer = _along_one_direction(neurons, group, n_groups).added_up(group)
-            if problem.objective(fewer) <= problem.objective(neurons):
-                return fewer
+        neurons = _no_worse(problem, neurons, _equal(problem, neurons, np.round(neurons.output_weights, digits) + 0.0))
+    for distance in _SAME_DIRECTION:
+        neurons = _no_worse(problem, neurons, neurons.close_directions(distance))
     return neurons
 
 
-def _equal(patterns: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the neurons of equal rows in both; for each its number, and how many numbers there are."""
-    groups: dict[tuple[bytes, bytes], int] = {}
-    keys = ((pattern.tobytes(), output.tobytes()) for pattern, output in zip(patterns, outputs, strict=True))
-    group = np.array([groups.setdefault(key, len(groups)) for key in keys], dtype=int)
-    return group, len(groups)
+def _added_up(neurons: Neurons, group: np.ndarray) -> Neurons:
+    return neurons if len(np.unique(group)) == len(neurons) else neurons.added_up(group)
 
 
-def _along_one_direction(neurons: Neurons, group: np.ndarray, n_groups: int) -> Neurons:
-    """Project the neurons of each group on its mean output direction."""
-    means = np.zeros((n_groups, neurons.output_weights.shape[1]))
+def _no_worse(problem: Problem, neurons: Neurons, group: np.ndarray) -> Neurons:
+    """The neurons of each group added up along their mean output direction, unless that raises the objective."""
+    means = np.zeros((len(neurons), problem.n_outputs))
     np.add.at(means, group, neurons.cost[:, None] * neurons.output_weights)
-    outputs = (means / np.linalg.norm(means, axis=1)[:, None])[group]
+    outputs = means[group] / np.linalg.norm(means[group], axis=1)[:, None]
     along = (neurons.output_weights * outputs).sum(axis=1)
-    return replace(neurons, weights=neurons.weights * along, output_weights=outputs)
+    fewer = _added_up(replace(neurons, weights=neurons.weights * along, output_weights=outputs), group)
+    better = len(fewer) < len(neurons) and problem.objective(fewer) <= problem.objective(neurons)
+    return fewer if better else neurons
+
+
+def _equal(problem: Problem, neurons: Neurons, outputs: np.ndarray) -> np.ndarray:
+    """Number the neurons of equal pattern and equal row of `outputs`: shape (m,)."""
+    patterns = np.packbits(problem.Z.Z @ neurons.weights > 0, axis=0)
+    groups: dict[tuple[bytes, bytes], int] = {}
+    keys = ((patterns[:, j].tobytes(), output.tobytes()) for j, output in enumerate(outputs))
+    return np.array([groups.setdefault(key, len(groups)) for key in keys], dtype=int)
 
 
 def _step(problem: Problem, neurons: Neurons, turn: np.ndarray, damping: float) -> tuple[Neurons, float, float]:

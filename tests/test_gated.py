@@ -20,7 +20,8 @@ from convexbn import (
     solve_reference,
 )
 from convexbn.pricing import price_of_gates
-from convexbn.solvers.gated import _conjugate_gradients, _GroupLasso
+from convexbn.solvers.conjugate_gradients import conjugate_gradients
+from convexbn.solvers.gated import _GroupLasso
 from convexbn.solvers.masked import MaskedProducts
 
 SMOOTH = ["squared_error", "huber", "log_loss", "squared_hinge"]
@@ -441,13 +442,13 @@ def test_conjugate_gradients_solve_and_stop_where_there_is_no_curvature(monkeypa
     A = rng.standard_normal((6, 6))
     A = A @ A.T
     rhs = rng.standard_normal((3, 2))
-    monkeypatch.setattr("convexbn.solvers.gated._CG_TOLERANCE", 1e-10)
-    found = _conjugate_gradients(lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs)
+    monkeypatch.setattr("convexbn.solvers.conjugate_gradients._TOLERANCE", 1e-10)
+    found = conjugate_gradients(lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs)
     np.testing.assert_allclose(A @ found.ravel(), rhs.ravel(), atol=1e-6)
-    monkeypatch.setattr("convexbn.solvers.gated._CG_STEPS", 1)
-    once = _conjugate_gradients(lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs)
+    monkeypatch.setattr("convexbn.solvers.conjugate_gradients._STEPS", 1)
+    once = conjugate_gradients(lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs)
     assert np.linalg.norm(A @ once.ravel() - rhs.ravel()) > 1e-3
-    assert not _conjugate_gradients(lambda X: 0 * X, lambda R: R, rhs).any()
+    assert not conjugate_gradients(lambda X: 0 * X, lambda R: R, rhs).any()
 
 
 def test_a_step_that_does_not_descend_is_not_taken():

@@ -24,7 +24,7 @@ from convexbn import (
     solve_reference,
 )
 from convexbn.pricing import price_of_gates, spectral_norms
-from convexbn.solvers.gated_nuclear import NuclearNorm, _Hidden, _LossModel
+from convexbn.solvers.gated_nuclear import NuclearNorm, _Hidden, _LossModel, _searched
 from convexbn.solvers.masked import MaskedProducts
 
 
@@ -219,6 +219,20 @@ def test_much_weight_decay_leaves_the_zero_network(loss, fraction):
     for found in (solve_gated(problem, patterns), solve_reference(problem, patterns, activation="gated_relu")):
         assert (len(found.neurons), found.certificate.gap <= 1e-9) == (0, True)
         assert found.neurons.gates.shape == (4, 0)
+
+
+def test_a_start_that_ends_at_the_zero_network():
+    problem, patterns = make_problem(fraction=1.5)
+    start = Neurons(1e-3 * np.ones((4, 1)), np.ones((1, 3)), np.zeros(3), patterns.directions[:, :1])
+    solution = solve_gated(problem, patterns, start=start)
+    assert (len(solution.neurons), solution.certificate.gap) == (0, 0.0)
+
+
+def test_a_step_that_does_not_descend_is_not_taken():
+    problem, patterns = make_problem()
+    method = NuclearNorm(problem, patterns, np.dtype("float64"))
+    point = method.first(None)
+    assert _searched(point, lambda t: (point.objective + t, lambda: None), point.objective, -1.0) is point
 
 
 def test_blocks_change_nothing(monkeypatch):

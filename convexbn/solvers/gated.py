@@ -25,6 +25,7 @@ from convexbn.patterns import Patterns
 from convexbn.pricing import price_of_gates
 from convexbn.problem import Problem
 from convexbn.solution import Solution, Status, status_of
+from convexbn.solvers.conjugate_gradients import conjugate_gradients
 from convexbn.solvers.gated_nuclear import NuclearNorm
 from convexbn.solvers.masked import MaskedProducts
 from convexbn.solvers.monitor import Callback, Monitor
@@ -32,7 +33,6 @@ from convexbn.solvers.working_set import Point, WorkingSets, matched
 
 _STEPS = 5  # pairs of a proximal and a Newton step a round
 _SWEEPS = 5  # of block coordinate descent on the model of a proximal step
-_CG_TOLERANCE, _CG_STEPS = 0.1, 500
 _SWEEP_TOLERANCE = 0.05  # change in a sweep, as a fraction of weight_decay, at which the descent ends
 _HALVINGS = 30  # of a step before it is given up
 _LARGEST_BEND = 1e6  # curvature of the norm of a tiny neuron in the preconditioner, as a multiple of that of the loss
@@ -222,7 +222,7 @@ class _GroupLasso(WorkingSets):
             return products.adjoint(w * change) + bend[:, None] * (X - U * (U * X).sum(axis=1, keepdims=True))
 
         precondition = _model_inverse(overlaps[np.ix_(used, used)], self.columns, U, bend)
-        D = _conjugate_gradients(hessian, precondition, rhs)
+        D = conjugate_gradients(hessian, precondition, rhs)
         change = products.forward(D)
 
         def trial(t: float) -> tuple[np.ndarray, np.ndarray]:
@@ -318,28 +318,6 @@ def _model_inverse(K: np.ndarray, c: np.ndarray, U: np.ndarray, bend: np.ndarray
         return (X + flat(U * along[:, None])) / root[:, None]
 
     return inverse_of
-
-
-def _conjugate_gradients(
-    hessian: Callable[[np.ndarray], np.ndarray], precondition: Callable[[np.ndarray], np.ndarray], rhs: np.ndarray
-) -> np.ndarray:
-    """Solve a Newton system to a tenth of its residual."""
-    X, R = np.zeros_like(rhs), rhs.copy()
-    P = step = precondition(R)
-    size = first = float((R * P).sum())
-    for _ in range(_CG_STEPS):
-        product = hessian(step)
-        curvature = float((step * product).sum())
-        if curvature <= 0 or size <= 0:
-            break
-        X += size / curvature * step
-        R -= size / curvature * product
-        P = precondition(R)
-        last, size = size, float((R * P).sum())
-        if size <= _CG_TOLERANCE**2 * first:
-            break
-        step = P + size / last * step
-    return X
 
 
 def _best_intercept(problem: Problem, f: np.ndarray, start: float) -> float:

@@ -27,6 +27,7 @@ from convexbn.neurons import Neurons
 from convexbn.patterns import Patterns
 from convexbn.pricing import spectral_norms
 from convexbn.problem import Problem
+from convexbn.solvers.conjugate_gradients import conjugate_gradients
 from convexbn.solvers.masked import MaskedProducts
 from convexbn.solvers.working_set import Point, WorkingSets, matched
 
@@ -34,7 +35,6 @@ _STEPS = 5  # proximal steps a round, each with Newton steps after it
 _NEWTON_STEPS = 2
 _SWEEPS = 5  # of block coordinate descent on the model of a proximal step
 _SWEEP_TOLERANCE = 0.05  # change in a sweep, as a fraction of weight_decay, at which the descent ends
-_CG_TOLERANCE, _CG_STEPS = 0.1, 500
 _HALVINGS = 30  # of a step before it is given up
 _RANK_TOLERANCE = 1e-13  # singular values below this fraction of the largest are rounding
 _BLOCK_ENTRIES = 2**18  # hidden outputs of neurons made at once
@@ -105,12 +105,12 @@ class NuclearNorm(WorkingSets):
         change = products.forward(D)
         shift = model.shift(change)
         slope = weight_decay * (self.cost(point.S + D) - self.cost(point.S)) - model.descent(change, shift)
-        rounding = 1e-15 * abs(point.objective)
-        for t in 0.5 ** np.arange(_HALVINGS):
+
+        def trial(t: float) -> tuple[float, Callable[[], Point]]:
             moved = self.point(point.chosen, point.S + t * D, point.f + t * change, point.intercept + t * shift)
-            if moved.objective <= point.objective + 1e-4 * t * slope + rounding:
-                return moved
-        return point
+            return moved.objective, lambda: moved
+
+        return _searched(point, trial, point.objective, slope)
 
     def newton_step(self, point: Point, products: MaskedProducts, overlaps: np.ndarray) -> Point:
         """A Newton step in the factors (a_j, b_j) of the weights that are not zero."""
@@ -130,7 +130,7 @@ class NuclearNorm(WorkingSets):
             return hidden.adjoint(model.curved(hidden.forward(D))) + weight_decay * D - crossed(D)
 
         K = overlaps[np.ix_(owners, owners)]
-        D = _conjugate_gradients(hessian, _model_inverse(K, self.columns, A, B, weight_decay), rhs)
+        D = conjugate_gradients(hessian, _model_inverse(K, self.columns, A, B, weight_decay), rhs)
 
         def outer(A: np.ndarray, B: np.ndarray) -> np.ndarray:
             return np.add.reduceat(A[:, :, None] * B[:, None, :], firsts)
@@ -140,15 +140,26 @@ class NuclearNorm(WorkingSets):
         shift = model.shift(change)
         slope = weight_decay * float((X * D).sum()) - model.descent(change, shift)
         value = self.problem.training_loss(point.outputs) + weight_decay * float((X**2).sum()) / 2
-        rounding = 1e-15 * abs(value)
-        for t in 0.5 ** np.arange(_HALVINGS):
+
+        def trial(t: float) -> tuple[float, Callable[[], Point]]:
             f, intercept, moved = point.f + t * change + t**2 * bend, point.intercept + t * shift, X + t * D
+            S = point.S.copy()
+            S[used] += t * first + t**2 * second
             found = self.problem.training_loss(f + intercept) + weight_decay * float((moved**2).sum()) / 2
-            if found <= value + 1e-4 * t * slope + rounding:
-                S = point.S.copy()
-                S[used] += t * first + t**2 * second
-                return self.point(point.chosen, S, f, intercept)
-        return point
+            return found, partial(self.point, point.chosen, S, f, intercept)
+
+        return _searched(point, trial, value, slope)
+
+
+def _searched(
+    point: Point, trial: Callable[[float], tuple[float, Callable[[], Point]]], value: float, slope: float
+) -> Point:
+    """Halve a step until its value falls as it should (Armijo), or stay."""
+    for t in 0.5 ** np.arange(_HALVINGS):
+        found, moved = trial(t)
+        if found <= value + 1e-4 * t * slope + 1e-15 * abs(value):
+            return moved()
+    return point
 
 
 class _LossModel:
@@ -281,25 +292,3 @@ def _model_inverse(
         return found
 
     return inverse_of
-
-
-def _conjugate_gradients(
-    hessian: Callable[[np.ndarray], np.ndarray], precondition: Callable[[np.ndarray], np.ndarray], rhs: np.ndarray
-) -> np.ndarray:
-    """Solve a Newton system to a tenth of its residual, or until it shows a direction without curvature."""
-    X, R = np.zeros_like(rhs), rhs.copy()
-    P = step = precondition(R)
-    size = first = float((R * P).sum())
-    for _ in range(_CG_STEPS):
-        product = hessian(step)
-        curvature = float((step * product).sum())
-        if curvature <= 0 or size <= 0:
-            break
-        X += size / curvature * step
-        R -= size / curvature * product
-        P = precondition(R)
-        last, size = size, float((R * P).sum())
-        if size <= _CG_TOLERANCE**2 * first:
-            break
-        step = P + size / last * step
-    return X

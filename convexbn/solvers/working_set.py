@@ -140,7 +140,7 @@ class WorkingSets(ABC):
         """
         target = self.problem.weight_decay
         if stage is None:
-            stage = self.at(max(float(prices.max()) / 2, target))
+            stage = self.at(max(float(prices.max(initial=0)) / 2, target))
         while True:
             gap = relative_gap(stage.objective(point), stage.bound(v, prices))
             if gap > _STAGE_GAP or stage.problem.weight_decay == target:

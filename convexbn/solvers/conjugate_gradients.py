@@ -1,0 +1,29 @@
+"""Conjugate gradients for Newton systems, which need not be solved exactly."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+_TOLERANCE, _STEPS = 0.1, 500
+
+
+def conjugate_gradients(
+    hessian: Callable[[np.ndarray], np.ndarray], precondition: Callable[[np.ndarray], np.ndarray], rhs: np.ndarray
+) -> np.ndarray:
+    """Solve a Newton system to a tenth of its residual, or until a direction shows no curvature."""
+    X, R = np.zeros_like(rhs), rhs.copy()
+    P = step = precondition(R)
+    size = first = float((R * P).sum())
+    for _ in range(_STEPS):
+        product = hessian(step)
+        curvature = float((step * product).sum())
+        if curvature <= 0 or size <= 0:
+            break
+        X += size / curvature * step
+        R -= size / curvature * product
+        P = precondition(R)
+        last, size = size, float((R * P).sum())
+        if size <= _TOLERANCE**2 * first:
+            break
+        step = P + size / last * step
+    return X

@@ -65,10 +65,11 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         if features is not None:
             weighted = {"sample_weight": sample_weight} if has_fit_parameter(features, "sample_weight") else {}
             features = clone(features).fit(H, targets, **weighted)
-            H = features.transform(H)
         weights = check_sample_weight(sample_weight, len(H))
         if not isinstance(estimator, CrossValidated):  # whose folds depend on the order of the samples
             H, targets, weights = _merged(H, targets, weights)
+        if features is not None:
+            H = features.transform(H)
         stages: list[BaseConvexBN] = []
         networks: list[NormalizedNetwork] = []
         while len(stages) < self.n_stages and (not stages or _vary(H[weights > 0])):
@@ -262,7 +263,7 @@ class ConvexBNStackClassifier(ClassifierMixin, _Stack):
 
 
 def _merged(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Add up the weights of samples equal before the first stage; later, rounding might tell them apart."""
+    """Add up the weights of equal samples here, since rounding might tell them apart after a layer."""
     values, codes = np.unique(y, axis=0 if y.ndim > 1 else None, return_inverse=True)
     X, codes, weights = merge_equal_samples(X, codes.ravel(), weights)
     return X, values[codes.astype(int)], weights

@@ -62,7 +62,14 @@ for ax, (name, (X, y)) in zip(axes, tasks.items(), strict=True):
             ax.bar_label(bars, fmt="%.3f", fontsize="small")
         certificate = model[-1].certificate_
         print(f"{len(model[-1].network_)} neurons. {certificate}")
-        ax.text(place + 0.2, 0.62, f"{certificate.scope}\ngap {certificate.gap:.0e}", ha="center", color="white", fontsize="x-small")
+        ax.text(
+            place + 0.2,
+            0.62,
+            f"{certificate.scope}\ngap {certificate.gap:.0e}",
+            ha="center",
+            color="white",
+            fontsize="x-small",
+        )
     ax.set(title=name, ylabel="test accuracy", ylim=(0.6, 1.06), xticks=range(len(embeddings)))
     ax.set_xticklabels(list(embeddings))
     ax.legend(loc="upper center", ncols=2, fontsize="small")

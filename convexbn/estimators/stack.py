@@ -263,7 +263,7 @@ class ConvexBNStackClassifier(ClassifierMixin, _Stack):
 
 
 def _merged(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Add up the weights of samples equal before the first stage; later, rounding might tell them apart."""
+    """Add up the weights of equal samples here, since rounding might tell them apart after a layer."""
     values, codes = np.unique(y, axis=0 if y.ndim > 1 else None, return_inverse=True)
     X, codes, weights = merge_equal_samples(X, codes.reshape(-1, 1), weights)
     return X, values[codes[:, 0].astype(int)], weights

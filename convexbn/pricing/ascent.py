@@ -14,6 +14,7 @@ _SORTING_STEPS, _STEPS = 12, 20  # of all starts, then of the dearest quarter
 _LONG_STEPS, _SHORT_STEPS = (1, 0.3), (5, 1)
 _SORTING_ROWS = 10_000  # of Z, about as many of them sort the starts
 _BLOCK_ENTRIES, _BLOCK_COLUMNS = 2**20, 64  # of the products Z W made at once, at least so many columns
+_POLISHED_ENTRIES = 2**23  # of the products of Z with directions that are polished at once
 _POLISH_STEPS = 8
 _POLISHED, _POLISHED_WORK = 300, 3e7  # ends polished at most, and that number times k^3
 _SAME_END, _SAME_PEAK = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them are taken for one
@@ -86,7 +87,9 @@ def find_peaks(Z: DesignMatrix, v: np.ndarray, starts: np.ndarray, *, threshold:
     polished = min(_POLISHED, int(_POLISHED_WORK / Z.n_columns**3), starts.shape[1] // 5)
     dear = _distinct(ends, signs, dear, _SAME_END, max(polished, 3 * count))
     ends, signs = ends[:, dear], signs[dear]
-    prices = _polish(Z, V, ends, signs)
+    size = max(1, _POLISHED_ENTRIES // Z.n_rows)
+    blocks = [slice(start, start + size) for start in range(0, len(signs), size)]
+    prices = np.concatenate([np.zeros(0), *(_polish(Z, V, ends[:, block], signs[block]) for block in blocks)])
     best = np.argsort(-prices, kind="stable")
     best = _distinct(ends, signs, best[prices[best] > threshold], _SAME_PEAK, count)
     return Peaks(ends[:, best], _output_directions(Z.Z @ ends[:, best], V, signs[best]).T, prices[best])

@@ -234,6 +234,7 @@ class PatchDesign(BatchNormDesign):
         self.whitening_ = whitening @ (axes / np.sqrt(variances)) @ axes.T
         self.coloring_ = (axes * np.sqrt(variances)) @ axes.T @ coloring
         self.singular_values_ = np.sqrt(weights.sum() * grid.n_patches(images)) * std
+        self.spectral_weights_ = np.ones(len(std))
         self.image_shape_ = images.shape[1:]
         self.n_patches = grid.n_patches(images)
         return self

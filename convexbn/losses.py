@@ -41,7 +41,10 @@ class Loss(ABC):
     def of_classes(self, n_classes: int) -> "Loss":
         """Return the loss for so many classes, this one if it takes them; else raise a ValueError."""
         if n_classes > 2 and not self.one_hot:
-            raise ValueError(f"loss={self.name!r} takes two classes, y has {n_classes}; use loss='log_loss'.")
+            raise ValueError(
+                "Only binary classification is supported. "
+                f"loss={self.name!r} takes two classes, y has {n_classes}; use loss='log_loss'."
+            )
         return self
 
     def probabilities(self, f: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def targets_of(model):
 
 @parametrize_with_checks(
     [
-        ConvexBNRegressorCV(weight_decays=[0.1], cv=3, activation="gated_relu", n_patterns=5),
+        ConvexBNRegressorCV(weight_decays=[0.1], cv=3, activation="gated_relu", n_patterns=5, tol=1e-4),
         ConvexBNClassifierCV(weight_decays=[0.01], cv=3, activation="gated_relu", n_patterns=5),
     ]
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convexbn.certificate import Certificate
+from convexbn.gradient.trace import Trace
 from convexbn.spectral import SpectralTrace
 
 if TYPE_CHECKING:
@@ -100,6 +101,55 @@ def plot_spectral_trace(trace: SpectralTrace, ax: "Axes | None" = None, *, xlabe
     for level in (0, 1):
         ax.axhline(level, color="black", linewidth=0.5)
     ax.set(xscale="log", ylim=(-0.3, 1.5), xlabel=xlabel, ylabel="fitted share of the target")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def plot_trace(
+    traces: Mapping[str, Trace], watch: str = "objective", ax: "Axes | None" = None, *, against: str = "steps"
+) -> "Axes":
+    """Draw what was watched along training runs.
+
+    Parameters
+    ----------
+    traces : mapping of str to Trace
+        Label and run.
+    watch : str, default="objective"
+        "objective", or the name of a watched number.
+    ax : matplotlib Axes or None, default=None
+        Where to draw; None takes the current axes.
+    against : {"steps", "times"}, default="steps"
+        What the horizontal axis is.
+
+    Returns
+    -------
+    ax : matplotlib Axes
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If `against` is something else.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import numpy as np
+    >>> from convexbn.gradient import Trace
+    >>> from convexbn.plotting import plot_trace
+    >>> trace = Trace(np.arange(3), np.arange(3) / 10, np.array([4.0, 1.0, 0.5]))
+    >>> plot_trace({"a run": trace}).get_xlabel()
+    'step'
+    """
+    labels = {"steps": "step", "times": "seconds"}
+    if against not in labels:
+        raise ValueError(f"against={against!r} is unknown; choose one of {list(labels)}.")
+    ax = import_pyplot().gca() if ax is None else ax
+    for label, trace in traces.items():
+        ax.plot(getattr(trace, against), trace.objective if watch == "objective" else trace[watch], label=label)
+    ax.set(xlabel=labels[against], ylabel=watch)
     ax.legend(fontsize="small")
     return ax
 

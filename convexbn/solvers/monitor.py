@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
+from convexbn.progress import progress_bar
 from convexbn.solution import Progress, Status
 
 Callback = Callable[[Progress], bool | None]
@@ -73,7 +74,7 @@ class Monitor:
         self.max_iter, self.max_time, self.callback = max_iter, max_time, callback
         self.ending: Status | None = None
         self.history: list[Progress] = []
-        self._bar = _progress_bar(method, max_iter) if verbose else None
+        self._bar = progress_bar(method, max_iter) if verbose else None
         self._start = perf_counter()
 
     @property
@@ -113,11 +114,3 @@ class Monitor:
             self.ending = Status.INTERRUPTED
             return True
         return False
-
-
-def _progress_bar(method: str, max_iter: int | None) -> Any:
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise ImportError("verbose=True shows a progress bar with tqdm: pip install 'convexbn[progress]'.") from error
-    return tqdm(desc=method, total=max_iter, unit="it")

@@ -23,6 +23,7 @@ from convexbn.pricing import price_of_gates
 from convexbn.solvers.conjugate_gradients import conjugate_gradients
 from convexbn.solvers.gated import _GroupLasso
 from convexbn.solvers.masked import MaskedProducts
+from convexbn.solvers.pooled import PooledProducts
 
 SMOOTH = ["squared_error", "huber", "log_loss", "squared_hinge"]
 
@@ -305,6 +306,30 @@ def test_masked_products_are_those_of_the_dense_matrices(n_patches, monkeypatch)
         np.testing.assert_allclose(products.overlaps(weights), dense["overlaps"], atol=1e-12)
         few = np.array([1, 5])
         np.testing.assert_allclose(products.take(few).adjoint(v), dense["adjoint"][few], atol=1e-12)
+
+
+@pytest.mark.parametrize("n_outputs", [(), (3,)])
+def test_pooled_products_are_those_of_the_dense_matrices(n_outputs, monkeypatch):
+    rng = np.random.default_rng(0)
+    Z = DesignMatrix(rng.standard_normal((60, 3)), 2)
+    masks = rng.random((60, 7)) < 0.5
+    S, v, weights = rng.standard_normal((7, 3, *n_outputs)), rng.standard_normal((30, *n_outputs)), rng.random(30)
+    columns = np.array([1.0, 2.0, 4.0])
+    F = np.stack([Z.pool(mask[:, None] * Z.Z) for mask in masks.T])
+    outputs = np.einsum("pik,pk...->i...", F, S)
+    adjoint = np.einsum("pik,i...->pk...", F, v)
+    overlaps = np.einsum("pik,i,qik,k->pq", F, weights, F, 1 / columns) / 3
+    for entries, hold in [(2**24, True), (2**24, False), (200, True), (200, False)]:
+        monkeypatch.setattr("convexbn.solvers.pooled._BLOCK_ENTRIES", entries)
+        products = PooledProducts(Z, Z.Z, np.packbits(masks.T, axis=1), hold=hold)
+        few = np.array([1, 5])
+        for map, F_adjoint, K in [
+            (products, adjoint, overlaps),
+            (products.take(few), adjoint[few], overlaps[few][:, few]),
+        ]:
+            np.testing.assert_allclose(map.adjoint(v), F_adjoint, atol=1e-12)
+            np.testing.assert_allclose(map.overlaps(weights, columns), K, atol=1e-12)
+        np.testing.assert_allclose(products.forward(S), outputs, atol=1e-12)
 
 
 def test_sampled_overlaps_keep_total_and_diagonal(monkeypatch):

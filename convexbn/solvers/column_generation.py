@@ -23,6 +23,10 @@ _SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 500, 100, 40
 _STARTS = 300  # directions of ascent in a round, with both signs if there is one output
 _HARDER = 8  # times as many in the last round, before a gap is believed
 _SEVERAL = 3  # times as many of all three with several outputs, whose price has more maxima
+# Newton's method takes turns, and many weights take long ones. So many of them move by quasi-Newton steps, and neurons
+# enter without polish and as many as a third of those in use, until the gap is small or a round gains little of it.
+_MANY_WEIGHTS, _COARSE_STEPS = 2000, 50
+_COARSE_GAP, _COARSE_PROGRESS = 1e-2, 1e-2
 _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z are of order one
 _STALLED_ROUNDS = 3
 _PROOF_COLUMNS = 6  # up to so many prices are proved
@@ -50,7 +54,8 @@ def solve_column_generation(
 
     A round moves the active neurons to a joint local optimum (`refine`), looks for neurons whose price exceeds
     weight_decay, by ascent from many starts at once (`find_peaks`), and adds the dearest; when none is found, a search
-    eight times as hard has the last word. The objective never rises. With one output and up to six columns of Z the
+    eight times as hard has the last word. While a large network is far from the optimum, its rounds are cheaper and
+    coarser (`slide`). The objective never rises. With one output and up to six columns of Z the
     price of every direction is then proved by branch and bound, and what it finds goes on as a new neuron; the
     certificate is global. Otherwise it is local: evidence, beside the best lower bound that is proved.
 
@@ -129,6 +134,7 @@ class _Search:
         self.prove = prove and self.problem.n_outputs == 1 and self.problem.Z.n_columns <= _PROOF_COLUMNS
         self.several = _SEVERAL if self.problem.n_outputs > 1 else 1
         self.neurons = self.problem.zero_network
+        self.coarse = False  # whether rounds are cheap and far from exact
         self.dearest = np.zeros((self.problem.Z.n_columns, 0))  # unit direction outside the network, if one was found
         self.priced: Neurons | None = None  # the network outside which it was looked for
         self.proved: Price | None = None  # of all directions, at the dual point of these neurons
@@ -139,16 +145,10 @@ class _Search:
         if len(self.neurons) == 0:
             self.neurons = self._first_neurons()
             rtol, damping = 1e-5, 0.1
+        self.coarse = self._many_weights
         objective = self.problem.objective(self.neurons)
         while True:
-            self.neurons = refine(
-                self.problem,
-                self.neurons,
-                rtol=rtol,
-                max_steps=_NEWTON_STEPS,
-                damping=damping,
-                stop=self.monitor.out_of_time,
-            )
+            self._improve(rtol, damping)
             peaks, gap = self._price()
             before, objective = objective, self.problem.objective(self.neurons)
             goes_on = self.monitor.goes_on(self.units.objective_to(objective), gap, len(self.neurons))
@@ -166,6 +166,26 @@ class _Search:
             above = gap**2 if len(peaks) else (self.tol / 10) ** 2
             progress = (before - objective) / objective
             rtol, damping = float(np.clip(0.1 * min(above, progress), 1e-14, 1e-3)), 1e-4
+            goes_well = self.monitor.n_iter == 1 or progress > _COARSE_PROGRESS * gap
+            self.coarse = self._many_weights and gap > _COARSE_GAP and goes_well
+
+    @property
+    def _many_weights(self) -> bool:
+        return self.neurons.weights.size > _MANY_WEIGHTS
+
+    def _improve(self, rtol: float, damping: float) -> None:
+        """Move all neurons, to a joint local optimum unless the round is coarse."""
+        if self.coarse:
+            self.neurons = merged(self.problem, slide(self.problem, self.neurons, max_steps=_COARSE_STEPS))
+            return
+        self.neurons = refine(
+            self.problem,
+            self.neurons,
+            rtol=rtol,
+            max_steps=_NEWTON_STEPS,
+            damping=damping,
+            stop=self.monitor.out_of_time,
+        )
 
     def _first_neurons(self) -> Neurons:
         """Random directions after a quasi-Newton descent, or none if that is better."""
@@ -185,7 +205,7 @@ class _Search:
     def _price(self) -> tuple[Peaks, float]:
         """The dearest neurons outside the network, and its gap if there is none dearer."""
         v = self._dual_point()
-        peaks = self._peaks(v, _STARTS)
+        peaks = self._peaks(v, _STARTS, polish=not self.coarse)
         gap = self._gap(v, peaks)
         if gap <= self.tol:
             peaks = self._peaks(v, _HARDER * _STARTS)
@@ -200,10 +220,12 @@ class _Search:
         """Price above which a neuron is worth adding."""
         return self.problem.weight_decay * (1 + self.tol / 10)
 
-    def _peaks(self, v: np.ndarray, n_starts: int) -> Peaks:
+    def _peaks(self, v: np.ndarray, n_starts: int, *, polish: bool = True) -> Peaks:
         starts = self._starts(self.several * n_starts)
         count = self.several * _NEW_NEURONS
-        return find_peaks(self.problem.Z, v, starts, threshold=self._threshold, count=count)
+        if self.coarse:
+            count = max(count, len(self.neurons))
+        return find_peaks(self.problem.Z, v, starts, threshold=self._threshold, count=count, polish=polish)
 
     def _prove(self) -> Peaks:
         """Price all directions; none, or the one that turns out to be dearer than weight_decay."""
@@ -263,7 +285,9 @@ class _Search:
     def solution(self, problem: Problem) -> Solution:
         """The network in the original units, with its certificate."""
         v = self._dual_point()
-        if self.priced is not self.neurons:  # interrupted since: without a search there would be no evidence
+        # Interrupted since, or after a coarse round: without a thorough search there would be no evidence.
+        if self.priced is not self.neurons or self.coarse:
+            self.coarse = False
             self._gap(v, self._peaks(v, _STARTS))
         neurons, v = self.units.neurons_to(self.neurons), self.units.dual_to(v)
         pruned = neurons.pruned(problem.Z)

@@ -27,9 +27,8 @@ from convexbn.problem import Problem
 from convexbn.solution import Solution, Status, status_of
 from convexbn.solvers.conjugate_gradients import conjugate_gradients
 from convexbn.solvers.gated_nuclear import NuclearNorm
-from convexbn.solvers.masked import MaskedProducts
 from convexbn.solvers.monitor import Callback, Monitor
-from convexbn.solvers.working_set import Point, WorkingSets, matched
+from convexbn.solvers.working_set import Point, Products, WorkingSets, matched
 
 _STEPS = 5  # pairs of a proximal and a Newton step a round
 _SWEEPS = 5  # of block coordinate descent on the model of a proximal step
@@ -194,7 +193,7 @@ class _GroupLasso(WorkingSets):
             point = self.newton_step(point, products, w, overlaps)
         return point
 
-    def proximal_step(self, point: Point, products: MaskedProducts, G: np.ndarray, overlaps: np.ndarray) -> Point:
+    def proximal_step(self, point: Point, products: Products, G: np.ndarray, overlaps: np.ndarray) -> Point:
         """A step towards the minimiser of the model with Hessian K (x) C, which finds out which gates are in use."""
         weight_decay = self.problem.weight_decay
         D = _model_minimiser(overlaps, self.columns, point.S, G, weight_decay) - point.S
@@ -203,7 +202,7 @@ class _GroupLasso(WorkingSets):
         change = products.forward(D)
         return self.search(point, lambda t: (point.S + t * D, point.f + t * change), slope)
 
-    def newton_step(self, point: Point, products: MaskedProducts, w: np.ndarray, overlaps: np.ndarray) -> Point:
+    def newton_step(self, point: Point, products: Products, w: np.ndarray, overlaps: np.ndarray) -> Point:
         """A Newton step in the weights that are not zero; where a neuron would pass through zero it stops there."""
         used = np.flatnonzero(point.used)
         if len(used) == 0:

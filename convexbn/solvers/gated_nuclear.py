@@ -28,8 +28,8 @@ from convexbn.patterns import Patterns
 from convexbn.pricing import spectral_norms
 from convexbn.problem import Problem
 from convexbn.solvers.conjugate_gradients import conjugate_gradients
-from convexbn.solvers.masked import MaskedProducts
-from convexbn.solvers.working_set import Point, WorkingSets, matched
+from convexbn.solvers.pooled import PooledProducts
+from convexbn.solvers.working_set import Point, Products, WorkingSets, matched
 
 _STEPS = 5  # proximal steps a round, each with Newton steps after it
 _NEWTON_STEPS = 2
@@ -53,7 +53,7 @@ class NuclearNorm(WorkingSets):
 
     def __init__(self, problem: Problem, patterns: Patterns, dtype: np.dtype):
         super().__init__(problem, patterns, dtype)
-        self.single = self.rows.astype(np.float32)  # for the Hessian, which need not be exact
+        self.single = self.rows.astype(np.float32, copy=False)  # for the Hessian, which need not be exact
 
     def first(self, start: Neurons | None) -> Point:
         """Where the solver starts."""
@@ -97,7 +97,7 @@ class NuclearNorm(WorkingSets):
                     point = self.newton_step(point, products, overlaps)
         return point
 
-    def proximal_step(self, point: Point, model: "_LossModel", products: MaskedProducts, overlaps: np.ndarray) -> Point:
+    def proximal_step(self, point: Point, model: "_LossModel", products: Products, overlaps: np.ndarray) -> Point:
         """A step towards the minimiser of the model with Hessian K (x) C (x) I, which finds out the ranks."""
         weight_decay = self.problem.weight_decay
         G = products.adjoint(model.v)
@@ -112,7 +112,7 @@ class NuclearNorm(WorkingSets):
 
         return _searched(point, trial, point.objective, slope)
 
-    def newton_step(self, point: Point, products: MaskedProducts, overlaps: np.ndarray) -> Point:
+    def newton_step(self, point: Point, products: Products, overlaps: np.ndarray) -> Point:
         """A Newton step in the factors (a_j, b_j) of the weights that are not zero."""
         owners, A, B = _factors(point.S)
         if len(owners) == 0:
@@ -124,18 +124,31 @@ class NuclearNorm(WorkingSets):
         X = np.hstack([A, B])
         crossed = partial(_crossed, G)
         rhs = crossed(X) - weight_decay * X
-        hidden = _Hidden(self.problem.Z, self.single, products.packed[of_used], A, B)
-
-        def hessian(D: np.ndarray) -> np.ndarray:
-            return hidden.adjoint(model.curved(hidden.forward(D))) + weight_decay * D - crossed(D)
-
-        K = overlaps[np.ix_(owners, owners)]
-        D = conjugate_gradients(hessian, _model_inverse(K, self.columns, A, B, weight_decay), rhs)
 
         def outer(A: np.ndarray, B: np.ndarray) -> np.ndarray:
             return np.add.reduceat(A[:, :, None] * B[:, None, :], firsts)
 
-        first, second = outer(D[:, :k], B) + outer(A, D[:, k:]), outer(D[:, :k], D[:, k:])
+        def first_order(D: np.ndarray) -> np.ndarray:
+            return outer(D[:, :k], B) + outer(A, D[:, k:])
+
+        if isinstance(products, PooledProducts):
+
+            def loss_hessian(D: np.ndarray) -> np.ndarray:
+                G = products.adjoint(model.curved(products.forward(first_order(D))))
+                return _crossed(G[of_used], X)
+        else:
+            hidden = _Hidden(self.problem.Z, self.single, products.packed[of_used], A, B)
+
+            def loss_hessian(D: np.ndarray) -> np.ndarray:
+                return hidden.adjoint(model.curved(hidden.forward(D)))
+
+        def hessian(D: np.ndarray) -> np.ndarray:
+            return loss_hessian(D) + weight_decay * D - crossed(D)
+
+        K = overlaps[np.ix_(owners, owners)]
+        D = conjugate_gradients(hessian, _model_inverse(K, self.columns, A, B, weight_decay), rhs)
+
+        first, second = first_order(D), outer(D[:, :k], D[:, k:])
         change, bend = products.forward(first), products.forward(second)
         shift = model.shift(change)
         slope = weight_decay * float((X * D).sum()) - model.descent(change, shift)

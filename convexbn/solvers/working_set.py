@@ -19,13 +19,17 @@ from convexbn.patterns import Patterns
 from convexbn.pricing import Price, spectral_norms
 from convexbn.problem import Problem
 from convexbn.solvers.masked import MaskedProducts
+from convexbn.solvers.pooled import PooledProducts
 
 _ENTERING = 50  # gates that enter at once while few are in use; later as many as are in use
 _PRECISION = 0.3  # a round ends where the gap over its gates is this fraction of the gap over all
 _STAGE_GAP = 0.2  # at which weight decay is halved, on the way down to that of the problem
 _LEAST_CURVATURE = 1e-3  # of a sample, as a fraction of the mean: rows on flat parts of a loss keep a little
 _PATIENCE = 5  # rounds without progress after which the solver gives up
+_BLOCK_ENTRIES = 2**22  # entries of Z at once
 _PRICED_ENTRIES = 2**24  # entries of the products Z^T D_i v at once
+
+Products = MaskedProducts | PooledProducts
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +64,12 @@ class WorkingSets(ABC):
         self.problem, self.patterns = problem, patterns
         self.p = problem.sample_weight
         rows_p = Z.unpool(self.p[:, None])
-        eigenvalues, self.basis = np.linalg.eigh(Z.Z.T @ (rows_p * Z.Z))
+        eigenvalues, self.basis = np.linalg.eigh(_second_moments(Z.Z, rows_p))
         self.largest = max(float(eigenvalues[-1]), np.finfo(float).tiny)
         self.columns = np.maximum(eigenvalues, 1e-12 * self.largest)
         exact = Z.Z @ self.basis
-        self.leverage = (exact**2 / self.columns).mean(axis=1)
-        self.rows, self.eps = exact.astype(dtype), float(np.finfo(dtype).eps)
+        self.leverage = np.einsum("ij,ij,j->i", exact, exact, 1 / self.columns) / Z.n_columns
+        self.rows, self.eps = exact.astype(dtype, copy=False), float(np.finfo(dtype).eps)
         self._exact = exact
 
     @abstractmethod
@@ -163,17 +167,24 @@ class WorkingSets(ABC):
         blocks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
         return np.concatenate([np.zeros(0), *(spectral_norms(self.products(block).adjoint(v)) for block in blocks)])
 
-    def products(self, chosen: np.ndarray, *, hold: bool = False) -> MaskedProducts:
+    def products(self, chosen: np.ndarray, *, hold: bool = False) -> Products:
         """Products with the masked design matrices of the chosen patterns."""
-        return MaskedProducts(self.problem.Z, self.rows, self.patterns.packed[chosen], hold=hold)
+        return self._kind(self.problem.Z, self.rows, self.patterns.packed[chosen], hold=hold)
 
     def exact_outputs(self, chosen: np.ndarray, S: np.ndarray) -> np.ndarray:
         """F S in float64."""
-        return MaskedProducts(self.problem.Z, self._exact, self.patterns.packed[chosen]).forward(S)
+        return self._kind(self.problem.Z, self._exact, self.patterns.packed[chosen]).forward(S)
 
-    def overlaps(self, products: MaskedProducts, w: np.ndarray) -> np.ndarray:
+    @property
+    def _kind(self) -> type[MaskedProducts] | type[PooledProducts]:
+        return MaskedProducts if self.problem.Z.n_patches == 1 else PooledProducts
+
+    def overlaps(self, products: Products, w: np.ndarray) -> np.ndarray:
         """The matrix K of the model, with a little more on its diagonal."""
-        found = products.overlaps(self.problem.Z.unpool(w[:, None])[:, 0] * self.leverage)
+        if isinstance(products, PooledProducts):
+            found = products.overlaps(w, self.columns)
+        else:
+            found = products.overlaps(w * self.leverage)
         found[np.diag_indices_from(found)] += np.sqrt(self.eps) * found.diagonal().max(initial=0)
         return found
 
@@ -215,6 +226,16 @@ class WorkingSets(ABC):
         chosen = np.concatenate([chosen, alive[dearest]])
         S = np.concatenate([S, np.zeros((len(dearest), *S.shape[1:]))])
         return self.point(chosen, S, point.f, point.intercept)
+
+
+def _second_moments(Z: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Z^T diag(weights) Z, without a second Z."""
+    found = np.zeros((Z.shape[1], Z.shape[1]))
+    size = max(1, _BLOCK_ENTRIES // Z.shape[1])
+    for start in range(0, len(Z), size):
+        rows = Z[start : start + size]
+        found += rows.T @ (weights[start : start + size] * rows)
+    return found
 
 
 def matched(problem: Problem, patterns: Patterns, start: Neurons) -> tuple[np.ndarray, np.ndarray]:

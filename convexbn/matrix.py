@@ -1,5 +1,6 @@
 """The design matrix and the few products with it that every solver is written in."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -89,11 +90,22 @@ class DesignMatrix:
 
     def neuron_outputs(self, S: np.ndarray) -> np.ndarray:
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
-        return self.pool(np.maximum(self.Z @ S, 0))
+        return self._pooled(S.shape[1], lambda rows: np.maximum(rows @ S, 0))
 
     def gated_outputs(self, gates: np.ndarray, S: np.ndarray) -> np.ndarray:
         """Outputs of gated neurons with gates and weights (k, m): pooled 1[Z g >= 0] * (Z s), (n, m)."""
-        return self.pool((self.Z @ gates >= 0) * (self.Z @ S))
+        return self._pooled(S.shape[1], lambda rows: (rows @ gates >= 0) * (rows @ S))
+
+    def _pooled(self, m: int, of_rows: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Average over patches what a function makes of rows of Z, m columns, a block of samples at a time: (n, m)."""
+        if self.n_patches == 1:
+            return of_rows(self.Z)
+        pooled = np.empty((self.n_samples, m))
+        size = max(1, _BLOCK_ENTRIES // (max(1, m) * self.n_patches))
+        for start in range(0, self.n_samples, size):
+            rows = self.Z[start * self.n_patches : (start + size) * self.n_patches]
+            pooled[start : start + size] = of_rows(rows).reshape(-1, self.n_patches, m).mean(axis=1)
+        return pooled
 
     def masked_adjoint(self, masks: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Z^T D_i v for every activation pattern: masks (N, P) and a dual point (n, 1) give (k, P)."""

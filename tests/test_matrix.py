@@ -20,6 +20,15 @@ def test_pooling_averages_consecutive_rows(pooled):
     np.testing.assert_allclose(pooled.neuron_outputs(S), by_hand)
 
 
+def test_outputs_block_by_block(pooled, monkeypatch):
+    rng = np.random.default_rng(4)
+    gates, S = rng.standard_normal((3, 5)), rng.standard_normal((3, 5))
+    whole = pooled.neuron_outputs(S), pooled.gated_outputs(gates, S)
+    monkeypatch.setattr("convexbn.matrix._BLOCK_ENTRIES", 20)
+    np.testing.assert_allclose(pooled.neuron_outputs(S), whole[0], atol=1e-14)
+    np.testing.assert_allclose(pooled.gated_outputs(gates, S), whole[1], atol=1e-14)
+
+
 def test_unpool_is_the_transpose_of_pool(pooled):
     rng = np.random.default_rng(2)
     A, V = rng.standard_normal((12, 1)), rng.standard_normal((4, 1))

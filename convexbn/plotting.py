@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from convexbn.certificate import Certificate
 from convexbn.gradient.trace import Trace
 from convexbn.spectral import SpectralTrace
@@ -13,15 +11,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_objectives(certificate: Certificate, runs: Mapping[str, np.ndarray], ax: "Axes | None" = None) -> "Axes":
+def plot_objectives(certificate: Certificate, runs: Mapping[str, Trace], ax: "Axes | None" = None) -> "Axes":
     """Draw the objective of gradient training over its steps beside the convex objective and its lower bounds.
 
     Parameters
     ----------
     certificate : Certificate
         Certificate of the convex solution.
-    runs : mapping of str to ndarray of shape (n_steps + 1,)
-        Label and objective over the steps of gradient-trained networks, as returned by `convexbn.gradient.train`.
+    runs : mapping of str to Trace
+        Label and trace of full-batch runs, as returned by `convexbn.gradient.train`.
     ax : matplotlib Axes or None, default=None
         Where to draw; None takes the current axes.
 
@@ -40,14 +38,16 @@ def plot_objectives(certificate: Certificate, runs: Mapping[str, np.ndarray], ax
     >>> matplotlib.use("agg")
     >>> import numpy as np
     >>> from convexbn.certificate import Certificate
+    >>> from convexbn.gradient import Trace
     >>> from convexbn.plotting import plot_objectives
     >>> certificate = Certificate(2.0, 1.9, "global", 1.9, "all 30 activation patterns")
-    >>> plot_objectives(certificate, {"Adam": np.array([5.0, 3.0, 2.5])}).get_ylabel()
+    >>> adam = Trace(np.arange(3), np.arange(3) / 10, np.array([5.0, 3.0, 2.5]))
+    >>> plot_objectives(certificate, {"Adam": adam}).get_ylabel()
     'objective'
     """
     ax = import_pyplot().gca() if ax is None else ax
-    for label, objectives in runs.items():
-        ax.plot(np.arange(1, len(objectives) + 1), objectives, label=label, linewidth=1)
+    for label, trace in runs.items():
+        ax.plot(1 + trace.steps, trace.objective, label=label, linewidth=1)
     ax.axhline(certificate.objective, color="black", label="convexbn")
     ax.axhline(certificate.lower_bound, color="tab:red", linestyle="--", label=f"lower bound ({certificate.scope})")
     bound = certificate.global_lower_bound

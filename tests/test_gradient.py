@@ -159,6 +159,14 @@ def test_lbfgs_ends_where_nothing_improves():
     assert network.penalty() == pytest.approx(0, abs=1e-12)
 
 
+def test_lbfgs_goes_on_from_the_gradient_where_a_line_search_fails():
+    options = {"weight_decay": 0.01, "normalization": "weight", "n_neurons": 10, "optimizer": "lbfgs"}
+    trace = train(X, Y, n_steps=2000, random_state=0, **options)[1]
+    stalls = np.flatnonzero(np.diff(trace.objective) == 0)
+    assert 0 < stalls[0] < stalls[-1] == len(trace) - 2 < 1999
+    assert trace.objective[-1] < trace.objective[stalls[0]]
+
+
 def test_lbfgs_ends_lower_than_descent():
     options = {"weight_decay": 0.01, "n_neurons": 20, "n_steps": 200, "random_state": 0}
     lbfgs, sgd = (train(X, Y, optimizer=optimizer, **options)[1].objective[-1] for optimizer in ("lbfgs", "sgd"))

@@ -80,8 +80,8 @@ def train(
     momentum : float, default=0.0
         Momentum of "sgd", from 0 on and below 1.
     n_steps : int, default=1000
-        Steps of the optimizer. With mini-batches an epoch is ``n // batch_size`` of them. "lbfgs" may end sooner, when
-        no step lowers the objective any more.
+        Steps of the optimizer. With mini-batches an epoch is ``n // batch_size`` of them. "lbfgs" may end sooner,
+        where its line search finds nothing lower.
     batch_size : int or None, default=None
         Samples of a mini-batch; None takes the full batch. Mini-batches are drawn without replacement; the samples that
         do not fill another one are left out of an epoch.
@@ -142,7 +142,7 @@ def train(
         dtype=dtype,
         callback=callback,
     )
-    rng, design = np.random.default_rng(random_state), _unfitted_design(normalization, kernel_size, stride, padding)
+    rng, design = np.random.default_rng(random_state), unfitted_design(normalization, kernel_size, stride, padding)
     data = _check_data(X, design) if start is None else start.check_data(X)
     targets = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
     targets = targets[:, None] if targets.ndim == 1 else targets
@@ -175,10 +175,10 @@ def train(
     return objective.network().with_statistics(data), recorder.trace()
 
 
-def _unfitted_design(
+def unfitted_design(
     normalization: str, kernel_size: Any, stride: Any, padding: Any
 ) -> BatchNormDesign | WeightNormDesign:
-    """Design of the network that is asked for, on whose columns its first neurons are drawn."""
+    """Design of the network that is asked for, or a ValueError if there is no such network."""
     if normalization not in list(NORMALIZATIONS):
         raise ValueError(f"normalization={normalization!r} is unknown; choose one of {list(NORMALIZATIONS)}.")
     if kernel_size is None:

@@ -71,9 +71,11 @@ def on_full_batch(
 def by_lbfgs(
     objective: TrainingObjective, inputs: Any, y: np.ndarray, optimizer: Any, n_steps: int, note: Note
 ) -> None:
-    """Take iterations of L-BFGS until none moves the weights; noted are the points between, not those of line searches.
+    """Take iterations of L-BFGS; noted are the points between them, not those of line searches.
 
-    PyTorch asks at the start of an iteration for what the line search before it found already; that is remembered.
+    Where a line search fails, as it may at a kink of the ReLU, the memory is emptied; where the gradient leads no
+    further either, the run ends. PyTorch asks at the start of an iteration for what the line search before it found
+    already; that is remembered.
     """
     torch = import_torch()
     parameters = objective.parameters
@@ -100,7 +102,9 @@ def by_lbfgs(
         if step < n_steps:
             optimizer.step(lambda: evaluate()[0])
             if torch.equal(here, position()):
-                break
+                if optimizer.state[parameters[0]]["n_iter"] <= 1:
+                    break
+                optimizer.state.clear()
 
 
 def on_mini_batches(

@@ -1,6 +1,7 @@
 """convexbn: batch-normalized ReLU networks trained to their global optimum, with a certificate."""
 
 from convexbn.certificate import Certificate, certify
+from convexbn.comparison import Comparison, compare
 from convexbn.decomposition import decompose
 from convexbn.design import BatchNormDesign, WeightNormDesign
 from convexbn.estimators import (
@@ -42,6 +43,7 @@ __all__ = [
     "BatchNormDesign",
     "BatchNormNetwork",
     "Certificate",
+    "Comparison",
     "ConvBatchNormNetwork",
     "ConvGatedNetwork",
     "ConvexBNClassifier",
@@ -68,6 +70,7 @@ __all__ = [
     "WeightNormDesign",
     "WeightNormNetwork",
     "certify",
+    "compare",
     "convexbn_path",
     "count_patterns",
     "decompose",

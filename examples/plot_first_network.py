@@ -44,7 +44,7 @@ def train_by_adam(model, X, y, n_runs=3):
 
     options = {"weight_decay": model.weight_decay_, "loss": model.loss, "fit_intercept": True, "n_neurons": 100}
     runs = {f"Adam, seed {seed}": train(X, y, n_steps=1000, random_state=seed, **options)[1] for seed in range(n_runs)}
-    best = min(objectives.min() for objectives in runs.values())
+    best = min(trace.objective.min() for trace in runs.values())
     print(f"The same network trained by Adam in PyTorch, best of {n_runs}: objective {best:.8g}")
     return runs
 

@@ -54,7 +54,7 @@ rows, curves, pictures = [], [], None
 for seed in range(3):
     X, X_rest, y, y_rest = train_test_split(images, labels, train_size=200, stratify=digits.target, random_state=seed)
     X_validation, X_test, y_validation, y_test = train_test_split(X_rest, y_rest, train_size=400, random_state=seed)
-    descended, objectives = train(
+    descended, trace = train(
         X,
         y,
         weight_decay=WEIGHT_DECAY,
@@ -74,7 +74,9 @@ for seed in range(3):
     curves.append([error(network, X_test, y_test) for network in truncated.values()])
     pictures = pictures or (convex, truncated[n_components])
     value = convex.objective(X, y, WEIGHT_DECAY, "log_loss")
-    print(f"\nSplit {seed}: objective {objectives[-1]:.4f} by gradient descent, {value:.4f} convex, all directions")
+    print(
+        f"\nSplit {seed}: objective {trace.objective[-1]:.4f} by gradient descent, {value:.4f} convex, all directions"
+    )
     print(f"Validation chose {n_components} directions and power {power}.")
 
 names = ["gradient descent", "convex, all directions", "convex, truncated", "convex, weighted"]

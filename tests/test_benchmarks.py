@@ -12,7 +12,7 @@ from benchmarks.comparison import OURS, Method, compare
 from benchmarks.harness import PeerMissing, Run
 from benchmarks.instances import SIZES, named_instance
 from benchmarks.peers import conic, gradient
-from convexbn import BatchNormNetwork, sample_patterns, solve_reference
+from convexbn import sample_patterns, solve_reference
 
 ROOT = Path(__file__).parent.parent
 
@@ -90,14 +90,7 @@ def test_gradient_peers_descend(instance, train):
 
 def test_objective_noted_in_training_is_ours(instance):
     noted = gradient.adam(instance, n_steps=0, seed=0).objectives[0]
-    module = gradient._network(instance, 0)[0]
-    hidden, norm, _, output = module
-    statistics = {"mean": np.zeros(gradient.WIDTH), "std": np.ones(gradient.WIDTH)}
-    network = BatchNormNetwork(
-        *(parameter.detach().numpy() for parameter in (hidden.weight, norm.weight, norm.bias, output.weight.T)),
-        np.zeros(1),
-        **statistics,
-    ).with_statistics(instance.X)
+    network = gradient.untrained(instance, 0).with_statistics(instance.X)
     squares = sum(np.sum(array**2) for array in (network.gamma, network.bias, network.output_weights))
     loss = np.mean((network.predict(instance.X)[:, 0] - instance.y) ** 2) / 2
     assert noted == pytest.approx(instance.n * (loss + instance.weight_decay / 2 * squares), rel=1e-10)

@@ -8,9 +8,16 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt
 
 from convexbn import Certificate, spectral_trace
+from convexbn.gradient import Trace
 from convexbn.plotting import plot_objectives, plot_spectral_trace
 
-RUNS = {"Adam": np.array([5.0, 3.0, 2.5]), "SGD": np.array([5.0, 4.0])}
+
+def trace_of(*objectives):
+    steps = np.arange(len(objectives))
+    return Trace(steps, 0.1 * steps, np.array(objectives))
+
+
+RUNS = {"Adam": trace_of(5.0, 3.0, 2.5), "SGD": trace_of(5.0, 4.0)}
 
 
 @pytest.mark.parametrize(
@@ -25,7 +32,8 @@ def test_runs_objective_and_bounds_are_drawn(certificate, lines):
     ax = plt.figure().gca()
     assert plot_objectives(certificate, RUNS, ax) is ax
     assert len(ax.lines) == lines
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), RUNS["Adam"])
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), RUNS["Adam"].objective)
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2, 3])  # a logarithmic axis has no zero
     assert ax.lines[2].get_ydata()[0] == 2.0
     assert ax.lines[3].get_ydata()[0] == 1.9
     plt.close("all")

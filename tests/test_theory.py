@@ -66,7 +66,7 @@ def test_no_gradient_trained_network_falls_below_the_lower_bound(case, solved):
         train(
             X, y, weight_decay=problem.weight_decay, loss=case.loss, normalization=case.normalization,
             fit_intercept=case.fit_intercept, n_neurons=20, n_steps=300, learning_rate=0.03, random_state=seed,
-        )[1].min()
+        )[1].objective.min()
         for seed in range(20)
     ]  # fmt: skip
     lower_bound = solution.certificate.lower_bound

@@ -116,11 +116,11 @@ class NormalizedNetwork(Stored, ABC):
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d), with the population statistics."""
-        return self._forward(self._check_data(X), *self.population_statistics())
+        return self._forward(self.check_data(X), *self.population_statistics())
 
     def hidden(self, X: ArrayLike) -> np.ndarray:
         """Hidden neurons relu(gamma_j (x·w_j - mean_j) / std_j + bias_j), (n, m) for X (n, d)."""
-        return self._hidden(self._check_data(X), *self.population_statistics())
+        return self._hidden(self.check_data(X), *self.population_statistics())
 
     def objective(
         self,
@@ -152,7 +152,7 @@ class NormalizedNetwork(Stored, ABC):
         -------
         objective : float
         """
-        data, loss = self._check_data(X), make_loss(loss)
+        data, loss = self.check_data(X), make_loss(loss)
         targets = np.asarray(y, dtype=np.float64)
         targets = targets[:, None] if targets.ndim == 1 else targets
         check_consistent_length(data, targets)
@@ -190,7 +190,7 @@ class NormalizedNetwork(Stored, ABC):
         ValueError
             If the population statistics are not those of X, so that predictions would change.
         """
-        data = self._check_data(X)
+        data = self.check_data(X)
         (mean, std), (batch_mean, batch_std) = self.population_statistics(), self.batch_statistics(data, sample_weight)
         moved = np.abs([mean - batch_mean, std - batch_std]) / std
         if moved.max(initial=0) > 1e-6:
@@ -209,7 +209,8 @@ class NormalizedNetwork(Stored, ABC):
         """Outputs of the neurons on rows of data."""
         return np.maximum(self.gamma * (rows @ self.weights.T - mean) / std + self.bias, 0)
 
-    def _check_data(self, X: ArrayLike) -> np.ndarray:
+    def check_data(self, X: ArrayLike) -> np.ndarray:
+        """Return X as an array of its own numeric type, or raise a ValueError if the network does not take it."""
         return check_data(X, self.weights.shape[1])
 
     def _unfitted_design(self) -> BatchNormDesign | WeightNormDesign:
@@ -231,8 +232,8 @@ def as_finite_arrays(network: Any) -> None:
 
 
 def check_data(X: ArrayLike, n_features: int) -> np.ndarray:
-    """Return X as a finite 2-D array with `n_features` columns, or raise a ValueError."""
-    data: np.ndarray = check_array(X, dtype=np.float64)
+    """Return X as a finite 2-D array of its own numeric type with `n_features` columns, or raise a ValueError."""
+    data: np.ndarray = check_array(X, dtype="numeric")
     if data.shape[1] != n_features:
         raise ValueError(f"X has {data.shape[1]} features, the network was trained on {n_features}.")
     return data
@@ -248,9 +249,9 @@ def import_torch() -> Any:
 
 
 def tensor(array: np.ndarray) -> Any:
-    """Copy an array into a double-precision torch parameter."""
+    """Copy an array into a double-precision torch parameter, contiguous as torch's L-BFGS wants it."""
     torch = import_torch()
-    return torch.nn.Parameter(torch.tensor(array, dtype=torch.float64))
+    return torch.nn.Parameter(torch.tensor(np.ascontiguousarray(array), dtype=torch.float64))
 
 
 def output_layer(network: NormalizedNetwork) -> Any:

@@ -1,5 +1,6 @@
 """The batch-normalized network."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 SMALLEST_EPS = float(np.finfo(float).tiny)  # torch's normalization layers refuse none at all
+_BLOCK_ENTRIES = 2**22  # entries of the data made double at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +96,9 @@ class BatchNormNetwork(NormalizedNetwork):
         -------
         network : BatchNormNetwork
         """
-        rng, data = np.random.default_rng(random_state), check_array(X, dtype=np.float64)
-        one, zero = np.ones(n_neurons), np.zeros(n_neurons)
-        weights = rng.standard_normal((n_neurons, data.shape[1]))
-        output_weights = rng.standard_normal((n_neurons, n_outputs)) / n_neurons
-        network = cls(weights, one, zero, output_weights, np.zeros(n_outputs), zero, one)
-        return network.with_statistics(data, sample_weight)
+        data = check_array(X, dtype="numeric")
+        layers = initial_layers(n_neurons, data.shape[1], n_outputs, random_state)
+        return cls(**layers).with_statistics(data, sample_weight)
 
     def population_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and std (m,) over the training data."""
@@ -108,18 +107,36 @@ class BatchNormNetwork(NormalizedNetwork):
     def batch_statistics(self, X: np.ndarray, sample_weight: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and std (m,) of x·w_j over X; a ValueError if a neuron does not vary over X."""
         weights, data = weighted_samples(sample_weight, X)
-        preactivations = data @ self.weights.T
-        deviations = preactivations - preactivations[0]  # exactly zero where a neuron does not vary
-        mean = np.average(deviations, axis=0, weights=weights)
-        std = np.sqrt(np.average((deviations - mean) ** 2, axis=0, weights=weights))
+        origin = next(self._row_blocks(data[:1]))[1][
+            0
+        ]  # deviations from it are exactly zero where a neuron does not vary
+        total, mean, squares = 0.0, np.zeros(len(self)), np.zeros(len(self))
+        for samples, rows in self._row_blocks(data):
+            deviations = (rows - origin) @ self.weights.T
+            row_weights = np.repeat(weights[samples], len(rows) // len(weights[samples]))
+            share = row_weights.sum() / (total + row_weights.sum())
+            block_mean = np.average(deviations, axis=0, weights=row_weights)
+            deviations -= block_mean
+            deviations *= deviations
+            squares += row_weights @ deviations + total * share * (block_mean - mean) ** 2
+            mean += share * (block_mean - mean)
+            total += row_weights.sum()
+        std = np.sqrt(squares / total)
         if not (std > 0).all():
             raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
-        return preactivations[0] + mean, std
+        return self.weights @ origin + mean, std
 
     def with_statistics(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Return the network whose population statistics are those of X (n, d), weighted by `sample_weight` (n,)."""
-        mean, std = self.batch_statistics(self._check_data(X), sample_weight)
+        mean, std = self.batch_statistics(self.check_data(X), sample_weight)
         return replace(self, mean=mean, std=std)
+
+    def _row_blocks(self, X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Slices of the samples and what the neurons read of them, in double precision, a block at a time."""
+        size = max(1, _BLOCK_ENTRIES // max(self.weights.shape))
+        for start in range(0, len(X), size):
+            samples = slice(start, start + size)
+            yield samples, X[samples].astype(np.float64)
 
     def to_torch(self) -> "torch.nn.Sequential":
         """Return Linear -> BatchNorm1d -> ReLU -> Linear in double precision.
@@ -212,4 +229,20 @@ def read_layers(hidden: Any, norm: Any, output: Any) -> dict[str, np.ndarray]:
         "intercept": to_numpy(output.bias) if output.bias is not None else np.zeros(output.out_features),
         "mean": to_numpy(norm.running_mean) - (to_numpy(hidden.bias) if hidden.bias is not None else 0),
         "std": np.sqrt(to_numpy(norm.running_var) + norm.eps),
+    }
+
+
+def initial_layers(
+    n_neurons: int, n_entries: int, n_outputs: int, random_state: int | np.random.Generator | None
+) -> dict[str, np.ndarray]:
+    """Fields of an untrained network that does not know its statistics yet."""
+    rng, one, zero = np.random.default_rng(random_state), np.ones(n_neurons), np.zeros(n_neurons)
+    return {
+        "weights": rng.standard_normal((n_neurons, n_entries)),
+        "gamma": one,
+        "bias": zero,
+        "output_weights": rng.standard_normal((n_neurons, n_outputs)) / n_neurons,
+        "intercept": np.zeros(n_outputs),
+        "mean": zero,
+        "std": one,
     }

@@ -1,5 +1,6 @@
 """The batch-normalized convolutional network."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -8,10 +9,9 @@ from numpy.typing import ArrayLike
 
 from convexbn.design import BatchNormDesign
 from convexbn.network.base import import_torch, layers_of, output_layer, tensor, to_numpy
-from convexbn.network.batch_norm import SMALLEST_EPS, BatchNormNetwork, read_layers
+from convexbn.network.batch_norm import SMALLEST_EPS, BatchNormNetwork, initial_layers, read_layers
 from convexbn.network.convolution import Convolution
-from convexbn.patches import PatchDesign
-from convexbn.sample_weight import weighted_samples
+from convexbn.patches import PatchDesign, PatchGrid, check_images
 
 if TYPE_CHECKING:
     import torch
@@ -73,15 +73,48 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
         super().__post_init__()
         self._check_geometry()
 
-    def batch_statistics(self, X: np.ndarray, sample_weight: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and std (m,) of x·w_j over the patches of X; a ValueError if a neuron does not vary over them."""
-        weights, images = weighted_samples(sample_weight, X)
-        mean = self.grid.mean(images, weights)
-        shift, covariance = self.grid.moments(images, weights, mean, self.weights.T)
-        std = np.sqrt(np.maximum(covariance.diagonal(), 0))
-        if not (std > 10 * np.finfo(float).eps * np.abs(self.weights) @ np.abs(mean)).all():
-            raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
-        return self.weights @ mean + shift, std
+    @classmethod
+    def at_initialization(
+        cls,
+        X: ArrayLike,
+        n_neurons: int,
+        *,
+        kernel_size: int | tuple[int, int] = 3,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        n_outputs: int = 0,
+        sample_weight: ArrayLike | None = None,
+        random_state: int | np.random.Generator | None = None,
+    ) -> Self:
+        """Untrained network: Gaussian filters, gamma one, bias and intercept zero, small output weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, channels, height, width)
+            Images whose statistics the network carries.
+        n_neurons : int
+            Width m.
+        kernel_size, stride : int or pair of int, default=3 and 1
+            Height and width of the filters, and of their steps.
+        padding : int or pair of int, default=0
+            Rows and columns of zeros added on each side of an image.
+        n_outputs : int, default=0
+            Outputs C. Output weights are Gaussian over m.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the images in the statistics. All equal if None.
+        random_state : int, Generator or None, default=None
+            Seed of the weights.
+
+        Returns
+        -------
+        network : ConvBatchNormNetwork
+        """
+        grid = PatchGrid(kernel_size, stride, padding)
+        images = check_images(X, grid)
+        layers = initial_layers(n_neurons, grid.n_entries(images.shape[1]), n_outputs, random_state)
+        filter_shape = np.array([images.shape[1], *grid.kernel_size])
+        network = cls(**layers, filter_shape=filter_shape, stride=np.array(grid.stride), padding=np.array(grid.padding))
+        return network.with_statistics(images, sample_weight)
 
     def to_torch(self) -> "torch.nn.Sequential":
         """Return Conv2d -> BatchNorm2d -> ReLU -> AdaptiveAvgPool2d -> Flatten -> Linear in double precision.
@@ -147,6 +180,9 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
             padding=np.array(hidden.padding),
             **read_layers(hidden, norm, output),
         )
+
+    def _row_blocks(self, X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        return self.grid.blocks(X)
 
     def _hidden(self, rows: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         neurons = super()._hidden

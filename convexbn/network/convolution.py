@@ -56,7 +56,8 @@ class Convolution:
         if self.weights.shape[1] != h:
             raise ValueError(f"weights must have shape {(len(self.weights), h)}, got {self.weights.shape}.")
 
-    def _check_data(self, X: ArrayLike) -> np.ndarray:
+    def check_data(self, X: ArrayLike) -> np.ndarray:
+        """Return X as an array of its own numeric type, or raise a ValueError if the network does not take it."""
         return check_images(X, self.grid, (int(self.filter_shape[0]),))
 
     def _pooled(self, images: np.ndarray, neurons: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

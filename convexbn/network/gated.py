@@ -74,13 +74,14 @@ class GatedNetwork(Stored):
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d)."""
-        return self._hidden(self._check_data(X)) @ self.output_weights + self.intercept
+        return self._hidden(self.check_data(X)) @ self.output_weights + self.intercept
 
     def _hidden(self, rows: np.ndarray) -> np.ndarray:
         """Outputs of the neurons on rows of data."""
         return (rows @ self.gates.T + self.gate_offsets >= 0) * (rows @ self.weights.T + self.bias)
 
-    def _check_data(self, X: ArrayLike) -> np.ndarray:
+    def check_data(self, X: ArrayLike) -> np.ndarray:
+        """Return X as an array of its own numeric type, or raise a ValueError if the network does not take it."""
         return check_data(X, self.weights.shape[1])
 
     @classmethod

@@ -148,11 +148,9 @@ def train_weight_norm(
             if step % note_every == 0 or step == n_steps:
                 gram = dict(zip("VGH", gram_of_weights(v, g, c, data, alpha if normalized else 1.0), strict=True))
                 recorder.note(step, residual @ residual / 2, residual=residual, **gram)
-            if step == n_steps:
-                break
-            if normalized:
+            if step < n_steps and normalized:
                 v, g = v - step_size * _by_directions(v, g, by_weights, by_lengths), g - step_size * by_lengths
-            else:
+            elif step < n_steps:
                 v = v - step_size * by_weights
                 g = np.linalg.norm(v, axis=1)
     return WeightNormNetwork(v, g, np.zeros(n_neurons), c[:, None], np.zeros(1)), recorder.trace()

@@ -151,8 +151,8 @@ def train_weight_norm(
             if step < n_steps and normalized:
                 v, g = v - step_size * _by_directions(v, g, by_weights, by_lengths), g - step_size * by_lengths
             elif step < n_steps:
-                v = v - step_size * by_weights
-                g = np.linalg.norm(v, axis=1)
+                w = v - step_size * by_weights
+                v, g = w, np.linalg.norm(w, axis=1)
     return WeightNormNetwork(v, g, np.zeros(n_neurons), c[:, None], np.zeros(1)), recorder.trace()
 
 

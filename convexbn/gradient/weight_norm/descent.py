@@ -93,7 +93,8 @@ def train_weight_norm(
     n_steps : int, default=100
         Steps.
     note_every : int, default=1
-        Steps from one note to the next. A note holds three n × n matrices and takes about as long as n / d steps.
+        Steps from one note to the next. A note holds three n × n matrices; where n is much
+        larger than d it takes longer than a step.
     normalized : bool, default=True
         False descends on the weights w = g v / |v| themselves, from the same function.
     random_state : int, Generator or None, default=None

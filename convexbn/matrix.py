@@ -104,7 +104,8 @@ class DesignMatrix:
         size = max(1, _BLOCK_ENTRIES // (max(1, m) * self.n_patches))
         for start in range(0, self.n_samples, size):
             rows = self.Z[start * self.n_patches : (start + size) * self.n_patches]
-            pooled[start : start + size] = of_rows(rows).reshape(-1, self.n_patches, m).mean(axis=1)
+            outputs = of_rows(rows).reshape(len(rows) // self.n_patches, self.n_patches, m)
+            pooled[start : start + size] = outputs.mean(axis=1)
         return pooled
 
     def masked_adjoint(self, masks: np.ndarray, v: np.ndarray) -> np.ndarray:

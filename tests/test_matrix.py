@@ -27,6 +27,7 @@ def test_outputs_block_by_block(pooled, monkeypatch):
     monkeypatch.setattr("convexbn.matrix._BLOCK_ENTRIES", 20)
     np.testing.assert_allclose(pooled.neuron_outputs(S), whole[0], atol=1e-14)
     np.testing.assert_allclose(pooled.gated_outputs(gates, S), whole[1], atol=1e-14)
+    assert pooled.neuron_outputs(S[:, :0]).shape == (4, 0)
 
 
 def test_unpool_is_the_transpose_of_pool(pooled):

@@ -1,0 +1,448 @@
+"""CIFAR-10, all 50,000 + 10,000 images: do truncated convex networks predict better than untruncated, and than SGD?
+
+Two architectures, a filter that covers the whole image (the dense network) and one of 6 x 6 pixels with stride 4 and
+average pooling; ten classes, cross-entropy with weight decay, the same objective for all of an architecture. Convex are
+gated networks, of all whitened directions and of as many as predict best on 5,000 validation images, and the ReLU
+network by column generation on that truncation. The networks trained by SGD and by Adam are as wide as this last one.
+
+Every stage runs in a process of its own and leaves a checkpoint in the folder ``--work``, long ones every few minutes;
+a run that was stopped goes on from there. Images: ``--data`` is a zip file or folder with train/CLASS/*.jpg and
+test/CLASS/*.jpg; without it they are downloaded from OpenML.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from benchmarks.harness import caption, environment, parse_arguments, plain, pyplot, target, threads, write_json
+from benchmarks.images import Images, load_cifar10
+from convexbn import (
+    BatchNormNetwork,
+    ConvBatchNormNetwork,
+    DesignMatrix,
+    Neurons,
+    PatchDesign,
+    Problem,
+    Solution,
+    make_network,
+    sample_patterns,
+    solve_column_generation,
+    solve_gated,
+)
+from convexbn.gradient import train
+from convexbn.losses import make_loss
+
+N_CLASSES, LOSS = 10, "cross_entropy"
+VALIDATION_TOL, TOL = 1e-2, 1e-3
+FILTERS = 8  # in a picture
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A two-layer network on images, and how much of everything it gets."""
+
+    name: str
+    kernel_size: int
+    stride: int
+    weight_decay: float  # about 0.03 of the smallest one that makes the zero network optimal
+    components: tuple[int, ...]  # truncations among which validation chooses
+    n_relu: int  # images for column generation
+    n_gates: int = 100
+    n_validation: int = 5000
+    n_steps: int = 2000  # of SGD and Adam
+    batch_size: int = 500
+    minutes: float = 30.0  # of column generation
+    gated_minutes: float = 15.0  # of a gated network
+    checkpoint_minutes: float = 5.0
+
+    @property
+    def quick(self) -> "Architecture":
+        """The same for a smoke run on a few images."""
+        less = {
+            "n_relu": 100,
+            "n_gates": 5,
+            "n_validation": 20,
+            "n_steps": 20,
+            "batch_size": 50,
+            "minutes": 0.05,
+            "gated_minutes": 0.05,
+        }
+        return replace(self, components=(2, 4), **less)
+
+
+ARCHITECTURES = (
+    Architecture("dense", 32, 1, 0.004, (25, 50, 100, 200), n_relu=50_000),
+    Architecture("convolutional", 6, 4, 0.003, (10, 20, 40, 80), n_relu=10_000),
+)
+
+
+class Stages:
+    """The stages of one architecture; each returns a row of the table and leaves its network in the folder."""
+
+    def __init__(self, architecture: Architecture, train: Images, test: Images, folder: Path):
+        self.architecture, self.train, self.test, self.folder = architecture, train, test, folder
+
+    def row(self, stage: str, n_components: int | None = None, width: int | None = None) -> dict[str, Any]:
+        """Run a stage, or go on with it: objective, accuracies, seconds, neurons."""
+        if stage in ("SGD", "Adam"):
+            assert width is not None
+            return self._by_gradient(stage, width)
+        n = len(self.train.X)
+        if stage == "validation":
+            order = np.random.default_rng(0).permutation(n)
+            held, rest = (
+                np.sort(order[: self.architecture.n_validation]),
+                np.sort(order[self.architecture.n_validation :]),
+            )
+            return self._gated(stage, self.train.take(rest), self.train.take(held), n_components, VALIDATION_TOL)
+        if stage == "gated":
+            return self._gated(stage, self.train, self.test, n_components, TOL)
+        chosen = np.sort(np.random.default_rng(1).permutation(n)[: self.architecture.n_relu])
+        return self._relu(self.train.take(chosen), n_components)
+
+    def _design(self, images: Images, n_components: int | None) -> tuple[PatchDesign, Problem]:
+        architecture = self.architecture
+        design = PatchDesign(architecture.kernel_size, architecture.stride, n_components=n_components).fit(images.X)
+        Z = DesignMatrix(design.transform(images.X), design.n_patches)
+        y = images.one_hot(N_CLASSES)
+        return design, Problem(Z, y, LOSS, weight_decay=architecture.weight_decay, fit_intercept=True)
+
+    def _gated(self, stage: str, images: Images, test: Images, n_components: int | None, tol: float) -> dict[str, Any]:
+        start = perf_counter()
+        design, problem = self._design(images, n_components)
+        patterns = sample_patterns(problem.Z, self.architecture.n_gates, random_state=0)
+
+        def solve(neurons: Neurons | None, max_time: float) -> Solution:
+            show = _progress(f"{self.architecture.name}, {stage}, {n_components or 'all'} directions")
+            options = {"tol": tol, "max_time": max_time, "dtype": "float32", "callback": show}
+            return solve_gated(problem, patterns, start=neurons, **options)
+
+        name = f"{stage}-{n_components or 'all'}"
+        minutes = self.architecture.gated_minutes
+        return self._convex(name, images, test, design, solve, tol, minutes, perf_counter() - start)
+
+    def _relu(self, images: Images, n_components: int | None) -> dict[str, Any]:
+        start = perf_counter()
+        design, problem = self._design(images, n_components)
+
+        def solve(neurons: Neurons | None, max_time: float) -> Solution:
+            options = {"tol": TOL, "max_time": max_time, "prove": False, "random_state": 0}
+            show = _progress(f"{self.architecture.name}, ReLU")
+            return solve_column_generation(problem, start=neurons, callback=show, **options)
+
+        minutes = self.architecture.minutes
+        return self._convex("relu", images, self.test, design, solve, TOL, minutes, perf_counter() - start)
+
+    def _convex(self, name, images, test, design, solve, tol, minutes, design_seconds) -> dict[str, Any]:
+        """Solve a few minutes at a time, with a checkpoint after each."""
+        neurons, seconds = self._checkpoint(name)
+        limit = 60 * minutes
+        while True:
+            start = perf_counter()
+            solution = solve(neurons, min(60 * self.architecture.checkpoint_minutes, max(limit - seconds, 1.0)))
+            neurons, seconds = solution.neurons, seconds + perf_counter() - start
+            self._save_checkpoint(name, neurons, seconds)
+            if solution.certificate.gap <= tol or seconds >= limit:
+                break
+        network = make_network(neurons, design)
+        network.save(self.folder / f"{name}.network.npz")
+        certificate = solution.certificate
+        return {
+            "n": len(images.X),
+            "objective": certificate.objective,
+            "lower_bound": certificate.lower_bound,
+            "gap": certificate.gap,
+            "scope": certificate.scope,
+            "n_neurons": len(neurons),
+            "seconds": seconds,
+            "design_seconds": design_seconds,
+            "train_accuracy": _accuracy(network, images),
+            "test_accuracy": _accuracy(network, test),
+        }
+
+    def _checkpoint(self, name: str) -> tuple[Neurons | None, float]:
+        path = self.folder / f"{name}.checkpoint.npz"
+        if not path.exists():
+            return None, 0.0
+        with np.load(path) as file:
+            gates = file["gates"] if "gates" in file.files else None
+            neurons = Neurons(file["weights"], file["output_weights"], file["intercept"], gates)
+            return neurons, float(file["seconds"])
+
+    def _save_checkpoint(self, name: str, neurons: Neurons, seconds: float) -> None:
+        arrays = {key: value for key, value in vars(neurons).items() if isinstance(value, np.ndarray)}
+        part = self.folder / f"{name}.part.npz"
+        np.savez(part, seconds=seconds, **arrays)
+        part.rename(self.folder / f"{name}.checkpoint.npz")
+
+    def _by_gradient(self, optimizer: str, width: int) -> dict[str, Any]:
+        """Mini-batches of standardised images, in float32."""
+        architecture = self.architecture
+        mean, std = _channel_statistics(self.train.X)
+
+        def standardised(images: Images) -> Images:
+            X = (images.X - mean) / std
+            return Images(X.reshape(len(X), -1) if architecture.name == "dense" else X, images.classes)
+
+        images = standardised(self.train)
+        start: BatchNormNetwork
+        if architecture.name == "dense":
+            start = BatchNormNetwork.at_initialization(images.X[:1000], width, n_outputs=N_CLASSES, random_state=0)
+        else:
+            geometry = {"kernel_size": architecture.kernel_size, "stride": architecture.stride}
+            start = ConvBatchNormNetwork.at_initialization(
+                images.X[:1000], width, n_outputs=N_CLASSES, random_state=0, **geometry
+            )
+        options = {"learning_rate": 1e-3} if optimizer == "Adam" else {"learning_rate": 0.1, "momentum": 0.9}
+        y = images.one_hot(N_CLASSES)
+        began = perf_counter()
+        network, _ = train(
+            images.X,
+            y,
+            loss=LOSS,
+            weight_decay=architecture.weight_decay,
+            fit_intercept=True,
+            start=start,
+            optimizer=optimizer.lower(),
+            n_steps=architecture.n_steps,
+            batch_size=architecture.batch_size,
+            dtype="float32",
+            random_state=0,
+            **options,
+        )
+        seconds = perf_counter() - began
+        network.save(self.folder / f"{optimizer}.network.npz")
+        loss = float(make_loss(LOSS).value(_outputs(network, images.X), y).mean())
+        return {
+            "n": len(images.X),
+            "objective": loss + architecture.weight_decay * network.penalty(),
+            "n_neurons": len(network),
+            "seconds": seconds,
+            "train_accuracy": _accuracy(network, images),
+            "test_accuracy": _accuracy(network, standardised(self.test)),
+        }
+
+
+def _outputs(network: Any, X: np.ndarray, size: int = 1000) -> np.ndarray:
+    """Outputs (n, C) of a network, a block of images at a time."""
+    return np.concatenate([network.predict(X[start : start + size]) for start in range(0, len(X), size)])
+
+
+def _accuracy(network: Any, images: Images) -> float:
+    return float((_outputs(network, images.X).argmax(axis=1) == images.classes).mean())
+
+
+def _channel_statistics(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, float32 of shape (3, 1, 1)."""
+    some = X[:: max(1, len(X) // 5000)].astype(np.float64)
+    mean, std = some.mean(axis=(0, 2, 3)), some.std(axis=(0, 2, 3))
+    return mean.astype(np.float32)[:, None, None], std.astype(np.float32)[:, None, None]
+
+
+def _progress(name: str):
+    def show(progress) -> None:
+        print(
+            f"{name}: {progress.time:6.0f} s, objective {progress.objective:.5f}, gap {progress.gap:.1e}, "
+            f"{progress.n_neurons} neurons",
+            flush=True,
+        )
+
+    return show
+
+
+def run_stage(
+    data: Path | None, work: Path, architecture: Architecture, quick: bool, number: int, stage: str, options: dict
+) -> dict[str, Any]:
+    """One stage in this process, whose peak memory is its own."""
+    warnings.simplefilter("ignore", ConvergenceWarning)  # the gaps are in the table
+    images = load_cifar10(data, work / "images")
+    if quick:
+        images = (
+            images[0].take(np.arange(0, len(images[0].X), len(images[0].X) // 200)),
+            images[1].take(np.arange(0, len(images[1].X), len(images[1].X) // 100)),
+        )
+    with threads(number):
+        row = Stages(architecture, *images, work / architecture.name).row(stage, **options)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return row | {"peak_gibibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+
+
+class Runner:
+    """Stages in fresh processes, and their rows in the work folder."""
+
+    def __init__(self, args: argparse.Namespace, architecture: Architecture):
+        self.args, self.architecture = args, architecture
+        self.folder = args.work / architecture.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def row(self, stage: str, **options: Any) -> dict[str, Any]:
+        """The row of a stage, from its file if it was run before with the same settings."""
+        path = self.folder / f"{'-'.join([stage, *(str(value) for value in options.values())])}.json"
+        settings = plain(asdict(self.architecture))
+        if path.exists():
+            written = json.loads(path.read_text())
+            if written["settings"] == settings:
+                return written["row"]
+        print(f"{self.architecture.name}: {stage} {options or ''}", flush=True)
+        arguments = (self.args.data, self.args.work, self.architecture, self.args.quick, self.args.threads)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            row = plain(pool.submit(run_stage, *arguments, stage, options).result())
+        path.write_text(json.dumps({"settings": settings, "row": row}))
+        print(json.dumps(row), flush=True)
+        return row
+
+    def run(self) -> dict[str, Any]:
+        """All stages: truncation by validation, then the table."""
+        validation = {r: self.row("validation", n_components=r) for r in self.architecture.components}
+        chosen = max(validation, key=lambda r: validation[r]["test_accuracy"])
+        relu = self.row("relu", n_components=chosen)
+        return {
+            "settings": asdict(self.architecture),
+            "validation": {
+                "components": list(validation),
+                "accuracy": [row["test_accuracy"] for row in validation.values()],
+            },
+            "n_components": chosen,
+            "rows": {
+                "ReLU, SGD": self.row("SGD", width=relu["n_neurons"]),
+                "ReLU, Adam": self.row("Adam", width=relu["n_neurons"]),
+                "ReLU, convex, truncated": relu,
+                "gated, convex, truncated": self.row("gated", n_components=chosen),
+                "gated, convex, all directions": self.row("gated", n_components=None),
+            },
+        }
+
+    def filters(self, chosen: int) -> dict[str, np.ndarray]:
+        """Filters (FILTERS, height, width, 3) that matter most, of each network."""
+        names = {
+            "ReLU, SGD": "SGD",
+            "ReLU, convex, truncated": "relu",
+            "gated, convex, truncated": f"gated-{chosen}",
+            "gated, convex, all directions": "gated-all",
+        }
+        return {label: leading_filters(self.folder / f"{name}.network.npz") for label, name in names.items()}
+
+
+def leading_filters(path: Path) -> np.ndarray:
+    """The filters of largest weight in the output, as images between 0 and 1."""
+    with np.load(path, allow_pickle=False) as file:
+        filters, size = file["weights"], np.linalg.norm(file["output_weights"], axis=1)
+        if "gamma" in file.files:
+            filters, size = filters * (file["gamma"] / file["std"])[:, None], size * file["gamma"]
+        else:
+            size = size * np.linalg.norm(filters, axis=1)
+        shape = tuple(file["filter_shape"]) if "filter_shape" in file.files else (3, 32, 32)
+    leading = filters[np.argsort(-size)[:FILTERS]].reshape(-1, *shape).transpose(0, 2, 3, 1)
+    return 0.5 + 0.5 * leading / np.abs(leading).max(axis=(1, 2, 3), keepdims=True)
+
+
+def targets(results: dict[str, dict]) -> list[dict]:
+    """The rows of the summary: the paper's claim, and the memory."""
+    found = []
+    for name, result in results.items():
+        accuracy = {label: row["test_accuracy"] for label, row in result["rows"].items()}
+        truncated, whole, sgd = (
+            accuracy[label] for label in ("gated, convex, truncated", "gated, convex, all directions", "ReLU, SGD")
+        )
+        figure = (
+            f"{truncated:.1%} against {whole:.1%} and {sgd:.1%} ({accuracy['ReLU, convex, truncated']:.1%} with ReLU)"
+        )
+        statement = f"CIFAR-10, {name}: truncated convex beats untruncated convex and SGD in test accuracy"
+        found.append(target(statement, figure, truncated > max(whole, sgd)))
+    peak = max(row["peak_gibibytes"] for result in results.values() for row in result["rows"].values())
+    return [*found, target("CIFAR-10: less than 16 GB", f"{peak:.1f} GiB", peak * 2**30 < 16e9)]
+
+
+def show_table(results: dict[str, dict]) -> None:
+    """Print the table."""
+    for name, result in results.items():
+        print(f"\n{name}, {result['n_components']} directions kept by validation")
+        for label, row in result["rows"].items():
+            gap = f"{row['gap']:.1e} ({row['scope']})" if "gap" in row else "-"
+            print(
+                f"{label:32} n {row['n']:>6,}  objective {row['objective']:.4f}  gap {gap:18} train "
+                f"{row['train_accuracy']:.3f}  test {row['test_accuracy']:.3f}  {row['seconds']:6.0f} s  "
+                f"{row['peak_gibibytes']:.1f} GiB  {row['n_neurons']} neurons"
+            )
+
+
+def draw(results: dict[str, Any], filters: dict[str, dict[str, np.ndarray]], path: Path) -> None:
+    """Accuracies, validation curve and filters, a row an architecture."""
+    plt = pyplot()
+    figure = plt.figure(figsize=(15, 5.2 * len(filters)), layout="constrained")
+    for part, (name, images) in zip(np.ravel(figure.subfigures(len(filters), 1)), filters.items(), strict=True):
+        result = results["architectures"][name]
+        left, middle, right = part.subfigures(1, 3, width_ratios=[1.1, 0.8, 1.4])
+        ax, rows = left.subplots(), result["rows"]
+        heights = np.arange(len(rows))
+        ax.barh(heights + 0.2, [row["test_accuracy"] for row in rows.values()], 0.4, label="test")
+        ax.barh(heights - 0.2, [row["train_accuracy"] for row in rows.values()], 0.4, label="training", color="0.7")
+        ax.set_yticks(heights, list(rows))
+        ax.set(title=f"{name}: accuracy")
+        ax.legend(fontsize="small", loc="lower right")
+        ax = middle.subplots()
+        validation = result["validation"]
+        ax.plot(validation["components"], validation["accuracy"], "o-")
+        ax.set(xscale="log", title="validation accuracy, gated", xlabel="singular directions kept")
+        ax.set_xticks(validation["components"], [str(value) for value in validation["components"]])
+        ax.xaxis.set_minor_formatter("")
+        grid = right.subplots(len(images), FILTERS, squeeze=False)
+        right.suptitle("leading filters", fontsize=11)
+        for axes, (label, pictures) in zip(grid, images.items(), strict=True):
+            for ax, picture in zip(axes, pictures, strict=False):
+                ax.imshow(picture)
+            axes[0].set_title(label, fontsize="small", loc="left")
+        for ax in grid.ravel():
+            ax.axis("off")
+    machine = results["environment"]
+    caption(
+        figure,
+        f"CIFAR-10, ten classes, {machine['cpu']}, {results['threads']} thread(s) a stage, {machine['date'][:10]}. "
+        "Column generation ran on fewer images where the table says so.",
+    )
+    figure.savefig(path)
+    print(f"Drew {path}")
+
+
+def _extra(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="zip file or folder of images (default: download from OpenML)")
+    parser.add_argument("--work", type=Path, default=Path("build/cifar10"), help="folder of arrays and checkpoints")
+    parser.add_argument("--threads", type=int, default=2, help="threads of a stage (default: 2)")
+    names = [architecture.name for architecture in ARCHITECTURES]
+    parser.add_argument("--only", choices=names, help="run the stages of one architecture, and write no results")
+
+
+def main() -> None:
+    """Run what is left, write, draw."""
+    args = parse_arguments("cifar10", __doc__, _extra)
+    load_cifar10(args.data, args.work / "images")
+    runners = [
+        Runner(args, architecture.quick if args.quick else architecture)
+        for architecture in ARCHITECTURES
+        if args.only in (None, architecture.name)
+    ]
+    found = {runner.architecture.name: runner.run() for runner in runners}
+    show_table(found)
+    if args.only is not None:
+        return
+    results = {"environment": environment(), "quick": args.quick, "threads": args.threads, "architectures": found}
+    results["targets"] = [] if args.quick else targets(found)
+    filters = {
+        runner.architecture.name: runner.filters(found[runner.architecture.name]["n_components"]) for runner in runners
+    }
+    draw(write_json(args.json, results), filters, args.png)
+
+
+if __name__ == "__main__":
+    main()

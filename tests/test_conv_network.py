@@ -90,7 +90,8 @@ def test_torch_round_trip_with_statistics_of_other_images(geometry):
     np.testing.assert_allclose(network.predict(3 * images(seed=5) - 1), expected, atol=1e-9)
 
 
-def test_statistics_are_those_of_the_weighted_images():
+def test_statistics_are_those_of_the_weighted_images(monkeypatch):
+    monkeypatch.setattr("convexbn.patches._BLOCK_ENTRIES", 2000)
     network, weights = random_network(GEOMETRIES[1])[0], np.arange(40) % 3
     weighted = network.with_statistics(images(), weights)
     repeated = network.with_statistics(images().repeat(weights, axis=0))

@@ -252,3 +252,23 @@ def test_missing_torch_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"pip install 'convexbn\[torch\]'"):
         random_network(BatchNormNetwork)[0].to_torch()
+
+
+def test_statistics_are_added_up_block_by_block(monkeypatch):
+    network, weights = random_network(BatchNormNetwork)[0], np.arange(15) % 4
+    X = data() + 1e4 * np.arange(15)[:, None]  # blocks whose means are far from one another
+    whole = network.with_statistics(X, weights)
+    preactivations = (X @ network.weights.T).repeat(weights, axis=0)
+    np.testing.assert_allclose(whole.mean, preactivations.mean(axis=0))
+    np.testing.assert_allclose(whole.std, preactivations.std(axis=0))
+    monkeypatch.setattr("convexbn.network.batch_norm._BLOCK_ENTRIES", 4 * max(network.weights.shape))
+    by_blocks = network.with_statistics(X, weights)
+    np.testing.assert_allclose(by_blocks.mean, whole.mean)
+    np.testing.assert_allclose(by_blocks.std, whole.std)
+
+
+def test_statistics_of_bytes_are_those_of_numbers():
+    network, X = random_network(BatchNormNetwork)[0], np.random.default_rng(0).integers(0, 256, data().shape)
+    of_bytes = network.with_statistics(X.astype(np.uint8))
+    np.testing.assert_array_equal(of_bytes.std, network.with_statistics(X.astype(np.float64)).std)
+    np.testing.assert_allclose(of_bytes.predict(X.astype(np.uint8)), of_bytes.predict(X))

@@ -1,10 +1,14 @@
 """Gradient descent in normalized parametrization, held against its theorems and against other methods."""
 
+import json
+import sys
+
 import numpy as np
 import pytest
 from scipy.optimize import check_grad
-from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.datasets import dump_svmlight_file, load_breast_cancer, load_digits
 
+from benchmarks import gdnp as benchmark
 from convexbn.gradient import DivergenceError
 from convexbn.gradient.gdnp import (
     FUNCTIONS,
@@ -403,6 +407,22 @@ class TestNetworks:
         layers = [gdnp_network(X, y, n_units=1, n_sweeps=1, n_steps=1, random_state=seed).weights for seed in (0, 0, 1)]
         np.testing.assert_array_equal(layers[0], layers[1])
         assert not np.allclose(layers[0], layers[2])
+
+
+def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch):
+    a9a = tmp_path / "a9a"
+    dump_svmlight_file(*gaussian_sample(60, condition=3), str(a9a))
+    monkeypatch.setattr(sys, "argv", ["gdnp", "--quick", "--a9a", str(a9a), "--output", str(tmp_path)])
+    benchmark.main()
+    results = json.loads((tmp_path / "gdnp.json").read_text())
+    assert list(results["data"]) == ["Gaussian", "breast cancer, means", "a9a"]
+    for measured in results["data"].values():
+        assert list(measured["methods"]) == list(benchmark.METHODS)
+        for row in measured["methods"].values():
+            assert (row["steps_to"] is None) == (row["excess"] > benchmark.WITHIN)
+            assert row["curve_excess"][-1] == max(row["excess"], 0)
+    assert benchmark.targets(results["data"])[0]["figure"].startswith("GDNP")
+    assert (tmp_path / "gdnp.png").stat().st_size > 10_000
 
 
 X, Y = gaussian_sample(50)

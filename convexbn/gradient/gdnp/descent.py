@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_array
 from convexbn.gradient.gdnp.objectives import Objective
 from convexbn.gradient.trace import Recorder, Trace
 
-_LENGTH_SHARE = 0.1  # of the tolerance, which a length may leave of the gradient
+_LENGTH_SHARE = 0.01  # of the gradient, or the tolerance if that is more, which a length may leave
 _ROUNDING = 1e-14  # of an objective, relative to that of zero weights
 _LONGEST, _SHORTEST = 2.0**30, 2.0**-20  # steps, of that which is safe at the best length
 
@@ -111,25 +111,26 @@ def gdnp(
     w = -moments.u if start is None else check_start(start, len(moments.u))
     if start is not None and moments.rho(w) == 0 and moments.rho_star < 0:
         raise ValueError("start is zero or orthogonal to u = E[-y x], so no length helps; choose another, or None.")
-    lengths = _Lengths(objective, _LENGTH_SHARE * tol, max_length)
-    at = lengths.best(w, 1.0)
+    lengths = _Lengths(objective, tol, max_length)
+    at = lengths.best(w, 1.0, tol)
     excess, halvings, status = moments.rho(at.w) - moments.rho_star, 0, "stopped"
     with Recorder("GDNP", n_steps, verbose=verbose) as recorder:
         for step in range(n_steps + 1):
             gradient = objective.gradient(at.w, at.a, at.g)
             if objective.separated(at.a, at.g) and np.isinf(max_length):
                 status = "separable"
-                at, gradient = lengths.until_small(at, tol)
+                at, gradient = lengths.until_small(at)
             slope = at.w @ gradient
             tangential = gradient - slope * (moments.S @ at.w)
             capped = abs(at.g) == max_length and slope * at.g < 0
-            if status == "stopped" and moments.dual_norm(tangential if capped else gradient) <= tol:
+            norm = moments.dual_norm(gradient)
+            if status == "stopped" and (moments.dual_norm(tangential) if capped else norm) <= tol:
                 status = "converged"
             recorder.note(
                 step,
                 at.value,
                 rho=moments.rho(at.w),
-                gradient_norm=moments.dual_norm(gradient),
+                gradient_norm=norm,
                 length=abs(at.g),
                 rho_bound=moments.rho_star + moments.rate ** (2 * step) * excess,
                 rho_star=moments.rho_star,
@@ -138,7 +139,7 @@ def gdnp(
             if status != "stopped":
                 break
             if step < n_steps:
-                at, halvings = _direction_step(lengths, at, at.g * tangential)
+                at, halvings = _direction_step(lengths, at, at.g * tangential, norm)
     trace = recorder.trace()
     return LinearFit(at.g * at.w, abs(at.g), "interrupted" if trace.interrupted else status, trace)
 
@@ -155,29 +156,29 @@ class _Weights:
 
 @dataclass(frozen=True)
 class _Lengths:
-    """The length step: the best length of a direction, up to an accuracy and a longest one."""
+    """The length step: the best length of a direction, about as exact as the gradient is small, up to a longest one."""
 
     objective: Objective
-    accuracy: float
+    tol: float
     longest: float
 
-    def best(self, w: np.ndarray, guess: float) -> _Weights:
-        """Normalize a direction and give it its best length."""
+    def best(self, w: np.ndarray, guess: float, norm: float) -> _Weights:
+        """Normalize a direction and give it its best length, where gradients have about this norm."""
         w = w / (self.objective.moments.norm(w) or 1.0)
         a = self.objective.along(w)
-        g = self.objective.length(a, guess, self.accuracy, self.longest)
+        g = self.objective.length(a, guess, _LENGTH_SHARE * max(norm, self.tol), self.longest)
         return _Weights(w, a, g, self.objective.value(a, g))
 
-    def until_small(self, at: _Weights, tol: float) -> tuple[_Weights, np.ndarray]:
+    def until_small(self, at: _Weights) -> tuple[_Weights, np.ndarray]:
         """Make separating weights longer until the gradient is small; return them and the gradient."""
         while True:
             gradient = self.objective.gradient(at.w, at.a, at.g)
-            if self.objective.moments.dual_norm(gradient) <= tol:
+            if self.objective.moments.dual_norm(gradient) <= self.tol:
                 return at, gradient
             at = _Weights(at.w, at.a, 2 * at.g, self.objective.value(at.a, 2 * at.g))
 
 
-def _direction_step(lengths: _Lengths, at: _Weights, gradient_w: np.ndarray) -> tuple[_Weights, int]:
+def _direction_step(lengths: _Lengths, at: _Weights, gradient_w: np.ndarray, norm: float) -> tuple[_Weights, int]:
     """One direction step with its length step, and how often it was halved."""
     objective = lengths.objective
     h = objective.h(at.w, at.a, at.g)
@@ -186,7 +187,7 @@ def _direction_step(lengths: _Lengths, at: _Weights, gradient_w: np.ndarray) -> 
     highest = at.value + _ROUNDING * abs(objective.value(at.a, 0.0))
     halvings = 0
     while True:
-        stepped = lengths.best(at.w - s * gradient_w, at.g)
+        stepped = lengths.best(at.w - s * gradient_w, at.g, norm)
         if stepped.value <= highest or s <= _SHORTEST * safe:
             return stepped, halvings
         s, halvings = s / 2, halvings + 1

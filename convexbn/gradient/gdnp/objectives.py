@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_array, check_X_y
 
 from convexbn.gradient.gdnp.functions import LOSSES, SmoothFunction, named_function
 
+_STRIDE = 1 / 64  # by which the bracket of a length grows at first, relative
 _NODES, _REACH = 2001, 10  # of the trapezoidal rule for a standard normal, exact for functions this smooth
 
 
@@ -148,24 +149,28 @@ class Objective(ABC):
         return self.value(a, 1.0), self.gradient(weights, a, 1.0)
 
     def length(self, a: np.ndarray, guess: float, accuracy: float, longest: float) -> float:
-        """Length g at which the slope vanishes up to `accuracy`, by bisection from 0 in the direction of descent.
+        """Length g at which the slope vanishes up to `accuracy`, by bisection on the side where the objective falls.
 
-        The search starts around a guess; |g| is at most `longest`.
+        The bracket grows from a guess; |g| is at most `longest`.
         """
         at_zero = self.slope(a, 0.0)
         if at_zero == 0:
             return 0.0
-        sign = -np.sign(at_zero)
-        low, high = 0.0, min(abs(guess) or 1.0, longest)
+        sign = -float(np.sign(at_zero))
+        low = high = min(abs(guess) or 1.0, longest)
+        stride = high * _STRIDE
         while (slope := sign * self.slope(a, sign * high)) < -accuracy and high < longest:
-            low, high = high, min(2 * high, longest)
+            low, high, stride = high, min(high + stride, longest), 2 * stride
+        while slope > accuracy and low > 0 and (low == high or sign * self.slope(a, sign * low) > 0):
+            low, high, stride = max(low - stride, 0.0), low, 2 * stride
         if slope <= accuracy:
             return sign * high
         while high - low > 2 * np.finfo(float).eps * high:
-            slope = sign * self.slope(a, sign * (low + high) / 2)
-            low, high = (low, (low + high) / 2) if slope >= 0 else ((low + high) / 2, high)
+            middle = (low + high) / 2
+            slope = sign * self.slope(a, sign * middle)
             if abs(slope) <= accuracy:
-                return sign * (high if slope >= 0 else low)
+                return sign * middle
+            low, high = (low, middle) if slope > 0 else (middle, high)
         return sign * high
 
 

@@ -80,8 +80,8 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
     >>> from sklearn.datasets import load_breast_cancer
     >>> from convexbn import GDNPClassifier
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> model = GDNPClassifier().fit(X[:, :4], y)
-    >>> bool(model.score(X[:, :4], y) > 0.9)
+    >>> model = GDNPClassifier().fit(X[:, :2], y)
+    >>> bool(model.score(X[:, :2], y) > 0.85)
     True
     """
 

@@ -57,8 +57,8 @@ def gdnp(
 
     Once the length is the best one, the step is a gradient step on the weights themselves, of size -g |w|_S / (L h);
     for Gaussian z this is 1 / (L E[phi'']). On other data it may be too long. So it is halved while the objective would
-    rise, which it does not at 1 / (L max phi''). The trace counts halvings; with softplus and Gaussian data there are
-    none.
+    rise, which it does not at 1 / (L max phi''). The trace counts halvings. With Gaussian z and a convex loss there are
+    none: the objective at the best length depends on rho alone, and rises with it.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def gdnp(
     True
     """
     check_run(n_steps, tol)
-    if not max_length > 0:
+    if not (isinstance(max_length, Real) and max_length > 0):
         raise ValueError(f"max_length={max_length!r} must be a positive number.")
     moments = objective.moments
     w = -moments.u if start is None else check_start(start, len(moments.u))

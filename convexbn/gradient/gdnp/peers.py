@@ -1,6 +1,7 @@
 """The methods that GDNP is held against: gradient descent, Nesterov's, batch-normalized, and L-BFGS."""
 
 from collections.abc import Callable, Generator
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -250,7 +251,7 @@ def _run(
     """Take gradient steps until the gradient is small or the steps are over."""
     check_run(n_steps, tol)
     rate = 1 / objective.smoothness if learning_rate is None else learning_rate
-    if not 0 < rate < np.inf:
+    if not (isinstance(rate, Real) and 0 < rate < np.inf):
         raise ValueError(f"learning_rate={learning_rate!r} must be a positive number or None.")
     iterates = steps(_start(objective, start), rate)
     w, converged = next(iterates), False

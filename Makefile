@@ -34,6 +34,7 @@ benchmarks:
 	$(MEASURE).scaling
 	$(MEASURE).path
 	$(MEASURE).tabular
+	$(MEASURE).gdnp $(if $(A9A),--a9a $(A9A))
 	$(MEASURE).summary
 
 clean:

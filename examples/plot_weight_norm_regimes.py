@@ -20,11 +20,11 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from convexbn import Problem, WeightNormDesign
-from convexbn.gradient import (
+from convexbn.gradient import train
+from convexbn.gradient.weight_norm import (
     decay_rate,
     gram_matrices,
     limit_gram_matrices,
-    train,
     train_weight_norm,
     weight_norm_start,
 )

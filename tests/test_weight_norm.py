@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from convexbn import Problem, WeightNormDesign
-from convexbn.gradient import (
-    DivergenceError,
+from convexbn.gradient import DivergenceError, train
+from convexbn.gradient.weight_norm import (
     GramMatrices,
     decay_rate,
     gram_matrices,
     limit_gram_matrices,
-    train,
     train_weight_norm,
     weight_norm_start,
 )

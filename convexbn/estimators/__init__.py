@@ -4,6 +4,7 @@ from convexbn.estimators.classifier import ConvexBNClassifier
 from convexbn.estimators.classifier_cv import ConvexBNClassifierCV
 from convexbn.estimators.convolutional import ConvexBNConvClassifier, ConvexBNConvRegressor
 from convexbn.estimators.features import FrozenModule, RandomBatchNormLayers
+from convexbn.estimators.gdnp import GDNPClassifier
 from convexbn.estimators.path import Path, convexbn_path
 from convexbn.estimators.regressor import ConvexBNRegressor
 from convexbn.estimators.regressor_cv import ConvexBNRegressorCV
@@ -19,6 +20,7 @@ __all__ = [
     "ConvexBNStackClassifier",
     "ConvexBNStackRegressor",
     "FrozenModule",
+    "GDNPClassifier",
     "Path",
     "RandomBatchNormLayers",
     "convexbn_path",

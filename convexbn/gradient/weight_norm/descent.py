@@ -45,7 +45,7 @@ def weight_norm_start(
     Examples
     --------
     >>> import numpy as np
-    >>> from convexbn.gradient import weight_norm_start
+    >>> from convexbn.gradient.weight_norm import weight_norm_start
     >>> slow, fast = (weight_norm_start(3, 5, alpha=alpha, random_state=0) for alpha in (10.0, 0.1))
     >>> np.allclose(slow.predict(np.eye(3)), fast.predict(np.eye(3)))
     True
@@ -125,7 +125,7 @@ def train_weight_norm(
     Examples
     --------
     >>> import numpy as np
-    >>> from convexbn.gradient import limit_gram_matrices, train_weight_norm
+    >>> from convexbn.gradient.weight_norm import limit_gram_matrices, train_weight_norm
     >>> X, alpha = np.eye(3), 0.1
     >>> step_size = limit_gram_matrices(X).step_size(alpha)
     >>> network, trace = train_weight_norm(X, [1.0, -1.0, 0.0], alpha=alpha, step_size=step_size, random_state=0)
@@ -200,7 +200,7 @@ def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarr
 
     Examples
     --------
-    >>> from convexbn.gradient import decay_rate
+    >>> from convexbn.gradient.weight_norm import decay_rate
     >>> round(float(decay_rate([0, 1, 2], [4.0, 3.0, 2.25], step_size=0.5)), 6)
     0.5
     """

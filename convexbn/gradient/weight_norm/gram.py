@@ -33,7 +33,7 @@ class GramMatrices:
     Examples
     --------
     >>> import numpy as np
-    >>> from convexbn.gradient import limit_gram_matrices
+    >>> from convexbn.gradient.weight_norm import limit_gram_matrices
     >>> gram = limit_gram_matrices(np.eye(3))
     >>> [round(gram.rate(alpha), 3) for alpha in (0.1, 1.0, 10.0)]
     [22.996, 0.5, 0.117]
@@ -107,7 +107,7 @@ def gram_matrices(network: WeightNormNetwork, X: ArrayLike, *, alpha: float = 1.
     Examples
     --------
     >>> import numpy as np
-    >>> from convexbn.gradient import gram_matrices, weight_norm_start
+    >>> from convexbn.gradient.weight_norm import gram_matrices, weight_norm_start
     >>> X = np.random.default_rng(0).standard_normal((4, 3))
     >>> gram = gram_matrices(weight_norm_start(3, 50, alpha=0.1, random_state=0), X, alpha=0.1)
     >>> np.allclose(gram.V + gram.G, gram.H)
@@ -165,7 +165,7 @@ def limit_gram_matrices(X: ArrayLike) -> GramMatrices:
     Examples
     --------
     >>> import numpy as np
-    >>> from convexbn.gradient import limit_gram_matrices
+    >>> from convexbn.gradient.weight_norm import limit_gram_matrices
     >>> limit_gram_matrices(np.eye(2)).G.round(3)
     array([[0.25, 0.08],
            [0.08, 0.25]])

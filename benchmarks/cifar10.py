@@ -268,14 +268,15 @@ def run_stage(
     warnings.simplefilter("ignore", ConvergenceWarning)  # the gaps are in the table
     images = load_cifar10(data, work / "images")
     if quick:
-        images = (
-            images[0].take(np.arange(0, len(images[0].X), len(images[0].X) // 200)),
-            images[1].take(np.arange(0, len(images[1].X), len(images[1].X) // 100)),
-        )
+        images = tuple(_few(part, size) for part, size in zip(images, (200, 100), strict=True))
     with threads(number):
         row = Stages(architecture, *images, work / architecture.name).row(stage, **options)
     unit = 1 if sys.platform == "darwin" else 1024
     return row | {"peak_gibibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+
+
+def _few(images: Images, size: int) -> Images:
+    return images.take(np.linspace(0, len(images.X) - 1, size).astype(int))
 
 
 class Runner:
@@ -285,20 +286,21 @@ class Runner:
         self.args, self.architecture = args, architecture
         self.folder = args.work / architecture.name
         self.folder.mkdir(parents=True, exist_ok=True)
+        path, settings = self.folder / "settings.json", plain(asdict(architecture))
+        if path.exists() and json.loads(path.read_text()) != settings:
+            raise SystemExit(f"{self.folder} holds checkpoints of other settings; delete it, or give another --work.")
+        path.write_text(json.dumps(settings))
 
     def row(self, stage: str, **options: Any) -> dict[str, Any]:
-        """The row of a stage, from its file if it was run before with the same settings."""
+        """The row of a stage, from its file if it was run before."""
         path = self.folder / f"{'-'.join([stage, *(str(value) for value in options.values())])}.json"
-        settings = plain(asdict(self.architecture))
         if path.exists():
-            written = json.loads(path.read_text())
-            if written["settings"] == settings:
-                return written["row"]
+            return json.loads(path.read_text())
         print(f"{self.architecture.name}: {stage} {options or ''}", flush=True)
         arguments = (self.args.data, self.args.work, self.architecture, self.args.quick, self.args.threads)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             row = plain(pool.submit(run_stage, *arguments, stage, options).result())
-        path.write_text(json.dumps({"settings": settings, "row": row}))
+        path.write_text(json.dumps(row))
         print(json.dumps(row), flush=True)
         return row
 

@@ -1,0 +1,132 @@
+"""The CIFAR-10 benchmark on a few random images: stages, checkpoints, table and picture."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import cifar10, images
+from convexbn.network.persistence import Stored
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+SIZES = {"train": 20, "test": 4}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Ten classes of noise around a colour of their own."""
+    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for label in range(10):
+        for part, size in SIZES.items():
+            folder = root / part / f"class {label}"
+            folder.mkdir(parents=True)
+            for i in range(size):
+                pixels = np.clip(rng.normal(20 * label, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def loaded(data, tmp_path_factory):
+    return images.load_cifar10(data, tmp_path_factory.mktemp("work"))
+
+
+def stages(architecture, loaded, folder):
+    return cifar10.Stages(architecture, *loaded, folder)
+
+
+def test_images_are_decoded_once_and_mapped(data, loaded, tmp_path):
+    train, test = loaded
+    assert train.X.shape == (200, 3, 32, 32)
+    assert train.X.dtype == np.uint8
+    assert isinstance(train.X, np.memmap)
+    assert test.classes.tolist() == np.repeat(np.arange(10), 4).tolist()
+    np.testing.assert_array_equal(train.X[0], np.asarray(Image.open(data / "train/class 0/0.png")).transpose(2, 0, 1))
+    np.testing.assert_array_equal(test.one_hot(10).argmax(axis=1), test.classes)
+    again, _ = images.load_cifar10(data, Path(train.X.filename).parent)
+    np.testing.assert_array_equal(again.X, train.X)
+    with pytest.raises(SystemExit, match="does not exist"):
+        images.load_cifar10(tmp_path / "missing", tmp_path / "work")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="holds no train"):
+        images.load_cifar10(tmp_path / "empty", tmp_path / "work")
+
+
+DENSE, CONVOLUTIONAL = (architecture.quick for architecture in cifar10.ARCHITECTURES)
+
+
+def test_stages_give_rows_and_networks(loaded, tmp_path):
+    runs = stages(CONVOLUTIONAL, loaded, tmp_path)
+    rows = {
+        "validation": runs.row("validation", n_components=4),
+        "gated-4": runs.row("gated", n_components=4),
+        "relu": runs.row("relu", n_components=4),
+        "Adam": runs.row("Adam", width=6),
+    }
+    dense = stages(DENSE, loaded, tmp_path).row("SGD", width=6)
+    assert (rows["validation"]["n"], rows["relu"]["n"], rows["Adam"]["n"]) == (180, 100, 200)
+    assert rows["Adam"]["n_neurons"] == dense["n_neurons"] == 6
+    for row in [*rows.values(), dense]:
+        assert 0 <= row["test_accuracy"] <= 1
+        assert 0 < row["objective"] < 10
+    assert rows["gated-4"]["objective"] >= rows["gated-4"]["lower_bound"]
+    assert rows["gated-4"]["scope"] == "patterns"
+    for name, shape in {"gated-4": (6, 6), "relu": (6, 6), "Adam": (6, 6), "SGD": (32, 32)}.items():
+        assert Stored.load(tmp_path / f"{name}.network.npz").output_weights.shape[1] == 10
+        assert cifar10.leading_filters(tmp_path / f"{name}.network.npz").shape[1:] == (*shape, 3)
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint(loaded, tmp_path, monkeypatch):
+    first = stages(CONVOLUTIONAL, loaded, tmp_path).row("gated", n_components=4)
+    seen, solve = [], cifar10.solve_gated
+
+    def watched(*args, **options):
+        seen.append(options)
+        return solve(*args, **options)
+
+    monkeypatch.setattr(cifar10, "solve_gated", watched)
+    again = stages(CONVOLUTIONAL, loaded, tmp_path).row("gated", n_components=4)
+    assert len(seen[0]["start"]) == first["n_neurons"]
+    assert again["objective"] <= first["objective"] * (1 + 1e-9)
+    assert again["seconds"] > first["seconds"]
+
+
+def test_rows_are_read_back_and_other_settings_refused(tmp_path):
+    args = argparse.Namespace(work=tmp_path)
+    runner = cifar10.Runner(args, cifar10.ARCHITECTURES[0])
+    (tmp_path / "dense" / "gated-None.json").write_text(json.dumps({"objective": 1.0}))
+    assert runner.row("gated", n_components=None) == {"objective": 1.0}
+    with pytest.raises(SystemExit, match="other settings"):
+        cifar10.Runner(args, DENSE)
+
+
+def made_results():
+    def row(accuracy):
+        convex = {"gap": 0.01, "scope": "patterns"}
+        numbers = {"n": 10, "objective": 1.0, "n_neurons": 3, "seconds": 1.0, "peak_gibibytes": 2.0}
+        return numbers | convex | {"train_accuracy": 0.9, "test_accuracy": accuracy}
+
+    labels = ["ReLU, SGD", "ReLU, Adam", "ReLU, convex, truncated", "gated, convex, truncated"]
+    rows = {label: row(0.5) for label in labels} | {"gated, convex, all directions": row(0.4)}
+    rows["gated, convex, truncated"]["test_accuracy"] = 0.6
+    validation = {"components": [2, 4], "accuracy": [0.4, 0.5]}
+    return {"dense": {"rows": rows, "validation": validation, "n_components": 4}}
+
+
+def test_targets_table_and_picture(tmp_path, capsys):
+    results = made_results()
+    claim, memory = cifar10.targets(results)
+    assert claim["met"]
+    assert "60.0% against 40.0% and 50.0%" in claim["figure"]
+    assert memory["met"]
+    results["dense"]["rows"]["ReLU, SGD"]["test_accuracy"] = 0.7
+    assert not cifar10.targets(results)[0]["met"]
+    cifar10.show_table(results)
+    assert "4 directions kept by validation" in capsys.readouterr().out
+    written = {"environment": {"cpu": "a processor", "date": "2026-01-02"}, "threads": 1, "architectures": results}
+    filters = {"dense": {"ReLU, SGD": np.full((8, 32, 32, 3), 0.5)}}
+    cifar10.draw(written, filters, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000

@@ -23,10 +23,10 @@ class Phases:
     potential : float
         |g| at the end of phase I in units of that at the start; NaN without phase II.
     one_point_convexity : float
-        Least constant of one-point convexity in phase II; NaN without phase II.
+        Least constant of one-point convexity in the second half of phase II; NaN without phase II.
     rate : float
-        What the distance is multiplied by in a step, fitted to the second half of phase II; NaN if fewer than three
-        steps of it were noted.
+        What the distance is multiplied by in a step, fitted to that half; NaN if fewer than four steps of phase II
+        were noted.
     """
 
     step: int | None
@@ -66,20 +66,19 @@ def find_phases(trace: Trace, run: int = 0) -> Phases:
     ... }
     >>> phases = find_phases(Trace(np.arange(5), np.zeros(5), np.zeros(5), watched))
     >>> phases.step, phases.rise, phases.one_point_convexity, round(phases.rate, 12)
-    (1, 1.1, 0.5, 0.5)
+    (1, 1.1, 0.6, 0.5)
     """
     distance, potential, convexity = (
         trace[name].reshape(len(trace), -1)[:, run] for name in ("distance", "potential", "one_point_convexity")
     )
-    end = int(np.argmin(distance)) + 1  # a run that has arrived waits there for the others
+    changes = np.flatnonzero(np.diff(distance))
+    end = int(changes[-1]) + 2 if len(changes) else 1  # a run that has arrived waits there for the others
     wrong = np.flatnonzero(convexity[:end] <= 0)
     first = int(wrong[-1]) + 1 if len(wrong) else 0
     rise = float(distance.max() / distance[0])
     if first == end:
         return Phases(None, rise, np.nan, np.nan, np.nan)
     late = slice((first + end) // 2, end)
-    rate = np.nan
-    if end - first >= 3:
-        rate = float(np.exp(np.polyfit(trace.steps[late], np.log(distance[late]), 1)[0]))
+    rate = np.exp(np.polyfit(trace.steps[late], np.log(distance[late]), 1)[0]) if end - first >= 4 else np.nan
     left = abs(potential[first] / potential[0]) if potential[0] else 0.0
-    return Phases(int(trace.steps[first]), rise, float(left), float(convexity[first:end].min()), rate)
+    return Phases(int(trace.steps[first]), rise, float(left), float(convexity[late].min()), float(rate))

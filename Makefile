@@ -34,6 +34,7 @@ benchmarks:
 	$(MEASURE).scaling
 	$(MEASURE).path
 	$(MEASURE).tabular
+	$(MEASURE).identity_mapping
 	$(MEASURE).summary
 
 clean:

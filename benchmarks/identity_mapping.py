@@ -174,13 +174,12 @@ def draw(results: dict, path: Path) -> None:
     right.axhline(1, color="0.5", linewidth=0.8)
     right.set(title="|W - W*| / its start, long teachers: phase I", xlabel="step of size 0.2 / d", ylim=(0.85, None))
     right.legend()
-    machine = results["environment"]
     caption(
         figure,
-        f"Left: spectral norms of W and W* {SPECTRAL_NORM}; 100 runs, but where it says otherwise. Found: |W - W*| fell to "
-        f"a hundredth, within {N_STEPS} d steps. Middle: "
-        f"{starts['n_runs']} runs a field, gradient descent, {starts['n_steps']} steps. Right: W* 0.9 times an "
-        f"orthogonal matrix, |W| = 0.2, seed 0. {machine['date'][:10]}.",
+        f"Left: spectral norms of W and W* {SPECTRAL_NORM}; 100 runs, but where it says otherwise; found means that "
+        f"|W - W*| fell to a hundredth within {N_STEPS} d steps. Middle: {starts['n_runs']} runs a field, gradient "
+        f"descent, {starts['n_steps']} steps. Right: W* is 0.9 times an orthogonal matrix, |W| = 0.2, seed 0. "
+        f"{results['environment']['date'][:10]}.",
     )
     figure.savefig(path)
     print(f"Drew {path}")

@@ -8,10 +8,10 @@ passes its inputs on. The loss is not convex in W, and gradient descent has no r
 :math:`W^*`. It does, and not on the straight way.
 
 Li and Yuan (arXiv:1705.09886) prove it for W and W* of small norm, where it takes two phases. In phase I, the gradient
-may point away from the teacher, and the distance :math:`|W - W^*|` rises. But a potential falls, :math:`g = \sum_i (|e_i + w^*_i| - |e_i + w_i|)`: the
-student first gets the total length of its neurons right, which is the mean of its outputs. In phase II, the loss is
-one-point convex: the gradient points to the teacher by at least :math:`\delta |W - W^*|^2`, with :math:`\delta > 0`,
-and the distance falls geometrically.
+may point away from the teacher, and the distance :math:`|W - W^*|` rises. But a potential falls,
+:math:`g = \sum_i (|e_i + w^*_i| - |e_i + w_i|)`: the student first gets the total length of its neurons right, which is
+the mean of its outputs. In phase II, the loss is one-point convex: the slope towards the teacher is at least
+:math:`\delta |W - W^*|^2`, with :math:`\delta > 0`, and the distance falls geometrically.
 
 For Gaussian inputs, loss and gradient have closed forms, so this can be watched without noise.
 
@@ -46,8 +46,9 @@ print(f"the potential falls to {100 * phases.potential:.1f} % of what it was.")
 
 # %%
 # Then the whole run, in steps that are ten times as large. The network without identity mapping starts from the same
-# small matrix W, but its neurons are the columns of W itself. They have no place of their own, so its distance is that
-# to the nearest order of the teacher's neurons.
+# small matrix W, but its neurons are the columns of W itself. From I + W it would do just the same as the other: all
+# that the identity does is to move the start. Its neurons have no place of their own, so its distance is that to the
+# nearest order of the teacher's.
 
 fast = {"learning_rate": 1 / D, "n_steps": 6000, "note_every": 20}
 _, descent = train_identity_mapping(start, W_star, **fast)

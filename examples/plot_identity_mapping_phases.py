@@ -59,10 +59,9 @@ for label, trace in runs.items():
     distances, losses = trace["distance"][[0, -1]], trace["loss"][[0, -1]]
     print(f"{label:>16}: distance {distances[0]:.3g} to {distances[1]:.2g}, loss {losses[0]:.3g} to {losses[1]:.2g}")
 late = find_phases(descent)
-print(
-    f"In the second half, one-point convexity has a constant of at least {late.one_point_convexity:.3f}: a step takes"
-)
-print(f"at least {100 / D * late.one_point_convexity:.3f} % off the distance. It took {100 * (1 - late.rate):.3f} %.")
+constant = late.one_point_convexity
+print(f"In the second half, one-point convexity has a constant of at least {constant:.3f}, so that a step takes about")
+print(f"{100 / D * constant:.3f} % or more off the distance. It took {100 * (1 - late.rate):.3f} %.")
 
 # %%
 # Above, phase I: the distance rises while the potential falls, until there is little of the potential left. Below, the
@@ -70,7 +69,7 @@ print(f"at least {100 / D * late.one_point_convexity:.3f} % off the distance. It
 # after. And the whole run: a line that is nearly straight on a logarithmic scale, but for the student without identity,
 # which stays as far from the teacher as it was.
 
-figure, ((distance, potential), (constant, whole)) = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+figure, ((distance, potential), (convexity, whole)) = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
 slow_runs = {"gradient descent": slow_descent, "SGD": slow_sgd}
 for ax, name, title in (
     (distance, "distance", "the distance |W - W*| rises ..."),
@@ -80,14 +79,14 @@ for ax, name, title in (
         ax.plot(trace.steps, trace[name] / trace[name][0], label=label)
     ax.axhline(1 if ax is distance else 0, color="black", linewidth=0.5)
     ax.set(title=title, xlabel=f"small step ({0.1 / D:g})", ylabel="in units of the start")
-plot_trace(slow_runs, "one_point_convexity", constant)
-constant.axhline(0, color="black", linewidth=0.5)
-constant.set(
+plot_trace(slow_runs, "one_point_convexity", convexity)
+convexity.axhline(0, color="black", linewidth=0.5)
+convexity.set(
     title="because the gradient points the wrong way, at first",
     xlabel=f"small step ({0.1 / D:g})",
     ylabel=r"$\langle\nabla L, W - W^*\rangle\ /\ |W - W^*|^2$",
 )
-for ax in (distance, potential, constant):
+for ax in (distance, potential, convexity):
     ax.axvspan(0, phases.step, color="0.85", linewidth=0)
     ax.set_xlim(0, 300)
     for x, text in ((phases.step / 2, "phase I"), ((phases.step + 300) / 2, "phase II")):

@@ -147,8 +147,8 @@ def draw(results: dict, path: Path) -> None:
         for entry, height in zip(entries, share, strict=True):
             if entry["n_runs"] != 100:
                 above = (0, -14 if height > 50 else 8)
-                text = f"of {entry['n_runs']}"
-                left.annotate(text, (entry["d"], height), xytext=above, textcoords="offset points", ha="center")
+                where = {"xytext": above, "textcoords": "offset points", "ha": "center", "color": style[:2]}
+                left.annotate(f"of {entry['n_runs']}", (entry["d"], height), **where)
     dimensions = sorted({entry["d"] for entry in results["success"]})
     left.set(title="runs that find the teacher", xlabel="d", ylabel="per cent", xscale="log", ylim=(-5, 105))
     left.set_xticks(dimensions, dimensions)

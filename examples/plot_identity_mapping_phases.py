@@ -67,7 +67,7 @@ print(f"{100 / D * constant:.3f} % or more off the distance. It took {100 * (1 -
 # Above, phase I: the distance rises while the potential falls, until there is little of the potential left. Below, the
 # constant of one-point convexity: negative in phase I, where the gradient points away from the teacher, positive ever
 # after. And the whole run: a line that is nearly straight on a logarithmic scale, but for the student without identity,
-# which stays as far from the teacher as it was.
+# which never comes near the teacher.
 
 figure, ((distance, potential), (convexity, whole)) = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
 slow_runs = {"gradient descent": slow_descent, "SGD": slow_sgd}
@@ -81,6 +81,7 @@ for ax, name, title in (
     ax.set(title=title, xlabel=f"small step ({0.1 / D:g})", ylabel="in units of the start")
 plot_trace(slow_runs, "one_point_convexity", convexity)
 convexity.axhline(0, color="black", linewidth=0.5)
+convexity.set_ylim(-1, 0.4)
 convexity.set(
     title="because the gradient points the wrong way, at first",
     xlabel=f"small step ({0.1 / D:g})",

@@ -83,8 +83,8 @@ def train_identity_mapping(
     batch_size : int or None, default=None
         Fresh Gaussian samples a step; None takes gradients of the population loss.
     learning_rate : float or None, default=None
-        Step size; None takes 2 / d, half of what the curvature at the identity allows, and 2 / (d + 2 d² / batch_size)
-        with samples, whose gradients are the noisier the smaller the batch.
+        Step size; None takes 2 / d, which is stable at the identity (the limit there is about 4 / d where d is large),
+        and 2 / (d + 2 d² / batch_size) with samples, whose gradients are the noisier the smaller the batch.
     n_steps : int, default=10_000
         Most steps that are taken.
     tol : float, default=1e-6

@@ -35,6 +35,7 @@ benchmarks:
 	$(MEASURE).path
 	$(MEASURE).tabular
 	$(MEASURE).gdnp $(if $(A9A),--a9a $(A9A))
+	$(MEASURE).identity_mapping
 	$(MEASURE).summary
 
 clean:

@@ -1,0 +1,212 @@
+"""How often does a network with identity mapping find its teacher, from which starts, and on which way?
+
+Students x -> sum_j relu((e_j + w_j)·x) learn from teachers of the same form under Gaussian inputs: by gradient descent
+on the population loss, by SGD on d fresh samples a step, and by gradient descent without the identity, from the same
+matrices. Found means that the distance |W - W*| fell to a hundredth of that at the start; without the identity, that to
+the nearest order of the teacher's neurons. Everything is deterministic, but for the seconds.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.harness import (
+    caption,
+    environment,
+    parse_arguments,
+    pyplot,
+    target,
+    threads,
+    timed,
+    write_json,
+)
+from convexbn.gradient.identity_mapping import draw_weights, find_phases, train_identity_mapping
+
+FOUND = 0.01  # of the distance at the start
+SPECTRAL_NORM = 0.5  # of W and W*
+IDENTITY, SGD, PLAIN = "gradient descent", "SGD", "without identity"
+N_STEPS = 200  # times d, at most
+N_RUNS: dict[str, dict[int, int]] = {IDENTITY: {}, SGD: {100: 20}, PLAIN: {50: 20, 100: 5}}  # fewer than 100 at d
+
+
+def options_of(method: str, d: int) -> dict:
+    """Arguments of `train_identity_mapping`."""
+    batch_size = d if method == SGD else None
+    return {"identity": method != PLAIN, "batch_size": batch_size, "n_steps": N_STEPS * d}
+
+
+def train_all(method: str, d: int, n_runs: int) -> dict:
+    """Train from many starts; small ones at once, large ones one by one."""
+    starts, teachers = (
+        np.array([draw_weights(d, SPECTRAL_NORM, random_state=(which, seed)) for seed in range(n_runs)])
+        for which in range(2)
+    )
+    at_once = n_runs if d < 50 else 1
+    steps, phases = [], []
+    for first in range(0, n_runs, at_once):
+        chosen = slice(first, first + at_once)
+        tol = FOUND * np.linalg.norm(starts[chosen] - teachers[chosen], axis=(1, 2)).min()
+        _, trace = train_identity_mapping(
+            starts[chosen], teachers[chosen], tol=tol, note_every=20, random_state=first, **options_of(method, d)
+        )
+        found = trace["distance"] <= FOUND * trace["distance"][0]
+        steps += [int(trace.steps[column.argmax()]) if column.any() else np.inf for column in found.T]
+        phases += [find_phases(trace, run) for run in range(found.shape[1])]
+    return {
+        "method": method,
+        "d": d,
+        "n_runs": n_runs,
+        "n_found": int(np.isfinite(steps).sum()),
+        "steps": steps,
+        "one_point_convexity": [phase.one_point_convexity for phase in phases],
+        "rate": [phase.rate for phase in phases],
+    }
+
+
+def map_of_starts(d: int, norms: list[float], n_runs: int, n_steps: int) -> dict:
+    """Share of runs that find the teacher's weights, or at least its function, over the norms of W and W*."""
+    draws = [draw_weights(d, 1.0, n_runs=n_runs, random_state=which) for which in range(2)]
+    sizes = np.array([(start, teacher) for start in norms for teacher in norms])
+    starts, teachers = (
+        (size[:, None, None, None] * draw).reshape(-1, d, d) for size, draw in zip(sizes.T, draws, strict=True)
+    )
+    _, trace = train_identity_mapping(starts, teachers, n_steps=n_steps, note_every=100, tol=1e-3)
+    weights = trace["distance"][-1] <= FOUND * trace["distance"][0]
+    function = trace["loss"][-1] <= FOUND**2 * trace["loss"][0]
+    shape = (len(norms), len(norms), n_runs)
+    return {
+        "d": d,
+        "n_runs": n_runs,
+        "n_steps": n_steps,
+        "norms": norms,
+        "weights_found": weights.reshape(shape).mean(axis=2),
+        "function_found": function.reshape(shape).mean(axis=2),
+    }
+
+
+def first_phase(d: int, n_runs: int) -> dict:
+    """Distance and potential in small steps from a small start, of teachers whose neurons are much longer."""
+    runs = []
+    for seed in range(n_runs):
+        rng = np.random.default_rng(seed)
+        W_star = 0.9 * np.linalg.qr(rng.standard_normal((d, d)))[0]
+        start = draw_weights(d, 0.2, random_state=rng)
+        _, trace = train_identity_mapping(start, W_star, learning_rate=0.2 / d, n_steps=300, note_every=3)
+        phases = find_phases(trace)
+        runs.append((trace, phases))
+    trace = runs[0][0]
+    return {
+        "d": d,
+        "n_runs": n_runs,
+        "steps": trace.steps,
+        "distance": trace["distance"] / trace["distance"][0],
+        "potential": trace["potential"] / trace["potential"][0],
+        "rises": [phases.rise for _, phases in runs],
+        "phase_steps": [phases.step for _, phases in runs],
+        "least_one_point_convexity": [trace["one_point_convexity"].min() for trace, _ in runs],
+    }
+
+
+def targets(results: dict) -> list[dict]:
+    """The rows of the summary."""
+    rows = []
+    for method in (IDENTITY, SGD):
+        entries = [entry for entry in results["success"] if entry["method"] == method]
+        found = ", ".join(f"{entry['n_found']} of {entry['n_runs']} at d = {entry['d']}" for entry in entries)
+        constant = min(min(entry["one_point_convexity"]) for entry in entries)
+        rows.append(
+            target(
+                f"identity mapping: {method} finds the teacher, one-point convexity in phase II",
+                f"{found}; least constant {constant:.3f}",
+                all(entry["n_found"] == entry["n_runs"] for entry in entries) and constant > 0,
+            )
+        )
+    plain = [entry for entry in results["success"] if entry["method"] == PLAIN]
+    found = ", ".join(f"{entry['n_found']} of {entry['n_runs']} at d = {entry['d']}" for entry in plain)
+    rows.append(target("the same starts without identity mapping", f"{found} find it", None))
+    largest = results["first_phase"][-1]
+    rows.append(
+        target(
+            "phase I of identity mapping: the distance rises while the potential falls",
+            f"by {100 * (np.median(largest['rises']) - 1):.1f} % at d = {largest['d']}, median of {largest['n_runs']}",
+            bool(min(largest["rises"]) > 1),
+        )
+    )
+    return rows
+
+
+def draw(results: dict, path: Path) -> None:
+    """Success over d; the map of starts; the first phase."""
+    plt = pyplot()
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.8), layout="constrained")
+    for method, style in ((IDENTITY, "C0o-"), (SGD, "C2s--"), (PLAIN, "C3v-")):
+        entries = [entry for entry in results["success"] if entry["method"] == method]
+        share = [100 * entry["n_found"] / entry["n_runs"] for entry in entries]
+        left.plot([entry["d"] for entry in entries], share, style, label=method)
+        for entry, height in zip(entries, share, strict=True):
+            if entry["n_runs"] != 100:
+                above = (0, -14 if height > 50 else 8)
+                where = {"xytext": above, "textcoords": "offset points", "ha": "center", "color": style[:2]}
+                left.annotate(f"of {entry['n_runs']}", (entry["d"], height), **where)
+    dimensions = sorted({entry["d"] for entry in results["success"]})
+    left.set(title="runs that find the teacher", xlabel="d", ylabel="per cent", xscale="log", ylim=(-5, 105))
+    left.set_xticks(dimensions, dimensions)
+    left.xaxis.set_minor_formatter("")
+    left.legend()
+
+    starts = results["map"]
+    image = middle.imshow(100 * np.array(starts["weights_found"]), origin="lower", cmap="viridis", vmin=0, vmax=100)
+    ticks = range(len(starts["norms"]))
+    for row, shares in enumerate(starts["weights_found"]):
+        for column, share in enumerate(shares):
+            color = "black" if share > 0.5 else "white"
+            middle.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=8)
+    middle.set_xticks(ticks, starts["norms"])
+    middle.set_yticks(ticks, starts["norms"])
+    middle.grid(visible=False)
+    middle.set(title=f"from where, at d = {starts['d']} (per cent)", xlabel="|W*|", ylabel="|W| at the start")
+    figure.colorbar(image, ax=middle, shrink=0.8)
+
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(results["first_phase"])))
+    for entry, color in zip(results["first_phase"], colors, strict=True):
+        right.plot(entry["steps"], entry["distance"], color=color, label=f"d = {entry['d']}")
+    right.axhline(1, color="0.5", linewidth=0.8)
+    right.set(title="|W - W*| / its start, long teachers: phase I", xlabel="step of size 0.2 / d", ylim=(0.85, None))
+    right.legend()
+    caption(
+        figure,
+        f"Left: spectral norms of W and W* {SPECTRAL_NORM}; 100 runs, but where it says otherwise; found means that "
+        f"|W - W*| fell to a hundredth within {N_STEPS} d steps. Middle: {starts['n_runs']} runs a field, gradient "
+        f"descent, {starts['n_steps']} steps. Right: W* is 0.9 times an orthogonal matrix, |W| = 0.2, seed 0. "
+        f"{results['environment']['date'][:10]}.",
+    )
+    figure.savefig(path)
+    print(f"Drew {path}")
+
+
+def measure(quick: bool) -> dict:
+    """All three parts."""
+    success = []
+    for d in (5, 10) if quick else (10, 20, 50, 100):
+        for method in (IDENTITY, SGD, PLAIN):
+            entry = train_all(method, d, 5 if quick else N_RUNS[method].get(d, 100))
+            success.append(entry)
+            print(f"d = {d}, {method}: {entry['n_found']} of {entry['n_runs']}", flush=True)
+    norms = [0.5, 2.0] if quick else [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0]
+    starts = map_of_starts(5 if quick else 20, norms, 2 if quick else 10, 200 if quick else 1500)
+    phases = [first_phase(d, 2 if quick else 5) for d in ((10, 20) if quick else (10, 20, 50, 100, 200))]
+    return {"success": success, "map": starts, "first_phase": phases}
+
+
+def main() -> None:
+    """Run, write, draw."""
+    args = parse_arguments("identity_mapping", __doc__)
+    with threads(1):
+        seconds, measured = timed(lambda: measure(args.quick))
+    results = {"environment": environment(), "quick": args.quick, "seconds": seconds} | measured
+    results["targets"] = targets(results)
+    draw(write_json(args.json, results), args.png)
+
+
+if __name__ == "__main__":
+    main()

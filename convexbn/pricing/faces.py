@@ -8,9 +8,11 @@ import numpy as np
 from convexbn.matrix import DesignMatrix
 
 _MAX_FLATS = 20_000
-_ZERO = 1e-9  # relative size that counts as rank, and relative distance at which two eigenvalues are told apart
-_INSIDE = 1e-6  # sine of the angle by which a direction may leave the cone; its price is flat there
-_ROUNDING = 1e-8  # relative, covers what the two leave open
+_ZERO = 1e-9  # relative size that counts as rank
+_INSIDE = 1e-6  # sine of the angle by which an eigenvector may leave the cone; what it gains is second order
+# Relative. Rounding moves an eigenvector out of the cone only if the next eigenvalue is within 1e-9 of it; then the
+# boundary in between loses no more than that.
+_ROUNDING = 1e-8
 
 
 def count_flats(Z: DesignMatrix) -> int:
@@ -112,8 +114,7 @@ def largest_on_cone(G: np.ndarray, cone: np.ndarray, flats: list[np.ndarray]) ->
         H = bases.swapaxes(1, 2) @ G
         values, vectors = np.linalg.eigh(H @ H.swapaxes(1, 2))
         leading = values[:, -1]
-        simple = leading - values[:, -2] > _ZERO * leading if values.shape[1] > 1 else leading > 0
-        open_ = simple & (leading > best)
+        open_ = leading > best
         W = np.einsum("fkj,fj->fk", bases[open_], vectors[open_, :, -1])
         sides = W @ unit
         inside = (sides >= -_INSIDE).all(axis=1)

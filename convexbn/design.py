@@ -146,7 +146,7 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         S, Vt = _leading_directions(
             np.sqrt(weights)[:, None] * centred / units, self.n_components, self.rtol, largest_rank=n_distinct - 1
         )
-        S, Vt, D = _weighted(S, Vt, self.spectral_power, self.rtol)
+        S, Vt, D = weighted_directions(S, Vt, self.spectral_power, self.rtol)
         self.mean_ = mean
         self.singular_values_ = S
         self.spectral_weights_ = D
@@ -264,7 +264,7 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
         else:
             rows = np.sqrt(weights)[:, None] * data
             S, Vt = _leading_directions(rows, self.n_components, self.rtol, largest_rank=len(rows))
-            _, Vt, self.spectral_weights_ = _weighted(S, Vt, self.spectral_power, self.rtol)
+            _, Vt, self.spectral_weights_ = weighted_directions(S, Vt, self.spectral_power, self.rtol)
             self.basis_ = Vt.T
         return self
 
@@ -324,7 +324,9 @@ def check_spectral_power(spectral_power: object) -> None:
         )
 
 
-def _weighted(S: np.ndarray, Vt: np.ndarray, power: float, rtol: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def weighted_directions(
+    S: np.ndarray, Vt: np.ndarray, power: float, rtol: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Singular values, vectors and weights (S_i / S_1)^power of the directions whose weight is above `rtol`."""
     weights = (S / S[0]) ** power
     keep = weights > rtol

@@ -11,7 +11,7 @@ from scipy.linalg import eigh
 from sklearn.utils.extmath import svd_flip
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from convexbn.design import BatchNormDesign, check_components, rank_to_keep
+from convexbn.design import BatchNormDesign, check_components, check_spectral_power, rank_to_keep, weighted_directions
 from convexbn.sample_weight import weighted_samples
 
 _BLOCK_ENTRIES = 2**19  # entries of the patch matrix made at once
@@ -136,7 +136,9 @@ class PatchDesign(BatchNormDesign):
         patches, a float in (0, 1] the smallest number that reach this fraction of the variance.
     rtol : float, default=1e-6
         A singular value counts towards the rank if it exceeds `rtol` times the largest. With ``n_components=None``
-        the entries of a patch are divided by their standard deviation first.
+        and ``spectral_power=0`` the entries of a patch are divided by their standard deviation first.
+    spectral_power : float, default=0.0
+        Column i of Z is multiplied by ``(S_i / S_1)^spectral_power``, as in `BatchNormDesign`.
 
     Attributes
     ----------
@@ -148,7 +150,9 @@ class PatchDesign(BatchNormDesign):
         Mean patch; h is channels times the kernel size.
     singular_values_ : ndarray of shape (r,)
         Singular values of the centred patches that were kept; of the patches in units of their entries' standard
-        deviations where ``n_components=None``.
+        deviations where ``n_components=None`` and ``spectral_power=0``.
+    spectral_weights_ : ndarray of shape (r,)
+        The weights ``(S_i / S_1)^spectral_power`` of the first r columns of Z.
     whitening_ : ndarray of shape (h, r)
         ``(patches - mean_) @ whitening_`` are the first r columns of Z.
     coloring_ : ndarray of shape (r, h)
@@ -177,8 +181,10 @@ class PatchDesign(BatchNormDesign):
         padding: int | tuple[int, int] = 0,
         n_components: int | float | None = None,
         rtol: float = 1e-6,
+        *,
+        spectral_power: float = 0.0,
     ):
-        super().__init__(n_components=n_components, rtol=rtol)
+        super().__init__(n_components=n_components, rtol=rtol, spectral_power=spectral_power)
         self.kernel_size = kernel_size
         self.stride = stride
         self.padding = padding
@@ -209,6 +215,7 @@ class PatchDesign(BatchNormDesign):
             If X are not finite images that the filter fits on, if all their patches are equal, or if a parameter or a
             sample weight is out of range.
         """
+        check_spectral_power(self.spectral_power)
         grid = self.grid
         weights, images = weighted_samples(sample_weight, check_images(X, grid))
         n_rows, h = len(images) * grid.n_patches(images), grid.n_entries(images.shape[1])
@@ -224,17 +231,19 @@ class PatchDesign(BatchNormDesign):
                 "that vary."
             )
         moments[constant] = moments[:, constant] = 0
-        units = np.where(constant, 1, spread) if self.n_components is None else np.ones(h)
+        directions_matter = self.n_components is not None or self.spectral_power > 0
+        units = np.ones(h) if directions_matter else np.where(constant, 1, spread)
         std, Vt = _leading_eigenvectors(moments / np.outer(units, units), self.n_components, self.rtol, n_rows - 1)
+        std, Vt, D = weighted_directions(std, Vt, self.spectral_power, self.rtol)
         whitening, coloring = Vt.T / std / units[:, None], std[:, None] * Vt * units
         # What rounding of the moments left of mean and correlation, which is much along small directions.
         shift, moments = grid.moments(images, weights, mean, whitening)
         variances, axes = eigh(moments)
         self.mean_ = mean + shift @ coloring
-        self.whitening_ = whitening @ (axes / np.sqrt(variances)) @ axes.T
-        self.coloring_ = (axes * np.sqrt(variances)) @ axes.T @ coloring
+        self.whitening_ = whitening @ (axes / np.sqrt(variances)) @ axes.T * D
+        self.coloring_ = (axes * np.sqrt(variances)) @ axes.T @ coloring / D[:, None]
         self.singular_values_ = np.sqrt(weights.sum() * grid.n_patches(images)) * std
-        self.spectral_weights_ = np.ones(len(std))
+        self.spectral_weights_ = D
         self.image_shape_ = images.shape[1:]
         self.n_patches = grid.n_patches(images)
         return self

@@ -13,10 +13,8 @@ from numpy.typing import ArrayLike
 from convexbn.losses import Loss, make_loss
 from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
-from convexbn.patterns import as_design_matrix, count_patterns
-from convexbn.pricing import price_bound, price_by_ascent, price_by_enumeration
-
-_EXACT_PRICE_PATTERNS = 10_000  # up to this many patterns weight_decay_max is found by enumeration
+from convexbn.patterns import as_design_matrix
+from convexbn.pricing import price_bound, price_by_ascent, price_by_enumeration, quickly_enumerated
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -153,14 +151,15 @@ class Problem:
         """Smallest weight decay at which the zero network is optimal, as far as known.
 
         It is the price of the zero network's dual point. That is exact where there are at most 10,000 patterns, which
-        are enumerated, and where `price_bound` is attained (whitened data of rank n). Elsewhere it is what an ascent
-        from 1,000 directions finds, a lower bound that is hardly ever missed by much; patterns of several outputs are
-        never enumerated. For the hinge loss with an intercept the zero network has many dual points; the one with equal
-        entries in each class is used, whose price is an upper bound.
+        are enumerated (of several outputs a million faces of their cones, those of a few dozen samples in three
+        columns), and where `price_bound` is attained (whitened data of rank n). Elsewhere it is what an ascent from
+        1,000 directions finds, a lower bound that is hardly ever missed by much. For the hinge loss with an intercept
+        the zero network has many dual points; the one with equal entries in each class is used, whose price is an upper
+        bound.
         """
         bound = price_bound(self.Z, self.zero_dual, self.sample_weight).value
-        if self.n_outputs == 1 and count_patterns(self.Z) <= _EXACT_PRICE_PATTERNS:
-            return price_by_enumeration(self.Z, self.zero_dual).value
+        if quickly_enumerated(self.Z, self.n_outputs):
+            return min(price_by_enumeration(self.Z, self.zero_dual).value, bound)
         found = price_by_ascent(self.Z, self.zero_dual, random_state=0).value
         return bound if found >= bound * (1 - 1e-6) else found
 

@@ -12,9 +12,11 @@ ReLU, dual
 gated ReLU
     the same without cones: one block ``s_i`` a pattern, and ``|Z^T D_i v| <= weight_decay``
 gated ReLU, several outputs
-    blocks are matrices ``S_i``, the primal norm is the nuclear norm and that of the dual the largest singular value.
-    (For ReLU this norm is taken over rank-one matrices ``s c^T`` with s in a cone, which no solver of cone programs
-    knows: `solve_column_generation` is for that.)
+    blocks are matrices ``S_i``, the primal norm is the nuclear norm and that of the dual the largest singular value
+ReLU, several outputs
+    the nuclear norm constrained to the cones: the least ``sum_j |s_j| |c_j|`` with ``S_i = sum_j s_j c_j^T``, s_j in
+    the cone of pattern i (arXiv 2012.13329). No solver of cone programs knows this norm; `rank_one_program` is what
+    they know of it where one factor of each neuron is given, and `solve_reference` finds these factors
 
 A pooled design matrix averages the rows of a sample; a matrix A stands for this average (the identity without
 pooling).
@@ -160,6 +162,64 @@ def dual_program(problem: Problem, patterns: Patterns, activation: Activation = 
     return cp.Problem(cp.Maximize(-problem.sample_weight @ conjugate), constraints)
 
 
+def rank_one_program(problem: Problem, patterns: Patterns, S: np.ndarray, c: np.ndarray) -> cp.Problem:
+    """Build the program of ReLU neurons of several outputs, one factor of each of which is given.
+
+    ``min  sum p loss(f, y) + weight_decay * sum_j (|x_j| + |t_j|)``,
+    ``f = sum_j relu(Z s_j) x_j^T + D_j Z t_j c_j^T + intercept``, ``(2 D_j - I) Z t_j >= 0``: a convex restriction of
+    the program with a constrained nuclear norm, which is not one of cones. Around neurons ``s_j c_j^T`` it is right to
+    first order, since both factors may move, so at an optimum it agrees with the whole.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem.
+    patterns : Patterns
+        Pattern D_j of each factor, m of them.
+    S : ndarray of shape (k, m)
+        Unit hidden weights s_j, whose output weights x_j are free.
+    c : ndarray of shape (m, C)
+        Unit output weights c_j, whose hidden weights t_j are free in the cone of D_j.
+
+    Returns
+    -------
+    program : cvxpy.Problem
+        Variables "f" (n, C), "X" (m, C), "T" (k, m) and, if fitted, "intercept" (1, C). The constraint that defines f
+        is the first.
+
+    References
+    ----------
+    .. [1] Sahiner et al., "Vector-output ReLU Neural Network Problems are Copositive Programs", arXiv 2012.13329.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.patterns import enumerate_patterns
+    >>> from convexbn.problem import Problem
+    >>> from convexbn.programs import rank_one_program, solve_program
+    >>> problem = Problem(np.eye(2), np.eye(2), weight_decay=0.1)
+    >>> patterns = enumerate_patterns(problem.Z)
+    >>> both = patterns.take(np.array([1, 2]))  # each on at one row
+    >>> round(solve_program(rank_one_program(problem, both, np.eye(2)[:, ::-1], np.eye(2)[::-1])), 6)
+    0.18
+    """
+    Z, D, A, (n, C), (k, m) = (
+        problem.Z.Z,
+        patterns.masks().astype(float),
+        _averaging(problem.Z),
+        problem.y.shape,
+        S.shape,
+    )
+    f, X, T = cp.Variable((n, C), name="f"), cp.Variable((m, C), name="X"), cp.Variable((k, m), name="T")
+    outputs = problem.Z.neuron_outputs(S) @ X + A @ cp.multiply(D, Z @ T) @ c
+    if problem.fit_intercept:
+        outputs += np.ones((n, 1)) @ cp.Variable((1, C), name="intercept")
+    costs = cp.sum(cp.norm(X, 2, axis=1)) + cp.sum(cp.norm(T, 2, axis=0))
+    loss = cp.sum(problem.sample_weight @ problem.loss.expression(f, problem.y))
+    cones = cp.multiply(2 * D - 1, Z @ T) >= 0
+    return cp.Problem(cp.Minimize(loss + problem.weight_decay * costs), [f == outputs, cones])
+
+
 def _nuclear_norm_program(problem: Problem, D: np.ndarray, A: sp.csr_array) -> cp.Problem:
     """The primal of a gated network with several outputs."""
     Z, (n, C), k, P = problem.Z.Z, problem.y.shape, problem.Z.n_columns, D.shape[1]
@@ -280,7 +340,7 @@ def _check(problem: Problem, activation: str) -> None:
     if problem.n_outputs != 1 and activation == "relu":
         raise ValueError(
             f"The convex programs of ReLU networks take one output, y has {problem.n_outputs} columns; the norm that "
-            "several outputs need is not conic. Use solve_column_generation, or activation='gated_relu'."
+            "several outputs need is not conic. Use solve_column_generation, or, for a tiny problem, solve_reference."
         )
 
 

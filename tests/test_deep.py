@@ -7,6 +7,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from convexbn import (
     BatchNormDesign,
+    BatchNormNetwork,
     ConvexBNClassifier,
     ConvexBNRegressor,
     ConvexBNRegressorCV,
@@ -213,3 +214,20 @@ def test_layers_that_do_not_fit_and_stacks_that_are_not_fitted():
     for call in (lambda: ConvexBNStackRegressor().predict(X), lambda: ConvexBNStackClassifier().to_torch()):
         with pytest.raises(NotFittedError):
             call()
+
+
+@pytest.mark.parametrize("ending", [".json", ".npz"])
+@pytest.mark.parametrize("n_layers", [0, 2, 11])
+def test_save_and_load(tmp_path, ending, n_layers):
+    head = ConvexBNRegressor(WEIGHT_DECAY, tol=0.1, normalization="weight" if n_layers == 2 else "batch")
+    features = RandomBatchNormLayers((4,) * n_layers, random_state=0) if n_layers else None
+    fitted = features.fit_transform(X) if n_layers else X
+    network = DeepNetwork(features.layers_ if n_layers else (), head.fit(fitted, Y).network_)
+    network.save(tmp_path / f"deep{ending}")
+    again = DeepNetwork.load(tmp_path / f"deep{ending}")
+    assert [type(layer) for layer in (*again.layers, again.head)] == [
+        type(layer) for layer in (*network.layers, network.head)
+    ]
+    np.testing.assert_array_equal(again.predict(NEW), network.predict(NEW))
+    with pytest.raises(ValueError, match="holds a DeepNetwork, not a BatchNormNetwork"):
+        BatchNormNetwork.load(tmp_path / f"deep{ending}")

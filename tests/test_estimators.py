@@ -34,7 +34,6 @@ ESTIMATORS = [ConvexBNRegressor(), ConvexBNClassifier()]
 CLASS_WEIGHT_FAILURES = {
     ("hinge", "gated_relu"): "Clarabel calls hinge programs infeasible whose weights are 1e7 apart.",
     ("log_loss", "relu"): "At weight_decay='auto' the optimum itself (certified) predicts 84 % of the heavy class.",
-    ("squared_hinge", "relu"): "With weights 1e7 apart column generation may stall, and warns of the gap it reached.",
 }
 
 

@@ -120,9 +120,9 @@ def test_screening_skips_patterns_that_cannot_be_best(monkeypatch):
     patterns = enumerate_patterns(Z)
     visited = []
 
-    def counted(Z, mask, v):
+    def counted(Z, mask, *arguments):
         visited.append(mask)
-        return price_of_pattern(Z, mask, v)
+        return price_of_pattern(Z, mask, *arguments)
 
     monkeypatch.setattr("convexbn.pricing.of_patterns.price_of_pattern", counted)
     price_of_patterns(Z, patterns, v)

@@ -6,6 +6,7 @@ import torch
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.datasets import load_wine
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from convexbn import ConvexBNClassifier, ConvexBNClassifierCV, ConvexBNRegressor, ConvexBNRegressorCV, convexbn_path
 
@@ -113,3 +114,29 @@ def test_path_and_cross_validation(activation):
     wine, kinds = load_wine(return_X_y=True)
     classifier = ConvexBNClassifierCV(n_components=3, **options).fit(wine[::2], kinds[::2])
     assert classifier.score(wine[1::2], kinds[1::2]) > 0.8
+
+
+def test_scikit_learn_checks_several_outputs_and_classes():
+    """What test_scikit_learn_contract runs includes them; a wrong tag would leave them out silently."""
+    for model, check in (
+        (ConvexBNRegressor(), "check_regressor_multioutput"),
+        (ConvexBNClassifier(loss="squared_hinge"), "check_classifier_not_supporting_multiclass"),
+    ):
+        names = [getattr(check, "func", check).__name__ for _, check in estimator_checks_generator(model)]
+        assert check in names
+    assert ConvexBNClassifier().__sklearn_tags__().classifier_tags.multi_class
+
+
+@pytest.mark.parametrize("activation", ["relu", "gated_relu"])
+def test_folds_that_lack_one_of_three_classes(activation):
+    ants = np.flatnonzero(SPECIES == "ant")
+    others = np.flatnonzero(SPECIES != "ant")
+    everything = np.arange(40)
+    options = {"activation": activation, "n_patterns": 10, "n_weight_decays": 2, "tol": 1e-3}
+    model = ConvexBNClassifierCV(cv=[(others, ants)], **options)
+    with pytest.raises(ValueError, match="cv leaves no training sample of class 'ant' in fold 0"):
+        model.fit(X, SPECIES)
+    model.set_params(cv=[(everything, others)]).fit(X, SPECIES)  # none to predict is no obstacle
+    assert model.score(X, SPECIES) > 0.7
+    with pytest.raises(ValueError, match="one class only, 'ant'"):
+        model.fit(X, np.full(40, "ant"))

@@ -6,8 +6,11 @@ from convexbn import (
     BatchNormDesign,
     BatchNormNetwork,
     ConvexBNClassifier,
+    ConvexBNConvClassifier,
+    ConvexBNConvRegressor,
     ConvexBNRegressor,
     ConvexBNRegressorCV,
+    PatchDesign,
     Problem,
     WeightNormDesign,
     convexbn_path,
@@ -153,3 +156,48 @@ def test_power_out_of_range(power):
     for estimator in (*(Design(spectral_power=power) for Design in DESIGNS), ConvexBNRegressor(spectral_power=power)):
         with pytest.raises(ValueError, match=r"spectral_power=.* must be a finite number"):
             estimator.fit(X, Y)
+
+
+@pytest.mark.parametrize("n_components", [None, 3])
+@pytest.mark.parametrize("power", [0.0, 0.7, 2.0])
+def test_one_filter_on_the_whole_image_is_the_dense_design(power, n_components):
+    rng = np.random.default_rng(0)
+    images, new = (rng.standard_normal((n, 2, 1, 2)) * np.array([1, 5])[:, None, None] + 3 for n in (20, 9))
+    patches = PatchDesign((1, 2), n_components=n_components, spectral_power=power).fit(images)
+    dense = BatchNormDesign(n_components=n_components, spectral_power=power).fit(images.reshape(20, 4))
+    np.testing.assert_allclose(patches.spectral_weights_, dense.spectral_weights_)
+    Z, expected = patches.transform(new), dense.transform(new.reshape(9, 4))
+    np.testing.assert_allclose(Z @ Z.T, expected @ expected.T, atol=1e-9)
+    np.testing.assert_allclose(patches.whitening_ @ patches.coloring_, dense.whitening_ @ dense.coloring_, atol=1e-9)
+
+
+@pytest.mark.parametrize("power", [0.7, 2.0])
+def test_patches_are_weighted_along_their_singular_directions(power):
+    images = np.random.default_rng(0).standard_normal((12, 2, 3, 3)) * np.array([1, 5])[:, None, None]
+    plain = PatchDesign(2, n_components=8).fit(images)
+    weighted = PatchDesign(2, spectral_power=power).fit(images)
+    S = plain.singular_values_
+    np.testing.assert_allclose(weighted.spectral_weights_, (S / S[0]) ** power)
+    np.testing.assert_allclose(
+        weighted.transform(images), plain.transform(images) * np.append((S / S[0]) ** power, 1), atol=1e-9
+    )
+
+
+def test_convolutional_estimator_is_the_dense_one_under_one_filter():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((30, 1, 1, 3)) * np.array([1.0, 4.0, 0.3])
+    y = np.abs(images[:, 0, 0, 0]) + 0.1 * rng.standard_normal(30)
+    options = {"weight_decay": 0.02, "spectral_power": 1.0, "tol": 1e-3}
+    conv = ConvexBNConvRegressor(kernel_size=(1, 3), **options).fit(images, y)
+    dense = ConvexBNRegressor(**options).fit(images.reshape(30, 3), y)
+    plain = ConvexBNConvRegressor(kernel_size=(1, 3), **options | {"spectral_power": 0.0}).fit(images, y)
+    assert conv.certificate_.objective == pytest.approx(dense.certificate_.objective, rel=1e-5)
+    assert conv.certificate_.objective > plain.certificate_.objective * 1.01
+    assert "spectral_power=1" in conv.certificate_.basis
+    np.testing.assert_allclose(conv.predict(images), dense.predict(images.reshape(30, 3)), atol=1e-3)
+    signs = np.where(y > np.median(y), 1, -1)
+    classifier = ConvexBNConvClassifier(kernel_size=(1, 3), **options).fit(images, signs)
+    expected = ConvexBNClassifier(**options).fit(images.reshape(30, 3), signs).certificate_.objective
+    assert classifier.certificate_.objective == pytest.approx(expected, rel=2e-3)
+    with pytest.raises(ValueError, match="spectral_power=-1"):
+        conv.set_params(spectral_power=-1).fit(images, y)

@@ -31,6 +31,7 @@ class Convolutional(FixedWeightDecay):
         loss: str | Loss = "squared_error",
         fit_intercept: bool = True,
         n_components: int | float | None = None,
+        spectral_power: float = 0.0,
         n_patterns: int = 50,
         solver: str = "auto",
         tol: float = 1e-6,
@@ -44,6 +45,7 @@ class Convolutional(FixedWeightDecay):
             loss=loss,
             fit_intercept=fit_intercept,
             n_components=n_components,
+            spectral_power=spectral_power,
             n_patterns=n_patterns,
             solver=solver,
             tol=tol,
@@ -63,7 +65,13 @@ class Convolutional(FixedWeightDecay):
         return PatchGrid(self.kernel_size, self.stride, self.padding)
 
     def _unfitted_design(self, n_components: int | float | None) -> BatchNormDesign | WeightNormDesign:
-        return PatchDesign(self.kernel_size, self.stride, self.padding, n_components=n_components)
+        return PatchDesign(
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            n_components=n_components,
+            spectral_power=self.spectral_power,
+        )
 
     def _validate(self, X: ArrayLike, y: Any = None, reset: bool = True, **options: Any) -> Any:
         images = check_images(X, self._grid(), None if reset else self.image_shape_).astype(np.float64, copy=False)
@@ -104,6 +112,8 @@ class ConvexBNConvRegressor(Regression, Convolutional):
         Whether the output has an intercept that is not penalised.
     n_components : int, float or None, default=None
         Leading singular directions of the patches to keep, as a number or a fraction of the variance; None keeps all.
+    spectral_power : float, default=0.0
+        Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
     n_patterns, solver, tol, max_iter, random_state, verbose
         As in `ConvexBNRegressor`.
 
@@ -162,6 +172,8 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         Whether the output has an intercept that is not penalised.
     n_components : int, float or None, default=None
         Leading singular directions of the patches to keep, as a number or a fraction of the variance; None keeps all.
+    spectral_power : float, default=0.0
+        Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
     class_weight, n_patterns, solver, tol, max_iter, random_state, verbose
         As in `ConvexBNClassifier`.
 
@@ -208,6 +220,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         loss: str | Loss = "log_loss",
         fit_intercept: bool = True,
         n_components: int | float | None = None,
+        spectral_power: float = 0.0,
         class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,
         solver: str = "auto",
@@ -225,6 +238,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
             loss=loss,
             fit_intercept=fit_intercept,
             n_components=n_components,
+            spectral_power=spectral_power,
             n_patterns=n_patterns,
             solver=solver,
             tol=tol,

@@ -2,19 +2,20 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn.network.base import NormalizedNetwork, import_torch
+from convexbn.network.persistence import Stored
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, eq=False)
-class DeepNetwork:
+class DeepNetwork(Stored):
     """Network whose first layers are the hidden layers of given networks, and whose last two are a network.
 
     Parameters
@@ -74,3 +75,20 @@ class DeepNetwork:
         """
         hidden = [module for layer in self.layers for module in layer.hidden_to_torch()]
         return import_torch().nn.Sequential(*hidden, *self.head.to_torch())
+
+    def _contents(self) -> dict[str, np.ndarray]:
+        """The arrays of all layers, and the type of each, under the number of the layer."""
+        return {
+            f"{number}.{name}": array
+            for number, layer in enumerate((*self.layers, self.head))
+            for name, array in {"kind": np.array(type(layer).__name__), **layer._contents()}.items()
+        }
+
+    @classmethod
+    def _restored(cls, contents: dict[str, np.ndarray]) -> Self:
+        numbered: dict[int, dict[str, np.ndarray]] = {}
+        for key, array in contents.items():
+            number, name = key.split(".")
+            numbered.setdefault(int(number), {})[name] = array
+        networks = [Stored._kinds[str(layer.pop("kind"))]._restored(layer) for _, layer in sorted(numbered.items())]
+        return cls(tuple(networks[:-1]), networks[-1])  # type: ignore[arg-type]

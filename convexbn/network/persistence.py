@@ -32,7 +32,7 @@ class Stored:
         """
         path = Path(path)
         header: dict[str, Any] = {"format": _FORMAT, "kind": type(self).__name__}
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        arrays = self._contents()
         if _ending(path) == ".npz":
             np.savez(path, **header, **arrays)
         else:
@@ -64,7 +64,16 @@ class Stored:
         kind = Stored._kinds.get(name)
         if kind is None or not issubclass(kind, cls):
             raise ValueError(f"{path} holds a {name}, not a {cls.__name__}.")
-        return kind(**content)
+        return kind._restored(content)
+
+    def _contents(self) -> dict[str, Any]:
+        """The arrays that make up the network."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def _restored(cls, contents: dict[str, np.ndarray]) -> Self:
+        """The network that these arrays make up."""
+        return cls(**contents)
 
 
 def _ending(path: Path) -> str:

@@ -7,12 +7,14 @@ what separates a global certificate from one over a pattern set, so every price 
 from convexbn.pricing.ascent import Peaks, find_peaks, price_by_ascent
 from convexbn.pricing.bound import price_bound
 from convexbn.pricing.branch_and_bound import price_by_branch_and_bound
+from convexbn.pricing.faces import count_flats, flats_of_rows
 from convexbn.pricing.of_patterns import (
     dearest_patterns,
     price_by_enumeration,
     price_of_gates,
     price_of_pattern,
     price_of_patterns,
+    quickly_enumerated,
     spectral_norms,
 )
 from convexbn.pricing.price import Price, Scope
@@ -21,8 +23,10 @@ __all__ = [
     "Peaks",
     "Price",
     "Scope",
+    "count_flats",
     "dearest_patterns",
     "find_peaks",
+    "flats_of_rows",
     "price_bound",
     "price_by_ascent",
     "price_by_branch_and_bound",
@@ -30,5 +34,6 @@ __all__ = [
     "price_of_gates",
     "price_of_pattern",
     "price_of_patterns",
+    "quickly_enumerated",
     "spectral_norms",
 ]

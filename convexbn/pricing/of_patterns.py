@@ -6,18 +6,25 @@ import numpy as np
 from scipy.optimize import nnls
 
 from convexbn.matrix import DesignMatrix
-from convexbn.patterns import Patterns, enumerate_patterns
+from convexbn.patterns import Patterns, count_patterns, enumerate_patterns
+from convexbn.pricing.faces import count_flats, flats_of_rows, largest_on_cone
 from convexbn.pricing.price import Price
 
 _BLOCK_ENTRIES = 2**24  # entries of the masks unpacked at once
+_QUICK_PATTERNS, _QUICK_FACES = 10_000, 1_000_000  # of all cones together
 
 
-def price_of_pattern(Z: DesignMatrix, mask: np.ndarray, v: np.ndarray) -> tuple[float, np.ndarray]:
-    """Price of one pattern and one sign: max of v^T relu(Zw) over unit w with that pattern.
+def price_of_pattern(
+    Z: DesignMatrix, mask: np.ndarray, v: np.ndarray, flats: list[np.ndarray] | None = None
+) -> tuple[float, np.ndarray]:
+    """Price of one pattern: max over unit w with that pattern of v^T relu(Zw), or |v^T relu(Zw)| of several outputs.
 
-    It is the length of the projection of Z^T D v on the pattern's cone, by Moreau
+    With one output, and one sign, it is the length of the projection of Z^T D v on the pattern's cone, by Moreau
     ``min_{mu >= 0} |Z^T D v + Z^T (2D - I) mu|``, a non-negative least-squares problem. Any mu >= 0 gives an upper
     bound, so rounding cannot make the price too low by more than rounding.
+
+    With several outputs a convex function is maximised, which takes a visit to every face of the cone: for tiny
+    problems only, such as up to 200 rows of three columns or 49 of four.
 
     Parameters
     ----------
@@ -25,14 +32,26 @@ def price_of_pattern(Z: DesignMatrix, mask: np.ndarray, v: np.ndarray) -> tuple[
         Design matrix with N rows.
     mask : ndarray of bool, shape (N,)
         Pattern D.
-    v : ndarray of shape (n, 1)
+    v : ndarray of shape (n, C)
         Dual point.
+    flats : list of ndarray or None, default=None
+        For several outputs, `flats_of_rows` of Z, if they are known.
 
     Returns
     -------
     price : float
     w : ndarray of shape (k,)
-        The projection; zero if no direction of the cone has a positive price.
+        The direction that attains it, of this length; zero if no direction of the cone has a positive price.
+
+    Raises
+    ------
+    ValueError
+        If there are several outputs, and more than 20,000 faces to visit.
+
+    References
+    ----------
+    .. [1] Ergen et al., arXiv 2103.01499, the constraint of the dual program, pattern by pattern.
+    .. [2] Sahiner et al., arXiv 2012.13329, the same for several outputs.
 
     Examples
     --------
@@ -43,9 +62,10 @@ def price_of_pattern(Z: DesignMatrix, mask: np.ndarray, v: np.ndarray) -> tuple[
     >>> price_of_pattern(Z, np.array([True, True]), v)
     (3.0, array([3., 0.]))
     """
-    _check_one_output(v)
-    gated = Z.masked_adjoint(mask[:, None], v)[:, 0]
     cone = Z.Z.T * np.where(mask, 1.0, -1.0)
+    if v.shape[1] > 1:
+        return largest_on_cone(_adjoints(Z, mask[:, None], v)[0], cone, flats or flats_of_rows(Z))
+    gated = Z.masked_adjoint(mask[:, None], v)[:, 0]
     mu, price = nnls(cone, -gated)
     return float(price), gated + cone @ mu
 
@@ -62,12 +82,17 @@ def price_of_patterns(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Pri
         Design matrix.
     patterns : Patterns
         Its patterns; if they are complete the scope is "global".
-    v : ndarray of shape (n, 1)
+    v : ndarray of shape (n, C)
         Dual point.
 
     Returns
     -------
     price : Price
+
+    Raises
+    ------
+    ValueError
+        If there are several outputs, and too many faces to visit (`price_of_pattern`).
 
     References
     ----------
@@ -83,15 +108,15 @@ def price_of_patterns(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Pri
     >>> price_of_patterns(Z, enumerate_patterns(Z), v).value
     4.0
     """
-    _check_one_output(v)
+    flats, signs = _flats_and_signs(Z, v)
     gated = _gated_prices(Z, patterns, v)
     best, direction = 0.0, None
     for i in np.argsort(-gated, kind="stable"):
         if gated[i] <= best:
             break
         mask = patterns.masks(np.array([i]))[:, 0]
-        for signed in (v, -v):
-            price, w = price_of_pattern(Z, mask, signed)
+        for sign in signs:
+            price, w = price_of_pattern(Z, mask, sign * v, flats)
             if price > best:
                 best, direction = price, w / price
     return Price(best, "global" if patterns.complete else "patterns", direction)
@@ -108,7 +133,7 @@ def dearest_patterns(
         Design matrix.
     patterns : Patterns
         Its patterns.
-    v : ndarray of shape (n, 1)
+    v : ndarray of shape (n, C)
         Dual point.
     threshold : float
         Patterns that price no higher are left out.
@@ -133,13 +158,12 @@ def dearest_patterns(
     array([[0, 1],
            [1, 1]])
     """
-    if not gated:
-        _check_one_output(v)
     prices = _gated_prices(Z, patterns, v)
     if not gated:
+        flats, signs = _flats_and_signs(Z, v)
         for i in np.flatnonzero(prices > threshold):
             mask = patterns.masks(np.array([i]))[:, 0]
-            prices[i] = max(price_of_pattern(Z, mask, signed)[0] for signed in (v, -v))
+            prices[i] = max(price_of_pattern(Z, mask, sign * v, flats)[0] for sign in signs)
     chosen = np.argsort(-prices, kind="stable")[:count]
     return chosen[prices[chosen] > threshold]
 
@@ -187,7 +211,7 @@ def price_by_enumeration(Z: DesignMatrix, v: np.ndarray, *, max_patterns: int = 
     ----------
     Z : DesignMatrix
         Design matrix.
-    v : ndarray of shape (n, 1)
+    v : ndarray of shape (n, C)
         Dual point.
     max_patterns : int, default=100_000
         Budget of `enumerate_patterns`.
@@ -200,7 +224,7 @@ def price_by_enumeration(Z: DesignMatrix, v: np.ndarray, *, max_patterns: int = 
     Raises
     ------
     ValueError
-        If there are more patterns than the budget allows.
+        If there are more patterns than the budget allows, or, of several outputs, more faces than can be visited.
 
     Examples
     --------
@@ -213,9 +237,22 @@ def price_by_enumeration(Z: DesignMatrix, v: np.ndarray, *, max_patterns: int = 
     return price_of_patterns(Z, enumerate_patterns(Z, max_patterns=max_patterns), v)
 
 
-def _check_one_output(v: np.ndarray) -> None:
-    if v.shape[1] > 1:
-        raise ValueError(f"exact ReLU prices take one output, v has {v.shape[1]} columns; use price_by_ascent.")
+def quickly_enumerated(Z: DesignMatrix, n_outputs: int) -> bool:
+    """Whether `price_by_enumeration` takes about a second at most.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.matrix import DesignMatrix
+    >>> from convexbn.pricing import quickly_enumerated
+    >>> Z = DesignMatrix(np.random.default_rng(0).standard_normal((50, 3)))
+    >>> quickly_enumerated(Z, n_outputs=1), quickly_enumerated(Z, n_outputs=2)
+    (True, False)
+    """
+    n_patterns = count_patterns(Z)
+    if n_outputs == 1:
+        return n_patterns <= _QUICK_PATTERNS
+    return n_patterns * count_flats(Z) <= _QUICK_FACES
 
 
 def spectral_norms(G: np.ndarray) -> np.ndarray:
@@ -235,6 +272,11 @@ def spectral_norms(G: np.ndarray) -> np.ndarray:
     G = G if G.shape[2] <= G.shape[1] else np.swapaxes(G, 1, 2)
     gram = np.swapaxes(G, 1, 2) @ G
     return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[:, -1], 0))
+
+
+def _flats_and_signs(Z: DesignMatrix, v: np.ndarray) -> tuple[list[np.ndarray] | None, tuple[float, ...]]:
+    """What the prices of patterns need beside v; with several outputs the sign is the output direction's."""
+    return (None, (1.0, -1.0)) if v.shape[1] == 1 else (flats_of_rows(Z), (1.0,))
 
 
 def _gated_prices(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> np.ndarray:

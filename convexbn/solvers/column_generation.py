@@ -9,7 +9,14 @@ import numpy as np
 from convexbn.certificate import certify, dual_bound, relative_gap
 from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
-from convexbn.pricing import Peaks, Price, find_peaks, price_by_branch_and_bound
+from convexbn.pricing import (
+    Peaks,
+    Price,
+    find_peaks,
+    price_by_branch_and_bound,
+    price_by_enumeration,
+    quickly_enumerated,
+)
 from convexbn.problem import Problem
 from convexbn.solution import Solution, Status, status_of
 from convexbn.solvers.monitor import Callback, Monitor
@@ -36,6 +43,7 @@ _PROOF_TOL = 1e-3
 _PROOF_GAP = 1e-2  # a proof that leaves a larger gap stands beside the local certificate, not in its place
 _FOUND = "column generation, which found no neuron worth adding by ascent from many starts"
 _PROVED = "column generation, and branch and bound over all directions"
+_PROVED_SEVERAL = "column generation, and a visit to every face of the cones of all activation patterns"
 
 
 def solve_column_generation(
@@ -57,7 +65,8 @@ def solve_column_generation(
     eight times as hard has the last word. While a large network is far from the optimum, its rounds are cheaper and
     coarser (`slide`). The objective never rises. With one output and up to six columns of Z the
     price of every direction is then proved by branch and bound, and what it finds goes on as a new neuron; the
-    certificate is global. Otherwise it is local: evidence, beside the best lower bound that is proved.
+    certificate is global. So it is with several outputs on tiny problems, whose patterns' cones are enumerated face by
+    face. Otherwise it is local: evidence, beside the best lower bound that is proved.
 
     Memory grows with n (k + active neurons), beside the squared matrix of the at most 1,500 weights that move at once.
 
@@ -74,8 +83,7 @@ def solve_column_generation(
     start : Neurons or None, default=None
         ReLU neurons to start from, such as those at another weight decay. None starts from random directions.
     prove : bool, default=True
-        Whether to prove the price of every direction where that is possible. It takes up to a few seconds. Prices of
-        several outputs are never proved this way.
+        Whether to prove the price of every direction where that is possible. It takes up to a few seconds.
     random_state : int, Generator or None, default=None
         Seed of the random starts.
     callback : callable or None, default=None
@@ -131,8 +139,10 @@ class _Search:
 
     def __init__(self, units: Units, rng: np.random.Generator, tol: float, prove: bool, monitor: Monitor):
         self.units, self.problem, self.rng, self.tol, self.monitor = units, units.problem, rng, tol, monitor
-        self.prove = prove and self.problem.n_outputs == 1 and self.problem.Z.n_columns <= _PROOF_COLUMNS
-        self.several = _SEVERAL if self.problem.n_outputs > 1 else 1
+        one_output = self.problem.n_outputs == 1
+        Z = self.problem.Z
+        self.prove = prove and (Z.n_columns <= _PROOF_COLUMNS if one_output else quickly_enumerated(Z, 2))
+        self.several = 1 if one_output else _SEVERAL
         self.neurons = self.problem.zero_network
         self.coarse = False  # whether rounds are cheap and far from exact
         self.dearest = np.zeros((self.problem.Z.n_columns, 0))  # unit direction outside the network, if one was found
@@ -231,16 +241,20 @@ class _Search:
         """Price all directions; none, or the one that turns out to be dearer than weight_decay."""
         Z, v = self.problem.Z, self._dual_point()
         sharp = Z.n_columns <= _SHARP_COLUMNS
-        self.proved = price_by_branch_and_bound(
-            Z,
-            v,
-            threshold=self._threshold,
-            tol=self.tol / 10 if sharp else _PROOF_TOL,
-            starts=np.hstack([self.neurons.weights, self.dearest]),
-            max_nodes=max(1, min(_SHARP_NODES if sharp else _PROOF_NODES, _PROOF_ENTRIES // Z.n_rows)),
-            stop=self.monitor.out_of_time,
-        )
-        dearer = np.zeros((Z.n_columns, 0)) if self.proved.direction is None else self.proved.direction[:, None]
+        if self.problem.n_outputs > 1:
+            price = price_by_enumeration(Z, v)
+        else:
+            price = price_by_branch_and_bound(
+                Z,
+                v,
+                threshold=self._threshold,
+                tol=self.tol / 10 if sharp else _PROOF_TOL,
+                starts=np.hstack([self.neurons.weights, self.dearest]),
+                max_nodes=max(1, min(_SHARP_NODES if sharp else _PROOF_NODES, _PROOF_ENTRIES // Z.n_rows)),
+                stop=self.monitor.out_of_time,
+            )
+        self.proved = price if price.scope == "global" else None  # rounding may hide patterns of an enumeration
+        dearer = np.zeros((Z.n_columns, 0)) if price.direction is None else price.direction[:, None]
         return find_peaks(Z, v, dearer, threshold=self._threshold, count=1)
 
     def _gap(self, v: np.ndarray, peaks: Peaks) -> float:
@@ -299,7 +313,8 @@ class _Search:
         else:
             status = status_of(certificate, self.tol, "Column generation", ending)
         if self.proved is not None:
-            proof = certify(problem, neurons, v, self._proved_price(problem, v), _PROVED)
+            basis = _PROVED if problem.n_outputs == 1 else _PROVED_SEVERAL
+            proof = certify(problem, neurons, v, self._proved_price(problem, v), basis)
             if proof.gap <= _PROOF_GAP:
                 status = Status.PROVED_LESS if status is Status.CONVERGED and proof.gap > self.tol else status
                 certificate = proof
@@ -315,7 +330,7 @@ class _Search:
 
         def price(v: np.ndarray) -> Price:
             # Rounding may have moved the dual point; no price changes by more than this.
-            moved = float(np.abs(problem.Z.unpool(v - known))[:, 0] @ problem.Z.row_norms)
+            moved = float(np.linalg.norm(problem.Z.unpool(v - known), axis=1) @ problem.Z.row_norms)
             return Price(value * (1 + 1e-12) + moved, "global")
 
         return price

@@ -12,7 +12,9 @@ from convexbn.solvers.gauss_newton import gauss_newton
 
 _SIZE = 400  # weights that move in one step; more neurons take turns
 _KINKS = 3  # kinks in the model, in multiples of k
-_MIN_DAMPING, _MAX_DAMPING = 1e-6, 1e6
+# Damping is relative to weight_decay / |s_j|, and must reach the curvature of the loss where that is larger by far.
+_MIN_DAMPING, _MAX_DAMPING = 1e-6, 1e10
+_FREE = 1.0  # up to this damping a small decrease promised means that there is little left to gain
 # With several outputs neurons become one, if that is no worse, whose output directions agree to so many digits in one
 # pattern, or whose directions are so close.
 _SAME_OUTPUT, _SAME_DIRECTION = (2, 4, 6), (1e-1, 1e-2, 1e-3)
@@ -38,7 +40,7 @@ def refine(
     neurons : Neurons
         Neurons with unit output weights; for one output +1 and -1.
     rtol : float
-        Ends when the model promises a smaller decrease, relative to the objective.
+        Ends when the model promises a smaller decrease, relative to the objective, that damping does not explain.
     max_steps : int
         Rounds of steps.
     damping : float, default=0.1
@@ -62,7 +64,8 @@ def refine(
             moved, decrease, damping = _step(problem, moved, np.arange(turn, len(neurons), n_turns), damping)
             promised += decrease
         neurons = merged(problem, moved)
-        if promised <= rtol * problem.objective(neurons) or damping >= _MAX_DAMPING:
+        done = promised <= rtol * problem.objective(neurons) and damping <= _FREE
+        if done or damping >= _MAX_DAMPING:
             break
     return neurons
 

@@ -12,9 +12,11 @@ from convexbn.neurons import Neurons
 from convexbn.patterns import Patterns
 from convexbn.pricing import dearest_patterns, price_of_gates, price_of_patterns
 from convexbn.problem import Problem
-from convexbn.programs import Activation, check_cvxpy_solver, primal_program, solve_program
+from convexbn.programs import Activation, check_cvxpy_solver, primal_program
 from convexbn.solution import Solution, Status, status_of
+from convexbn.solvers.conic import solve_in_units
 from convexbn.solvers.gated_nuclear import singular_neurons
+from convexbn.solvers.rank_one import solve_rank_one
 from convexbn.solvers.units import Units
 
 _PATTERNS_ADDED = 5  # at once; of 5, 10, 20 and 50 the first left Clarabel the fewest log-loss programs it fails on
@@ -35,12 +37,15 @@ def solve_reference(
     """Optimal network on given patterns, by cvxpy.
 
     Patterns enter the program a few at a time, by their price, until none that is left out could lower the objective.
-    Meant for a few hundred samples: time grows fast with n, and with the number of patterns that are needed.
+    Meant for a few hundred samples: time grows fast with n, and with the number of patterns that are needed. The norm
+    of a ReLU network with several outputs, the nuclear norm constrained to the patterns' cones, is not conic; it is
+    reached by cutting planes (`rank_one_program`) whose exact prices visit all faces of the cones. That is for tiny
+    problems: a few dozen samples in three columns, or a dozen in four.
 
     Parameters
     ----------
     problem : Problem
-        Training problem, for ReLU with one output.
+        Training problem.
     patterns : Patterns
         Activation patterns; complete ones give the global optimum of a ReLU network.
     activation : {"relu", "gated_relu"}, default="relu"
@@ -60,7 +65,7 @@ def solve_reference(
     Raises
     ------
     ValueError
-        If the solver is not installed, or a ReLU problem has several outputs.
+        If the solver is not installed, or a ReLU problem with several outputs has more than 20,000 faces a cone.
     RuntimeError
         If the solver fails; the message holds its status.
 
@@ -73,6 +78,7 @@ def solve_reference(
     ----------
     .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, the convex
        program of two-layer networks with one output.
+    .. [2] Sahiner et al., "Vector-output ReLU Neural Network Problems are Copositive Programs", arXiv 2012.13329.
 
     Examples
     --------
@@ -95,7 +101,11 @@ def solve_reference(
     if certificate.gap <= 1e-12:
         return Solution(zero, v, certificate, Status.CONVERGED, 0)
 
-    neurons, v, n_iter, ending = _grow(problem, patterns, activation, solver, tol, max_iter, verbose)
+    options: dict[str, Any] = {"solver": solver, "tol": tol, "max_iter": max_iter, "verbose": verbose}
+    if activation == "relu" and problem.n_outputs > 1:
+        neurons, v, n_iter, ending = solve_rank_one(problem, patterns, **options)
+    else:
+        neurons, v, n_iter, ending = _grow(problem, patterns, activation, **options)
     neurons = _sparsest(problem, neurons, tol / 100)
     certificate = certificate_of(neurons, v)
     status = status_of(certificate, tol, f"{solver} (status {ending!r})")
@@ -103,13 +113,7 @@ def solve_reference(
 
 
 def _grow(
-    problem: Problem,
-    patterns: Patterns,
-    activation: Activation,
-    solver: str,
-    tol: float,
-    max_iter: int | None,
-    verbose: bool,
+    problem: Problem, patterns: Patterns, activation: Activation, *, tol: float, **options: Any
 ) -> tuple[Neurons, np.ndarray, int, str]:
     """Solve over a growing subset of the patterns until none outside it prices above weight_decay.
 
@@ -124,13 +128,7 @@ def _grow(
         chosen = violating if len(violating) else chosen
     while True:
         neurons, v, iterations, ending = _solve_on(
-            problem,
-            patterns.take(chosen),
-            activation,
-            solver=solver,
-            tol=tol / 1000,
-            max_iter=max_iter,
-            verbose=verbose,
+            problem, patterns.take(chosen), activation, tol=tol / 1000, **options
         )
         n_iter += iterations
         if len(chosen) == len(patterns) or ending == cp.USER_LIMIT:
@@ -148,15 +146,10 @@ def _solve_on(
 ) -> tuple[Neurons, np.ndarray, int, str]:
     """Neurons and dual point of the program over these patterns, the solver's iterations and its status."""
     units = Units.of(problem)
-    scaled = units.problem
-    stated = primal_program(scaled, patterns, activation)
-    # With norms of weight 100 Clarabel solved every log-loss program we tried; it broke down on many with small ones.
-    unit = 100 / scaled.weight_decay
-    program = cp.Problem(cp.Minimize(unit * stated.objective.expr), stated.constraints)
-    solve_program(program, **options)
-    variables = program.var_dict
-    blocks = [variables[name].value for name in ("S", "T") if name in variables]
-    intercept = variables["intercept"].value.reshape(-1) if problem.fit_intercept else np.zeros(problem.n_outputs)
+    build = partial(primal_program, patterns=patterns, activation=activation)
+    variables, v, n_iter, ending = solve_in_units(units, build, **options)
+    blocks = [variables[name] for name in ("S", "T") if name in variables]
+    intercept = variables["intercept"].reshape(-1) if problem.fit_intercept else np.zeros(problem.n_outputs)
     if problem.n_outputs > 1:
         S = blocks[0].reshape(len(patterns), -1, problem.n_outputs)
         neurons = singular_neurons(S, intercept, patterns.directions)
@@ -167,9 +160,7 @@ def _solve_on(
             intercept,
             None if activation == "relu" else patterns.directions,
         )
-    neurons = units.neurons_to(neurons)
-    v = units.dual_to(program.constraints[0].dual_value.reshape(problem.y.shape) / unit)
-    return neurons, v, int(program.solver_stats.num_iters or 0), program.status
+    return units.neurons_to(neurons), v, n_iter, ending
 
 
 def _zero_network(problem: Problem, activation: Activation) -> Neurons:

@@ -83,7 +83,7 @@ class Architecture:
 
 ARCHITECTURES = (
     Architecture("dense", 32, 1, 0.004, (25, 50, 100, 200), n_relu=50_000),
-    Architecture("convolutional", 6, 4, 0.003, (10, 20, 40, 80), n_relu=10_000),
+    Architecture("convolutional", 6, 4, 0.003, (10, 20, 40, 80), n_relu=10_000, n_steps=1000),
 )
 
 

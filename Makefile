@@ -34,6 +34,7 @@ benchmarks:
 	$(MEASURE).scaling
 	$(MEASURE).path
 	$(MEASURE).tabular
+	$(MEASURE).deep_weight_norm $(if $(CIFAR),--data $(CIFAR))
 	$(MEASURE).summary
 
 clean:

@@ -12,7 +12,7 @@ from benchmarks.harness import RESULTS
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-ORDER = ("relu_vs_peers", "gated_vs_peers", "scaling", "path", "tabular")
+ORDER = ("relu_vs_peers", "gated_vs_peers", "scaling", "path", "tabular", "deep_weight_norm")
 VERDICTS = {True: "yes", False: "**no**", None: ""}
 
 

@@ -36,7 +36,7 @@ def dense_norm(function, theta, n_parameters=None):
 
 @pytest.mark.parametrize(("activation", "normalized"), KINDS)
 def test_hessian_norms_are_those_of_a_dense_eigenvalue_problem(activation, normalized):
-    net = network(width=4, activation=activation, normalized=normalized, row_norm=0.7)
+    net = network(depth=2, width=4, activation=activation, normalized=normalized, row_norm=0.7)
     theta = torch.tensor(np.concatenate([array.ravel() for array in (*net.weights, net.output_weights)]))
     np.testing.assert_allclose(net.predict(X), written_out(theta, X, net), rtol=1e-12)
 
@@ -54,6 +54,9 @@ def test_hessian_norm_of_a_negative_of_few_and_of_no_curvature():
     w = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
     z = torch.tensor(np.arange(9.0), requires_grad=True)
     assert hessian_norm(w[0] ** 2 - 3 * w[1] ** 2, [w]) == pytest.approx(6)
+    assert hessian_norm((w[:1] ** 2).sum(), [w]) == pytest.approx(2)
+    scalar = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    assert hessian_norm(-(scalar**3), [scalar]) == pytest.approx(18)
     assert hessian_norm((z**2).sum() - 4 * z[3] ** 2 + z[0], [z]) == pytest.approx(6)
     assert hessian_norm(z[0] * z[1] + w[0] * z[8], [w, z]) == pytest.approx(1)
     assert hessian_norm(z.sum() + 0 * z[0] ** 2, [z]) == 0

@@ -1,9 +1,9 @@
 """How do curvature, convergence and generalisation of weight-normalized networks go with width, depth and row norm?
 
 Two classes of images, labels -1 and 1, squared loss, gradient descent on the full batch; every network is also trained
-without weight normalization from the same function. Digits, odd against even; with --data also airplanes against automobiles of
-CIFAR-10, from a zip file of train/<class>/<number>.jpg (needs Pillow). The generalisation gap is read off where the training loss
-is the same for all.
+without weight normalization from the same function. Digits, odd against even; with --data also airplanes against
+automobiles of CIFAR-10, from a zip file of train/<class>/<number>.jpg (needs Pillow). The generalisation gap is read
+off where the training loss is the same for all.
 """
 
 import io

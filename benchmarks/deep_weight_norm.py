@@ -29,7 +29,7 @@ CLASSES = ("airplane", "automobile")
 N_TRAIN, N_TEST, N_SAMPLES = 200, 800, 3
 WIDTHS, DEPTHS, ROW_NORMS = (16, 32, 64, 128, 256), (1, 2, 4, 6), (0.1, 0.3, 1.0, 3.0, 10.0)
 WIDTH, DEPTH = 64, 3  # where the other one varies
-GAP_LOSS, GAP_STEPS = 0.05, 500  # training loss at which gaps are compared, and the steps to get there
+GAP_LOSS, GAP_STEPS = 0.05, (500, 2000)  # training loss at which gaps are compared; steps to get there, more if need be
 KINDS = {"with": {}, "without": {"normalized": False}, "without, rows doubled": {"normalized": False, "row_norm": 2.0}}
 
 
@@ -108,11 +108,15 @@ def along_training(train, test, n_steps: int) -> dict:
 def gap(train, test, seed: int, **options) -> float:
     """Test loss minus training loss, where the training loss falls to GAP_LOSS; infinity if it does not."""
     start = SmoothNetwork.at_initialization(train[0].shape[1], random_state=seed, **options)
-    trace = train_deep_weight_norm(
-        *train, start, learning_rate=0.5 / start.loss_hessian_norm(*train), n_steps=GAP_STEPS,
-        noted_steps=np.arange(0, GAP_STEPS + 1, 10), test=test, n_hessian_samples=0,
-    )[1]  # fmt: skip
-    if trace.objective.min() > GAP_LOSS:
+    rate = 0.5 / start.loss_hessian_norm(*train)
+    for n_steps in GAP_STEPS:
+        noted = np.arange(0, n_steps + 1, 10)
+        trace = train_deep_weight_norm(
+            *train, start, learning_rate=rate, n_steps=n_steps, noted_steps=noted, test=test, n_hessian_samples=0
+        )[1]
+        if trace.objective.min() <= GAP_LOSS:
+            break
+    else:
         return np.inf
     reached = slice(np.argmax(trace.objective <= GAP_LOSS) + 1)
     falling, test_loss = trace.objective[reached][::-1], trace["test_loss"][reached][::-1]
@@ -171,7 +175,11 @@ def targets(name: str, measured: dict) -> list[dict]:
     others = mean["depth"]["without, rows doubled"]
     depths = np.array(measured["depths"])
     return [
-        target(f"{name}: the predictor's Hessian falls with width", f"like m^{width:.2f}", width < 0),
+        target(
+            f"{name}: the predictor's Hessian falls like 1 / sqrt(m) with width m",
+            f"like m^{width:.2f}",
+            abs(width + 0.5) < 0.15,
+        ),
         target(
             f"{name}: the predictor's Hessian grows with depth at most like L^3",
             f"{growth.max():.2f} times that of L = 1 at most, for L up to {depths[-1]}",
@@ -188,15 +196,15 @@ def targets(name: str, measured: dict) -> list[dict]:
             abs(run["slope"] / run["slope_of_the_ratio"] - 1) < 0.1,
         ),
         target(
-            f"{name}: the generalisation gap is flat in width",
+            f"{name}: the generalisation gap does not grow with width",
             f"{', '.join(f'{value:.3f}' for value in flat)} at widths {', '.join(map(str, measured['gap_widths']))}",
-            bool(flat.max() < 1.25 * flat.min()),
+            bool(flat[-1] < 1.1 * flat[0] < np.inf),
         ),
         target(
             f"{name}: the generalisation gap grows with depth at most like sqrt(L)",
             f"{', '.join(f'{value:.3f}' for value in deep)} at depths {', '.join(map(str, depths))}; without, "
             f"from rows twice as long, {', '.join(f'{value:.3f}' for value in others)}",
-            bool((deep <= deep[0] * np.sqrt(depths)).all()),
+            bool((deep <= deep[0] * np.sqrt(depths)).all() and np.isfinite(deep[0])),
         ),
     ]
 
@@ -243,6 +251,7 @@ def draw_training(axes, name: str, measured: dict) -> None:
             ax.plot(measured[x], values.mean(axis=1), STYLES[kind], marker=".", color=COLORS[kind], label=kind)
         ax.set(xlabel=f"{axis} {symbol}", title=f"{name}: test - training loss", ylim=(0, None))
         ax.legend(fontsize="small", title="weight normalization")
+        ax.set_xticks(measured[x], measured[x])
     axes[1].set_xscale("log")
     axes[1].set_xticks(measured["gap_widths"], measured["gap_widths"])
     axes[1].xaxis.set_minor_formatter("")

@@ -77,8 +77,9 @@ print(f"The Hessian of the hidden weights goes like the row norm to the power {e
 
 # %%
 # Now gradient descent. The first run notes the loss and the ratio |gradient|^2 / loss at every step, the second repeats
-# it and computes Hessians at a few. With the largest Hessian norm beta of the loss, a step of size eta divides
-# the loss by at least 1 / (1 - eta ratio (1 - eta beta / 2)), and these factors are multiplied up.
+# it and computes Hessians at a few. Where the Hessian norm of the loss is at most beta, a step of size eta multiplies
+# the loss with at most 1 - eta ratio (1 - eta beta / 2). The largest norm that was noted is taken for beta, and the
+# factors are multiplied up.
 
 start = draw()
 eta = 0.2 / start.loss_hessian_norm(X, y)
@@ -90,11 +91,10 @@ factors = 1 - eta * trace["rsc_ratio"] * (1 - eta * beta / 2)
 bound = trace.objective[0] * np.concatenate([[1.0], np.cumprod(factors[:-1])])
 half = N_STEPS // 2
 slope = np.polyfit(trace.steps[half:], np.log(trace.objective[half:]), 1)[0]
-print(
-    f"Loss from {trace.objective[0]:.3f} to {trace.objective[-1]:.2g}; in the second half of training a step takes off"
-)
-print(f"{-100 * np.expm1(slope):.3f} % of it, {100 * eta * trace['rsc_ratio'][half:].mean():.3f} % if step size times")
-print(f"ratio were all. The loss was never above the bound: {bool((trace.objective <= bound * (1 + 1e-12)).all())}.")
+print(f"Loss from {trace.objective[0]:.3f} to {trace.objective[-1]:.2g}.")
+print(f"In the second half of training a step takes {-100 * np.expm1(slope):.3f} % off it;")
+print(f"the step size times the ratio is {100 * eta * trace['rsc_ratio'][half:].mean():.3f} %.")
+print(f"The loss was never above the bound: {bool((trace.objective <= bound * (1 + 1e-12)).all())}.")
 print(
     f"Predictor's Hessian norm from {watched['predictor_hessian_norm'][0]:.3f} to "
     f"{watched['predictor_hessian_norm'][-1]:.3f}, loss's from {watched['loss_hessian_norm'][0]:.3f} to {beta:.3f}."
@@ -107,8 +107,8 @@ print(f"The smallest row norm never fell: {bool((np.diff(trace['smallest_row_nor
 #
 # The theorem in one picture. On top, the Hessian is small: nearly flat in depth with weight normalization, far below
 # the cube, and falling with the row norm. Without it the usual weights do as well, but twice those weights multiply the
-# Hessian by about the same factor with every layer. Below, the Hessians hardly move along training. After a steep
-# start, in which the few directions that matter most are learned, the ratio falls slowly only, and the loss
+# Hessian by about the same factor with every layer. Below, the Hessians grow only a little along training. After a
+# steep start, in which the few directions that matter most are learned, the ratio falls slowly only, and the loss
 # nearly along a straight line in the logarithm, under the bound that the ratio gives.
 
 figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
@@ -120,9 +120,7 @@ by_depth_ax.plot(depths, cube, ":", color="0.5", label="cube of the depth")
 by_depth_ax.set(yscale="log", xlabel="depth L", title="Norm of the Hessian of the output, against depth ...")
 for label, (color, norms) in by_norm.items():
     by_norm_ax.plot(row_norms, norms, ".-", color=color, label=label)
-by_norm_ax.set(
-    xscale="log", yscale="log", xlabel="norm of the rows / sqrt(entries)", title="... and against the row norm"
-)
+by_norm_ax.set(xscale="log", yscale="log", xlabel="norm of the rows / sqrt(entries)", title="... and against row norm")
 loss_ax.plot(trace.steps, trace.objective, color="black", label="training loss")
 loss_ax.plot(trace.steps, bound, "--", color="tab:green", label="bound by the ratio")
 loss_ax.set(yscale="log", xlabel="step of gradient descent", title="The loss falls geometrically ...")

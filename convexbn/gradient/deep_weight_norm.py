@@ -20,9 +20,9 @@ ACTIVATIONS = ("tanh", "softplus")
 class SmoothNetwork:
     """Network f(x) = v·a_L / sqrt(m) of smooth layers a_l = phi(W_l a_(l-1)), each row of W_l divided by its norm.
 
-    A_0 is x. So that all layers are of the same order of magnitude, inputs should have a norm of about sqrt(d). Without
-    weight normalization, W_l is divided by the square root of its number of columns instead; rows of that norm make
-    both networks the same function.
+    The input is a_0 = x. The scale is chosen so that all layers are of the same order of magnitude when inputs have a
+    norm of about sqrt(d). Without weight normalization, W_l is divided by the square root of its number of columns
+    instead; rows of that norm make both networks the same function.
 
     Parameters
     ----------
@@ -322,7 +322,7 @@ def _loss(outputs: Any, y: np.ndarray) -> Any:
 
 def _read(start: SmoothNetwork, parameters: Sequence[Any]) -> SmoothNetwork:
     """The network of the same kind as `start` with these parameters."""
-    *weights, output_weights = [parameter.detach().numpy().copy() for parameter in parameters]
+    *weights, output_weights = [parameter.detach().numpy() for parameter in parameters]
     return replace(start, weights=weights, output_weights=output_weights)
 
 

@@ -36,6 +36,7 @@ benchmarks:
 	$(MEASURE).tabular
 	$(MEASURE).gdnp $(if $(A9A),--a9a $(A9A))
 	$(MEASURE).identity_mapping
+	$(MEASURE).deep_weight_norm $(if $(CIFAR),--data $(CIFAR))
 	$(MEASURE).summary
 
 clean:

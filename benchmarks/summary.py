@@ -1,4 +1,5 @@
-"""Write the summary table of the measured results into the README, between its two markers.
+"""Write the summary tables of the measured results between two markers: the convex side's into the README, that of
+the gradient-trained side into benchmarks/README.md.
 
 Run with ``python -m benchmarks.summary`` after the benchmarks; it reads benchmarks/results/*.json and nothing else.
 """
@@ -10,17 +11,20 @@ from pathlib import Path
 
 from benchmarks.harness import RESULTS
 
-README = Path(__file__).parent.parent / "README.md"
+HERE = Path(__file__).parent
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-ORDER = ("relu_vs_peers", "gated_vs_peers", "scaling", "path", "tabular", "identity_mapping")
+PAGES = {
+    HERE.parent / "README.md": ("relu_vs_peers", "gated_vs_peers", "scaling", "path", "tabular", "cifar10"),
+    HERE / "README.md": ("gdnp", "identity_mapping", "deep_weight_norm"),
+}
 VERDICTS = {True: "yes", False: "**no**", None: ""}
 
 
-def read_results(folder: Path) -> dict[str, dict]:
+def read_results(folder: Path, names: tuple[str, ...]) -> dict[str, dict]:
     """Result files that exist, in the order of the questions; a smoke run is refused."""
     results = {
         name: json.loads((folder / f"{name}.json").read_text("utf-8"))
-        for name in ORDER
+        for name in names
         if (folder / f"{name}.json").exists()
     }
     for name, result in results.items():
@@ -54,13 +58,13 @@ def main() -> None:
     """Read, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.summary", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--readme", type=Path, default=README)
     args = parser.parse_args()
-    results = read_results(args.results)
-    if not results:
-        raise SystemExit(f"No result files in {args.results}; run 'make benchmarks' first.")
-    args.readme.write_text(insert(args.readme.read_text("utf-8"), table(results)), "utf-8")
-    print(f"Wrote the table of {', '.join(results)} into {args.readme}")
+    for page, names in PAGES.items():
+        results = read_results(args.results, names)
+        if not results:
+            raise SystemExit(f"None of {', '.join(names)} is in {args.results}; run 'make benchmarks' first.")
+        page.write_text(insert(page.read_text("utf-8"), table(results)), "utf-8")
+        print(f"Wrote the table of {', '.join(results)} into {page}")
 
 
 if __name__ == "__main__":

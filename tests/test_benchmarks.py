@@ -124,7 +124,7 @@ def test_quick_run_writes_results_and_picture(tmp_path, monkeypatch):
     assert entry["runs"][0]["gap"] <= 1e-6
     assert (tmp_path / "gated_vs_peers.png").stat().st_size > 10_000
     with pytest.raises(SystemExit, match="smoke run"):
-        summary.read_results(tmp_path)
+        summary.read_results(tmp_path, ("gated_vs_peers",))
 
 
 def test_quick_run_never_replaces_measured_results(monkeypatch, capsys):
@@ -139,7 +139,7 @@ class TestSummary:
         environment = {"cpu": "a processor", "cores": 2, "date": "2026-01-02T03:04:05+00:00"}
         rows = [harness.target("R0 soon", "2 times sooner", True), harness.target("R1 sooner", "never", False)]
         harness.write_json(tmp_path / "path.json", {"quick": False, "environment": environment, "targets": rows})
-        return summary.read_results(tmp_path)
+        return summary.read_results(tmp_path, ("path", "scaling"))
 
     def test_table(self, tmp_path):
         assert summary.table(self.results(tmp_path)).splitlines()[2:] == [
@@ -155,5 +155,7 @@ class TestSummary:
         with pytest.raises(SystemExit, match="markers"):
             summary.insert("no markers", "new")
 
-    def test_readme_has_the_markers(self):
-        assert "new" in summary.insert((ROOT / "README.md").read_text(), "new")
+    def test_pages_have_the_markers_and_their_results(self):
+        for page, names in summary.PAGES.items():
+            assert "new" in summary.insert(page.read_text(), "new")
+            assert list(summary.read_results(harness.RESULTS, names)) == list(names)

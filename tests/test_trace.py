@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,18 @@ def test_divergence_is_an_error_that_keeps_the_run(bad):
         run([3.0, 2.0, bad, 1.0])
     assert raised.value.trace.objective[:2].tolist() == [3.0, 2.0]
     assert len(raised.value.trace["twice"]) == 3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e10])
+def test_divergence_between_noted_steps(bad):
+    recorder = Recorder("a method", 10)
+    with pytest.raises(DivergenceError, match="step 0") if not np.isfinite(bad) else nullcontext():
+        recorder.check(0, bad)
+    recorder.note(0, 3.0)
+    recorder.check(1, 1.0)
+    with pytest.raises(DivergenceError, match=r"step 2, 3 at the start") as raised:
+        recorder.check(2, bad)
+    assert raised.value.trace.steps.tolist() == [0]
 
 
 def test_interruption_keeps_what_was_noted():

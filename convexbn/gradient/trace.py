@@ -116,15 +116,26 @@ class Recorder:
         for name, value in watched.items():
             self._watched.setdefault(name, []).append(np.array(value))
         self._noted.append((step, perf_counter() - self._start, float(objective)))
-        if not abs(objective) <= _DIVERGED * max(1.0, abs(self._noted[0][2])):
-            raise DivergenceError(
-                f"{self.method} diverged: the objective is {objective:.3g} at step {step}, {self._noted[0][2]:.3g} at "
-                "the start; take smaller steps.",
-                self.trace(),
-            )
+        self.check(step, objective)
         if self._bar is not None:
             self._bar.set_postfix_str(f"objective {objective:.8g}", refresh=False)
             self._bar.update(step - self._bar.n)
+
+    def check(self, step: int, objective: float) -> None:
+        """Raise the error of a diverged run, as `note` does, at a step whose other numbers are too dear to note.
+
+        Raises
+        ------
+        DivergenceError
+            If the objective is not finite, or a million times the first.
+        """
+        first = self._noted[0][2] if self._noted else float(objective)
+        if not (np.isfinite(objective) and abs(objective) <= _DIVERGED * max(1.0, abs(first))):
+            raise DivergenceError(
+                f"{self.method} diverged: the objective is {objective:.3g} at step {step}, {first:.3g} at the start; "
+                "take smaller steps.",
+                self.trace(),
+            )
 
     def trace(self) -> Trace:
         """What was noted so far."""

@@ -1,0 +1,299 @@
+"""How do curvature, convergence and generalisation of weight-normalized networks go with width, depth and row norm?
+
+Two classes of images, labels -1 and 1, squared loss, gradient descent on the full batch; every network is also trained
+without weight normalization from the same function. Digits, odd against even; with --data also airplanes against
+automobiles of CIFAR-10, from a zip file of train/<class>/<number>.jpg (needs Pillow). The generalisation gap is read
+off where the training loss is the same for all.
+"""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from benchmarks.harness import (
+    caption,
+    environment,
+    faster_threads,
+    parse_arguments,
+    pyplot,
+    target,
+    threads,
+    write_json,
+)
+from convexbn.gradient.deep_weight_norm import SmoothNetwork, train_deep_weight_norm
+
+CLASSES = ("airplane", "automobile")
+N_TRAIN, N_TEST, N_SAMPLES = 200, 800, 3
+WIDTHS, DEPTHS, ROW_NORMS = (16, 32, 64, 128, 256), (1, 2, 4, 6), (0.1, 0.3, 1.0, 3.0, 10.0)
+WIDTH, DEPTH = 64, 3  # where the other one varies
+GAP_LOSS, GAP_STEPS = 0.05, (500, 2000)  # training loss at which gaps are compared; steps to get there, more if need be
+KINDS = {"with": {}, "without": {"normalized": False}, "without, rows doubled": {"normalized": False, "row_norm": 2.0}}
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images of 8 × 8 pixels and labels, in random order."""
+    X, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(y))[: N_TRAIN + N_TEST]
+    return X[order], np.where(y[order] % 2, 1.0, -1.0)
+
+
+def cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images of 8 × 8 pixels in colour, means of 16 pixels each, and labels, classes in turn."""
+    from PIL import Image
+
+    def read(archive, name, number):
+        image = Image.open(io.BytesIO(archive.read(f"train/{name}/{number:04d}.jpg"))).convert("RGB")
+        return np.asarray(image, dtype=float).reshape(8, 4, 8, 4, 3).mean(axis=(1, 3)).ravel()
+
+    with zipfile.ZipFile(path) as archive:
+        X = [read(archive, name, number) for number in range((N_TRAIN + N_TEST) // 2) for name in CLASSES]
+    return np.array(X), np.tile([-1.0, 1.0], len(X) // 2)
+
+
+def split(X: np.ndarray, y: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Centre with the mean of the training data, scale samples to norm sqrt(d), split."""
+    X = X - X[:N_TRAIN].mean(axis=0)
+    X *= np.sqrt(X.shape[1]) / np.linalg.norm(X, axis=1, keepdims=True)
+    return (X[:N_TRAIN], y[:N_TRAIN]), (X[N_TRAIN:], y[N_TRAIN:])
+
+
+def curvature(X: np.ndarray, seeds: range, widths: tuple, depths: tuple) -> dict:
+    """Norm of the predictor's Hessian at the start, averaged over seeds: against width, depth and row norm."""
+
+    def mean_of(hidden_only=False, **options):
+        starts = [SmoothNetwork.at_initialization(X.shape[1], random_state=seed, **options) for seed in seeds]
+        return float(
+            np.mean([start.predictor_hessian_norm(X[:N_SAMPLES], hidden_only=hidden_only) for start in starts])
+        )
+
+    rows = {"depth": DEPTH, "width": WIDTH}
+    return {
+        "width": {kind: [mean_of(depth=DEPTH, width=m, **KINDS[kind]) for m in widths] for kind in KINDS},
+        "depth": {kind: [mean_of(depth=depth, width=WIDTH, **KINDS[kind]) for depth in depths] for kind in KINDS},
+        "row_norm": {
+            "all weights": [mean_of(row_norm=norm, **rows) for norm in ROW_NORMS],
+            "hidden weights": [mean_of(row_norm=norm, hidden_only=True, **rows) for norm in ROW_NORMS],
+        },
+    }
+
+
+def along_training(train, test, n_steps: int) -> dict:
+    """One run with, one without weight normalization, and everything that is watched."""
+    runs = {}
+    for kind in ("with", "without"):
+        start = SmoothNetwork.at_initialization(
+            train[0].shape[1], depth=DEPTH, width=WIDTH, random_state=0, **KINDS[kind]
+        )
+        rate = 0.2 / start.loss_hessian_norm(*train)  # the loss's Hessian grows along training
+        trace = train_deep_weight_norm(
+            *train, start, learning_rate=rate, n_steps=n_steps, noted_steps=np.linspace(0, n_steps, 13).astype(int),
+            test=test, n_hessian_samples=N_SAMPLES,
+        )[1]  # fmt: skip
+        tail = len(trace) // 2
+        slope = np.polyfit(trace.steps[tail:], np.log(trace.objective[tail:]), 1)[0]
+        runs[kind] = {
+            "learning_rate": rate,
+            "steps": trace.steps,
+            "train_loss": trace.objective,
+            **trace.watched,
+            "slope": slope,
+            "slope_of_the_ratio": float(np.mean(np.log1p(-rate * trace["rsc_ratio"][tail:]))),
+        }
+    return runs
+
+
+def gap(train, test, seed: int, **options) -> float:
+    """Test loss minus training loss, where the training loss falls to GAP_LOSS; infinity if it does not."""
+    start = SmoothNetwork.at_initialization(train[0].shape[1], random_state=seed, **options)
+    rate = 0.5 / start.loss_hessian_norm(*train)
+    for n_steps in GAP_STEPS:
+        noted = np.arange(0, n_steps + 1, 10)
+        trace = train_deep_weight_norm(
+            *train, start, learning_rate=rate, n_steps=n_steps, noted_steps=noted, test=test, n_hessian_samples=0
+        )[1]
+        if trace.objective.min() <= GAP_LOSS:
+            break
+    else:
+        return np.inf
+    reached = slice(np.argmax(trace.objective <= GAP_LOSS) + 1)
+    falling, test_loss = trace.objective[reached][::-1], trace["test_loss"][reached][::-1]
+    return float(np.interp(np.log(GAP_LOSS), np.log(falling), test_loss)) - GAP_LOSS
+
+
+def gaps(train, test, seeds: range, widths: tuple, depths: tuple) -> dict:
+    """Gaps of all seeds, against width and depth, with and without weight normalization."""
+
+    def of_all(kind, width, depth):
+        found = [gap(train, test, seed, width=width, depth=depth, **KINDS[kind]) for seed in seeds]
+        print(f"{kind}: width {width}, depth {depth}: gap {np.round(found, 4)}", flush=True)
+        return found
+
+    return {
+        "width": {kind: [of_all(kind, width, DEPTH) for width in widths] for kind in KINDS},
+        "depth": {kind: [of_all(kind, WIDTH, depth) for depth in depths] for kind in KINDS},
+    }
+
+
+def measure(X: np.ndarray, y: np.ndarray, quick: bool) -> dict:
+    """Everything on one data set."""
+    train, test = split(X, y)
+    seeds, widths, depths = (range(1), WIDTHS[:2], DEPTHS[:2]) if quick else (range(2), WIDTHS, DEPTHS)
+    gap_widths = widths[:4]
+    return {
+        "n_train": len(train[1]),
+        "n_test": len(test[1]),
+        "d": X.shape[1],
+        "seeds": list(seeds),
+        "widths": widths,
+        "gap_widths": gap_widths,
+        "depths": depths,
+        "row_norms": ROW_NORMS,
+        "curvature": curvature(train[0], seeds, widths, depths),
+        "training": along_training(train, test, 20 if quick else 1000),
+        "gaps": gaps(train, test, seeds, gap_widths, depths),
+    }
+
+
+def exponent(x, y) -> float:
+    """Slope of log y over log x."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def targets(name: str, measured: dict) -> list[dict]:
+    """Rows of the summary."""
+    hessian, gaps_ = measured["curvature"], measured["gaps"]
+    width = exponent(measured["widths"], hessian["width"]["with"])
+    growth = np.array(hessian["depth"]["with"]) / hessian["depth"]["with"][0]
+    rows = exponent(measured["row_norms"], hessian["row_norm"]["hidden weights"])
+    run = measured["training"]["with"]
+    mean = {axis: {kind: np.mean(gaps_[axis][kind], axis=1) for kind in KINDS} for axis in gaps_}
+    flat = mean["width"]["with"]
+    deep = mean["depth"]["with"]
+    others = mean["depth"]["without, rows doubled"]
+    depths = np.array(measured["depths"])
+    return [
+        target(
+            f"{name}: the predictor's Hessian falls like 1 / sqrt(m) with width m",
+            f"like m^{width:.2f}",
+            abs(width + 0.5) < 0.15,
+        ),
+        target(
+            f"{name}: the predictor's Hessian grows with depth at most like L^3",
+            f"{growth.max():.2f} times that of L = 1 at most, for L up to {depths[-1]}",
+            bool((growth <= depths**3).all()),
+        ),
+        target(
+            f"{name}: its block of hidden weights falls like the row norm squared",
+            f"exponent {rows:.6f}",
+            abs(rows + 2) < 1e-4,
+        ),
+        target(
+            f"{name}: the loss falls geometrically, at the rate of the convexity ratio",
+            f"log loss by {run['slope']:.3g} a step over the second half, {run['slope_of_the_ratio']:.3g} by the ratio",
+            abs(run["slope"] / run["slope_of_the_ratio"] - 1) < 0.1,
+        ),
+        target(
+            f"{name}: the generalisation gap does not grow with width",
+            f"{', '.join(f'{value:.3f}' for value in flat)} at widths {', '.join(map(str, measured['gap_widths']))}",
+            bool(flat[-1] < 1.1 * flat[0] < np.inf),
+        ),
+        target(
+            f"{name}: the generalisation gap grows with depth at most like sqrt(L)",
+            f"{', '.join(f'{value:.3f}' for value in deep)} at depths {', '.join(map(str, depths))}; without, "
+            f"from rows twice as long, {', '.join(f'{value:.3f}' for value in others)}",
+            bool((deep <= deep[0] * np.sqrt(depths)).all() and np.isfinite(deep[0])),
+        ),
+    ]
+
+
+COLORS = {"with": "C0", "without": "C1", "without, rows doubled": "C3"}
+STYLES = {"with": "-", "without": "--", "without, rows doubled": "-"}
+
+
+def draw_curvature(axes, name: str, measured: dict) -> None:
+    """The norm of the predictor's Hessian at the start, against width, depth and row norm."""
+    hessian = measured["curvature"]
+    for ax, x, axis in ((axes[0], "widths", "width"), (axes[1], "depths", "depth")):
+        for kind in KINDS:
+            ax.plot(measured[x], hessian[axis][kind], STYLES[kind], marker=".", color=COLORS[kind], label=kind)
+    widths, depths = np.array(measured["widths"]), np.array(measured["depths"])
+    first = hessian["width"]["with"][0]
+    axes[0].plot(widths, first * (widths / widths[0]) ** -0.5, ":", color="0.5", label="m^(-1/2)")
+    axes[1].plot(depths, hessian["depth"]["with"][0] * depths**3.0, ":", color="0.5", label="L^3")
+    norms = np.array(measured["row_norms"])
+    for label, color in (("all weights", "black"), ("hidden weights", "C0")):
+        axes[2].plot(norms, hessian["row_norm"][label], ".-", color=color, label=label)
+    axes[2].plot(norms, hessian["row_norm"]["hidden weights"][0] * (norms / norms[0]) ** -2.0, ":", color="0.5",
+                 label="row norm^(-2)")  # fmt: skip
+    labels = (f"width m (L = {DEPTH})", f"depth L (m = {WIDTH})", "norm of all rows / sqrt(entries)")
+    for ax, xlabel in zip(axes, labels, strict=True):
+        ax.set(xscale="log", yscale="log", xlabel=xlabel, title=f"{name}: Hessian of the predictor")
+        ax.legend(fontsize="small", title=None if ax is axes[2] else "weight normalization")
+    for ax, ticks in ((axes[0], widths), (axes[1], depths)):
+        ax.set_xticks(ticks, ticks)
+        ax.xaxis.set_minor_formatter("")
+
+
+def draw_training(axes, name: str, measured: dict) -> None:
+    """Loss and convexity ratio along training; gaps against width and depth."""
+    for kind in ("with", "without"):
+        run = measured["training"][kind]
+        for key, color in (("train_loss", "black"), ("rsc_ratio", "C2")):
+            axes[0].plot(run["steps"], run[key], STYLES[kind], color=color, label=f"{key.replace('_', ' ')}, {kind}")
+    axes[0].set(yscale="log", xlabel="step", title=f"{name}: along training")
+    axes[0].legend(fontsize="small")
+    for ax, x, axis, symbol in ((axes[1], "gap_widths", "width", "m"), (axes[2], "depths", "depth", "L")):
+        for kind in KINDS:
+            values = np.array(measured["gaps"][axis][kind], dtype=float)
+            ax.plot(measured[x], values.mean(axis=1), STYLES[kind], marker=".", color=COLORS[kind], label=kind)
+        ax.set(xlabel=f"{axis} {symbol}", title=f"{name}: test - training loss", ylim=(0, None))
+        ax.legend(fontsize="small", title="weight normalization")
+        ax.set_xticks(measured[x], measured[x])
+    axes[1].set_xscale("log")
+    axes[1].set_xticks(measured["gap_widths"], measured["gap_widths"])
+    axes[1].xaxis.set_minor_formatter("")
+
+
+def draw(results: dict, path: Path) -> None:
+    """Two rows of pictures a data set."""
+    plt = pyplot()
+    sets = results["data"]
+    figure, axes = plt.subplots(2 * len(sets), 3, figsize=(14, 8 * len(sets)), layout="constrained", squeeze=False)
+    for pair, (name, measured) in zip(axes.reshape(-1, 2, 3), sets.items(), strict=True):
+        draw_curvature(pair[0], name, measured)
+        draw_training(pair[1], name, measured)
+    machine = results["environment"]
+    caption(
+        figure,
+        f"Networks with and without weight normalization, tanh, {N_TRAIN} training and {N_TEST} test samples. Both "
+        "start as the same function; that with doubled rows starts from weights twice as large, which weight "
+        f"normalization would not see. Gaps where the training loss is {GAP_LOSS}; means of the seeds. "
+        f"{machine['cpu']}, {results['threads']} thread(s), {machine['date'][:10]}.",
+    )
+    figure.savefig(path)
+    print(f"Drew {path}")
+
+
+def main() -> None:
+    """Run, write, draw."""
+    args = parse_arguments(
+        "deep_weight_norm", __doc__, lambda parser: parser.add_argument("--data", type=Path, help="zip of CIFAR-10")
+    )
+    sets = {"digits": digits()}
+    if args.data:
+        sets["CIFAR-10"] = cifar(args.data)
+    results = {"environment": environment(), "quick": args.quick}
+    start = SmoothNetwork.at_initialization(sets["digits"][0].shape[1], depth=DEPTH, width=WIDTH, random_state=0)
+    train = split(*sets["digits"])[0]
+    results["threads"], results["pilot_seconds"] = faster_threads(lambda: start.loss_hessian_norm(*train))
+    with threads(results["threads"]):
+        results["data"] = {name: measure(*data, args.quick) for name, data in sets.items()}
+    rows = [] if args.quick else [row for name, measured in results["data"].items() for row in targets(name, measured)]
+    draw(write_json(args.json, results | {"targets": rows}), args.png)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+import numpy as np
+import pytest
+import torch
+
+from convexbn.gradient import DivergenceError
+from convexbn.gradient.deep_weight_norm import SmoothNetwork, train_deep_weight_norm
+from convexbn.gradient.hessian import hessian_norm
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((12, 5))
+Y = np.sign(X[:, 0] * X[:, 1])
+KINDS = [(activation, normalized) for activation in ("tanh", "softplus") for normalized in (True, False)]
+
+
+def network(**options):
+    return SmoothNetwork.at_initialization(5, **{"depth": 3, "width": 6, "random_state": 0} | options)
+
+
+def written_out(theta, x, net):
+    """The outputs of the network whose weights are in one long vector, one row at a time."""
+    activation = {"tanh": torch.tanh, "softplus": lambda z: torch.log(1 + torch.exp(z))}[net.activation]
+    position, alpha = 0, [torch.tensor(row) for row in x]
+    for layer in net.weights:
+        rows, columns = layer.shape
+        units = [theta[position + i * columns :][:columns] for i in range(rows)]
+        scales = [unit.dot(unit) ** 0.5 if net.normalized else columns**0.5 for unit in units]
+        pairs = list(zip(units, scales, strict=True))
+        alpha = [activation(torch.stack([unit.dot(a) / scale for unit, scale in pairs])) for a in alpha]
+        position += layer.size
+    return torch.stack([theta[position:].dot(a) for a in alpha]) / len(net.output_weights) ** 0.5
+
+
+def dense_norm(function, theta, n_parameters=None):
+    hessian = torch.autograd.functional.hessian(function, theta).numpy()[:n_parameters, :n_parameters]
+    return np.abs(np.linalg.eigvalsh(hessian)).max()
+
+
+@pytest.mark.parametrize(("activation", "normalized"), KINDS)
+def test_hessian_norms_are_those_of_a_dense_eigenvalue_problem(activation, normalized):
+    net = network(depth=2, width=4, activation=activation, normalized=normalized, row_norm=0.7)
+    theta = torch.tensor(np.concatenate([array.ravel() for array in (*net.weights, net.output_weights)]))
+    np.testing.assert_allclose(net.predict(X), written_out(theta, X, net), rtol=1e-12)
+
+    predictors = [lambda t, x=x: written_out(t, x[None], net)[0] for x in X[:3]]
+    dense = max(dense_norm(predictor, theta) for predictor in predictors)
+    assert net.predictor_hessian_norm(X[:3]) == pytest.approx(dense, rel=1e-6)
+    hidden = max(dense_norm(predictor, theta, -4) for predictor in predictors)
+    assert net.predictor_hessian_norm(X[:3], hidden_only=True) == pytest.approx(hidden, rel=1e-6)
+    assert hidden < 0.99 * dense
+    loss = dense_norm(lambda t: ((written_out(t, X, net) - torch.tensor(Y)) ** 2).mean() / 2, theta)
+    assert net.loss_hessian_norm(X, Y) == pytest.approx(loss, rel=1e-6)
+
+
+def test_hessian_norm_of_a_negative_of_few_and_of_no_curvature():
+    w = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    z = torch.tensor(np.arange(9.0), requires_grad=True)
+    assert hessian_norm(w[0] ** 2 - 3 * w[1] ** 2, [w]) == pytest.approx(6)
+    assert hessian_norm((w[:1] ** 2).sum(), [w]) == pytest.approx(2)
+    scalar = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    assert hessian_norm(-(scalar**3), [scalar]) == pytest.approx(18)
+    assert hessian_norm((z**2).sum() - 4 * z[3] ** 2 + z[0], [z]) == pytest.approx(6)
+    assert hessian_norm(z[0] * z[1] + w[0] * z[8], [w, z]) == pytest.approx(1)
+    assert hessian_norm(z.sum() + 0 * z[0] ** 2, [z]) == 0
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+def test_rows_of_any_norm_are_the_same_function_with_curvature_of_the_norm_to_the_power_minus_two(activation):
+    net = network(activation=activation)
+    hidden = net.predictor_hessian_norm(X[:2], hidden_only=True)
+    for factor in (0.1, 3.0):
+        scaled = net.scale_rows(factor)
+        assert scaled.smallest_row_norm == pytest.approx(factor * net.smallest_row_norm)
+        np.testing.assert_allclose(scaled.predict(X), net.predict(X), rtol=1e-12)
+        assert scaled.predictor_hessian_norm(X[:2], hidden_only=True) == pytest.approx(hidden / factor**2, rel=1e-6)
+
+
+def test_only_rows_of_one_norm_make_the_sibling_without_normalization_the_same():
+    with_norm, without = network(), network(normalized=False)
+    np.testing.assert_allclose(with_norm.predict(X), without.predict(X), rtol=1e-12)
+    assert np.abs(without.scale_rows(2).predict(X) - without.predict(X)).max() > 0.1
+
+
+def test_predictor_hessian_falls_like_the_square_root_of_the_width():
+    widths = np.array([8, 16, 32, 64, 128])
+    norms = [np.mean([network(width=m, random_state=s).predictor_hessian_norm(X[:2]) for s in (0, 1)]) for m in widths]
+    assert np.polyfit(np.log(widths), np.log(norms), 1)[0] == pytest.approx(-0.5, abs=0.15)
+
+
+def test_predictor_hessian_grows_with_depth_and_at_most_like_its_cube():
+    depths, inputs = np.arange(1, 6), X[:3] * np.sqrt(5) / np.linalg.norm(X[:3], axis=1, keepdims=True)
+    norms = np.zeros(5)
+    for seed in range(4):
+        nets = [network(depth=depth, width=40, random_state=seed) for depth in depths]
+        norms += [net.predictor_hessian_norm(inputs) for net in nets]
+    assert norms[-1] > 1.4 * norms[0]
+    assert (norms / norms[0] <= depths**3).all()
+
+
+def test_gradient_steps_are_orthogonal_to_normalized_rows_so_that_rows_only_grow():
+    options = {"learning_rate": 1.0, "n_steps": 60, "noted_steps": np.arange(61), "n_hessian_samples": 0}
+    start = network(row_norm=0.5)
+    trained, trace = train_deep_weight_norm(X, Y, start, **options)
+    assert (np.diff(trace["smallest_row_norm"]) >= -1e-14).all()
+    assert trace["smallest_row_norm"][-1] > trace["smallest_row_norm"][0]
+    one_step = train_deep_weight_norm(X, Y, start, **options | {"n_steps": 1, "noted_steps": [0]})[0]
+    for before, after in zip(start.weights, one_step.weights, strict=True):
+        step = after - before
+        assert np.abs(step).max() > 1e-3
+        assert np.abs((step * before).sum(axis=1)).max() < 1e-14
+    without = train_deep_weight_norm(X, Y, network(normalized=False, row_norm=0.5), **options)[1]
+    assert (np.diff(without["smallest_row_norm"]) < 0).any()
+    assert trained.smallest_row_norm == trace["smallest_row_norm"][-1]
+
+
+def test_loss_falls_geometrically_at_the_rate_of_the_restricted_strong_convexity_ratio():
+    """Under gradient descent with smoothness beta, L falls by at least learning_rate |grad|^2 (1 - rate beta / 2)."""
+    start = network(depth=2, width=100)
+    rate = 0.25 / start.loss_hessian_norm(X, Y)
+    steps = np.arange(801)
+    options = {"learning_rate": rate, "n_steps": 800}
+    trace = train_deep_weight_norm(X, Y, start, noted_steps=steps, n_hessian_samples=0, **options)[1]
+    beta = train_deep_weight_norm(X, Y, start, n_hessian_samples=1, **options)[1]["loss_hessian_norm"].max()
+    assert rate * beta < 1
+    factor = 1 - rate * trace["rsc_ratio"] * (1 - rate * beta / 2)
+    assert (trace.objective[1:] <= factor[:-1] * trace.objective[:-1]).all()
+
+    tail, logs = steps[400:], np.log(trace.objective[400:])
+    slope, offset = np.polyfit(tail, logs, 1)
+    assert trace.objective[-1] < 0.2 * trace.objective[0]
+    assert np.abs(logs - slope * tail - offset).max() < 0.03
+    assert slope == pytest.approx(np.mean(np.log1p(-rate * trace["rsc_ratio"][400:])), rel=0.01)
+
+
+def test_what_the_trace_holds():
+    start, test = network(), (X[:4] + 0.1, Y[:4])
+    trained, trace = train_deep_weight_norm(X, Y, start, learning_rate=0.5, n_steps=20, test=test, n_hessian_samples=2)
+    assert trace.steps.tolist() == list(range(0, 21, 2))
+    for step, net in ((0, start), (-1, trained)):
+        assert trace.objective[step] == pytest.approx(net.loss(X, Y))
+        assert trace["test_loss"][step] == pytest.approx(net.loss(*test))
+        assert trace["loss_hessian_norm"][step] == pytest.approx(net.loss_hessian_norm(X, Y))
+        assert trace["predictor_hessian_norm"][step] == pytest.approx(net.predictor_hessian_norm(X[[0, -1]]))
+    tiny = train_deep_weight_norm(X, Y, start, learning_rate=1e-6, n_steps=1, noted_steps=[0, 1])[1].objective
+    assert trace["rsc_ratio"][0] == pytest.approx((tiny[0] - tiny[1]) / 1e-6 / tiny[0], rel=1e-4)
+    plain = train_deep_weight_norm(X, Y, start, learning_rate=0.5, n_steps=20, n_hessian_samples=0)
+    assert set(plain[1].watched) == {"smallest_row_norm", "rsc_ratio"}
+    np.testing.assert_array_equal(plain[0].predict(X), trained.predict(X))
+
+
+def test_a_step_that_is_too_long():
+    with pytest.raises(DivergenceError, match="smaller steps") as raised:
+        train_deep_weight_norm(X, Y, network(), learning_rate=1e3, n_hessian_samples=0)
+    assert raised.value.trace.steps.tolist() == [0]
+    assert raised.value.trace.objective[0] == pytest.approx(network().loss(X, Y))
+
+
+LAYER = np.ones((2, 5))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: network(depth=0), "depth=0 must be at least 1"),
+        (lambda: network(width=0), "width=0 must be at least 1"),
+        (lambda: network(row_norm=0.0), r"row_norm=0.0 must be a positive"),
+        (lambda: network(activation="relu"), r"activation='relu' is unknown.*tanh"),
+        (lambda: SmoothNetwork([], np.ones(2)), "at least one layer"),
+        (lambda: SmoothNetwork([np.ones(5)], np.ones(2)), "2-D"),
+        (lambda: SmoothNetwork([LAYER], np.ones(3)), r"\[2\] units.*\[3\] inputs"),
+        (lambda: SmoothNetwork([np.full((2, 5), np.nan)], np.ones(2)), "finite"),
+        (lambda: SmoothNetwork([LAYER * [[0], [1]]], np.ones(2)), "row of zeros"),
+        (lambda: network().predict(X[:, :3]), "3 features"),
+        (lambda: network().loss(X, Y[:-1]), "inconsistent"),
+        (lambda: network().loss_hessian_norm(X, Y[:-1]), "inconsistent"),
+        (lambda: train_deep_weight_norm(X[:, :3], Y, network(), learning_rate=1.0), "3 features"),
+        (lambda: train_deep_weight_norm(X, Y[:-1], network(), learning_rate=1.0), "inconsistent"),
+        (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=0.0), "learning_rate=0.0 must be"),
+        (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, n_steps=-1), "n_steps=-1"),
+        (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, n_hessian_samples=13), "n_hessian_samples"),
+        (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, noted_steps=[501]), "noted_steps must lie"),
+        (
+            lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, test=(X[:, :3], Y)),
+            "3 features",
+        ),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

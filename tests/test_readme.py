@@ -24,7 +24,7 @@ def examples():
     return [(code, output) for (kind, code), (_, output) in pairwise(blocks) if kind == "python"]
 
 
-@pytest.mark.parametrize(("code", "output"), examples(), ids=["tabular", "images"])
+@pytest.mark.parametrize(("code", "output"), examples(), ids=["tabular", "images", "gradient"])
 def test_example_prints_what_it_says(code, output):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -256,6 +256,46 @@ def test_neurons_take_turns_where_they_are_many(monkeypatch):
     assert turns.certificate.objective == pytest.approx(whole.certificate.objective, rel=1e-3)
 
 
+class TestCoarseRounds:
+    """Networks of many weights: cheap rounds until the gap is small, then as always."""
+
+    @pytest.fixture(autouse=True)
+    def many(self, monkeypatch):
+        monkeypatch.setattr(column_generation, "_MANY_WEIGHTS", 0)
+
+    @pytest.mark.parametrize("n_outputs", [1, 3])
+    def test_same_optimum(self, monkeypatch, n_outputs):
+        problem = instance(60, 3)
+        if n_outputs > 1:
+            problem = replace(problem, y=problem.y * np.array([1.0, -2.0, 0.5]) + 0.1 * problem.Z.Z[:, :3])
+        coarse = solve_column_generation(problem, prove=False, random_state=0)
+        monkeypatch.setattr(column_generation, "_MANY_WEIGHTS", np.inf)
+        always = solve_column_generation(problem, prove=False, random_state=0)
+        assert coarse.status is Status.CONVERGED
+        assert coarse.certificate.objective == pytest.approx(always.certificate.objective, rel=1e-6)
+        assert [progress.objective for progress in coarse.history] != [
+            progress.objective for progress in always.history
+        ]
+
+    def test_their_objective_never_rises(self):
+        history = solve_column_generation(instance(100, 8, fraction=0.005), random_state=0, tol=1e-3).history
+        assert (np.diff([progress.objective for progress in history]) <= 0).all()
+
+    def test_ended_among_them_the_certificate_rests_on_a_thorough_search(self, monkeypatch):
+        searches = []
+        find_peaks = column_generation.find_peaks
+
+        def watched(*args, polish=True, **options):
+            searches.append(polish)
+            return find_peaks(*args, polish=polish, **options)
+
+        monkeypatch.setattr(column_generation, "find_peaks", watched)
+        with pytest.warns(ConvergenceWarning):
+            solution = solve_column_generation(instance(100, 8, fraction=0.005), random_state=0, max_iter=1)
+        assert searches == [False, True]
+        assert solution.certificate.gap > 0.01
+
+
 def test_pooled_rows():
     rng = np.random.default_rng(0)
     Z = DesignMatrix(rng.standard_normal((20, 2)), n_patches=2)

@@ -30,8 +30,8 @@ _SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 500, 100, 40
 _STARTS = 300  # directions of ascent in a round, with both signs if there is one output
 _HARDER = 8  # times as many in the last round, before a gap is believed
 _SEVERAL = 3  # times as many of all three with several outputs, whose price has more maxima
-# Newton's method takes turns, and many weights take long ones. So many of them move by quasi-Newton steps, and neurons
-# enter without polish and as many as a third of those in use, until the gap is small or a round gains little of it.
+# Newton's method takes turns, and many weights take long ones. So many of them move by quasi-Newton steps, and as many
+# neurons as are in use enter without polish, until the gap is small or a round gains little of it.
 _MANY_WEIGHTS, _COARSE_STEPS = 2000, 50
 _COARSE_GAP, _COARSE_PROGRESS = 1e-2, 1e-2
 _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z are of order one
@@ -63,12 +63,12 @@ def solve_column_generation(
     A round moves the active neurons to a joint local optimum (`refine`), looks for neurons whose price exceeds
     weight_decay, by ascent from many starts at once (`find_peaks`), and adds the dearest; when none is found, a search
     eight times as hard has the last word. While a large network is far from the optimum, its rounds are cheaper and
-    coarser (`slide`). The objective never rises. With one output and up to six columns of Z the
-    price of every direction is then proved by branch and bound, and what it finds goes on as a new neuron; the
-    certificate is global. So it is with several outputs on tiny problems, whose patterns' cones are enumerated face by
-    face. Otherwise it is local: evidence, beside the best lower bound that is proved.
+    coarser (`slide`). The objective never rises. With one output and up to six columns of Z the price of every
+    direction is then proved by branch and bound, and what it finds goes on as a new neuron; the certificate is global.
+    So it is with several outputs on tiny problems, whose patterns' cones are enumerated face by face. Otherwise it is
+    local: evidence, beside the best lower bound that is proved.
 
-    Memory grows with n (k + active neurons), beside the squared matrix of the at most 1,500 weights that move at once.
+    Memory grows with n (k + active neurons), beside the squared matrix of the about 400 weights that move at once.
 
     Parameters
     ----------

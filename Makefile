@@ -26,7 +26,7 @@ lint: $(VENV)/installed
 # The benchmarks choose the number of threads themselves.
 MEASURE = env -u OMP_NUM_THREADS -u OPENBLAS_NUM_THREADS -u MKL_NUM_THREADS $(PYTHON) -m benchmarks
 
-# Everything, then the table of the README: about half an hour on two quiet cores. Peers that are not installed are
+# All but CIFAR-10, then the tables: about 45 minutes on two quiet cores. Peers that are not installed are
 # skipped; benchmarks/README.md says how to install them. PYTHON is the interpreter of the environment that has them.
 benchmarks:
 	$(MEASURE).relu_vs_peers $(if $(CRONOS),--cronos $(CRONOS))

@@ -32,7 +32,7 @@ _HARDER = 8  # times as many in the last round, before a gap is believed
 _SEVERAL = 3  # times as many of all three with several outputs, whose price has more maxima
 # Newton's method takes turns, and many weights take long ones. So many of them move by quasi-Newton steps, and as many
 # neurons as are in use enter without polish, until the gap is small or a round gains little of it.
-_MANY_WEIGHTS, _COARSE_STEPS = 2000, 50
+_MANY_WEIGHTS, _COARSE_STEPS = 5000, 50
 _COARSE_GAP, _COARSE_PROGRESS = 1e-2, 1e-2
 _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z are of order one
 _STALLED_ROUNDS = 3

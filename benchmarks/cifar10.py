@@ -388,10 +388,12 @@ def draw(results: dict[str, Any], filters: dict[str, dict[str, np.ndarray]], pat
         left, middle, right = part.subfigures(1, 3, width_ratios=[1.1, 0.8, 1.4])
         ax, rows = left.subplots(), result["rows"]
         heights = np.arange(len(rows))
-        ax.barh(heights + 0.2, [row["test_accuracy"] for row in rows.values()], 0.4, label="test")
-        ax.barh(heights - 0.2, [row["train_accuracy"] for row in rows.values()], 0.4, label="training", color="0.7")
+        for shift, part_of, color in ((0.2, "test", "C0"), (-0.2, "train", "0.7")):
+            accuracies = [row[f"{part_of}_accuracy"] for row in rows.values()]
+            bars = ax.barh(heights + shift, accuracies, 0.4, label=part_of, color=color)
+            ax.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
         ax.set_yticks(heights, list(rows))
-        ax.set(title=f"{name}: accuracy")
+        ax.set(title=f"{name}: accuracy", xlim=(0, 1.1))
         ax.legend(fontsize="small", loc="lower right")
         ax = middle.subplots()
         validation = result["validation"]
@@ -404,7 +406,7 @@ def draw(results: dict[str, Any], filters: dict[str, dict[str, np.ndarray]], pat
         for axes, (label, pictures) in zip(grid, images.items(), strict=True):
             for ax, picture in zip(axes, pictures, strict=False):
                 ax.imshow(picture)
-            axes[0].set_title(label, fontsize="small", loc="left")
+            axes[0].set_title(label, fontsize="small", loc="left").set_in_layout(False)
         for ax in grid.ravel():
             ax.axis("off")
     machine = results["environment"]

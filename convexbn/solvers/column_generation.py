@@ -208,8 +208,9 @@ class _Search:
         else:
             outputs = self.rng.standard_normal((m, self.problem.n_outputs))
             outputs /= np.linalg.norm(outputs, axis=1, keepdims=True)
-        first = slide(self.problem, Neurons(directions, outputs, self.neurons.intercept), max_steps=_SLIDE_STEPS)
-        first = first.without_zeros(1e-3)
+        first = Neurons(directions, outputs, self.neurons.intercept)
+        steps = _COARSE_STEPS if directions.size > _MANY_WEIGHTS else _SLIDE_STEPS
+        first = slide(self.problem, first, max_steps=steps).without_zeros(1e-3)
         return first if self.problem.objective(first) < self.problem.objective(self.neurons) else self.neurons
 
     def _price(self) -> tuple[Peaks, float]:

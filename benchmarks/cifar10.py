@@ -3,7 +3,8 @@
 Two architectures, a filter that covers the whole image (the dense network) and one of 6 x 6 pixels with stride 4 and
 average pooling; ten classes, cross-entropy with weight decay, the same objective for all of an architecture. Convex are
 gated networks, of all whitened directions and of as many as predict best on 5,000 validation images, and the ReLU
-network by column generation on that truncation. The networks trained by SGD and by Adam are as wide as this last one.
+network by column generation on that truncation; each gets half an hour. The networks trained by SGD and by Adam are as
+wide as this last one; they get 200 epochs, a learning rate chosen on the same validation images, and two decays of it.
 
 Every stage runs in a process of its own and leaves a checkpoint in the folder ``--work``, long ones every few minutes;
 a run that was stopped goes on from there. Images: ``--data`` is a zip file or folder with train/CLASS/*.jpg and
@@ -45,6 +46,9 @@ from convexbn.losses import make_loss
 
 N_CLASSES, LOSS = 10, "cross_entropy"
 VALIDATION_TOL, TOL = 1e-2, 1e-3
+LEARNING_RATES = {"SGD": (0.1, 0.03, 0.01), "Adam": (3e-3, 1e-3, 3e-4)}
+MOMENTUM = {"SGD": 0.9, "Adam": 0.0}
+DECAY = 5 * (1.0,) + 3 * (0.1,) + 2 * (0.01,)  # of the learning rate, over tenths of the steps
 FILTERS = 8  # in a picture
 
 
@@ -57,33 +61,23 @@ class Architecture:
     stride: int
     weight_decay: float  # about 0.03 of the smallest one that makes the zero network optimal
     components: tuple[int, ...]  # truncations among which validation chooses
-    n_relu: int  # images for column generation
     n_gates: int = 100
     n_validation: int = 5000
-    n_steps: int = 2000  # of SGD and Adam
+    n_steps: int = 20_000  # of SGD and Adam
     batch_size: int = 500
-    minutes: float = 30.0  # of column generation
-    gated_minutes: float = 15.0  # of a gated network
+    minutes: float = 30.0  # of a convex network
     checkpoint_minutes: float = 5.0
 
     @property
     def quick(self) -> "Architecture":
         """The same for a smoke run on a few images."""
-        less = {
-            "n_relu": 100,
-            "n_gates": 5,
-            "n_validation": 20,
-            "n_steps": 20,
-            "batch_size": 50,
-            "minutes": 0.05,
-            "gated_minutes": 0.05,
-        }
+        less = {"n_gates": 5, "n_validation": 20, "n_steps": 100, "batch_size": 50, "minutes": 0.05}
         return replace(self, components=(2, 4), **less)
 
 
 ARCHITECTURES = (
-    Architecture("dense", 32, 1, 0.004, (25, 50, 100, 200), n_relu=50_000),
-    Architecture("convolutional", 6, 4, 0.003, (10, 20, 40, 80), n_relu=10_000, n_steps=1000),
+    Architecture("dense", 32, 1, 0.004, (25, 50, 100, 200)),
+    Architecture("convolutional", 6, 4, 0.003, (10, 20, 40, 80)),
 )
 
 
@@ -93,23 +87,32 @@ class Stages:
     def __init__(self, architecture: Architecture, train: Images, test: Images, folder: Path):
         self.architecture, self.train, self.test, self.folder = architecture, train, test, folder
 
-    def row(self, stage: str, n_components: int | None = None, width: int | None = None) -> dict[str, Any]:
+    def row(
+        self,
+        stage: str,
+        n_components: int | None = None,
+        width: int | None = None,
+        learning_rate: float | None = None,
+    ) -> dict[str, Any]:
         """Run a stage, or go on with it: objective, accuracies, seconds, neurons."""
-        if stage in ("SGD", "Adam"):
-            assert width is not None
-            return self._by_gradient(stage, width)
-        n = len(self.train.X)
+        n_steps = self.architecture.n_steps
         if stage == "validation":
-            order = np.random.default_rng(0).permutation(n)
-            held, rest = (
-                np.sort(order[: self.architecture.n_validation]),
-                np.sort(order[self.architecture.n_validation :]),
-            )
-            return self._gated(stage, self.train.take(rest), self.train.take(held), n_components, VALIDATION_TOL)
+            return self._gated(stage, *self._split(), n_components, VALIDATION_TOL)
         if stage == "gated":
             return self._gated(stage, self.train, self.test, n_components, TOL)
-        chosen = np.sort(np.random.default_rng(1).permutation(n)[: self.architecture.n_relu])
-        return self._relu(self.train.take(chosen), n_components)
+        if stage == "relu":
+            return self._relu(n_components)
+        assert width is not None
+        assert learning_rate is not None
+        if stage.endswith("trial"):
+            return self._by_gradient(stage, *self._split(), width, learning_rate, n_steps // 10)
+        return self._by_gradient(stage, self.train, self.test, width, learning_rate, n_steps)
+
+    def _split(self) -> tuple[Images, Images]:
+        """The training images without those for validation, and these."""
+        order = np.random.default_rng(0).permutation(len(self.train.X))
+        n = self.architecture.n_validation
+        return self.train.take(np.sort(order[n:])), self.train.take(np.sort(order[:n]))
 
     def _design(self, images: Images, n_components: int | None) -> tuple[PatchDesign, Problem]:
         architecture = self.architecture
@@ -129,25 +132,23 @@ class Stages:
             return solve_gated(problem, patterns, start=neurons, **options)
 
         name = f"{stage}-{n_components or 'all'}"
-        minutes = self.architecture.gated_minutes
-        return self._convex(name, images, test, design, solve, tol, minutes, perf_counter() - start)
+        return self._convex(name, images, test, design, solve, tol, perf_counter() - start)
 
-    def _relu(self, images: Images, n_components: int | None) -> dict[str, Any]:
+    def _relu(self, n_components: int | None) -> dict[str, Any]:
         start = perf_counter()
-        design, problem = self._design(images, n_components)
+        design, problem = self._design(self.train, n_components)
 
         def solve(neurons: Neurons | None, max_time: float) -> Solution:
             options = {"tol": TOL, "max_time": max_time, "prove": False, "random_state": 0}
             show = _progress(f"{self.architecture.name}, ReLU")
             return solve_column_generation(problem, start=neurons, callback=show, **options)
 
-        minutes = self.architecture.minutes
-        return self._convex("relu", images, self.test, design, solve, TOL, minutes, perf_counter() - start)
+        return self._convex("relu", self.train, self.test, design, solve, TOL, perf_counter() - start)
 
-    def _convex(self, name, images, test, design, solve, tol, minutes, design_seconds) -> dict[str, Any]:
+    def _convex(self, name, images, test, design, solve, tol, design_seconds) -> dict[str, Any]:
         """Solve a few minutes at a time, with a checkpoint after each."""
         neurons, seconds = self._checkpoint(name)
-        limit = 60 * minutes
+        limit = 60 * self.architecture.minutes
         while True:
             start = perf_counter()
             solution = solve(neurons, min(60 * self.architecture.checkpoint_minutes, max(limit - seconds, 1.0)))
@@ -186,52 +187,66 @@ class Stages:
         np.savez(part, seconds=seconds, **arrays)
         part.rename(self.folder / f"{name}.checkpoint.npz")
 
-    def _by_gradient(self, optimizer: str, width: int) -> dict[str, Any]:
-        """Mini-batches of standardised images, in float32."""
-        architecture = self.architecture
-        mean, std = _channel_statistics(self.train.X)
-
-        def standardised(images: Images) -> Images:
-            X = (images.X - mean) / std
-            return Images(X.reshape(len(X), -1) if architecture.name == "dense" else X, images.classes)
-
-        images = standardised(self.train)
-        start: BatchNormNetwork
-        if architecture.name == "dense":
-            start = BatchNormNetwork.at_initialization(images.X[:1000], width, n_outputs=N_CLASSES, random_state=0)
-        else:
-            geometry = {"kernel_size": architecture.kernel_size, "stride": architecture.stride}
-            start = ConvBatchNormNetwork.at_initialization(
-                images.X[:1000], width, n_outputs=N_CLASSES, random_state=0, **geometry
-            )
-        options = {"learning_rate": 1e-3} if optimizer == "Adam" else {"learning_rate": 0.1, "momentum": 0.9}
+    def _by_gradient(
+        self, stage: str, images: Images, test: Images, width: int, learning_rate: float, n_steps: int
+    ) -> dict[str, Any]:
+        """Mini-batches of standardised images, in float32; a checkpoint after each tenth of the steps."""
+        architecture, optimizer = self.architecture, stage.split()[0]
+        images, test = self._standardised(images), self._standardised(test)
         y = images.one_hot(N_CLASSES)
-        began = perf_counter()
-        network, _ = train(
-            images.X,
-            y,
-            loss=LOSS,
-            weight_decay=architecture.weight_decay,
-            fit_intercept=True,
-            start=start,
-            optimizer=optimizer.lower(),
-            n_steps=architecture.n_steps,
-            batch_size=architecture.batch_size,
-            dtype="float32",
-            random_state=0,
-            **options,
-        )
-        seconds = perf_counter() - began
-        network.save(self.folder / f"{optimizer}.network.npz")
+        name = f"{stage.replace(' ', '-')}-{learning_rate}"
+        options = {"optimizer": optimizer.lower(), "momentum": MOMENTUM[optimizer], "n_steps": n_steps // len(DECAY)}
+        options |= {"batch_size": architecture.batch_size, "fit_intercept": True, "dtype": "float32"}
+        path = self.folder / f"{name}.checkpoint.json"
+        done, seconds = json.loads(path.read_text()) if path.exists() else (0, 0.0)
+        network: Any = self._initial(images.X[:1000], width)
+        if done:
+            network = type(network).load(self._tenth(name, done))
+        for tenth in range(done, len(DECAY)):
+            began = perf_counter()
+            rate = learning_rate * DECAY[tenth]
+            network, trace = train(
+                images.X,
+                y,
+                loss=LOSS,
+                weight_decay=architecture.weight_decay,
+                learning_rate=rate,
+                start=network,
+                random_state=tenth,
+                **options,
+            )
+            seconds += perf_counter() - began
+            network.save(self._tenth(name, tenth + 1))
+            path.write_text(json.dumps((tenth + 1, seconds)))
+            self._tenth(name, tenth).unlink(missing_ok=True)
+            print(f"{architecture.name}, {stage}: {seconds:6.0f} s, objective {trace.objective[-1]:.5f}", flush=True)
+        network.save(self.folder / f"{stage}.network.npz")
         loss = float(make_loss(LOSS).value(_outputs(network, images.X), y).mean())
         return {
             "n": len(images.X),
             "objective": loss + architecture.weight_decay * network.penalty(),
+            "learning_rate": learning_rate,
             "n_neurons": len(network),
             "seconds": seconds,
             "train_accuracy": _accuracy(network, images),
-            "test_accuracy": _accuracy(network, standardised(self.test)),
+            "test_accuracy": _accuracy(network, test),
         }
+
+    def _tenth(self, name: str, number: int) -> Path:
+        return self.folder / f"{name}.{number}.npz"
+
+    def _initial(self, X: np.ndarray, width: int) -> BatchNormNetwork | ConvBatchNormNetwork:
+        options = {"n_outputs": N_CLASSES, "random_state": 0}
+        if self.architecture.name == "dense":
+            return BatchNormNetwork.at_initialization(X, width, **options)
+        geometry = {"kernel_size": self.architecture.kernel_size, "stride": self.architecture.stride}
+        return ConvBatchNormNetwork.at_initialization(X, width, **options, **geometry)
+
+    def _standardised(self, images: Images) -> Images:
+        """Each channel with the mean 0 and standard deviation 1 of the training images; rows for the dense network."""
+        mean, std = _channel_statistics(self.train.X)
+        X = (images.X - mean) / std
+        return Images(X.reshape(len(X), -1) if self.architecture.name == "dense" else X, images.classes)
 
 
 def _outputs(network: Any, X: np.ndarray, size: int = 1000) -> np.ndarray:
@@ -317,13 +332,21 @@ class Runner:
             },
             "n_components": chosen,
             "rows": {
-                "ReLU, SGD": self.row("SGD", width=relu["n_neurons"]),
-                "ReLU, Adam": self.row("Adam", width=relu["n_neurons"]),
+                "ReLU, SGD": self._tuned("SGD", relu["n_neurons"]),
+                "ReLU, Adam": self._tuned("Adam", relu["n_neurons"]),
                 "ReLU, convex, truncated": relu,
                 "gated, convex, truncated": self.row("gated", n_components=chosen),
                 "gated, convex, all directions": self.row("gated", n_components=None),
             },
         }
+
+    def _tuned(self, optimizer: str, width: int) -> dict[str, Any]:
+        """The row of SGD or Adam, with the learning rate that does best on the validation images."""
+        trials = {
+            rate: self.row(f"{optimizer} trial", width=width, learning_rate=rate) for rate in LEARNING_RATES[optimizer]
+        }
+        best = max(trials, key=lambda rate: trials[rate]["test_accuracy"])
+        return self.row(optimizer, width=width, learning_rate=best)
 
     def filters(self, chosen: int) -> dict[str, np.ndarray]:
         """Filters (FILTERS, height, width, 3) that matter most, of each network."""
@@ -412,8 +435,7 @@ def draw(results: dict[str, Any], filters: dict[str, dict[str, np.ndarray]], pat
     machine = results["environment"]
     caption(
         figure,
-        f"CIFAR-10, ten classes, {machine['cpu']}, {results['threads']} thread(s) a stage, {machine['date'][:10]}. "
-        "Column generation ran on fewer images where the table says so.",
+        f"CIFAR-10, ten classes, {machine['cpu']}, {results['threads']} thread(s) a stage, {machine['date'][:10]}.",
     )
     figure.savefig(path)
     print(f"Drew {path}")

@@ -64,10 +64,11 @@ def test_stages_give_rows_and_networks(loaded, tmp_path):
         "validation": runs.row("validation", n_components=4),
         "gated-4": runs.row("gated", n_components=4),
         "relu": runs.row("relu", n_components=4),
-        "Adam": runs.row("Adam", width=6),
+        "trial": runs.row("Adam trial", width=6, learning_rate=0.01),
+        "Adam": runs.row("Adam", width=6, learning_rate=0.01),
     }
-    dense = stages(DENSE, loaded, tmp_path).row("SGD", width=6)
-    assert (rows["validation"]["n"], rows["relu"]["n"], rows["Adam"]["n"]) == (180, 100, 200)
+    dense = stages(DENSE, loaded, tmp_path).row("SGD", width=6, learning_rate=0.1)
+    assert (rows["validation"]["n"], rows["relu"]["n"], rows["trial"]["n"], rows["Adam"]["n"]) == (180, 200, 180, 200)
     assert rows["Adam"]["n_neurons"] == dense["n_neurons"] == 6
     for row in [*rows.values(), dense]:
         assert 0 <= row["test_accuracy"] <= 1
@@ -92,6 +93,43 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(loaded, tmp_path, monkeypatch
     assert len(seen[0]["start"]) == first["n_neurons"]
     assert again["objective"] <= first["objective"] * (1 + 1e-9)
     assert again["seconds"] > first["seconds"]
+
+
+def test_stopped_training_goes_on_from_its_checkpoint(loaded, tmp_path, monkeypatch):
+    whole = stages(CONVOLUTIONAL, loaded, tmp_path / "whole")
+    stopped = stages(CONVOLUTIONAL, loaded, tmp_path / "stopped")
+    for runs in (whole, stopped):
+        runs.folder.mkdir()
+    rates, train = [], cifar10.train
+
+    def train_four_times(*args, **options):
+        if len(rates) == 4:
+            raise KeyboardInterrupt
+        rates.append(options["learning_rate"])
+        return train(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar10, "train", train_four_times)
+        with pytest.raises(KeyboardInterrupt):
+            stopped.row("SGD", width=6, learning_rate=0.1)
+    expected, row = (runs.row("SGD", width=6, learning_rate=0.1) for runs in (whole, stopped))
+    assert rates == 4 * [0.1]
+    assert row["objective"] == expected["objective"]
+    assert row["test_accuracy"] == expected["test_accuracy"]
+
+
+def test_the_learning_rate_is_chosen_by_validation(tmp_path, monkeypatch):
+    runner = cifar10.Runner(argparse.Namespace(work=tmp_path), DENSE)
+    monkeypatch.setattr(
+        runner,
+        "row",
+        lambda stage, width, learning_rate: {
+            "test_accuracy": -abs(learning_rate - 0.03),
+            "stage": stage,
+            "width": width,
+        },
+    )
+    assert runner._tuned("SGD", 7) == {"test_accuracy": 0.0, "stage": "SGD", "width": 7}
 
 
 def test_rows_are_read_back_and_other_settings_refused(tmp_path):

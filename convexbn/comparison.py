@@ -1,7 +1,10 @@
 """The convex solver and gradient training side by side, on the same objective."""
 
+import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from time import perf_counter
 from typing import Any
 
@@ -9,13 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn.certificate import Certificate
-from convexbn.gradient import Trace, train
-from convexbn.gradient.batch_norm import unfitted_design
+from convexbn.gradient import DivergenceError, Trace, train
+from convexbn.gradient.batch_norm import check_data, unfitted_design
+from convexbn.gradient.options import check_options
 from convexbn.losses import Loss
 from convexbn.matrix import DesignMatrix
 from convexbn.network import NormalizedNetwork, make_network
 from convexbn.problem import Problem
-from convexbn.solution import Solution
+from convexbn.solution import Solution, Status
 from convexbn.solvers import solve
 
 RUNS: Mapping[str, Mapping[str, Any]] = {
@@ -23,6 +27,12 @@ RUNS: Mapping[str, Mapping[str, Any]] = {
     "Adam": {"optimizer": "adam"},
     "L-BFGS": {"optimizer": "lbfgs"},
 }
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(train).parameters.items()
+    if parameter.default is not parameter.empty
+}
+_OF_A_RUN = ("n_neurons", "optimizer", "learning_rate", "momentum", "n_steps", "dtype", "start", "callback", "verbose")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +48,7 @@ class Comparison:
     convex : Trace
         Its objective over time, from the making of the design matrix to the certificate.
     traces : mapping of str to tuple of Trace
-        Label, and a gradient-trained run for every seed.
+        Label, and a gradient-trained run for every seed; fewer after Ctrl-C.
     """
 
     solution: Solution
@@ -52,8 +62,16 @@ class Comparison:
         return self.solution.certificate
 
     def best(self, label: str) -> float:
-        """Lowest objective that any run of this label came to."""
-        return float(min(trace.objective.min() for trace in self.traces[label]))
+        """Lowest objective that any run of this label came to.
+
+        Raises
+        ------
+        ValueError
+            If there is no run of this label.
+        """
+        if label not in self.traces:
+            raise ValueError(f"label={label!r} is not among the runs, {list(self.traces)}.")
+        return float(min(np.nanmin(trace.objective) for trace in self.traces[label]))
 
 
 def compare(
@@ -76,6 +94,8 @@ def compare(
 ) -> Comparison:
     """Train a network by convex optimisation, and by gradient steps on the same objective.
 
+    Ctrl-C ends the comparison with what there is: the convex solver's best solution so far, or the runs until then.
+
     Parameters
     ----------
     X : array-like of shape (n, d) or (n, channels, height, width)
@@ -88,7 +108,8 @@ def compare(
         The network and its objective, as in `convexbn.gradient.train`.
     runs : mapping of str to mapping, or None, default=None
         Label, and what else `convexbn.gradient.train` is to be called with: `optimizer`, `learning_rate`, `n_steps`,
-        `n_neurons` and so on, in full batch. None runs SGD with momentum 0.9, Adam and L-BFGS, otherwise as they are.
+        `n_neurons`, `dtype`, `start`, `callback`, `verbose`; all in full batch. None runs SGD with momentum 0.9, Adam
+        and L-BFGS, otherwise as they are.
     seeds : sequence of int, default=(0,)
         Every run is made with each of them as its `random_state`.
     tol, max_time, random_state
@@ -108,6 +129,11 @@ def compare(
     ValueError
         If the data or an option is not as it must be, or a run asks for mini-batches, whose objective is another.
 
+    Warns
+    -----
+    RuntimeWarning
+        If a run diverged; its trace ends there.
+
     Examples
     --------
     >>> import numpy as np
@@ -118,9 +144,7 @@ def compare(
     ('global', True)
     """
     runs = RUNS if runs is None else runs
-    for label, options in runs.items():
-        if options.get("batch_size") is not None:
-            raise ValueError(f"runs[{label!r}] has a batch_size; the objective is compared on the full batch.")
+    _check_runs(runs, seeds, weight_decay)
     objective: dict[str, Any] = {"weight_decay": weight_decay, "loss": loss, "fit_intercept": fit_intercept}
     network: dict[str, Any] = {
         "normalization": normalization,
@@ -129,22 +153,52 @@ def compare(
         "padding": padding,
     }
     begun = perf_counter()
-    design = unfitted_design(**network).fit(X)
+    design = unfitted_design(**network)
+    design.fit(check_data(X, design))
     problem = Problem(DesignMatrix(design.transform(X), design.n_patches), y, **objective)
     made = perf_counter() - begun
-    traces = {
-        label: tuple(
-            train(X, y, **network, **objective, **{"random_state": seed, "verbose": verbose} | dict(options))[1]
-            for seed in seeds
-        )
-        for label, options in runs.items()
-    }
-    begun = perf_counter()
     solution = solve(problem, tol=tol, max_time=max_time, random_state=random_state, verbose=verbose)
     seconds = perf_counter() - begun
-    times = made + np.array([*(progress.time for progress in solution.history), seconds])
+    traces: dict[str, tuple[Trace, ...]] = {}
+    interrupted = solution.status is Status.INTERRUPTED
+    for label, seed in product(runs, seeds):
+        if not interrupted:
+            options = {"verbose": verbose} | dict(runs[label])
+            name = f"runs[{label!r}] with seed {seed}"
+            trace = _trained(name, X, y, random_state=seed, **network, **objective, **options)
+            traces[label] = (*traces.get(label, ()), trace)
+            interrupted = trace.interrupted
+    times = np.array([*(made + progress.time for progress in solution.history), seconds])
     objectives = np.array([*(progress.objective for progress in solution.history), solution.certificate.objective])
     convex = Trace(np.arange(len(times)), times, objectives)
     trained = make_network(solution.neurons, design)
     assert isinstance(trained, NormalizedNetwork)
     return Comparison(solution, trained, convex, traces)
+
+
+def _check_runs(runs: Any, seeds: Any, weight_decay: float) -> None:
+    """Raise a ValueError, before any work, if runs or seeds are not as `compare` says."""
+    if not isinstance(runs, Mapping):
+        raise ValueError(f"runs={runs!r} must map labels to options of train, as in {{'Adam': {{'n_steps': 500}}}}.")
+    for label, options in runs.items():
+        if not isinstance(options, Mapping):
+            raise ValueError(f"runs[{label!r}]={options!r} must map options of train to values.")
+        if options.get("batch_size") is not None:
+            raise ValueError(f"runs[{label!r}] has a batch_size; the objective is compared on the full batch.")
+        for name in options:
+            if name not in _OF_A_RUN:
+                raise ValueError(f"runs[{label!r}] has {name!r}; a run takes {list(_OF_A_RUN)}.")
+        names = inspect.signature(check_options).parameters.keys() - {"weight_decay"}
+        check_options(weight_decay=weight_decay, **{name: options.get(name, _DEFAULTS[name]) for name in names})
+    integers = isinstance(seeds, Sequence) and all(isinstance(seed, (int, np.integer)) for seed in seeds)
+    if not (integers and seeds):
+        raise ValueError(f"seeds={seeds!r} must be a sequence of one or more integers.")
+
+
+def _trained(name: str, *args: Any, **options: Any) -> Trace:
+    """The trace of a run, also of one that diverged."""
+    try:
+        return train(*args, **options)[1]
+    except DivergenceError as error:
+        warnings.warn(f"{name}: {error}", RuntimeWarning, stacklevel=3)
+        return error.trace

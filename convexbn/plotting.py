@@ -124,7 +124,7 @@ def plot_comparison(comparison: Comparison, ax: "Axes | None" = None) -> "Axes":
         ax.plot([], [], " ", label=f"proved over all networks: {below:.1%} below this line")
     ax.set(xscale="log", xlabel="seconds", ylabel="objective above the lower bound, relative")
     ax.set_yscale("symlog", linthresh=_LINEAR_BELOW, linscale=0.5)
-    lowest = min(above(trace).min() for traces in (*comparison.traces.values(), (convex,)) for trace in traces)
+    lowest = min(np.nanmin(above(trace)) for traces in (*comparison.traces.values(), (convex,)) for trace in traces)
     ax.set_ylim(bottom=2 * min(lowest, 0) - _LINEAR_BELOW)
     ax.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 0.07))
     return ax

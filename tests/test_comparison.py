@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ import pytest
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
 
-from convexbn import BatchNormNetwork, ConvBatchNormNetwork, WeightNormNetwork, compare
+from convexbn import BatchNormNetwork, ConvBatchNormNetwork, WeightNormNetwork, compare, solve
 from convexbn.certificate import Certificate
 from convexbn.comparison import RUNS, Comparison
 from convexbn.datasets import make_teacher
@@ -78,11 +80,57 @@ def test_three_optimizers_by_default(monkeypatch):
         ({"y": Y[:-1]}, "y must have one row"),
         ({"loss": "log_loss"}, "labels -1 and"),
         ({"runs": {"Adam": {"optimizer": "newton"}}}, "optimizer='newton' is unknown"),
+        ({"runs": ["adam"]}, "must map labels to options of train"),
+        ({"runs": {"Adam": "adam"}}, r"runs\['Adam'\]='adam' must map options"),
+        ({"runs": {"Adam": {"weight_decay": 1}}}, r"runs\['Adam'\] has 'weight_decay'; a run takes \['n_neurons'"),
+        ({"seeds": 3}, "seeds=3 must be a sequence"),
+        ({"seeds": ()}, r"seeds=\(\) must be a sequence of one or more"),
+        ({"tol": -1}, "tol=-1"),
+        ({"X": images(30)}, "X holds images: give kernel_size"),
     ],
 )
 def test_bad_input(changes, message):
     with pytest.raises(ValueError, match=message):
         compare(**{"X": X, "y": Y, "weight_decay": 0.1} | changes)
+
+
+def test_nothing_is_trained_before_the_input_was_checked(monkeypatch):
+    monkeypatch.setattr("convexbn.comparison.solve", None)
+    monkeypatch.setattr("convexbn.comparison.train", None)
+    with pytest.raises(ValueError, match="n_steps=-1 must be"):
+        compare(X, Y, weight_decay=0.1, runs={"Adam": {"n_steps": -1}})
+
+
+def test_a_run_that_diverges_leaves_the_others():
+    runs = {"far": {"optimizer": "sgd", "learning_rate": 1e5}} | ADAM
+    with pytest.warns(RuntimeWarning, match=r"runs\['far'\] with seed 0: sgd diverged.*smaller steps"):
+        comparison = compare(X, Y, weight_decay=0.1, runs=runs, random_state=0)
+    assert len(comparison.traces["far"][0]) < len(comparison.traces["Adam"][0])
+    assert comparison.best("far") >= comparison.certificate.lower_bound
+    plot_comparison(comparison, plt.figure().gca())
+    plt.close("all")
+
+
+def test_ctrl_c_ends_the_comparison_with_what_there_is():
+    def interrupt(step, outputs):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    runs = {"first": {"n_steps": 5}, "second": {"n_steps": 5, "callback": interrupt}, "third": {"n_steps": 5}}
+    comparison = compare(X, Y, weight_decay=0.1, runs=runs, seeds=(0, 1), random_state=0)
+    assert [trace.interrupted for trace in comparison.traces["first"]] == [False, False]
+    assert [trace.interrupted for trace in comparison.traces["second"]] == [True]
+    assert "third" not in comparison.traces
+    with pytest.raises(ValueError, match=r"label='third' is not among the runs, \['first', 'second'\]"):
+        comparison.best("third")
+
+
+def test_nothing_is_trained_after_an_interrupted_solver(monkeypatch):
+    def interrupted(problem, **options):
+        return replace(solve(problem, **options), status=Status.INTERRUPTED)
+
+    monkeypatch.setattr("convexbn.comparison.solve", interrupted)
+    assert compare(X, Y, weight_decay=0.1, runs=ADAM).traces == {}
 
 
 def trace_of(*objectives):

@@ -1,3 +1,4 @@
+import pickle
 from contextlib import nullcontext
 
 import numpy as np
@@ -52,6 +53,17 @@ def test_interruption_keeps_what_was_noted():
         raise KeyboardInterrupt
     assert recorder.trace().interrupted
     assert recorder.trace().objective.tolist() == [1.0]
+
+
+def test_interruption_before_the_first_note_goes_on_its_way():
+    with pytest.raises(KeyboardInterrupt), Recorder("a method", 10):
+        raise KeyboardInterrupt
+
+
+def test_divergence_travels_between_processes():
+    error = pickle.loads(pickle.dumps(DivergenceError("too far", run([2.0, 1.0]))))
+    assert str(error) == "too far"
+    assert error.trace.objective.tolist() == [2.0, 1.0]
 
 
 def test_other_errors_pass_through():

@@ -103,7 +103,7 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Learn the halfspace.
+        """Learn the halfspace; Ctrl-C keeps the weights so far, with a warning.
 
         Parameters
         ----------
@@ -124,8 +124,8 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
         Warns
         -----
         ConvergenceWarning
-            If the gradient exceeds `tol` after `max_iter` steps, or the classes are separable, so that the loss has no
-            minimiser.
+            If the gradient exceeds `tol` after `max_iter` steps or at Ctrl-C, or the classes are separable, so that the
+            loss has no minimiser.
         """
         self._check_parameters()
         before = vars(self).copy()
@@ -192,10 +192,10 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        elif fit.status == "stopped":
+        elif fit.status in ("stopped", "interrupted"):
+            advice = "interrupted" if fit.status == "interrupted" else f"increase max_iter, or tol={self.tol:g}"
             warnings.warn(
-                f"The gradient has norm {fit.trace['gradient_norm'][-1]:.3g} after {self.n_iter_} steps; "
-                f"increase max_iter, or tol={self.tol:g}.",
+                f"The gradient has norm {fit.trace['gradient_norm'][-1]:.3g} after {self.n_iter_} steps; {advice}.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -228,7 +228,8 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
 def _principal_components(X: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Basis (d, r) of the weights of X - centre, scaled to mean square one: orthogonal, constant columns left out."""
     centred = X - centre
-    scale = np.sqrt(np.mean(centred**2, axis=0))
+    largest = np.abs(centred).max(axis=0)
+    scale = largest * np.sqrt(np.mean((centred / np.where(largest > 0, largest, 1)) ** 2, axis=0))
     inverse = np.divide(1, scale, where=scale > _CONSTANT * np.abs(centre), out=np.zeros_like(scale))
     _, singular_values, rows = np.linalg.svd(centred * inverse, full_matrices=False)
     kept = singular_values > _DEPENDENT * singular_values.max()

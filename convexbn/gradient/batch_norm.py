@@ -143,7 +143,7 @@ def train(
         callback=callback,
     )
     rng, design = np.random.default_rng(random_state), unfitted_design(normalization, kernel_size, stride, padding)
-    data = _check_data(X, design) if start is None else start.check_data(X)
+    data = check_data(X, design) if start is None else start.check_data(X)
     targets = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
     targets = targets[:, None] if targets.ndim == 1 else targets
     check_consistent_length(data, targets)
@@ -191,8 +191,8 @@ def unfitted_design(
     return PatchDesign(kernel_size, stride, padding)
 
 
-def _check_data(X: ArrayLike, design: BatchNormDesign | WeightNormDesign) -> np.ndarray:
-    """Return rows or images as the design wants them, of their own numeric type."""
+def check_data(X: ArrayLike, design: BatchNormDesign | WeightNormDesign) -> np.ndarray:
+    """Return rows or images as the design wants them, of their own numeric type, or raise a ValueError."""
     if isinstance(design, PatchDesign):
         return check_images(X, design.grid)
     if np.ndim(X) == 4:

@@ -28,6 +28,9 @@ class DivergenceError(RuntimeError):
         super().__init__(message)
         self.trace = trace
 
+    def __reduce__(self) -> tuple[type, tuple[str, "Trace"]]:
+        return type(self), (str(self), self.trace)
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
@@ -70,6 +73,8 @@ class Trace:
 
 class Recorder:
     """Write a `Trace` along a training loop; a context in which Ctrl-C ends the loop, and not the program.
+
+    Before the first note there is nothing to return, and Ctrl-C goes on its way.
 
     Parameters
     ----------
@@ -152,5 +157,5 @@ class Recorder:
     ) -> bool:
         if self._bar is not None:
             self._bar.close()
-        self._interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self._interrupted = kind is not None and issubclass(kind, KeyboardInterrupt) and bool(self._noted)
         return self._interrupted

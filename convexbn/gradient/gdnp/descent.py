@@ -60,6 +60,9 @@ def gdnp(
     rise, which it does not at 1 / (L max phi''). The trace counts halvings. With Gaussian z and a convex loss there are
     none: the objective at the best length depends on rho alone, and rises with it.
 
+    The run ends at a small gradient, where the paper's ends at h = 0; for Gaussian z the two are the same. Where h has
+    the sign of g, so that -1 / (g h) is no step, the one that never makes the objective rise is taken.
+
     Parameters
     ----------
     objective : Objective

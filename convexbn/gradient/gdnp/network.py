@@ -105,6 +105,7 @@ def gdnp_network(
     Returns
     -------
     layer : HiddenLayer
+        Ctrl-C ends the run; the layer is then as after the last whole unit.
 
     Raises
     ------
@@ -150,6 +151,8 @@ def gdnp_network(
                 unit = HiddenUnit(data, labels, moments, others, theta[j], phi, ell)
                 start = weights[j] if weights[j].any() else rng.standard_normal(data.shape[1])
                 fit = gdnp(unit, start=start, n_steps=n_steps, tol=tol, max_length=max_length)
+                if fit.trace.interrupted:
+                    raise KeyboardInterrupt
                 weights[j] = fit.weights
                 preactivations[:, j] = data @ fit.weights
             outputs = phi.value(preactivations) @ theta

@@ -36,6 +36,7 @@ from convexbn import (
     PatchDesign,
     Problem,
     Solution,
+    Status,
     make_network,
     sample_patterns,
     solve_column_generation,
@@ -154,6 +155,8 @@ class Stages:
             solution = solve(neurons, min(60 * self.architecture.checkpoint_minutes, max(limit - seconds, 1.0)))
             neurons, seconds = solution.neurons, seconds + perf_counter() - start
             self._save_checkpoint(name, neurons, seconds)
+            if solution.status is Status.INTERRUPTED:
+                raise KeyboardInterrupt
             if solution.certificate.gap <= tol or seconds >= limit:
                 break
         network = make_network(neurons, design)
@@ -185,12 +188,12 @@ class Stages:
         arrays = {key: value for key, value in vars(neurons).items() if isinstance(value, np.ndarray)}
         part = self.folder / f"{name}.part.npz"
         np.savez(part, seconds=seconds, **arrays)
-        part.rename(self.folder / f"{name}.checkpoint.npz")
+        part.replace(self.folder / f"{name}.checkpoint.npz")
 
     def _by_gradient(
         self, stage: str, images: Images, test: Images, width: int, learning_rate: float, n_steps: int
     ) -> dict[str, Any]:
-        """Mini-batches of standardised images, in float32; a checkpoint after each tenth of the steps."""
+        """Mini-batches of standardised images, in float32; a checkpoint, without momentum, after each tenth."""
         architecture, optimizer = self.architecture, stage.split()[0]
         images, test = self._standardised(images), self._standardised(test)
         y = images.one_hot(N_CLASSES)
@@ -216,8 +219,10 @@ class Stages:
                 **options,
             )
             seconds += perf_counter() - began
+            if trace.interrupted:
+                raise KeyboardInterrupt
             network.save(self._tenth(name, tenth + 1))
-            path.write_text(json.dumps((tenth + 1, seconds)))
+            _write(path, (tenth + 1, seconds))
             self._tenth(name, tenth).unlink(missing_ok=True)
             print(f"{architecture.name}, {stage}: {seconds:6.0f} s, objective {trace.objective[-1]:.5f}", flush=True)
         network.save(self.folder / f"{stage}.network.npz")
@@ -247,6 +252,13 @@ class Stages:
         mean, std = _channel_statistics(self.train.X)
         X = (images.X - mean) / std
         return Images(X.reshape(len(X), -1) if self.architecture.name == "dense" else X, images.classes)
+
+
+def _write(path: Path, content: Any) -> None:
+    """Write JSON that is whole whenever the run is stopped."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content))
+    part.replace(path)
 
 
 def _outputs(network: Any, X: np.ndarray, size: int = 1000) -> np.ndarray:
@@ -304,7 +316,7 @@ class Runner:
         path, settings = self.folder / "settings.json", plain(asdict(architecture))
         if path.exists() and json.loads(path.read_text()) != settings:
             raise SystemExit(f"{self.folder} holds checkpoints of other settings; delete it, or give another --work.")
-        path.write_text(json.dumps(settings))
+        _write(path, settings)
 
     def row(self, stage: str, **options: Any) -> dict[str, Any]:
         """The row of a stage, from its file if it was run before."""
@@ -315,7 +327,7 @@ class Runner:
         arguments = (self.args.data, self.args.work, self.architecture, self.args.quick, self.args.threads)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             row = plain(pool.submit(run_stage, *arguments, stage, options).result())
-        path.write_text(json.dumps(row))
+        _write(path, row)
         print(json.dumps(row), flush=True)
         return row
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import cifar10, images
+from convexbn import Status
 from convexbn.network.persistence import Stored
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -58,6 +60,20 @@ def test_images_are_decoded_once_and_mapped(data, loaded, tmp_path):
 DENSE, CONVOLUTIONAL = (architecture.quick for architecture in cifar10.ARCHITECTURES)
 
 
+def test_images_are_downloaded_without_data(tmp_path, monkeypatch):
+    pixels = np.arange(3 * 3072).reshape(3, 3072) % 251
+
+    def fetch_openml(name, **options):
+        assert name == "CIFAR_10"
+        return pixels.astype(float), np.array(["4", "7", "4"])
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch_openml)
+    monkeypatch.setattr(images, "N_TRAIN", 2)
+    train, test = images.load_cifar10(None, tmp_path)
+    np.testing.assert_array_equal(train.X, pixels[:2].reshape(2, 3, 32, 32))
+    assert (train.classes.tolist(), test.classes.tolist()) == ([0, 1], [0])
+
+
 def test_stages_give_rows_and_networks(loaded, tmp_path):
     runs = stages(CONVOLUTIONAL, loaded, tmp_path)
     rows = {
@@ -95,6 +111,23 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(loaded, tmp_path, monkeypatch
     assert again["seconds"] > first["seconds"]
 
 
+@pytest.mark.parametrize(("stage", "solver"), [("gated", "solve_gated"), ("relu", "solve_column_generation")])
+def test_ctrl_c_in_a_solver_stops_the_stage_at_a_checkpoint(stage, solver, loaded, tmp_path, monkeypatch):
+    starts, solve = [], getattr(cifar10, solver)
+
+    def interrupted(*args, start, **options):
+        starts.append(start)
+        return replace(solve(*args, start=start, **options), status=Status.INTERRUPTED)
+
+    monkeypatch.setattr(cifar10, solver, interrupted)
+    runs = stages(CONVOLUTIONAL, loaded, tmp_path)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            runs.row(stage, n_components=4)
+    assert starts[0] is None
+    assert len(starts[1]) > 0
+
+
 def test_stopped_training_goes_on_from_its_checkpoint(loaded, tmp_path, monkeypatch):
     whole = stages(CONVOLUTIONAL, loaded, tmp_path / "whole")
     stopped = stages(CONVOLUTIONAL, loaded, tmp_path / "stopped")
@@ -103,17 +136,17 @@ def test_stopped_training_goes_on_from_its_checkpoint(loaded, tmp_path, monkeypa
     rates, train = [], cifar10.train
 
     def train_four_times(*args, **options):
-        if len(rates) == 4:
-            raise KeyboardInterrupt
         rates.append(options["learning_rate"])
-        return train(*args, **options)
+        network, trace = train(*args, **options)
+        return network, replace(trace, interrupted=len(rates) == 5)
 
     with monkeypatch.context() as patch:
         patch.setattr(cifar10, "train", train_four_times)
         with pytest.raises(KeyboardInterrupt):
             stopped.row("SGD", width=6, learning_rate=0.1)
+    assert json.loads((stopped.folder / "SGD-0.1.checkpoint.json").read_text())[0] == 4
     expected, row = (runs.row("SGD", width=6, learning_rate=0.1) for runs in (whole, stopped))
-    assert rates == 4 * [0.1]
+    assert rates == 5 * [0.1]
     assert row["objective"] == expected["objective"]
     assert row["test_accuracy"] == expected["test_accuracy"]
 

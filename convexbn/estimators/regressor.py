@@ -64,7 +64,8 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
         Directions drawn where activation patterns are sampled.
     solver : str, default="auto"
         "auto" takes the closed form where it reaches, else column generation, or for gated networks the working-set
-        solver; the hinge loss and small gated networks go to cvxpy. "closed_form" and "column_generation" insist on
+        solver; with as many features as samples, or about, and at most 12 distinct targets, column generation is
+        certified globally. The hinge loss and small gated networks go to cvxpy. "closed_form" and "column_generation" insist on
         these. The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) solves the convex program over all
         activation patterns where they are few (at most a million entries n * k * P), over a sample otherwise.
     tol : float, default=1e-6

@@ -7,7 +7,7 @@ what separates a global certificate from one over a pattern set, so every price 
 from convexbn.pricing.ascent import Peaks, find_peaks, price_by_ascent
 from convexbn.pricing.bound import price_bound
 from convexbn.pricing.branch_and_bound import price_by_branch_and_bound
-from convexbn.pricing.faces import count_flats, flats_of_rows
+from convexbn.pricing.faces import count_flats, flats_of_rows, largest_on_cone
 from convexbn.pricing.of_patterns import (
     dearest_patterns,
     price_by_enumeration,
@@ -27,6 +27,7 @@ __all__ = [
     "dearest_patterns",
     "find_peaks",
     "flats_of_rows",
+    "largest_on_cone",
     "price_bound",
     "price_by_ascent",
     "price_by_branch_and_bound",

@@ -9,6 +9,7 @@ from convexbn.patterns import count_patterns, enumerate_patterns, sample_pattern
 from convexbn.problem import Problem
 from convexbn.programs import Activation, check_cvxpy_solver
 from convexbn.solution import Solution
+from convexbn.solvers.by_class import Classes, solve_by_class
 from convexbn.solvers.closed_form import closed_form_obstacle, solve_closed_form
 from convexbn.solvers.column_generation import solve_column_generation
 from convexbn.solvers.gated import solve_gated
@@ -44,7 +45,8 @@ def solve(
 ) -> Solution:
     """Train a network with the solver that fits the problem.
 
-    For ReLU: the closed form where it reaches, column generation otherwise. For gated ReLU: the working-set solver. The
+    For ReLU: the closed form where it reaches, column generation otherwise; on one sample a class where targets are few
+    and the whitened data has full row rank. For gated ReLU: the working-set solver. The
     hinge loss, small gated problems with one output, and whoever names a cvxpy solver, get the convex program. Gates,
     and the patterns of the convex program, are all activation patterns where they are few (at most a million entries
     n * k * P), a sample otherwise.
@@ -92,10 +94,12 @@ def solve(
     if activation == "relu":
         if solver == "closed_form" or (solver == "auto" and closed_form_obstacle(problem) is None):
             return solve_closed_form(problem, tol=tol)
+        options = {"tol": tol, "max_iter": max_iter or 100, "prove": prove, "random_state": random_state} | limits
+        classes = Classes.of(problem) if solver == "auto" else None
+        if classes is not None:
+            return solve_by_class(classes, **options)
         if solver == "column_generation" or (solver == "auto" and smooth):
-            return solve_column_generation(
-                problem, tol=tol, max_iter=max_iter or 100, prove=prove, random_state=random_state, **limits
-            )
+            return solve_column_generation(problem, **options)
     if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES:
         patterns = enumerate_patterns(problem.Z)
     else:

@@ -73,7 +73,7 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6) -> Solution:
     obstacle = closed_form_obstacle(problem)
     if obstacle:
         raise ValueError(f"No closed form reaches this problem: {obstacle}.")
-    p, c = problem.sample_weight[:, None], float(np.mean(_weighted_gram(problem).diagonal()))
+    p, c = problem.sample_weight[:, None], row_scale(problem)
     radius = problem.weight_decay / np.sqrt(c)
     outputs, intercept, u = _optimum(problem.loss, problem.y, p, radius, problem.fit_intercept)
     weights, output_weights = [], []
@@ -106,6 +106,11 @@ def closed_form_obstacle(problem: Problem) -> str | None:
         return "targets with several outputs must be one-hot"
     if problem.n_outputs > 1 and problem.fit_intercept:
         return "with several outputs there must be no intercept"
+    return row_rank_obstacle(problem)
+
+
+def row_rank_obstacle(problem: Problem) -> str | None:
+    """Why ``P^1/2 Z Z^T P^1/2 = c I`` does not hold, or None if it does."""
     if problem.Z.n_patches > 1:
         return "the design pools patches"
     n, k = problem.Z.Z.shape
@@ -116,6 +121,11 @@ def closed_form_obstacle(problem: Problem) -> str | None:
     if c == 0 or np.abs(gram - c * np.eye(n)).max() > _ROW_RANK_RTOL * c:
         return "weighted Z Z^T is not a multiple of the identity, so the data is not whitened or not of full row rank"
     return None
+
+
+def row_scale(problem: Problem) -> float:
+    """The c of ``P^1/2 Z Z^T P^1/2 = c I``."""
+    return float(np.mean(problem.sample_weight * problem.Z.row_norms**2))
 
 
 def _weighted_gram(problem: Problem) -> np.ndarray:

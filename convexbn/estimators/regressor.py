@@ -65,9 +65,9 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
     solver : str, default="auto"
         "auto" takes the closed form where it reaches, else column generation, or for gated networks the working-set
         solver; with as many features as samples, or about, and at most 12 distinct targets, column generation is
-        certified globally. The hinge loss and small gated networks go to cvxpy. "closed_form" and "column_generation" insist on
-        these. The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) solves the convex program over all
-        activation patterns where they are few (at most a million entries n * k * P), over a sample otherwise.
+        certified globally. The hinge loss and small gated networks go to cvxpy. "closed_form" and "column_generation"
+        insist on these. The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) solves the convex program over
+        all activation patterns where they are few (at most a million entries n * k * P), over a sample otherwise.
     tol : float, default=1e-6
         Relative gap above which a ConvergenceWarning is raised.
     max_iter : int or None, default=None

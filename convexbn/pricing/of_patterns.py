@@ -24,7 +24,7 @@ def price_of_pattern(
     bound, so rounding cannot make the price too low by more than rounding.
 
     With several outputs a convex function is maximised, which takes a visit to every face of the cone: for tiny
-    problems only, such as up to 200 rows of three columns or 49 of four.
+    problems only, such as up to 199 rows of three columns or 49 of four.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 With the notation of `closed_form`, the neurons of such data put out any a >= 0, at the cost ``|a|_P / sqrt(c)``.
 Replacing a by its mean over the samples of a class, that is of one target, makes this cost no larger; nor the loss,
 which is convex. So the problem is that of one sample a class, whose weight is that of the class, on the design matrix
-``sqrt(c) diag(weight)^-1/2``. Its prices are those of the cone of non-negative weights, exact by a visit to the 2^K faces.
+``sqrt(c) diag(weight)^-1/2``. Its prices are those of the cone of non-negative weights, exact by a visit to its faces.
 """
 
 from dataclasses import dataclass, replace

@@ -10,6 +10,7 @@ from convexbn.matrix import DesignMatrix
 
 _MAX_STEPS = 50
 _FIRST_MU = 0.1  # of the mean of slope * b
+_LEAST_MU = 1e-6  # of the decrease without kinks, all together: with d on all its kinks that mean is rounding
 _TO_BOUNDARY = 0.995
 _NOTHING = 1e-100  # gradients and products up to here count as zero
 _LEAST = 1e-13  # of the first duality gap, below which rounding takes over
@@ -107,7 +108,8 @@ def solve_kink_program(
     slope = np.maximum(c, 1e-12 * scale)
     # theta is the force of a kink, room what it lacks to its slope; a step goes `over` a kink, or stays `under` it.
     # The start is on the central path of d = 0: theta * under = room * over = mu, and under - over = b.
-    mu = _FIRST_MU * max(float((slope * b).mean()), _NOTHING)
+    decrease_scale = float(g @ g) / max(float(np.diagonal(H, axis1=-2, axis2=-1).mean()), _NOTHING)
+    mu = _FIRST_MU * max(float((slope * b).mean()), _LEAST_MU * decrease_scale / b.size, _NOTHING)
     half = mu - slope * b / 2
     root = np.sqrt(half**2 + mu * slope * b)
     over = np.where(half > 0, (half + root) / slope, mu * b / (root + np.abs(half)))

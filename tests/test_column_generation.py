@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning
 
 from convexbn import (
@@ -345,6 +346,14 @@ def test_counts_of_iterations_pricing_rounds_and_gram_matrices(monkeypatch):
     assert len(prices) <= 8
     assert CountingMatrix.grams <= 50
     assert len(programs) <= 60
+
+
+@pytest.mark.parametrize("seed", [7, 19])
+def test_kinks_that_many_samples_share(seed):
+    X, y = load_diabetes(return_X_y=True)  # the second column is binary
+    Z = BatchNormDesign().fit_transform(X[:, :2])
+    solution = solve_column_generation(Problem(Z, y, weight_decay=0.1, fit_intercept=True), random_state=seed)
+    assert solution.certificate.gap <= 1e-6
 
 
 @pytest.mark.parametrize(

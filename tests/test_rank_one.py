@@ -204,6 +204,11 @@ def test_program_of_given_factors_holds_both_factors_free():
     assert solve_program(rank_one_program(planted, own, elsewhere, other)) > 2 * known
 
 
+def test_large_problems_are_refused_before_they_are_looked_at(monkeypatch):
+    monkeypatch.setattr("convexbn.pricing.of_patterns.count_patterns", None)
+    assert not quickly_enumerated(DesignMatrix(np.ones((1001, 2))), 2)
+
+
 def test_zero_network_from_the_largest_weight_decay_on():
     problem = instance(8, 2, 3, fit_intercept=True)
     assert quickly_enumerated(problem.Z, 3)

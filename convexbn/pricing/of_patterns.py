@@ -238,7 +238,7 @@ def price_by_enumeration(Z: DesignMatrix, v: np.ndarray, *, max_patterns: int = 
 
 
 def quickly_enumerated(Z: DesignMatrix, n_outputs: int) -> bool:
-    """Whether `price_by_enumeration` takes about a second at most.
+    """Whether `price_by_enumeration` takes about a second at most, as far as that can be told quickly.
 
     Examples
     --------
@@ -249,10 +249,11 @@ def quickly_enumerated(Z: DesignMatrix, n_outputs: int) -> bool:
     >>> quickly_enumerated(Z, n_outputs=1), quickly_enumerated(Z, n_outputs=2)
     (True, False)
     """
-    n_patterns = count_patterns(Z)
     if n_outputs == 1:
-        return n_patterns <= _QUICK_PATTERNS
-    return n_patterns * count_flats(Z) <= _QUICK_FACES
+        return count_patterns(Z) <= _QUICK_PATTERNS
+    if Z.n_columns > 1 and Z.n_rows**2 > _QUICK_FACES:  # a pattern and a face for each row, if their rank is above one
+        return False
+    return count_patterns(Z) * count_flats(Z) <= _QUICK_FACES
 
 
 def spectral_norms(G: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Gradient descent in normalized parametrization, held against its theorems and against other methods."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -339,6 +340,18 @@ class TestPeers:
     def test_too_long_steps_diverge(self, method):
         with pytest.raises(DivergenceError, match="smaller steps"):
             method(LeastSquares(*regression(10)), learning_rate=100.0)
+
+    @pytest.mark.parametrize("method", PEERS[:3])
+    @pytest.mark.parametrize(("learning_rate", "n_steps"), [(1e4, 500), (50.0, 3)])
+    def test_too_long_steps_diverge_also_where_the_loss_is_lipschitz(self, method, learning_rate, n_steps):
+        halfspace = LearningHalfspace(*gaussian_sample(100))
+        message = f"smaller steps than learning_rate={learning_rate:.3g}, or None"
+        with pytest.raises(DivergenceError, match=re.escape(message)) as raised:
+            method(halfspace, learning_rate=learning_rate, n_steps=n_steps)
+        objective = raised.value.trace.objective
+        assert len(objective) == n_steps + 1
+        assert objective[-1] > 1.1 * max(objective[0], np.log(2))
+        assert method(halfspace, n_steps=n_steps, tol=0).status == "stopped"
 
     @pytest.mark.parametrize("method", [gdnp, *PEERS])
     def test_ends(self, method, monkeypatch, capsys):

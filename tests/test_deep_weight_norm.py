@@ -147,6 +147,14 @@ def test_what_the_trace_holds():
     np.testing.assert_array_equal(plain[0].predict(X), trained.predict(X))
 
 
+def test_there_is_no_convexity_ratio_where_the_loss_is_zero():
+    start = network()
+    trained, trace = train_deep_weight_norm(X, start.predict(X), start, learning_rate=1.0, n_steps=2)
+    assert (trace.objective == 0).all()
+    assert np.isnan(trace["rsc_ratio"]).all()
+    np.testing.assert_array_equal(trained.predict(X), start.predict(X))
+
+
 def test_a_step_that_is_too_long():
     with pytest.raises(DivergenceError, match="smaller steps") as raised:
         train_deep_weight_norm(X, Y, network(), learning_rate=1e3, n_hessian_samples=0)

@@ -242,8 +242,8 @@ def train_deep_weight_norm(
     network : SmoothNetwork
         The network after the last step.
     trace : Trace
-        Loss at the noted steps, and "smallest_row_norm", "rsc_ratio" (squared norm of the gradient over the loss),
-        "predictor_hessian_norm", "loss_hessian_norm" and, with test data, "test_loss".
+        Loss at the noted steps, and "smallest_row_norm", "rsc_ratio" (squared norm of the gradient over the loss,
+        NaN where that is zero), "predictor_hessian_norm", "loss_hessian_norm" and, with test data, "test_loss".
 
     Raises
     ------
@@ -293,7 +293,8 @@ def train_deep_weight_norm(
             if step in noted:
                 network = _read(start, parameters)
                 squares = sum(float((gradient**2).sum()) for gradient in gradients)
-                watched = {"smallest_row_norm": network.smallest_row_norm, "rsc_ratio": squares / loss.item()}
+                ratio = squares / loss.item() if loss.item() else math.nan
+                watched = {"smallest_row_norm": network.smallest_row_norm, "rsc_ratio": ratio}
                 if test is not None:
                     watched["test_loss"] = network.loss(*test)
                 if n_hessian_samples:

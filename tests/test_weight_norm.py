@@ -164,6 +164,12 @@ def test_closed_forms_against_monte_carlo():
     np.testing.assert_allclose(np.diag(limit.G), 1 / 8)
 
 
+def test_closed_forms_take_unit_inputs_of_single_precision():
+    single = limit_gram_matrices(X.astype(np.float32))
+    for name in "VGH":
+        np.testing.assert_allclose(getattr(single, name), getattr(LIMIT, name), rtol=0, atol=1e-6)
+
+
 def test_gram_matrices_stay_where_they_start_and_more_so_in_wide_networks():
     def moved(m):
         options = {"step_size": LIMIT.step_size(0.1), "n_steps": 30, "random_state": 0}
@@ -310,7 +316,8 @@ def test_bad_input_to_training(changes, message):
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (2 * X, r"length one, but \|X\[\d\]\| = 2; divide"),
+        (2 * X, r"length one, but \|X\[\d\]\| - 1 = 1; divide"),
+        (X * np.where(np.arange(N) == 3, 1 + 2e-6, 1)[:, None], r"\|X\[3\]\| - 1 = 2e-06; divide"),
         (np.vstack([X, X[3]]), r"V is singular.*X\[3\] and X\[8\]"),
         (np.vstack([X, X[3] * (1 + 1e-15)]), r"V is singular.*X\[3\] and X\[8\]"),
         (np.array([[1.0], [-1.0]]), "one feature"),

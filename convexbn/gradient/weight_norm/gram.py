@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_array
 
 from convexbn.network import WeightNormNetwork
 
-_UNIT = 1e-8  # relative error of a length that rounding of the data to single precision would not explain away
+_UNIT = 1e-6  # error of a length that rounding of the data to single precision explains
 _SINGULAR = 1e-12  # smallest eigenvalue of a Gram matrix, relative to the largest, that is not zero
 
 
@@ -178,8 +178,8 @@ def limit_gram_matrices(X: ArrayLike) -> GramMatrices:
     worst = int(np.abs(lengths - 1).argmax())
     if abs(lengths[worst] - 1) > _UNIT:
         raise ValueError(
-            f"The closed forms need inputs of length one, but |X[{worst}]| = {lengths[worst]:.6g}; divide each row by "
-            "its length, or use gram_matrices, which takes any."
+            f"The closed forms need inputs of length one, but |X[{worst}]| - 1 = {lengths[worst] - 1:.3g}; divide each "
+            "row by its length, or use gram_matrices, which takes any."
         )
     apart = cdist(data, data)
     th = 2 * np.arctan2(apart, cdist(data, -data))

@@ -168,8 +168,10 @@ LAYER = np.ones((2, 5))
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: network(depth=0), "depth=0 must be at least 1"),
-        (lambda: network(width=0), "width=0 must be at least 1"),
+        (lambda: network(depth=0), "depth=0 must be an integer from 1 on"),
+        (lambda: network(width=0), "width=0 must be an integer from 1 on"),
+        (lambda: network(depth=2.0), "depth=2.0 must be an integer"),
+        (lambda: network(row_norm="1"), "row_norm='1'"),
         (lambda: network(row_norm=0.0), r"row_norm=0.0 must be a positive"),
         (lambda: network(activation="relu"), r"activation='relu' is unknown.*tanh"),
         (lambda: SmoothNetwork([], np.ones(2)), "at least one layer"),
@@ -185,7 +187,7 @@ LAYER = np.ones((2, 5))
         (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=0.0), "learning_rate=0.0 must be"),
         (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, n_steps=-1), "n_steps=-1"),
         (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, n_hessian_samples=13), "n_hessian_samples"),
-        (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, noted_steps=[501]), "noted_steps must lie"),
+        (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, noted_steps=[501]), "noted_steps must be"),
         (
             lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, test=(X[:, :3], Y)),
             "3 features",
@@ -195,3 +197,24 @@ LAYER = np.ones((2, 5))
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y": ["odd", "even"] * 6}, "y must hold numbers; encode labels"),
+        ({"start": None}, "start must be a SmoothNetwork, not a NoneType"),
+        ({"learning_rate": "1"}, "learning_rate='1' must be a positive finite number"),
+        ({"n_steps": 2.0}, "n_steps=2.0 must be an integer from 0 on"),
+        ({"n_hessian_samples": 1.0}, "n_hessian_samples=1.0 must be an integer from 0 on"),
+        ({"noted_steps": [0.5, 2.7]}, "noted_steps must be a list of integers from 0 to n_steps=3"),
+        ({"noted_steps": [-1]}, "noted_steps"),
+        ({"noted_steps": []}, "noted_steps"),
+        ({"noted_steps": 2}, "noted_steps"),
+        ({"test": X}, r"test must be a pair \(X, y\)"),
+        ({"test": (X, Y, Y)}, "test must be a pair"),
+    ],
+)
+def test_bad_options(changes, message):
+    with pytest.raises(ValueError, match=message):
+        train_deep_weight_norm(**{"X": X, "y": Y, "start": network(), "learning_rate": 1.0, "n_steps": 3} | changes)

@@ -445,6 +445,7 @@ X, Y = gaussian_sample(50)
     ("call", "message"),
     [
         (lambda: LeastSquares(X, Y[:-1]), "inconsistent numbers of samples"),
+        (lambda: LeastSquares(X, np.where(Y > 0, "a", "b")), "y must hold numbers"),
         (lambda: LeastSquares(X[0], Y), "Expected 2D array"),
         (lambda: LeastSquares(np.column_stack([X, X[:, 0]]), Y), r"singular: 6 of its 7 columns .* Drop"),
         (lambda: LearningHalfspace(np.column_stack([X, np.zeros(50)]), Y), "singular: 6 of its 7"),
@@ -470,6 +471,7 @@ X, Y = gaussian_sample(50)
         (lambda: batch_norm_descent(LeastSquares(X, Y), learning_rate=-1.0), "learning_rate=-1.0"),
         (lambda: lbfgs(LeastSquares(X, Y), start=np.ones(2)), r"start has shape \(2,\)"),
         (lambda: gdnp_network(X, Y, n_units=0), "n_units=0"),
+        (lambda: gdnp_network(X, Y, n_units=1, n_steps=0).predict(X[:, :2]), "X has 2 features"),
         (lambda: gdnp_network(X, Y, n_sweeps=True), "n_sweeps=True"),
         (lambda: gdnp_network(X, Y, activation="relu"), "activation='relu' is unknown"),
         (lambda: gdnp_network(X, Y, output_weights=[1.0]), "output_weights must be 5 numbers"),

@@ -268,12 +268,17 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"learning_rate": 0.0}, "learning_rate=0.0 must be a positive number"),
+            ({"learning_rate": 0.0}, "learning_rate=0.0 must be a positive finite number"),
             ({"learning_rate": np.nan}, "learning_rate=nan"),
-            ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+            ({"batch_size": 0}, "batch_size=0 must be an integer from 1 on or None"),
             ({"n_steps": 0}, "n_steps=0"),
             ({"note_every": -1}, "note_every=-1"),
             ({"tol": -1.0}, "tol=-1.0"),
+            ({"learning_rate": "auto"}, "learning_rate='auto' must be a positive finite number or None"),
+            ({"batch_size": 2.5}, "batch_size=2.5 must be an integer"),
+            ({"n_steps": 10.0}, "n_steps=10.0 must be an integer"),
+            ({"note_every": "2"}, "note_every='2' must be an integer"),
+            ({"tol": None}, "tol=None must be a finite number"),
             ({"W_star": np.zeros((2, 2, 3, 3))}, "at most one axis of runs"),
         ],
     )
@@ -281,6 +286,26 @@ class TestErrors:
         with pytest.raises(ValueError, match=message):
             train_identity_mapping(self.good, **({"W_star": self.good} | options))
 
-    def test_spectral_norm(self):
-        with pytest.raises(ValueError, match=r"spectral_norm=-1\.0"):
-            draw_weights(3, -1.0)
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((3, -1.0), "spectral_norm=-1.0"),
+            ((3, "1"), "spectral_norm='1'"),
+            ((0, 0.5), "d=0 must be an integer from 1 on"),
+            ((-1, 0.5), "d=-1"),
+            ((2.5, 0.5), "d=2.5"),
+        ],
+    )
+    def test_draws(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            draw_weights(*arguments)
+        with pytest.raises(ValueError, match="n_runs=0 must be an integer from 1 on or None"):
+            draw_weights(3, 0.5, n_runs=0)
+
+    def test_phases_of_another_method_or_of_a_run_that_is_not_there(self):
+        _, trace = train_identity_mapping(*pair(3, n_runs=2), n_steps=1)
+        for run in (2, -1, 1.0):
+            with pytest.raises(ValueError, match=f"run={run} must be"):
+                find_phases(trace, run)
+        with pytest.raises(ValueError, match=r"train_identity_mapping; it watches \['norm'\] only"):
+            find_phases(Trace(*np.zeros((3, 1)), {"norm": np.zeros(1)}))

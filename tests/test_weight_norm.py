@@ -7,6 +7,7 @@ import pytest
 
 from convexbn import Problem, WeightNormDesign
 from convexbn.gradient import DivergenceError, train
+from convexbn.gradient.deep_weight_norm import SmoothNetwork
 from convexbn.gradient.weight_norm import (
     GramMatrices,
     decay_rate,
@@ -297,11 +298,17 @@ def test_trace_notes_only_what_was_asked_for():
         ({"alpha": 0}, "alpha=0 must be a positive"),
         ({"alpha": -1.0}, "alpha=-1.0"),
         ({"alpha": np.nan}, "alpha=nan"),
+        ({"alpha": "1"}, "alpha='1'"),
         ({"step_size": 0.0}, "step_size=0.0"),
+        ({"step_size": None}, "step_size=None"),
         ({"step_size": np.inf}, "step_size=inf"),
         ({"n_neurons": 0}, "n_neurons=0"),
+        ({"n_neurons": 5.0}, "n_neurons=5.0 must be an integer"),
         ({"n_steps": -1}, "n_steps=-1"),
+        ({"n_steps": "9"}, "n_steps='9' must be an integer"),
         ({"note_every": 0}, "note_every=0"),
+        ({"note_every": True}, "note_every=True must be an integer"),
+        ({"y": ["a"] * N}, "y must hold numbers"),
         ({"y": Y[:-1]}, "inconsistent"),
         ({"y": np.column_stack([Y, Y])}, "1d array"),
         ({"X": X[0]}, "2D array"),
@@ -335,6 +342,8 @@ def test_gram_matrices_need_the_network_of_the_theory():
         gram_matrices(network, X[:, :-1])
     with pytest.raises(ValueError, match="alpha=0"):
         gram_matrices(network, X, alpha=0)
+    with pytest.raises(ValueError, match="must be a WeightNormNetwork, not a SmoothNetwork"):
+        gram_matrices(SmoothNetwork.at_initialization(D), X)
     two = np.ones((5, 2))
     for change in (
         {"bias": np.ones(5)},

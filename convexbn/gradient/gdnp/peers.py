@@ -1,14 +1,14 @@
 """The methods that GDNP is held against: gradient descent, Nesterov's, batch-normalized, and L-BFGS."""
 
 from collections.abc import Callable, Generator
-from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult, minimize
 
-from convexbn.gradient.gdnp.descent import LinearFit, check_run, check_start
+from convexbn.gradient.gdnp.descent import LinearFit, check_start
 from convexbn.gradient.gdnp.objectives import Objective
+from convexbn.gradient.options import check_integer, check_number
 from convexbn.gradient.trace import DivergenceError, Recorder
 
 _RISEN = 1.1  # an objective so many times that of the start, or of zero weights if that is more, went the wrong way
@@ -212,7 +212,8 @@ def lbfgs(
     >>> lbfgs(LeastSquares(np.diag([2.0, 1.0]), [2.0, 2.0])).weights.round(4)
     array([1., 2.])
     """
-    check_run(n_steps, tol)
+    check_integer("n_steps", n_steps, 0)
+    check_number("tol", tol)
     w = _start(objective, start)
     with Recorder("L-BFGS", n_steps, verbose=verbose) as recorder:
         value, gradient = objective.evaluate(w)
@@ -254,10 +255,10 @@ def _run(
 
     A loss that grows no faster than the weights, as the logistic one, is never a million-fold; so the end tells.
     """
-    check_run(n_steps, tol)
+    check_integer("n_steps", n_steps, 0)
+    check_number("tol", tol)
+    check_number("learning_rate", learning_rate, positive=True, optional=True)
     rate = 1 / objective.smoothness if learning_rate is None else learning_rate
-    if not (isinstance(rate, Real) and 0 < rate < np.inf):
-        raise ValueError(f"learning_rate={learning_rate!r} must be a positive number or None.")
     iterates = steps(_start(objective, start), rate)
     w, converged = next(iterates), False
     with Recorder(method, n_steps, verbose=verbose) as recorder:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convexbn.gradient.options import check_integer
 from convexbn.gradient.trace import Trace
 
 
@@ -50,6 +51,11 @@ def find_phases(trace: Trace, run: int = 0) -> Phases:
     -------
     phases : Phases
 
+    Raises
+    ------
+    ValueError
+        If the trace is not one of `train_identity_mapping`, or `run` not one of its runs.
+
     References
     ----------
     Li, Yuan: Convergence Analysis of Two-layer Neural Networks with ReLU Activation. arXiv:1705.09886.
@@ -68,9 +74,14 @@ def find_phases(trace: Trace, run: int = 0) -> Phases:
     >>> phases.step, phases.rise, phases.one_point_convexity, round(phases.rate, 12)
     (1, 1.1, 0.6, 0.5)
     """
-    distance, potential, convexity = (
-        trace[name].reshape(len(trace), -1)[:, run] for name in ("distance", "potential", "one_point_convexity")
-    )
+    names = ("distance", "potential", "one_point_convexity")
+    if not trace.watched.keys() >= set(names):
+        raise ValueError(f"trace must be one of train_identity_mapping; it watches {list(trace.watched)} only.")
+    check_integer("run", run, 0)
+    runs = [trace[name].reshape(len(trace), -1) for name in names]
+    if run >= runs[0].shape[1]:
+        raise ValueError(f"run={run} must be below {runs[0].shape[1]}, the number of runs.")
+    distance, potential, convexity = (values[:, run] for values in runs)
     changes = np.flatnonzero(np.diff(distance))
     end = int(changes[-1]) + 2 if len(changes) else 1  # a run that has arrived waits there for the others
     wrong = np.flatnonzero(convexity[:end] <= 0)

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 from sklearn.utils.validation import check_array
 
+from convexbn.gradient.options import check_number
 from convexbn.network import WeightNormNetwork
 
 _UNIT = 1e-6  # error of a length that rounding of the data to single precision explains
@@ -47,7 +48,8 @@ class GramMatrices:
 
     def kernel(self, alpha: float) -> np.ndarray:
         """V / alpha^2 + G, shape (n, n)."""
-        return self.V / check_alpha(alpha) ** 2 + self.G
+        check_number("alpha", alpha, positive=True)
+        return self.V / alpha**2 + self.G
 
     def rate(self, alpha: float) -> float:
         """Smallest eigenvalue of V / alpha^2 + G: the rate at which the slowest part of the error decays."""
@@ -55,7 +57,8 @@ class GramMatrices:
 
     def rate_of_directions(self, alpha: float) -> float:
         """Smallest eigenvalue of V over alpha^2, what `rate` tends to for small alpha."""
-        return _smallest_eigenvalue(self.V) / check_alpha(alpha) ** 2
+        check_number("alpha", alpha, positive=True)
+        return _smallest_eigenvalue(self.V) / alpha**2
 
     @property
     def rate_of_lengths(self) -> float:
@@ -96,8 +99,8 @@ def gram_matrices(network: WeightNormNetwork, X: ArrayLike, *, alpha: float = 1.
     Raises
     ------
     ValueError
-        If X does not fit the network, the network has a bias, an intercept or several outputs, or alpha is not a
-        positive number.
+        If X does not fit the network, the network is of another kind or has a bias, an intercept or several outputs, or
+        alpha is not a positive number.
 
     References
     ----------
@@ -113,7 +116,9 @@ def gram_matrices(network: WeightNormNetwork, X: ArrayLike, *, alpha: float = 1.
     >>> np.allclose(gram.V + gram.G, gram.H)
     True
     """
-    check_alpha(alpha)
+    check_number("alpha", alpha, positive=True)
+    if not isinstance(network, WeightNormNetwork):
+        raise ValueError(f"network must be a WeightNormNetwork, not a {type(network).__name__}.")
     data: np.ndarray = check_array(X, dtype=np.float64)
     if data.shape[1] != network.weights.shape[1]:
         raise ValueError(f"X has {data.shape[1]} features, the network takes {network.weights.shape[1]}.")
@@ -194,15 +199,6 @@ def limit_gram_matrices(X: ArrayLike) -> GramMatrices:
                 f"network. The closest are X[{i}] and X[{j}], at a distance of {apart[i, j]:.3g}; drop one of them."
             )
     return GramMatrices(H - G, G, H)
-
-
-def check_alpha(alpha: float) -> float:
-    """Return alpha, or raise a ValueError unless it is a positive finite number."""
-    if not 0 < alpha < np.inf:
-        raise ValueError(
-            f"alpha={alpha!r} must be a positive finite number: it is the standard deviation of v at the start."
-        )
-    return alpha
 
 
 def _smallest_eigenvalue(matrix: np.ndarray) -> float:

@@ -336,6 +336,21 @@ class TestPeers:
         accelerated = fitted_rate(fits[accelerated_gradient_descent].trace["gradient_norm"], 1e-8)
         assert accelerated == pytest.approx(np.sqrt(1 - np.sqrt(1 - objective.moments.rate)) ** 2, rel=0.02)
 
+    def test_momentum_grows_as_nesterov_has_it_for_convex_functions(self):
+        halfspace = LearningHalfspace(*gaussian_sample(100))
+        fit = accelerated_gradient_descent(halfspace, n_steps=30, tol=0)
+        t, point, w, by_hand = 1.0, np.zeros(D), np.zeros(D), []
+        for _ in range(31):
+            value, gradient = halfspace.evaluate(w)
+            by_hand.append(value)
+            reached = w
+            t_after = (1 + np.sqrt(1 + 4 * t**2)) / 2
+            point_after = w - gradient / halfspace.smoothness
+            w = point_after + (t - 1) / t_after * (point_after - point)
+            t, point = t_after, point_after
+        np.testing.assert_allclose(fit.trace.objective, by_hand, rtol=1e-12)
+        np.testing.assert_allclose(fit.weights, reached, rtol=1e-10)
+
     @pytest.mark.parametrize("method", [gradient_descent, accelerated_gradient_descent])
     def test_too_long_steps_diverge(self, method):
         with pytest.raises(DivergenceError, match="smaller steps"):

@@ -1,7 +1,11 @@
+import json
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import identity_mapping as benchmark
 from convexbn.gradient import DivergenceError, Trace
 from convexbn.gradient.identity_mapping import (
     draw_weights,
@@ -235,6 +239,45 @@ class TestPhases:
             "one_point_convexity": np.array(constants),
         }
         return Trace(np.arange(len(distance)), np.zeros(len(distance)), np.zeros(len(distance)), watched)
+
+
+class TestBenchmark:
+    def test_quick_run_writes_results_and_picture(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sys, "argv", ["identity_mapping", "--quick", "--output", str(tmp_path)])
+        benchmark.main()
+        results = json.loads((tmp_path / "identity_mapping.json").read_text())
+        assert results["quick"] is True
+        for entry in results["success"]:
+            assert entry["n_runs"] == len(entry["rate"]) == 5
+            assert entry["n_found"] == sum(steps is not None for steps in entry["steps"])
+            assert entry["n_found"] == 5 or entry["method"] == benchmark.PLAIN
+        assert np.shape(results["map"]["weights_found"]) == (2, 2)
+        assert results["targets"] == benchmark.targets(results)
+        assert (tmp_path / "identity_mapping.png").stat().st_size > 10_000
+
+    def canned(self, n_found=(20, 20, 3), constant=0.5, rise=1.1):
+        methods = (benchmark.IDENTITY, benchmark.SGD, benchmark.PLAIN)
+        success = [
+            {"method": method, "d": 10, "n_runs": 20, "n_found": found, "one_point_convexity": [1.0, constant]}
+            for method, found in zip(methods, n_found, strict=True)
+        ]
+        return {"success": success, "first_phase": [{"d": 100, "n_runs": 3, "rises": [1.3, rise, 1.2]}]}
+
+    @pytest.mark.parametrize(
+        ("changes", "met"),
+        [
+            ({}, [True, True, None, True]),
+            ({"n_found": (19, 20, 3)}, [False, True, None, True]),
+            ({"n_found": (20, 0, 3)}, [True, False, None, True]),
+            ({"constant": -0.1}, [False, False, None, True]),
+            ({"rise": 1.0}, [True, True, None, False]),
+        ],
+    )
+    def test_statements_of_the_summary(self, changes, met):
+        rows = benchmark.targets(self.canned(**changes))
+        assert [row["met"] for row in rows] == met
+        assert rows[2]["figure"] == "3 of 20 at d = 10 find it"
+        assert rows[3]["figure"].startswith("by 20.0 % at d = 100")
 
 
 class TestErrors:

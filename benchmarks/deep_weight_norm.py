@@ -30,7 +30,7 @@ N_TRAIN, N_TEST, N_SAMPLES = 200, 800, 3
 N_QUICK = 80  # samples of a smoke run, half of them for training
 WIDTHS, DEPTHS, ROW_NORMS = (16, 32, 64, 128, 256), (1, 2, 4, 6), (0.1, 0.3, 1.0, 3.0, 10.0)
 WIDTH, DEPTH = 64, 3  # where the other one varies
-GAP_LOSS, GAP_STEPS = 0.05, (500, 2000)  # training loss at which gaps are compared; steps to get there, more if need be
+GAP_LOSS, GAP_STEPS = 0.05, (100, 500, 2000)  # training loss at which gaps are compared; steps to it, more if need be
 KINDS = {"with": {}, "without": {"normalized": False}, "without, rows doubled": {"normalized": False, "row_norm": 2.0}}
 
 

@@ -472,6 +472,7 @@ X, Y = gaussian_sample(50)
         (lambda: GaussianHalfspace([[1.0, 0.5], [0.0, 1.0]], np.zeros(2)), "S must be symmetric"),
         (lambda: GaussianHalfspace(-np.eye(2), np.zeros(2)), "singular"),
         (lambda: GaussianHalfspace(np.eye(2), np.ones(2)), "u is too long"),
+        (lambda: Moments(np.eye(2), np.zeros(2)).local_rate, "u = E.* is zero, so there is no optimal direction"),
         (lambda: gdnp(LeastSquares(X, Y), start=np.ones(3)), r"start has shape \(3,\)"),
         (lambda: gdnp(LeastSquares(X, Y), start=np.zeros(D)), "start is zero or orthogonal"),
         (lambda: gdnp(LeastSquares(X, Y), start=np.full(D, np.nan)), "NaN"),

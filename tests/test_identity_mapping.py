@@ -232,6 +232,11 @@ class TestPhases:
         single = find_phases(self.made([1.0], [0.5]))
         assert (single.step, single.potential) == (0, 0.0)
 
+    def test_trained_from_the_teacher_itself(self):
+        W_star = pair(3)[1]
+        phases = find_phases(train_identity_mapping(W_star, W_star)[1])
+        assert (phases.step, phases.rise, phases.potential) == (0, 1.0, 0.0)
+
     def made(self, distance, constants):
         watched = {
             "distance": np.array(distance),

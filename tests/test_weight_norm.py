@@ -336,6 +336,14 @@ def test_closed_forms_need_unit_inputs_no_two_of_them_parallel(X, message):
         limit_gram_matrices(X)
 
 
+@pytest.mark.parametrize(("n_neurons", "singular"), [(50, "V"), (7, "G")])
+def test_no_crossover_without_rates(n_neurons, singular):
+    inputs = np.vstack([X, 2 * X[:1]]) if singular == "V" else X
+    gram = gram_matrices(weight_norm_start(D, n_neurons, alpha=1.0, random_state=0), inputs)
+    with pytest.raises(ValueError, match=f"{singular} is singular, so there is no crossover; drop inputs"):
+        _ = gram.crossover
+
+
 def test_gram_matrices_need_the_network_of_the_theory():
     network = weight_norm_start(D, 5, alpha=1.0, random_state=0)
     with pytest.raises(ValueError, match="X has 9 features, the network takes 10"):
@@ -362,5 +370,9 @@ def test_decay_rate():
         decay_rate([0], [1.0], 0.1)
     with pytest.raises(ValueError, match="two at least"):
         decay_rate([0, 1], [1.0, 1.0, 1.0], 0.1)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="sizes must be positive"):
         decay_rate([0, 1], [1.0, 0.0], 0.1)
+    with pytest.raises(ValueError, match="steps are all 3; give"):
+        decay_rate([3, 3], [1.0, 0.5], 0.1)
+    with pytest.raises(ValueError, match="step_size=0 must be a positive"):
+        decay_rate([0, 1], [1.0, 0.5], 0)

@@ -76,8 +76,10 @@ class Moments:
 
         There a step multiplies errors by I - S/L and takes away what lies along the optimal direction, in the metric
         of S. So this is the norm of I - S/L on what is left, which is `rate` if u is orthogonal to the eigenvector of
-        mu, and less otherwise.
+        mu, and less otherwise. Raises a ValueError if u is zero, where no direction is the optimal one.
         """
+        if not self.u.any():
+            raise ValueError("u = E[-y x] is zero, so there is no optimal direction and no rate near it.")
         eigenvalues, basis = np.linalg.eigh(self.S)
         along = basis.T @ self.optimal_direction * np.sqrt(eigenvalues)
         left_out = np.outer(along, along) / (along @ along)

@@ -20,7 +20,7 @@ class Phases:
     step : int or None
         First step of phase II; None if the run never entered it.
     rise : float
-        Largest distance from the teacher in units of that at the start; 1 if it never rose.
+        Largest distance from the teacher in units of that at the start; 1 if it never rose, also from the teacher.
     potential : float
         |g| at the end of phase I in units of that at the start; NaN without phase II.
     one_point_convexity : float
@@ -86,7 +86,7 @@ def find_phases(trace: Trace, run: int = 0) -> Phases:
     end = int(changes[-1]) + 2 if len(changes) else 1  # a run that has arrived waits there for the others
     wrong = np.flatnonzero(convexity[:end] <= 0)
     first = int(wrong[-1]) + 1 if len(wrong) else 0
-    rise = float(distance.max() / distance[0])
+    rise = float(distance.max() / distance[0]) if distance.any() else 1.0
     if first == end:
         return Phases(None, rise, np.nan, np.nan, np.nan)
     late = slice((first + end) // 2, end)

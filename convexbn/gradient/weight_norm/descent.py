@@ -193,7 +193,7 @@ def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarr
     Raises
     ------
     ValueError
-        If there are fewer than two steps, their numbers differ, or a size is not positive.
+        If there are fewer than two different steps, their numbers differ, or a size or the step size is not positive.
 
     Examples
     --------
@@ -201,10 +201,13 @@ def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarr
     >>> round(float(decay_rate([0, 1, 2], [4.0, 3.0, 2.25], step_size=0.5)), 6)
     0.5
     """
+    check_number("step_size", step_size, positive=True)
     steps, sizes = np.asarray(steps, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
     if len(steps) < 2 or len(sizes) != len(steps):
         raise ValueError(f"steps and sizes must be equally many, two at least; got {len(steps)} and {len(sizes)}.")
     if not (sizes > 0).all():
         raise ValueError("sizes must be positive; an error of zero has no logarithm, so leave such steps out.")
+    if np.ptp(steps) == 0:
+        raise ValueError(f"steps are all {steps[0]:g}; give sizes at two different ones at least.")
     centred = steps - steps.mean()
     return -np.expm1(centred @ np.log(sizes) / (centred @ centred)) / step_size

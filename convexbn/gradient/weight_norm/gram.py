@@ -72,7 +72,16 @@ class GramMatrices:
 
     @property
     def crossover(self) -> float:
-        """The alpha at which directions and lengths have the same rate: directions lead below, lengths above."""
+        """The alpha at which directions and lengths have the same rate: directions lead below, lengths above.
+
+        Raises a ValueError if V or G is singular, as one of the rates is then zero at every alpha.
+        """
+        for name, matrix in (("V", self.V), ("G", self.G)):
+            if _is_singular(matrix):
+                raise ValueError(
+                    f"{name} is singular, so there is no crossover; drop inputs that are parallel, or take more "
+                    "neurons than inputs."
+                )
         return float(np.sqrt(_smallest_eigenvalue(self.V) / _smallest_eigenvalue(self.G)))
 
     def step_size(self, alpha: float) -> float:
@@ -191,14 +200,18 @@ def limit_gram_matrices(X: ArrayLike) -> GramMatrices:
     H = np.cos(th) * (np.pi - th) / (2 * np.pi)
     G = (np.sin(th) + (np.pi - th) * np.cos(th)) / (2 * np.pi * d)
     for name, matrix in (("V", H - G), ("G", G)):
-        eigenvalues = np.linalg.eigvalsh(matrix)
-        if eigenvalues[0] <= _SINGULAR * eigenvalues[-1]:
+        if _is_singular(matrix):
             i, j = np.unravel_index((apart + np.diag(np.full(n, np.inf))).argmin(), apart.shape)
             raise ValueError(
                 f"{name} is singular, so no rate can be predicted: inputs that are parallel are one input to the "
                 f"network. The closest are X[{i}] and X[{j}], at a distance of {apart[i, j]:.3g}; drop one of them."
             )
     return GramMatrices(H - G, G, H)
+
+
+def _is_singular(matrix: np.ndarray) -> bool:
+    eigenvalues = np.linalg.eigvalsh(matrix)
+    return bool(eigenvalues[0] <= _SINGULAR * eigenvalues[-1])
 
 
 def _smallest_eigenvalue(matrix: np.ndarray) -> float:

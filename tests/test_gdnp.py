@@ -449,7 +449,10 @@ def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch):
         for row in measured["methods"].values():
             assert (row["steps_to"] is None) == (row["excess"] > benchmark.WITHIN)
             assert row["curve_excess"][-1] == max(row["excess"], 0)
-    assert benchmark.targets(results["data"])[0]["figure"].startswith("GDNP")
+    rows = benchmark.targets(results["data"])
+    assert all(row["figure"].startswith("GDNP") for row in rows)
+    rates = [f"{results['data']['Gaussian'][f'rate_{kind}']:.4f}" for kind in ("measured", "predicted")]
+    assert [all(rate in row["figure"] for rate in rates) for row in rows] == [True, False, False]
     assert (tmp_path / "gdnp.png").stat().st_size > 10_000
 
 

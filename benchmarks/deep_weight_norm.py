@@ -27,9 +27,10 @@ from convexbn.gradient.deep_weight_norm import SmoothNetwork, train_deep_weight_
 
 CLASSES = ("airplane", "automobile")
 N_TRAIN, N_TEST, N_SAMPLES = 200, 800, 3
+N_QUICK = 80  # samples of a smoke run, half of them for training
 WIDTHS, DEPTHS, ROW_NORMS = (16, 32, 64, 128, 256), (1, 2, 4, 6), (0.1, 0.3, 1.0, 3.0, 10.0)
 WIDTH, DEPTH = 64, 3  # where the other one varies
-GAP_LOSS, GAP_STEPS = 0.05, (500, 2000)  # training loss at which gaps are compared; steps to get there, more if need be
+GAP_LOSS, GAP_STEPS = 0.05, (100, 500, 2000)  # training loss at which gaps are compared; steps to it, more if need be
 KINDS = {"with": {}, "without": {"normalized": False}, "without, rows doubled": {"normalized": False, "row_norm": 2.0}}
 
 
@@ -55,12 +56,13 @@ def cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def split(X: np.ndarray, y: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Centre with the mean of the training data, scale samples to norm sqrt(d), split."""
-    X = X - X[:N_TRAIN].mean(axis=0)
+    n_train = min(N_TRAIN, len(X) // 2)
+    X = X - X[:n_train].mean(axis=0)
     X *= np.sqrt(X.shape[1]) / np.linalg.norm(X, axis=1, keepdims=True)
-    return (X[:N_TRAIN], y[:N_TRAIN]), (X[N_TRAIN:], y[N_TRAIN:])
+    return (X[:n_train], y[:n_train]), (X[n_train:], y[n_train:])
 
 
-def curvature(X: np.ndarray, seeds: range, widths: tuple, depths: tuple) -> dict:
+def curvature(X: np.ndarray, seeds: range, widths: tuple, depths: tuple, row_norms: tuple) -> dict:
     """Norm of the predictor's Hessian at the start, averaged over seeds: against width, depth and row norm."""
 
     def mean_of(hidden_only=False, **options):
@@ -74,8 +76,8 @@ def curvature(X: np.ndarray, seeds: range, widths: tuple, depths: tuple) -> dict
         "width": {kind: [mean_of(depth=DEPTH, width=m, **KINDS[kind]) for m in widths] for kind in KINDS},
         "depth": {kind: [mean_of(depth=depth, width=WIDTH, **KINDS[kind]) for depth in depths] for kind in KINDS},
         "row_norm": {
-            "all weights": [mean_of(row_norm=norm, **rows) for norm in ROW_NORMS],
-            "hidden weights": [mean_of(row_norm=norm, hidden_only=True, **rows) for norm in ROW_NORMS],
+            "all weights": [mean_of(row_norm=norm, **rows) for norm in row_norms],
+            "hidden weights": [mean_of(row_norm=norm, hidden_only=True, **rows) for norm in row_norms],
         },
     }
 
@@ -140,7 +142,8 @@ def gaps(train, test, seeds: range, widths: tuple, depths: tuple) -> dict:
 def measure(X: np.ndarray, y: np.ndarray, quick: bool) -> dict:
     """Everything on one data set."""
     train, test = split(X, y)
-    seeds, widths, depths = (range(1), WIDTHS[:2], DEPTHS[:2]) if quick else (range(2), WIDTHS, DEPTHS)
+    first = 2 if quick else None
+    seeds, widths, depths, row_norms = range(1 if quick else 2), WIDTHS[:first], DEPTHS[:first], ROW_NORMS[:first]
     gap_widths = widths[:4]
     return {
         "n_train": len(train[1]),
@@ -150,9 +153,9 @@ def measure(X: np.ndarray, y: np.ndarray, quick: bool) -> dict:
         "widths": widths,
         "gap_widths": gap_widths,
         "depths": depths,
-        "row_norms": ROW_NORMS,
-        "curvature": curvature(train[0], seeds, widths, depths),
-        "training": along_training(train, test, 20 if quick else 1000),
+        "row_norms": row_norms,
+        "curvature": curvature(train[0], seeds, widths, depths, row_norms),
+        "training": along_training(train, test, 2 if quick else 1000),
         "gaps": gaps(train, test, seeds, gap_widths, depths),
     }
 
@@ -285,10 +288,13 @@ def main() -> None:
     sets = {"digits": digits()}
     if args.data:
         sets["CIFAR-10"] = cifar(args.data)
+    if args.quick:
+        sets = {name: (X[:N_QUICK], y[:N_QUICK]) for name, (X, y) in sets.items()}
     results = {"environment": environment(), "quick": args.quick}
     start = SmoothNetwork.at_initialization(sets["digits"][0].shape[1], depth=DEPTH, width=WIDTH, random_state=0)
     train = split(*sets["digits"])[0]
-    results["threads"], results["pilot_seconds"] = faster_threads(lambda: start.loss_hessian_norm(*train))
+    pilot = (1, {}) if args.quick else faster_threads(lambda: start.loss_hessian_norm(*train))
+    results["threads"], results["pilot_seconds"] = pilot
     with threads(results["threads"]):
         results["data"] = {name: measure(*data, args.quick) for name, data in sets.items()}
     rows = [] if args.quick else [row for name, measured in results["data"].items() for row in targets(name, measured)]

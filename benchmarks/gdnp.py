@@ -136,7 +136,7 @@ def row(runs: list, infimum: float) -> dict:
 
 
 def targets(data: dict) -> list[dict]:
-    """One row a data set."""
+    """One row a data set; for Gaussian data, where there is a theorem, with the rate."""
     rows = []
     for name, measured in data.items():
         figures = [
@@ -145,6 +145,9 @@ def targets(data: dict) -> list[dict]:
             else f"{method} not in {row['steps']}"
             for method, row in measured["methods"].items()
         ]
+        if name == "Gaussian":
+            rates = f"{measured['rate_measured']:.4f} a step, predicted {measured['rate_predicted']:.4f}"
+            figures.append(f"the gradient of GDNP falls by a factor of {rates}")
         kind = "separable" if measured["separable"] else f"condition number {measured['condition']:,.0f}"
         rows.append(target(f"{name} ({kind}): steps to {WITHIN:g}", "; ".join(figures), None))
     return rows
@@ -175,7 +178,7 @@ def draw(results: dict, path: Path) -> None:
         ax.axhline(WITHIN, color="0.5", linestyle="--", linewidth=0.8)
         kind = "separable" if measured["separable"] else f"condition number {measured['condition']:,.0f}"
         ax.set(title=f"{name}: n = {measured['n']}, d = {measured['d']}\n{kind}", xscale="log", yscale="log")
-        ax.set_ylim(FLOOR / 2, 1)
+        ax.set(xlabel="steps", ylim=(FLOOR / 2, 1))
     for ax in axes.flat[len(data) :]:
         ax.axis("off")
     for ax in axes[:, 0]:

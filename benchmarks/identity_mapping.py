@@ -172,7 +172,7 @@ def draw(results: dict, path: Path) -> None:
         right.plot(entry["steps"], entry["distance"], color=color, label=f"d = {entry['d']}")
     right.axhline(1, color="0.5", linewidth=0.8)
     right.set(title="|W - W*| / its start, long teachers: phase I", xlabel="step of size 0.2 / d", ylim=(0.85, None))
-    right.legend()
+    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     caption(
         figure,
         f"Left: spectral norms of W and W* {SPECTRAL_NORM}; 100 runs, but where it says otherwise; found means that "

@@ -201,6 +201,8 @@ def plot_trace(
     ------
     ImportError
         If matplotlib is not installed.
+    KeyError
+        If a run did not watch it; the message lists what it watched.
     ValueError
         If `against` is something else.
 
@@ -218,9 +220,10 @@ def plot_trace(
     labels = {"steps": "step", "times": "seconds"}
     if against not in labels:
         raise ValueError(f"against={against!r} is unknown; choose one of {list(labels)}.")
+    values = {label: trace.objective if watch == "objective" else trace[watch] for label, trace in traces.items()}
     ax = import_pyplot().gca() if ax is None else ax
     for label, trace in traces.items():
-        ax.plot(getattr(trace, against), trace.objective if watch == "objective" else trace[watch], label=label)
+        ax.plot(getattr(trace, against), values[label], label=label)
     ax.set(xlabel=labels[against], ylabel=watch)
     ax.legend(fontsize="small")
     return ax

@@ -1,7 +1,11 @@
+import json
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import deep_weight_norm as benchmark
 from convexbn.gradient import DivergenceError
 from convexbn.gradient.deep_weight_norm import SmoothNetwork, train_deep_weight_norm
 from convexbn.gradient.hessian import hessian_norm
@@ -87,13 +91,36 @@ def test_predictor_hessian_falls_like_the_square_root_of_the_width():
 
 
 def test_predictor_hessian_grows_with_depth_and_at_most_like_its_cube():
-    depths, inputs = np.arange(1, 6), X[:3] * np.sqrt(5) / np.linalg.norm(X[:3], axis=1, keepdims=True)
-    norms = np.zeros(5)
-    for seed in range(4):
-        nets = [network(depth=depth, width=40, random_state=seed) for depth in depths]
-        norms += [net.predictor_hessian_norm(inputs) for net in nets]
-    assert norms[-1] > 1.4 * norms[0]
-    assert (norms / norms[0] <= depths**3).all()
+    """Rows are long, which only the sibling without normalization sees."""
+    depths, inputs = np.array([1, 3, 5]), X[:2] * np.sqrt(5) / np.linalg.norm(X[:2], axis=1, keepdims=True)
+
+    def growth(normalized):
+        options = {"width": 20, "row_norm": 2.0, "normalized": normalized}
+        norms = [
+            [network(depth=depth, random_state=seed, **options).predictor_hessian_norm(inputs) for depth in depths]
+            for seed in range(3)
+        ]
+        return np.mean(norms, axis=0) / np.mean(norms, axis=0)[0]
+
+    grown = growth(normalized=True)
+    assert 1.2 < grown[-1] < 3
+    assert (grown <= depths**3).all()
+    assert (growth(normalized=False)[1:] > 2 * grown[1:]).all()
+
+
+def test_generalisation_gap_is_flat_in_width_and_depth_which_without_normalization_it_is_not():
+    """Both start from rows of twice the usual length, which weight normalization does not see."""
+    images, labels = benchmark.digits()
+    train, test = benchmark.split(images[:120], labels[:120])
+
+    def gap(width, depth, normalized=True):
+        return benchmark.gap(train, test, 0, width=width, depth=depth, row_norm=2.0, normalized=normalized)
+
+    shallow, wide, deep = gap(16, 1), gap(64, 1), gap(16, 4)
+    assert 0 < shallow < np.inf
+    assert wide < 1.1 * shallow
+    assert deep < 1.1 * shallow
+    assert gap(16, 4, normalized=False) > 1.2 * max(gap(16, 1, normalized=False), deep)
 
 
 def test_gradient_steps_are_orthogonal_to_normalized_rows_so_that_rows_only_grow():
@@ -147,11 +174,74 @@ def test_what_the_trace_holds():
     np.testing.assert_array_equal(plain[0].predict(X), trained.predict(X))
 
 
+def test_there_is_no_convexity_ratio_where_the_loss_is_zero():
+    start = network()
+    trained, trace = train_deep_weight_norm(X, start.predict(X), start, learning_rate=1.0, n_steps=2)
+    assert (trace.objective == 0).all()
+    assert np.isnan(trace["rsc_ratio"]).all()
+    np.testing.assert_array_equal(trained.predict(X), start.predict(X))
+
+
 def test_a_step_that_is_too_long():
     with pytest.raises(DivergenceError, match="smaller steps") as raised:
         train_deep_weight_norm(X, Y, network(), learning_rate=1e3, n_hessian_samples=0)
     assert raised.value.trace.steps.tolist() == [0]
     assert raised.value.trace.objective[0] == pytest.approx(network().loss(X, Y))
+
+
+def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["deep_weight_norm", "--quick", "--output", str(tmp_path)])
+    benchmark.main()
+    results = json.loads((tmp_path / "deep_weight_norm.json").read_text())
+    assert (results["quick"], results["targets"]) == (True, [])
+    measured = results["data"]["digits"]
+    assert (measured["n_train"], measured["n_test"]) == (40, 40)
+    for axis, sizes in (("width", "gap_widths"), ("depth", "depths")):
+        assert list(measured["gaps"][axis]) == list(benchmark.KINDS)
+        assert all(len(found) == len(measured[sizes]) == 2 for found in measured["gaps"][axis].values())
+    assert len(benchmark.targets("digits", measured)) == 6
+    assert (tmp_path / "deep_weight_norm.png").stat().st_size > 10_000
+
+
+def canned():
+    """Measurements in which every statement of the summary holds."""
+    widths, depths, row_norms = np.array([16, 64]), np.array([1, 4]), np.array([1.0, 10.0])
+    return {
+        "widths": widths,
+        "gap_widths": widths,
+        "depths": depths,
+        "row_norms": row_norms,
+        "curvature": {
+            "width": {"with": widths**-0.5},
+            "depth": {"with": depths**2.0},
+            "row_norm": {"hidden weights": row_norms**-2.0},
+        },
+        "training": {"with": {"slope": -0.1, "slope_of_the_ratio": -0.105}},
+        "gaps": {axis: {kind: [[0.1, 0.3], [0.1, 0.3]] for kind in benchmark.KINDS} for axis in ("width", "depth")},
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "path", "value"),
+    [
+        (0, ("curvature", "width", "with"), [1.0, 1.0]),
+        (1, ("curvature", "depth", "with"), [1.0, 65.0]),
+        (2, ("curvature", "row_norm", "hidden weights"), [1.0, 0.1]),
+        (3, ("training", "with", "slope"), -0.2),
+        (4, ("gaps", "width", "with"), [[0.1, 0.1], [0.1, 0.2]]),
+        (4, ("gaps", "width", "with"), [[0.1, np.inf], [0.1, 0.1]]),
+        (5, ("gaps", "depth", "with"), [[0.1, 0.1], [0.1, 0.4]]),
+    ],
+)
+def test_statements_of_the_summary_are_held_against_what_was_measured(row, path, value):
+    measured = canned()
+    assert all(entry["met"] for entry in benchmark.targets("digits", measured))
+    *outer, last = path
+    entry = measured
+    for key in outer:
+        entry = entry[key]
+    entry[last] = value
+    assert [entry["met"] for entry in benchmark.targets("digits", measured)] == [i != row for i in range(6)]
 
 
 LAYER = np.ones((2, 5))
@@ -160,8 +250,10 @@ LAYER = np.ones((2, 5))
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: network(depth=0), "depth=0 must be at least 1"),
-        (lambda: network(width=0), "width=0 must be at least 1"),
+        (lambda: network(depth=0), "depth=0 must be an integer from 1 on"),
+        (lambda: network(width=0), "width=0 must be an integer from 1 on"),
+        (lambda: network(depth=2.0), "depth=2.0 must be an integer"),
+        (lambda: network(row_norm="1"), "row_norm='1'"),
         (lambda: network(row_norm=0.0), r"row_norm=0.0 must be a positive"),
         (lambda: network(activation="relu"), r"activation='relu' is unknown.*tanh"),
         (lambda: SmoothNetwork([], np.ones(2)), "at least one layer"),
@@ -177,7 +269,7 @@ LAYER = np.ones((2, 5))
         (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=0.0), "learning_rate=0.0 must be"),
         (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, n_steps=-1), "n_steps=-1"),
         (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, n_hessian_samples=13), "n_hessian_samples"),
-        (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, noted_steps=[501]), "noted_steps must lie"),
+        (lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, noted_steps=[501]), "noted_steps must be"),
         (
             lambda: train_deep_weight_norm(X, Y, network(), learning_rate=1.0, test=(X[:, :3], Y)),
             "3 features",
@@ -187,3 +279,24 @@ LAYER = np.ones((2, 5))
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y": ["odd", "even"] * 6}, "y must hold numbers; encode labels"),
+        ({"start": None}, "start must be a SmoothNetwork, not a NoneType"),
+        ({"learning_rate": "1"}, "learning_rate='1' must be a positive finite number"),
+        ({"n_steps": 2.0}, "n_steps=2.0 must be an integer from 0 on"),
+        ({"n_hessian_samples": 1.0}, "n_hessian_samples=1.0 must be an integer from 0 on"),
+        ({"noted_steps": [0.5, 2.7]}, "noted_steps must be a list of integers from 0 to n_steps=3"),
+        ({"noted_steps": [-1]}, "noted_steps"),
+        ({"noted_steps": []}, "noted_steps"),
+        ({"noted_steps": 2}, "noted_steps"),
+        ({"test": X}, r"test must be a pair \(X, y\)"),
+        ({"test": (X, Y, Y)}, "test must be a pair"),
+    ],
+)
+def test_bad_options(changes, message):
+    with pytest.raises(ValueError, match=message):
+        train_deep_weight_norm(**{"X": X, "y": Y, "start": network(), "learning_rate": 1.0, "n_steps": 3} | changes)

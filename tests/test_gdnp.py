@@ -1,6 +1,7 @@
 """Gradient descent in normalized parametrization, held against its theorems and against other methods."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -335,10 +336,37 @@ class TestPeers:
         accelerated = fitted_rate(fits[accelerated_gradient_descent].trace["gradient_norm"], 1e-8)
         assert accelerated == pytest.approx(np.sqrt(1 - np.sqrt(1 - objective.moments.rate)) ** 2, rel=0.02)
 
+    def test_momentum_grows_as_nesterov_has_it_for_convex_functions(self):
+        halfspace = LearningHalfspace(*gaussian_sample(100))
+        fit = accelerated_gradient_descent(halfspace, n_steps=30, tol=0)
+        t, point, w, by_hand = 1.0, np.zeros(D), np.zeros(D), []
+        for _ in range(31):
+            value, gradient = halfspace.evaluate(w)
+            by_hand.append(value)
+            reached = w
+            t_after = (1 + np.sqrt(1 + 4 * t**2)) / 2
+            point_after = w - gradient / halfspace.smoothness
+            w = point_after + (t - 1) / t_after * (point_after - point)
+            t, point = t_after, point_after
+        np.testing.assert_allclose(fit.trace.objective, by_hand, rtol=1e-12)
+        np.testing.assert_allclose(fit.weights, reached, rtol=1e-10)
+
     @pytest.mark.parametrize("method", [gradient_descent, accelerated_gradient_descent])
     def test_too_long_steps_diverge(self, method):
         with pytest.raises(DivergenceError, match="smaller steps"):
             method(LeastSquares(*regression(10)), learning_rate=100.0)
+
+    @pytest.mark.parametrize("method", PEERS[:3])
+    @pytest.mark.parametrize(("learning_rate", "n_steps"), [(1e4, 500), (50.0, 3)])
+    def test_too_long_steps_diverge_also_where_the_loss_is_lipschitz(self, method, learning_rate, n_steps):
+        halfspace = LearningHalfspace(*gaussian_sample(100))
+        message = f"smaller steps than learning_rate={learning_rate:.3g}, or None"
+        with pytest.raises(DivergenceError, match=re.escape(message)) as raised:
+            method(halfspace, learning_rate=learning_rate, n_steps=n_steps)
+        objective = raised.value.trace.objective
+        assert len(objective) == n_steps + 1
+        assert objective[-1] > 1.1 * max(objective[0], np.log(2))
+        assert method(halfspace, n_steps=n_steps, tol=0).status == "stopped"
 
     @pytest.mark.parametrize("method", [gdnp, *PEERS])
     def test_ends(self, method, monkeypatch, capsys):
@@ -421,7 +449,10 @@ def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch):
         for row in measured["methods"].values():
             assert (row["steps_to"] is None) == (row["excess"] > benchmark.WITHIN)
             assert row["curve_excess"][-1] == max(row["excess"], 0)
-    assert benchmark.targets(results["data"])[0]["figure"].startswith("GDNP")
+    rows = benchmark.targets(results["data"])
+    assert all(row["figure"].startswith("GDNP") for row in rows)
+    rates = [f"{results['data']['Gaussian'][f'rate_{kind}']:.4f}" for kind in ("measured", "predicted")]
+    assert [all(rate in row["figure"] for rate in rates) for row in rows] == [True, False, False]
     assert (tmp_path / "gdnp.png").stat().st_size > 10_000
 
 
@@ -432,6 +463,7 @@ X, Y = gaussian_sample(50)
     ("call", "message"),
     [
         (lambda: LeastSquares(X, Y[:-1]), "inconsistent numbers of samples"),
+        (lambda: LeastSquares(X, np.where(Y > 0, "a", "b")), "y must hold numbers"),
         (lambda: LeastSquares(X[0], Y), "Expected 2D array"),
         (lambda: LeastSquares(np.column_stack([X, X[:, 0]]), Y), r"singular: 6 of its 7 columns .* Drop"),
         (lambda: LearningHalfspace(np.column_stack([X, np.zeros(50)]), Y), "singular: 6 of its 7"),
@@ -443,6 +475,7 @@ X, Y = gaussian_sample(50)
         (lambda: GaussianHalfspace([[1.0, 0.5], [0.0, 1.0]], np.zeros(2)), "S must be symmetric"),
         (lambda: GaussianHalfspace(-np.eye(2), np.zeros(2)), "singular"),
         (lambda: GaussianHalfspace(np.eye(2), np.ones(2)), "u is too long"),
+        (lambda: Moments(np.eye(2), np.zeros(2)).local_rate, "u = E.* is zero, so there is no optimal direction"),
         (lambda: gdnp(LeastSquares(X, Y), start=np.ones(3)), r"start has shape \(3,\)"),
         (lambda: gdnp(LeastSquares(X, Y), start=np.zeros(D)), "start is zero or orthogonal"),
         (lambda: gdnp(LeastSquares(X, Y), start=np.full(D, np.nan)), "NaN"),
@@ -457,6 +490,7 @@ X, Y = gaussian_sample(50)
         (lambda: batch_norm_descent(LeastSquares(X, Y), learning_rate=-1.0), "learning_rate=-1.0"),
         (lambda: lbfgs(LeastSquares(X, Y), start=np.ones(2)), r"start has shape \(2,\)"),
         (lambda: gdnp_network(X, Y, n_units=0), "n_units=0"),
+        (lambda: gdnp_network(X, Y, n_units=1, n_steps=0).predict(X[:, :2]), "X has 2 features"),
         (lambda: gdnp_network(X, Y, n_sweeps=True), "n_sweeps=True"),
         (lambda: gdnp_network(X, Y, activation="relu"), "activation='relu' is unknown"),
         (lambda: gdnp_network(X, Y, output_weights=[1.0]), "output_weights must be 5 numbers"),

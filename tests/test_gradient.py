@@ -15,6 +15,7 @@ from convexbn import (
 )
 from convexbn.datasets import make_teacher
 from convexbn.gradient import DivergenceError, train
+from convexbn.gradient.deep_weight_norm import SmoothNetwork
 from convexbn.gradient.objective import TrainingObjective
 from convexbn.losses import LOSSES, make_loss
 
@@ -317,6 +318,10 @@ def test_untrained_convolutional_network():
         ({"batch_size": 31}, "batch_size=31 must be at most 30"),
         ({"batch_size": 8, "optimizer": "lbfgs"}, "drop batch_size=8"),
         ({"batch_size": 8, "callback": print}, "drop batch_size=8"),
+        ({"callback": "x"}, "callback='x' must be a function"),
+        ({"fit_intercept": "no"}, "fit_intercept='no' must be True or False"),
+        ({"start": "net"}, "start is a str; give a BatchNormNetwork"),
+        ({"start": SmoothNetwork.at_initialization(3)}, "start is a SmoothNetwork"),
         ({"start": BatchNormNetwork.at_initialization(X[:, :2], 5, n_outputs=1)}, "X has 3 features"),
         ({"start": BatchNormNetwork.at_initialization(X, 5, n_outputs=2)}, "has 5 neurons and 2 outputs"),
         ({"start": BatchNormNetwork.at_initialization(X, 0, n_outputs=1)}, "has 0 neurons"),

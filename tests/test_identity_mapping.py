@@ -1,7 +1,11 @@
+import json
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import identity_mapping as benchmark
 from convexbn.gradient import DivergenceError, Trace
 from convexbn.gradient.identity_mapping import (
     draw_weights,
@@ -228,6 +232,11 @@ class TestPhases:
         single = find_phases(self.made([1.0], [0.5]))
         assert (single.step, single.potential) == (0, 0.0)
 
+    def test_trained_from_the_teacher_itself(self):
+        W_star = pair(3)[1]
+        phases = find_phases(train_identity_mapping(W_star, W_star)[1])
+        assert (phases.step, phases.rise, phases.potential) == (0, 1.0, 0.0)
+
     def made(self, distance, constants):
         watched = {
             "distance": np.array(distance),
@@ -235,6 +244,45 @@ class TestPhases:
             "one_point_convexity": np.array(constants),
         }
         return Trace(np.arange(len(distance)), np.zeros(len(distance)), np.zeros(len(distance)), watched)
+
+
+class TestBenchmark:
+    def test_quick_run_writes_results_and_picture(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sys, "argv", ["identity_mapping", "--quick", "--output", str(tmp_path)])
+        benchmark.main()
+        results = json.loads((tmp_path / "identity_mapping.json").read_text())
+        assert results["quick"] is True
+        for entry in results["success"]:
+            assert entry["n_runs"] == len(entry["rate"]) == 5
+            assert entry["n_found"] == sum(steps is not None for steps in entry["steps"])
+            assert entry["n_found"] == 5 or entry["method"] == benchmark.PLAIN
+        assert np.shape(results["map"]["weights_found"]) == (2, 2)
+        assert results["targets"] == benchmark.targets(results)
+        assert (tmp_path / "identity_mapping.png").stat().st_size > 10_000
+
+    def canned(self, n_found=(20, 20, 3), constant=0.5, rise=1.1):
+        methods = (benchmark.IDENTITY, benchmark.SGD, benchmark.PLAIN)
+        success = [
+            {"method": method, "d": 10, "n_runs": 20, "n_found": found, "one_point_convexity": [1.0, constant]}
+            for method, found in zip(methods, n_found, strict=True)
+        ]
+        return {"success": success, "first_phase": [{"d": 100, "n_runs": 3, "rises": [1.3, rise, 1.2]}]}
+
+    @pytest.mark.parametrize(
+        ("changes", "met"),
+        [
+            ({}, [True, True, None, True]),
+            ({"n_found": (19, 20, 3)}, [False, True, None, True]),
+            ({"n_found": (20, 0, 3)}, [True, False, None, True]),
+            ({"constant": -0.1}, [False, False, None, True]),
+            ({"rise": 1.0}, [True, True, None, False]),
+        ],
+    )
+    def test_statements_of_the_summary(self, changes, met):
+        rows = benchmark.targets(self.canned(**changes))
+        assert [row["met"] for row in rows] == met
+        assert rows[2]["figure"] == "3 of 20 at d = 10 find it"
+        assert rows[3]["figure"].startswith("by 20.0 % at d = 100")
 
 
 class TestErrors:
@@ -268,12 +316,17 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"learning_rate": 0.0}, "learning_rate=0.0 must be a positive number"),
+            ({"learning_rate": 0.0}, "learning_rate=0.0 must be a positive finite number"),
             ({"learning_rate": np.nan}, "learning_rate=nan"),
-            ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+            ({"batch_size": 0}, "batch_size=0 must be an integer from 1 on or None"),
             ({"n_steps": 0}, "n_steps=0"),
             ({"note_every": -1}, "note_every=-1"),
             ({"tol": -1.0}, "tol=-1.0"),
+            ({"learning_rate": "auto"}, "learning_rate='auto' must be a positive finite number or None"),
+            ({"batch_size": 2.5}, "batch_size=2.5 must be an integer"),
+            ({"n_steps": 10.0}, "n_steps=10.0 must be an integer"),
+            ({"note_every": "2"}, "note_every='2' must be an integer"),
+            ({"tol": None}, "tol=None must be a finite number"),
             ({"W_star": np.zeros((2, 2, 3, 3))}, "at most one axis of runs"),
         ],
     )
@@ -281,6 +334,26 @@ class TestErrors:
         with pytest.raises(ValueError, match=message):
             train_identity_mapping(self.good, **({"W_star": self.good} | options))
 
-    def test_spectral_norm(self):
-        with pytest.raises(ValueError, match=r"spectral_norm=-1\.0"):
-            draw_weights(3, -1.0)
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((3, -1.0), "spectral_norm=-1.0"),
+            ((3, "1"), "spectral_norm='1'"),
+            ((0, 0.5), "d=0 must be an integer from 1 on"),
+            ((-1, 0.5), "d=-1"),
+            ((2.5, 0.5), "d=2.5"),
+        ],
+    )
+    def test_draws(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            draw_weights(*arguments)
+        with pytest.raises(ValueError, match="n_runs=0 must be an integer from 1 on or None"):
+            draw_weights(3, 0.5, n_runs=0)
+
+    def test_phases_of_another_method_or_of_a_run_that_is_not_there(self):
+        _, trace = train_identity_mapping(*pair(3, n_runs=2), n_steps=1)
+        for run in (2, -1, 1.0):
+            with pytest.raises(ValueError, match=f"run={run} must be"):
+                find_phases(trace, run)
+        with pytest.raises(ValueError, match=r"train_identity_mapping; it watches \['norm'\] only"):
+            find_phases(Trace(*np.zeros((3, 1)), {"norm": np.zeros(1)}))

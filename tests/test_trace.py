@@ -89,3 +89,10 @@ def test_plot_against_steps_or_times():
         assert ax.lines[-1].get_ydata().tolist() == [4.0, 3.0]
     with pytest.raises(ValueError, match="against='epochs'"):
         plot_trace({"run": trace}, against="epochs")
+
+
+def test_a_name_that_was_not_watched():
+    trace = run([3.0, 2.0])
+    for read in (lambda: trace["foo"], lambda: plot_trace({"run": trace}, "foo")):
+        with pytest.raises(KeyError, match=r"'foo' was not watched; choose one of \['twice', 'pair'\]"):
+            read()

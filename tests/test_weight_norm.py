@@ -7,6 +7,7 @@ import pytest
 
 from convexbn import Problem, WeightNormDesign
 from convexbn.gradient import DivergenceError, train
+from convexbn.gradient.deep_weight_norm import SmoothNetwork
 from convexbn.gradient.weight_norm import (
     GramMatrices,
     decay_rate,
@@ -164,6 +165,12 @@ def test_closed_forms_against_monte_carlo():
     np.testing.assert_allclose(np.diag(limit.G), 1 / 8)
 
 
+def test_closed_forms_take_unit_inputs_of_single_precision():
+    single = limit_gram_matrices(X.astype(np.float32))
+    for name in "VGH":
+        np.testing.assert_allclose(getattr(single, name), getattr(LIMIT, name), rtol=0, atol=1e-6)
+
+
 def test_gram_matrices_stay_where_they_start_and_more_so_in_wide_networks():
     def moved(m):
         options = {"step_size": LIMIT.step_size(0.1), "n_steps": 30, "random_state": 0}
@@ -291,11 +298,17 @@ def test_trace_notes_only_what_was_asked_for():
         ({"alpha": 0}, "alpha=0 must be a positive"),
         ({"alpha": -1.0}, "alpha=-1.0"),
         ({"alpha": np.nan}, "alpha=nan"),
+        ({"alpha": "1"}, "alpha='1'"),
         ({"step_size": 0.0}, "step_size=0.0"),
+        ({"step_size": None}, "step_size=None"),
         ({"step_size": np.inf}, "step_size=inf"),
         ({"n_neurons": 0}, "n_neurons=0"),
+        ({"n_neurons": 5.0}, "n_neurons=5.0 must be an integer"),
         ({"n_steps": -1}, "n_steps=-1"),
+        ({"n_steps": "9"}, "n_steps='9' must be an integer"),
         ({"note_every": 0}, "note_every=0"),
+        ({"note_every": True}, "note_every=True must be an integer"),
+        ({"y": ["a"] * N}, "y must hold numbers"),
         ({"y": Y[:-1]}, "inconsistent"),
         ({"y": np.column_stack([Y, Y])}, "1d array"),
         ({"X": X[0]}, "2D array"),
@@ -310,7 +323,8 @@ def test_bad_input_to_training(changes, message):
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (2 * X, r"length one, but \|X\[\d\]\| = 2; divide"),
+        (2 * X, r"length one, but \|X\[\d\]\| - 1 = 1; divide"),
+        (X * np.where(np.arange(N) == 3, 1 + 2e-6, 1)[:, None], r"\|X\[3\]\| - 1 = 2e-06; divide"),
         (np.vstack([X, X[3]]), r"V is singular.*X\[3\] and X\[8\]"),
         (np.vstack([X, X[3] * (1 + 1e-15)]), r"V is singular.*X\[3\] and X\[8\]"),
         (np.array([[1.0], [-1.0]]), "one feature"),
@@ -322,12 +336,22 @@ def test_closed_forms_need_unit_inputs_no_two_of_them_parallel(X, message):
         limit_gram_matrices(X)
 
 
+@pytest.mark.parametrize(("n_neurons", "singular"), [(50, "V"), (7, "G")])
+def test_no_crossover_without_rates(n_neurons, singular):
+    inputs = np.vstack([X, 2 * X[:1]]) if singular == "V" else X
+    gram = gram_matrices(weight_norm_start(D, n_neurons, alpha=1.0, random_state=0), inputs)
+    with pytest.raises(ValueError, match=f"{singular} is singular, so there is no crossover; drop inputs"):
+        _ = gram.crossover
+
+
 def test_gram_matrices_need_the_network_of_the_theory():
     network = weight_norm_start(D, 5, alpha=1.0, random_state=0)
     with pytest.raises(ValueError, match="X has 9 features, the network takes 10"):
         gram_matrices(network, X[:, :-1])
     with pytest.raises(ValueError, match="alpha=0"):
         gram_matrices(network, X, alpha=0)
+    with pytest.raises(ValueError, match="must be a WeightNormNetwork, not a SmoothNetwork"):
+        gram_matrices(SmoothNetwork.at_initialization(D), X)
     two = np.ones((5, 2))
     for change in (
         {"bias": np.ones(5)},
@@ -346,5 +370,9 @@ def test_decay_rate():
         decay_rate([0], [1.0], 0.1)
     with pytest.raises(ValueError, match="two at least"):
         decay_rate([0, 1], [1.0, 1.0, 1.0], 0.1)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="sizes must be positive"):
         decay_rate([0, 1], [1.0, 0.0], 0.1)
+    with pytest.raises(ValueError, match="steps are all 3; give"):
+        decay_rate([3, 3], [1.0, 0.5], 0.1)
+    with pytest.raises(ValueError, match="step_size=0 must be a positive"):
+        decay_rate([0, 1], [1.0, 0.5], 0)

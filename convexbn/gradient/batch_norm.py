@@ -140,6 +140,8 @@ def train(
         n_steps=n_steps,
         batch_size=batch_size,
         dtype=dtype,
+        fit_intercept=fit_intercept,
+        start=start,
         callback=callback,
     )
     rng, design = np.random.default_rng(random_state), unfitted_design(normalization, kernel_size, stride, padding)

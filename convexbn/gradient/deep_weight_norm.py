@@ -7,9 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_array, check_X_y
 
 from convexbn.gradient.hessian import hessian_norm
+from convexbn.gradient.options import check_integer, check_number, check_samples
 from convexbn.gradient.trace import Recorder, Trace
 from convexbn.network.base import check_data, import_torch
 
@@ -127,10 +127,8 @@ class SmoothNetwork:
         6.0
         """
         for name, number in (("n_features", n_features), ("depth", depth), ("width", width)):
-            if number < 1:
-                raise ValueError(f"{name}={number!r} must be at least 1.")
-        if not 0 < row_norm < np.inf:
-            raise ValueError(f"row_norm={row_norm!r} must be a positive finite number.")
+            check_integer(name, number, 1)
+        check_number("row_norm", row_norm, positive=True)
         rng = np.random.default_rng(random_state)
         weights = [
             row_norm * _rows_of_norm_sqrt(rng.standard_normal((width, columns)))
@@ -153,7 +151,7 @@ class SmoothNetwork:
 
     def loss(self, X: ArrayLike, y: ArrayLike) -> float:
         """Mean of (f(x) - y)^2 / 2."""
-        data, targets = _checked(X, y)
+        data, targets = check_samples(X, y)
         return float(np.mean((self.predict(data) - targets) ** 2) / 2)
 
     def predictor_hessian_norm(self, X: ArrayLike, *, hidden_only: bool = False) -> float:
@@ -176,7 +174,7 @@ class SmoothNetwork:
 
     def loss_hessian_norm(self, X: ArrayLike, y: ArrayLike) -> float:
         """Spectral norm of the Hessian of the loss with respect to all weights."""
-        data, targets = _checked(X, y)
+        data, targets = check_samples(X, y)
         parameters = self._parameters()
         return hessian_norm(_loss(self._outputs(parameters, self._data(data)), targets), parameters)
 
@@ -242,8 +240,8 @@ def train_deep_weight_norm(
     network : SmoothNetwork
         The network after the last step.
     trace : Trace
-        Loss at the noted steps, and "smallest_row_norm", "rsc_ratio" (squared norm of the gradient over the loss),
-        "predictor_hessian_norm", "loss_hessian_norm" and, with test data, "test_loss".
+        Loss at the noted steps, and "smallest_row_norm", "rsc_ratio" (squared norm of the gradient over the loss,
+        NaN where that is zero), "predictor_hessian_norm", "loss_hessian_norm" and, with test data, "test_loss".
 
     Raises
     ------
@@ -270,17 +268,20 @@ def train_deep_weight_norm(
     True
     """
     torch = import_torch()
-    data, targets = _checked(X, y)
+    data, targets = check_samples(X, y)
+    if not isinstance(start, SmoothNetwork):
+        raise ValueError(f"start must be a SmoothNetwork, not a {type(start).__name__}.")
     check_data(data, start.weights[0].shape[1])
-    if not 0 < learning_rate < np.inf:
-        raise ValueError(f"learning_rate={learning_rate!r} must be a positive finite number.")
-    if n_steps < 0:
-        raise ValueError(f"n_steps={n_steps!r} must be at least 0.")
-    if not 0 <= n_hessian_samples <= len(data):
-        raise ValueError(f"n_hessian_samples={n_hessian_samples!r} must be from 0 to the {len(data)} samples of X.")
+    check_number("learning_rate", learning_rate, positive=True)
+    check_integer("n_steps", n_steps, 0)
+    check_integer("n_hessian_samples", n_hessian_samples, 0)
+    if n_hessian_samples > len(data):
+        raise ValueError(f"n_hessian_samples={n_hessian_samples!r} must be at most {len(data)}, the number of samples.")
     noted = _noted(noted_steps, n_steps)
     if test is not None:
-        test = _checked(*test)
+        if not (isinstance(test, (tuple, list)) and len(test) == 2):
+            raise ValueError("test must be a pair (X, y) of inputs and targets, or None.")
+        test = check_samples(*test)
         check_data(test[0], data.shape[1])
     samples = data[np.linspace(0, len(data) - 1, n_hessian_samples).astype(int)]
 
@@ -293,7 +294,8 @@ def train_deep_weight_norm(
             if step in noted:
                 network = _read(start, parameters)
                 squares = sum(float((gradient**2).sum()) for gradient in gradients)
-                watched = {"smallest_row_norm": network.smallest_row_norm, "rsc_ratio": squares / loss.item()}
+                ratio = squares / loss.item() if loss.item() else math.nan
+                watched = {"smallest_row_norm": network.smallest_row_norm, "rsc_ratio": ratio}
                 if test is not None:
                     watched["test_loss"] = network.loss(*test)
                 if n_hessian_samples:
@@ -312,10 +314,6 @@ def _rows_of_norm_sqrt(matrix: np.ndarray) -> np.ndarray:
     return matrix * (np.sqrt(matrix.shape[1]) / np.linalg.norm(matrix, axis=1, keepdims=True))
 
 
-def _checked(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    return check_X_y(X, y, dtype=np.float64, y_numeric=True)
-
-
 def _loss(outputs: Any, y: np.ndarray) -> Any:
     return ((outputs - outputs.new_tensor(y)) ** 2).mean() / 2
 
@@ -329,7 +327,8 @@ def _read(start: SmoothNetwork, parameters: Sequence[Any]) -> SmoothNetwork:
 def _noted(steps: ArrayLike | None, n_steps: int) -> set[int]:
     if steps is None:
         steps = np.linspace(0, n_steps, 11).astype(int)
-    chosen = check_array(steps, ensure_2d=False, dtype=np.int64, input_name="noted_steps")
-    if chosen.min() < 0 or chosen.max() > n_steps:
-        raise ValueError(f"noted_steps must lie between 0 and n_steps={n_steps}.")
+    chosen = np.asarray(steps)
+    integers = chosen.ndim == 1 and chosen.dtype.kind in "iu" and chosen.size > 0
+    if not (integers and chosen.min() >= 0 and chosen.max() <= n_steps):
+        raise ValueError(f"noted_steps must be a list of integers from 0 to n_steps={n_steps}.")
     return set(chosen.tolist())

@@ -68,6 +68,8 @@ class Trace:
         return len(self.steps)
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.watched:
+            raise KeyError(f"{name!r} was not watched; choose one of {list(self.watched)}.")
         return self.watched[name]
 
 

@@ -1,13 +1,13 @@
 """Gradient descent in normalized parametrization: directions by gradient steps, lengths by bisection."""
 
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array
 
 from convexbn.gradient.gdnp.objectives import Objective
+from convexbn.gradient.options import check_integer, check_number, is_number
 from convexbn.gradient.trace import Recorder, Trace
 
 _LENGTH_SHARE = 0.01  # of the gradient, or the tolerance if that is more, which a length may leave
@@ -107,8 +107,9 @@ def gdnp(
     >>> bool((fit.trace["rho"] <= fit.trace["rho_bound"] + 1e-12).all())
     True
     """
-    check_run(n_steps, tol)
-    if not (isinstance(max_length, Real) and max_length > 0):
+    check_integer("n_steps", n_steps, 0)
+    check_number("tol", tol)
+    if not (is_number(max_length) and max_length > 0):
         raise ValueError(f"max_length={max_length!r} must be a positive number.")
     moments = objective.moments
     w = -moments.u if start is None else check_start(start, len(moments.u))
@@ -194,14 +195,6 @@ def _direction_step(lengths: _Lengths, at: _Weights, gradient_w: np.ndarray, nor
         if stepped.value <= highest or s <= _SHORTEST * safe:
             return stepped, halvings
         s, halvings = s / 2, halvings + 1
-
-
-def check_run(n_steps: int, tol: float) -> None:
-    """Raise a ValueError that names the argument out of range."""
-    if not isinstance(n_steps, (int, np.integer)) or isinstance(n_steps, bool) or n_steps < 0:
-        raise ValueError(f"n_steps={n_steps!r} must be an integer from 0 on.")
-    if not (isinstance(tol, Real) and 0 <= tol < np.inf):
-        raise ValueError(f"tol={tol!r} must be a finite number from 0 on.")
 
 
 def check_start(start: ArrayLike, d: int) -> np.ndarray:

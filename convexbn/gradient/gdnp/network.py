@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array, check_X_y
 
-from convexbn.gradient.gdnp.descent import check_run, gdnp
+from convexbn.gradient.gdnp.descent import gdnp
 from convexbn.gradient.gdnp.functions import ACTIVATIONS, LOSSES, SmoothFunction, named_function
 from convexbn.gradient.gdnp.objectives import Moments, Objective
+from convexbn.gradient.options import check_integer, check_number
 from convexbn.gradient.trace import Recorder, Trace
+from convexbn.network.base import check_data
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,8 @@ class HiddenLayer:
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Outputs (n,) for X (n, d)."""
-        return self.activation.value(check_array(X, dtype=np.float64) @ self.weights.T) @ self.output_weights
+        data = check_data(X, self.weights.shape[1])
+        return self.activation.value(data @ self.weights.T) @ self.output_weights
 
 
 def gdnp_network(
@@ -127,10 +130,9 @@ def gdnp_network(
     >>> bool((layer.trace["alignment"][-1] > 0.99).all())
     True
     """
-    check_run(n_steps, tol)
-    for name, value in (("n_units", n_units), ("n_sweeps", n_sweeps)):
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}={value!r} must be a positive integer.")
+    for name, value, least in (("n_units", n_units, 1), ("n_sweeps", n_sweeps, 1), ("n_steps", n_steps, 0)):
+        check_integer(name, value, least)
+    check_number("tol", tol)
     phi, ell = named_function("activation", activation, ACTIVATIONS), named_function("loss", loss, LOSSES)
     data, labels = check_X_y(X, y, dtype=np.float64)
     if not np.isin(labels, (-1, 1)).all():

@@ -12,6 +12,7 @@ from scipy.linalg import cho_factor, cho_solve
 from sklearn.utils.validation import check_array, check_X_y
 
 from convexbn.gradient.gdnp.functions import LOSSES, SmoothFunction, named_function
+from convexbn.gradient.options import check_samples
 
 _STRIDE = 1 / 64  # by which the bracket of a length grows at first, relative
 _NODES, _REACH = 2001, 10  # of the trapezoidal rule for a standard normal, exact for functions this smooth
@@ -75,8 +76,10 @@ class Moments:
 
         There a step multiplies errors by I - S/L and takes away what lies along the optimal direction, in the metric
         of S. So this is the norm of I - S/L on what is left, which is `rate` if u is orthogonal to the eigenvector of
-        mu, and less otherwise.
+        mu, and less otherwise. Raises a ValueError if u is zero, where no direction is the optimal one.
         """
+        if not self.u.any():
+            raise ValueError("u = E[-y x] is zero, so there is no optimal direction and no rate near it.")
         eigenvalues, basis = np.linalg.eigh(self.S)
         along = basis.T @ self.optimal_direction * np.sqrt(eigenvalues)
         left_out = np.outer(along, along) / (along @ along)
@@ -200,7 +203,7 @@ class LeastSquares(Objective):
     curvature = 1.0
 
     def __init__(self, X: ArrayLike, y: ArrayLike):
-        data, targets = check_X_y(X, y, dtype=np.float64, y_numeric=True)
+        data, targets = check_samples(X, y)
         self.moments = Moments(data.T @ data / len(data), -(data.T @ targets) / len(data))
         self.strong_convexity = self.moments.mu
         self._squares = float(targets @ targets) / len(data)

@@ -1,15 +1,17 @@
 """The methods that GDNP is held against: gradient descent, Nesterov's, batch-normalized, and L-BFGS."""
 
 from collections.abc import Callable, Generator
-from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult, minimize
 
-from convexbn.gradient.gdnp.descent import LinearFit, check_run, check_start
+from convexbn.gradient.gdnp.descent import LinearFit, check_start
 from convexbn.gradient.gdnp.objectives import Objective
-from convexbn.gradient.trace import Recorder
+from convexbn.gradient.options import check_integer, check_number
+from convexbn.gradient.trace import DivergenceError, Recorder
+
+_RISEN = 1.1  # an objective so many times that of the start, or of zero weights if that is more, went the wrong way
 
 Steps = Generator[np.ndarray, np.ndarray, None]  # takes the gradient at the weights that it gave
 
@@ -49,7 +51,7 @@ def gradient_descent(
     ValueError
         If an argument is out of range.
     DivergenceError
-        If the objective grows a million-fold.
+        If the objective grows a million-fold, or the run ends with it well above both the start and zero weights.
 
     Examples
     --------
@@ -95,7 +97,7 @@ def accelerated_gradient_descent(
     ValueError
         If an argument is out of range.
     DivergenceError
-        If the objective grows a million-fold.
+        If the objective grows a million-fold, or the run ends with it well above both the start and zero weights.
 
     References
     ----------
@@ -155,7 +157,7 @@ def batch_norm_descent(
     ValueError
         If an argument is out of range.
     DivergenceError
-        If the objective grows a million-fold.
+        If the objective grows a million-fold, or the run ends with it well above both the start and zero weights.
 
     Examples
     --------
@@ -210,7 +212,8 @@ def lbfgs(
     >>> lbfgs(LeastSquares(np.diag([2.0, 1.0]), [2.0, 2.0])).weights.round(4)
     array([1., 2.])
     """
-    check_run(n_steps, tol)
+    check_integer("n_steps", n_steps, 0)
+    check_number("tol", tol)
     w = _start(objective, start)
     with Recorder("L-BFGS", n_steps, verbose=verbose) as recorder:
         value, gradient = objective.evaluate(w)
@@ -248,11 +251,14 @@ def _run(
     tol: float,
     verbose: bool,
 ) -> LinearFit:
-    """Take gradient steps until the gradient is small or the steps are over."""
-    check_run(n_steps, tol)
+    """Take gradient steps until the gradient is small or the steps are over.
+
+    A loss that grows no faster than the weights, as the logistic one, is never a million-fold; so the end tells.
+    """
+    check_integer("n_steps", n_steps, 0)
+    check_number("tol", tol)
+    check_number("learning_rate", learning_rate, positive=True, optional=True)
     rate = 1 / objective.smoothness if learning_rate is None else learning_rate
-    if not (isinstance(rate, Real) and 0 < rate < np.inf):
-        raise ValueError(f"learning_rate={learning_rate!r} must be a positive number or None.")
     iterates = steps(_start(objective, start), rate)
     w, converged = next(iterates), False
     with Recorder(method, n_steps, verbose=verbose) as recorder:
@@ -263,6 +269,15 @@ def _run(
                 break
             if step < n_steps:
                 w = iterates.send(gradient)
+    trace = recorder.trace()
+    if not trace.interrupted:
+        first, last = trace.objective[[0, -1]]
+        if last > _RISEN * max(first, objective.value(objective.along(w), 0.0)):
+            raise DivergenceError(
+                f"{method} diverged: the objective is {last:.3g} at the end, {first:.3g} at the start; take "
+                f"smaller steps than learning_rate={rate:.3g}, or None for a safe size.",
+                trace,
+            )
     return _fit(objective, w, converged, recorder)
 
 

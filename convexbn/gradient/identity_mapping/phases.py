@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convexbn.gradient.options import check_integer
 from convexbn.gradient.trace import Trace
 
 
@@ -19,7 +20,7 @@ class Phases:
     step : int or None
         First step of phase II; None if the run never entered it.
     rise : float
-        Largest distance from the teacher in units of that at the start; 1 if it never rose.
+        Largest distance from the teacher in units of that at the start; 1 if it never rose, also from the teacher.
     potential : float
         |g| at the end of phase I in units of that at the start; NaN without phase II.
     one_point_convexity : float
@@ -50,6 +51,11 @@ def find_phases(trace: Trace, run: int = 0) -> Phases:
     -------
     phases : Phases
 
+    Raises
+    ------
+    ValueError
+        If the trace is not one of `train_identity_mapping`, or `run` not one of its runs.
+
     References
     ----------
     Li, Yuan: Convergence Analysis of Two-layer Neural Networks with ReLU Activation. arXiv:1705.09886.
@@ -68,14 +74,19 @@ def find_phases(trace: Trace, run: int = 0) -> Phases:
     >>> phases.step, phases.rise, phases.one_point_convexity, round(phases.rate, 12)
     (1, 1.1, 0.6, 0.5)
     """
-    distance, potential, convexity = (
-        trace[name].reshape(len(trace), -1)[:, run] for name in ("distance", "potential", "one_point_convexity")
-    )
+    names = ("distance", "potential", "one_point_convexity")
+    if not trace.watched.keys() >= set(names):
+        raise ValueError(f"trace must be one of train_identity_mapping; it watches {list(trace.watched)} only.")
+    check_integer("run", run, 0)
+    runs = [trace[name].reshape(len(trace), -1) for name in names]
+    if run >= runs[0].shape[1]:
+        raise ValueError(f"run={run} must be below {runs[0].shape[1]}, the number of runs.")
+    distance, potential, convexity = (values[:, run] for values in runs)
     changes = np.flatnonzero(np.diff(distance))
     end = int(changes[-1]) + 2 if len(changes) else 1  # a run that has arrived waits there for the others
     wrong = np.flatnonzero(convexity[:end] <= 0)
     first = int(wrong[-1]) + 1 if len(wrong) else 0
-    rise = float(distance.max() / distance[0])
+    rise = float(distance.max() / distance[0]) if distance.any() else 1.0
     if first == end:
         return Phases(None, rise, np.nan, np.nan, np.nan)
     late = slice((first + end) // 2, end)

@@ -12,6 +12,7 @@ from convexbn.gradient.identity_mapping.population import (
     one_point_of,
     potential_of,
 )
+from convexbn.gradient.options import check_integer, check_number
 from convexbn.gradient.trace import Recorder, Trace
 
 
@@ -38,7 +39,7 @@ def draw_weights(
     Raises
     ------
     ValueError
-        If `spectral_norm` is negative or not finite.
+        If `spectral_norm` is negative or not finite, or a size is not a positive integer.
 
     Examples
     --------
@@ -48,8 +49,9 @@ def draw_weights(
     >>> W.shape, np.linalg.norm(W, 2, axis=(1, 2)).round(12)
     ((3, 4, 4), array([0.5, 0.5, 0.5]))
     """
-    if not 0 <= spectral_norm < np.inf:
-        raise ValueError(f"spectral_norm={spectral_norm!r} must be a finite number from 0 on.")
+    check_integer("d", d, 1)
+    check_number("spectral_norm", spectral_norm)
+    check_integer("n_runs", n_runs, 1, optional=True)
     W = np.random.default_rng(random_state).standard_normal((d, d) if n_runs is None else (n_runs, d, d))
     return W * (spectral_norm / np.linalg.norm(W, 2, axis=(-2, -1), keepdims=True))
 
@@ -133,16 +135,14 @@ def train_identity_mapping(
     if A.ndim > 3:
         raise ValueError(f"start and W_star have at most one axis of runs; got shapes up to {A.shape}.")
     check_nonzero(A, identity)
-    for name, number in (("batch_size", batch_size), ("n_steps", n_steps), ("note_every", note_every)):
-        if number is not None and number < 1:
-            raise ValueError(f"{name}={number!r} must be at least 1.")
+    check_integer("batch_size", batch_size, 1, optional=True)
+    check_number("learning_rate", learning_rate, positive=True, optional=True)
+    check_integer("n_steps", n_steps, 1)
+    check_number("tol", tol)
+    check_integer("note_every", note_every, 1)
     d = A.shape[-1]
     if learning_rate is None:
         learning_rate = 2 / d if batch_size is None else 2 / (d + 2 * d**2 / batch_size)
-    if not 0 < learning_rate < np.inf:
-        raise ValueError(f"learning_rate={learning_rate!r} must be a positive number.")
-    if not tol >= 0:
-        raise ValueError(f"tol={tol!r} must be a number from 0 on.")
     rng = np.random.default_rng(random_state)
 
     students, teachers = A.reshape(-1, d, d), B.reshape(-1, d, d)

@@ -2,10 +2,10 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_X_y
 
+from convexbn.gradient.options import check_integer, check_number, check_samples
 from convexbn.gradient.trace import Recorder, Trace
-from convexbn.gradient.weight_norm.gram import check_alpha, gram_of_weights
+from convexbn.gradient.weight_norm.gram import gram_of_weights
 from convexbn.network import WeightNormNetwork
 
 
@@ -50,10 +50,9 @@ def weight_norm_start(
     >>> np.allclose(slow.predict(np.eye(3)), fast.predict(np.eye(3)))
     True
     """
-    check_alpha(alpha)
-    for name, value in (("n_features", n_features), ("n_neurons", n_neurons)):
-        if value < 1:
-            raise ValueError(f"{name}={value!r} must be an integer from 1 on.")
+    check_number("alpha", alpha, positive=True)
+    check_integer("n_features", n_features, 1)
+    check_integer("n_neurons", n_neurons, 1)
     rng = np.random.default_rng(random_state)
     v = alpha * rng.standard_normal((n_neurons, n_features))
     c = rng.choice([-1.0, 1.0], size=(n_neurons, 1)) / np.sqrt(n_neurons)
@@ -132,12 +131,10 @@ def train_weight_norm(
     >>> np.allclose(network.predict(X)[:, 0], [1, -1, 0])
     True
     """
-    data, targets = check_X_y(X, y, dtype=np.float64, y_numeric=True)
-    if not 0 < step_size < np.inf:
-        raise ValueError(f"step_size={step_size!r} must be a positive finite number.")
-    for name, value, least in (("n_steps", n_steps, 0), ("note_every", note_every, 1)):
-        if value < least:
-            raise ValueError(f"{name}={value!r} must be an integer from {least} on.")
+    data, targets = check_samples(X, y)
+    check_number("step_size", step_size, positive=True)
+    check_integer("n_steps", n_steps, 0)
+    check_integer("note_every", note_every, 1)
     start = weight_norm_start(data.shape[1], n_neurons, alpha=alpha, random_state=random_state)
     g, c = start.gamma, start.output_weights[:, 0]
     v = start.weights if normalized else start.weights / alpha
@@ -196,7 +193,7 @@ def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarr
     Raises
     ------
     ValueError
-        If there are fewer than two steps, their numbers differ, or a size is not positive.
+        If there are fewer than two different steps, their numbers differ, or a size or the step size is not positive.
 
     Examples
     --------
@@ -204,10 +201,13 @@ def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarr
     >>> round(float(decay_rate([0, 1, 2], [4.0, 3.0, 2.25], step_size=0.5)), 6)
     0.5
     """
+    check_number("step_size", step_size, positive=True)
     steps, sizes = np.asarray(steps, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
     if len(steps) < 2 or len(sizes) != len(steps):
         raise ValueError(f"steps and sizes must be equally many, two at least; got {len(steps)} and {len(sizes)}.")
     if not (sizes > 0).all():
         raise ValueError("sizes must be positive; an error of zero has no logarithm, so leave such steps out.")
+    if np.ptp(steps) == 0:
+        raise ValueError(f"steps are all {steps[0]:g}; give sizes at two different ones at least.")
     centred = steps - steps.mean()
     return -np.expm1(centred @ np.log(sizes) / (centred @ centred)) / step_size

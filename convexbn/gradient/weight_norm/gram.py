@@ -7,9 +7,10 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 from sklearn.utils.validation import check_array
 
+from convexbn.gradient.options import check_number
 from convexbn.network import WeightNormNetwork
 
-_UNIT = 1e-8  # relative error of a length that rounding of the data to single precision would not explain away
+_UNIT = 1e-6  # error of a length that rounding of the data to single precision explains
 _SINGULAR = 1e-12  # smallest eigenvalue of a Gram matrix, relative to the largest, that is not zero
 
 
@@ -47,7 +48,8 @@ class GramMatrices:
 
     def kernel(self, alpha: float) -> np.ndarray:
         """V / alpha^2 + G, shape (n, n)."""
-        return self.V / check_alpha(alpha) ** 2 + self.G
+        check_number("alpha", alpha, positive=True)
+        return self.V / alpha**2 + self.G
 
     def rate(self, alpha: float) -> float:
         """Smallest eigenvalue of V / alpha^2 + G: the rate at which the slowest part of the error decays."""
@@ -55,7 +57,8 @@ class GramMatrices:
 
     def rate_of_directions(self, alpha: float) -> float:
         """Smallest eigenvalue of V over alpha^2, what `rate` tends to for small alpha."""
-        return _smallest_eigenvalue(self.V) / check_alpha(alpha) ** 2
+        check_number("alpha", alpha, positive=True)
+        return _smallest_eigenvalue(self.V) / alpha**2
 
     @property
     def rate_of_lengths(self) -> float:
@@ -69,7 +72,16 @@ class GramMatrices:
 
     @property
     def crossover(self) -> float:
-        """The alpha at which directions and lengths have the same rate: directions lead below, lengths above."""
+        """The alpha at which directions and lengths have the same rate: directions lead below, lengths above.
+
+        Raises a ValueError if V or G is singular, as one of the rates is then zero at every alpha.
+        """
+        for name, matrix in (("V", self.V), ("G", self.G)):
+            if _is_singular(matrix):
+                raise ValueError(
+                    f"{name} is singular, so there is no crossover; drop inputs that are parallel, or take more "
+                    "neurons than inputs."
+                )
         return float(np.sqrt(_smallest_eigenvalue(self.V) / _smallest_eigenvalue(self.G)))
 
     def step_size(self, alpha: float) -> float:
@@ -96,8 +108,8 @@ def gram_matrices(network: WeightNormNetwork, X: ArrayLike, *, alpha: float = 1.
     Raises
     ------
     ValueError
-        If X does not fit the network, the network has a bias, an intercept or several outputs, or alpha is not a
-        positive number.
+        If X does not fit the network, the network is of another kind or has a bias, an intercept or several outputs, or
+        alpha is not a positive number.
 
     References
     ----------
@@ -113,7 +125,9 @@ def gram_matrices(network: WeightNormNetwork, X: ArrayLike, *, alpha: float = 1.
     >>> np.allclose(gram.V + gram.G, gram.H)
     True
     """
-    check_alpha(alpha)
+    check_number("alpha", alpha, positive=True)
+    if not isinstance(network, WeightNormNetwork):
+        raise ValueError(f"network must be a WeightNormNetwork, not a {type(network).__name__}.")
     data: np.ndarray = check_array(X, dtype=np.float64)
     if data.shape[1] != network.weights.shape[1]:
         raise ValueError(f"X has {data.shape[1]} features, the network takes {network.weights.shape[1]}.")
@@ -178,16 +192,15 @@ def limit_gram_matrices(X: ArrayLike) -> GramMatrices:
     worst = int(np.abs(lengths - 1).argmax())
     if abs(lengths[worst] - 1) > _UNIT:
         raise ValueError(
-            f"The closed forms need inputs of length one, but |X[{worst}]| = {lengths[worst]:.6g}; divide each row by "
-            "its length, or use gram_matrices, which takes any."
+            f"The closed forms need inputs of length one, but |X[{worst}]| - 1 = {lengths[worst] - 1:.3g}; divide each "
+            "row by its length, or use gram_matrices, which takes any."
         )
     apart = cdist(data, data)
     th = 2 * np.arctan2(apart, cdist(data, -data))
     H = np.cos(th) * (np.pi - th) / (2 * np.pi)
     G = (np.sin(th) + (np.pi - th) * np.cos(th)) / (2 * np.pi * d)
     for name, matrix in (("V", H - G), ("G", G)):
-        eigenvalues = np.linalg.eigvalsh(matrix)
-        if eigenvalues[0] <= _SINGULAR * eigenvalues[-1]:
+        if _is_singular(matrix):
             i, j = np.unravel_index((apart + np.diag(np.full(n, np.inf))).argmin(), apart.shape)
             raise ValueError(
                 f"{name} is singular, so no rate can be predicted: inputs that are parallel are one input to the "
@@ -196,13 +209,9 @@ def limit_gram_matrices(X: ArrayLike) -> GramMatrices:
     return GramMatrices(H - G, G, H)
 
 
-def check_alpha(alpha: float) -> float:
-    """Return alpha, or raise a ValueError unless it is a positive finite number."""
-    if not 0 < alpha < np.inf:
-        raise ValueError(
-            f"alpha={alpha!r} must be a positive finite number: it is the standard deviation of v at the start."
-        )
-    return alpha
+def _is_singular(matrix: np.ndarray) -> bool:
+    eigenvalues = np.linalg.eigvalsh(matrix)
+    return bool(eigenvalues[0] <= _SINGULAR * eigenvalues[-1])
 
 
 def _smallest_eigenvalue(matrix: np.ndarray) -> float:

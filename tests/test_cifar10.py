@@ -170,6 +170,7 @@ def test_rows_are_read_back_and_other_settings_refused(tmp_path):
     runner = cifar10.Runner(args, cifar10.ARCHITECTURES[0])
     (tmp_path / "dense" / "gated-None.json").write_text(json.dumps({"objective": 1.0}))
     assert runner.row("gated", n_components=None) == {"objective": 1.0}
+    assert runner.rows == [{"objective": 1.0}]
     with pytest.raises(SystemExit, match="other settings"):
         cifar10.Runner(args, DENSE)
 
@@ -184,7 +185,7 @@ def made_results():
     rows = {label: row(0.5) for label in labels} | {"gated, convex, all directions": row(0.4)}
     rows["gated, convex, truncated"]["test_accuracy"] = 0.6
     validation = {"components": [2, 4], "accuracy": [0.4, 0.5]}
-    return {"dense": {"rows": rows, "validation": validation, "n_components": 4}}
+    return {"dense": {"rows": rows, "validation": validation, "n_components": 4, "peak_gibibytes": 2.0}}
 
 
 def test_targets_table_and_picture(tmp_path, capsys):

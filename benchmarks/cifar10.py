@@ -47,7 +47,7 @@ from convexbn.losses import make_loss
 
 N_CLASSES, LOSS = 10, "cross_entropy"
 VALIDATION_TOL, TOL = 1e-2, 1e-3
-LEARNING_RATES = {"SGD": (0.1, 0.03, 0.01), "Adam": (1e-2, 3e-3, 1e-3)}
+LEARNING_RATES = {"SGD": (0.3, 0.1, 0.03, 0.01), "Adam": (1e-2, 3e-3, 1e-3)}
 MOMENTUM = {"SGD": 0.9, "Adam": 0.0}
 DECAY = 5 * (1.0,) + 3 * (0.1,) + 2 * (0.01,)  # of the learning rate, over tenths of the steps
 FILTERS = 8  # in a picture

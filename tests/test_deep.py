@@ -41,6 +41,7 @@ def closed_form_value(y, weight_decay):
         ConvexBNStackRegressor(ConvexBNRegressor(weight_decay=0.2, tol=0.5), features=RandomBatchNormLayers((20,))),
         ConvexBNStackClassifier(ConvexBNClassifier(weight_decay=0.05, tol=0.1)),
         RandomBatchNormLayers((7, 5)),
+        FrozenModule(torch.nn.ReLU()),
     ],
 )
 def test_scikit_learn_contract(estimator, check, monkeypatch):
@@ -184,6 +185,65 @@ def test_frozen_module_takes_running_or_batch_statistics():
     assert np.abs(batch.transform(X) - running.transform(X)).max() > 0.01
     assert network[0].weight.requires_grad  # the module itself is left alone
     np.testing.assert_allclose(batch.transform(NEW[:1]), batch.transform(NEW)[:1])  # no statistics of new data
+    many = np.tile(NEW, (30, 1))  # more than one block
+    np.testing.assert_allclose(running.transform(many), np.tile(running.transform(NEW), (30, 1)))
+
+
+def convolutions():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.BatchNorm2d(2, affine=False, track_running_stats=False),
+        torch.nn.Conv2d(2, 3, 2),
+        torch.nn.BatchNorm2d(3),
+        torch.nn.ReLU(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "data"),
+    [
+        (module(), X),
+        (convolutions(), np.random.default_rng(0).random((16, 2, 4, 3))),
+        (torch.nn.Sequential(torch.nn.Embedding(10, 4), torch.nn.BatchNorm1d(5)), np.arange(80).reshape(16, 5) % 7),
+    ],
+    ids=["rows", "images", "integers"],
+)
+def test_weights_of_a_frozen_module_are_repeated_rows(network, data):
+    counts, repeated = np.arange(16) % 3, np.repeat(data, np.arange(16) % 3, axis=0)
+    weighted = FrozenModule(network, statistics="batch").fit(data, sample_weight=counts)
+    features = weighted.transform(repeated)
+    np.testing.assert_allclose(features, FrozenModule(network, statistics="batch").fit_transform(repeated), atol=1e-12)
+    network.train().double()
+    expected = network(torch.tensor(repeated)).detach().flatten(1)
+    np.testing.assert_allclose(features, expected, atol=1e-12)
+    assert np.abs(features - FrozenModule(network, "batch").fit(data).transform(repeated)).max() > 0.01
+    np.testing.assert_array_equal(weighted.to_torch()(torch.tensor(repeated[:9])), weighted.transform(repeated[:9]))
+
+
+def test_frozen_module_takes_integers_as_torch_does():
+    images = np.random.default_rng(0).integers(0, 255, (3, 2, 4, 3), dtype=np.uint8)
+    layers = convolutions()[1:3].eval()
+    np.testing.assert_array_equal(
+        FrozenModule(layers).fit_transform(images), FrozenModule(layers).fit_transform(images.astype(float))
+    )
+    words = torch.nn.Embedding(10, 4)
+    assert FrozenModule(words).fit_transform(np.array([[1, 2], [3, 9]], dtype=np.uint8)).shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "message"),
+    [
+        (torch.nn.LSTM(3, 4), X, r"must return one tensor with a row .*, got tuple for X of shape \(1, 3\)"),
+        (torch.nn.Flatten(0), X, r"must return one tensor with a row .*, got shape \(3,\)"),
+        (torch.nn.Unflatten(1, (3, 1)), X[:, :2], r"module does not take X of shape \(1, 2\) and dtype float64: unfl"),
+        (torch.nn.Embedding(3, 2), X, "does not take X of .* dtype float64: Expected tensor .* types: Long"),
+        (torch.nn.Embedding(3, 2), [[5], [1]], "does not take X of .* dtype int64: index out of range"),
+        (convolutions(), X, "BatchNorm2d.* keeps no running statistics; give statistics='batch'"),
+    ],
+)
+def test_modules_that_give_no_features(network, data, message):
+    with pytest.raises(ValueError, match=message):
+        FrozenModule(network).fit(data)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,14 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.sparse import issparse
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomTreesEmbedding
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from convexbn import (
@@ -93,6 +99,16 @@ def module():
     return network.eval()
 
 
+def convolutions():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.BatchNorm2d(2, affine=False, track_running_stats=False),
+        torch.nn.Conv2d(2, 3, 2),
+        torch.nn.BatchNorm2d(3),
+        torch.nn.ReLU(),
+    )
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -157,6 +173,52 @@ def test_any_transformer_gives_features():
         model.to_torch()
 
 
+WORDS = np.where(np.random.default_rng(0).random((16, 6)) < 0.5, "salt", "pepper")
+IMAGES = np.random.default_rng(0).random((16, 2, 4, 3))
+GROUPS = pd.DataFrame({"number": X[:, 0], "word": WORDS[:, 0]})
+
+
+@pytest.mark.parametrize(
+    ("features", "data"),
+    [
+        (RandomTreesEmbedding(3, random_state=0), X),  # sparse outputs
+        (TfidfVectorizer(ngram_range=(1, 3)), [" ".join(words) for words in WORDS]),
+        (OneHotEncoder(), WORDS),
+        (StandardScaler().set_output(transform="pandas"), X),
+        (ColumnTransformer([("one", StandardScaler(), ["number"]), ("two", OneHotEncoder(), ["word"])]), GROUPS),
+        (FrozenModule(convolutions(), statistics="batch"), IMAGES),
+    ],
+    ids=["sparse", "texts", "words", "pandas outputs", "data frame", "images"],
+)
+@pytest.mark.parametrize("stack", [ConvexBNStackRegressor, ConvexBNStackClassifier])
+def test_given_features_take_their_own_kind_of_data(stack, features, data):
+    y = Y if stack is ConvexBNStackRegressor else LABELS
+    estimator = stack._default(0.1, tol=0.1)
+    model = stack(estimator, n_stages=1, features=features).fit(data, y)
+    outputs = features.fit_transform(data)
+    outputs = outputs.toarray() if issparse(outputs) else np.asarray(outputs)
+    np.testing.assert_allclose(model.hidden_features(data), outputs, rtol=1e-12)
+    expected = estimator.fit(outputs, y).network_.predict(outputs)
+    np.testing.assert_allclose(model.network_.predict(outputs), expected, atol=1e-3)
+    assert model.predict(data).shape == (len(y),)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.fit(data, y[1:])
+
+
+def test_weights_of_a_stack_on_a_frozen_module_are_repeated_rows():
+    model = ConvexBNStackRegressor(n_stages=1, features=FrozenModule(module(), statistics="batch"))
+    counts = np.arange(16) % 3
+    weighted = model.fit(X, Y, sample_weight=counts).predict(NEW)
+    repeated = model.fit(np.repeat(X, counts, axis=0), np.repeat(Y, counts)).predict(NEW)
+    np.testing.assert_allclose(weighted, repeated, atol=1e-5)
+    assert np.abs(model.fit(X, Y).predict(NEW) - weighted).max() > 0.01
+
+
+def test_outputs_of_given_features_are_checked():
+    with pytest.raises(ValueError, match="Input features contains NaN"):
+        ConvexBNStackRegressor(features=StandardScaler()).fit(np.where(X > 1, np.nan, X), Y)
+
+
 def test_random_layers_carry_the_statistics_of_the_data_and_their_seed():
     layers = RandomBatchNormLayers((6, 5), random_state=3).fit(X)
     first, second = layers.layers_
@@ -187,16 +249,6 @@ def test_frozen_module_takes_running_or_batch_statistics():
     np.testing.assert_allclose(batch.transform(NEW[:1]), batch.transform(NEW)[:1])  # no statistics of new data
     many = np.tile(NEW, (30, 1))  # more than one block
     np.testing.assert_allclose(running.transform(many), np.tile(running.transform(NEW), (30, 1)))
-
-
-def convolutions():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(
-        torch.nn.BatchNorm2d(2, affine=False, track_running_stats=False),
-        torch.nn.Conv2d(2, 3, 2),
-        torch.nn.BatchNorm2d(3),
-        torch.nn.ReLU(),
-    )
 
 
 @pytest.mark.parametrize(

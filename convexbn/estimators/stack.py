@@ -5,10 +5,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    has_fit_parameter,
+    validate_data,
+)
 
 from convexbn.certificate import Certificate
 from convexbn.estimators.base import BaseConvexBN
@@ -38,7 +45,7 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
+        X : array-like of shape (n, d), or whatever `features` takes
             Training data, at least two samples.
         y : array-like of shape (n,)
             Targets or labels, as `estimator` takes them.
@@ -61,15 +68,15 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         """
         estimator = self._estimator()
         features = self._check_parameters(estimator)
-        H, targets = validate_data(self, X, y, dtype=np.float64, multi_output=True, ensure_min_samples=2)
+        data, targets = self._validate(X, y)
+        weights = check_sample_weight(sample_weight, len(targets))
         if features is not None:
             weighted = {"sample_weight": sample_weight} if has_fit_parameter(features, "sample_weight") else {}
-            features = clone(features).fit(H, targets, **weighted)
-        weights = check_sample_weight(sample_weight, len(H))
-        if not isinstance(estimator, CrossValidated):  # whose folds depend on the order of the samples
-            H, targets, weights = _merged(H, targets, weights)
-        if features is not None:
-            H = features.transform(H)
+            features = clone(features).fit(data, targets, **weighted)
+        numbers = isinstance(data, np.ndarray) and data.dtype.kind in "biuf"
+        if numbers and not isinstance(estimator, CrossValidated):  # whose folds depend on the order of the samples
+            data, targets, weights = _merged(data, targets, weights)
+        H = data if features is None else _outputs(features, data)
         stages: list[BaseConvexBN] = []
         networks: list[NormalizedNetwork] = []
         while len(stages) < self.n_stages and (not stages or _vary(H[weights > 0])):
@@ -86,6 +93,15 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         )
         self.certificate_ = self.certificates_[-1]
         return self
+
+    def _validate(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+        """Data as the first stage takes it, or as it is for given features, and targets."""
+        if self.features is None:
+            return validate_data(self, X, y, dtype=np.float64, multi_output=True, ensure_min_samples=2)
+        validate_data(self, X, y, skip_check_array=True)  # the names and the number of features alone
+        targets = check_array(y, dtype=None, ensure_2d=False, input_name="y", estimator=self)
+        check_consistent_length(X, targets)
+        return X, targets
 
     def _estimator(self) -> Any:
         return self._default() if self.estimator is None else self.estimator
@@ -108,8 +124,11 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
     def hidden_features(self, X: ArrayLike) -> np.ndarray:
         """Features (n, m) that the last two layers are trained on, for X (n, d)."""
         check_is_fitted(self)
-        H = validate_data(self, X, dtype=np.float64, reset=False)
-        return self.network_.features(H if self.features_ is None else self.features_.transform(H))
+        if self.features_ is None:
+            return self.network_.features(validate_data(self, X, dtype=np.float64, reset=False))
+        H = _outputs(self.features_, X)
+        validate_data(self, X, reset=False, skip_check_array=True)  # the names and the number of features alone
+        return self.network_.features(H)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict targets or labels of X (n, d)."""
@@ -169,7 +188,8 @@ class ConvexBNStackRegressor(RegressorMixin, _Stack):
         are fewer if no hidden neuron of a stage varies.
     features : transformer or None, default=None
         First layers, which are fitted to X without being trained here: `RandomBatchNormLayers`, a torch module as a
-        `FrozenModule`, or any transformer of scikit-learn.
+        `FrozenModule`, or any transformer of scikit-learn. X goes to it as it is, be it images or texts; sparse
+        outputs are made dense.
 
     Attributes
     ----------
@@ -260,6 +280,15 @@ class ConvexBNStackClassifier(ClassifierMixin, _Stack):
         tags = super().__sklearn_tags__()
         tags.classifier_tags = get_tags(self._estimator()).classifier_tags
         return tags
+
+
+def _outputs(features: Any, X: Any) -> np.ndarray:
+    """Outputs of a transformer, sparse ones and data frames too, as an array of finite numbers."""
+    outputs = features.transform(X)
+    array: np.ndarray = check_array(
+        outputs.toarray() if issparse(outputs) else outputs, dtype=np.float64, input_name="features"
+    )
+    return array
 
 
 def _merged(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

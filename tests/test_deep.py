@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,7 @@ from scipy.sparse import issparse
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomTreesEmbedding
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -27,7 +29,9 @@ from convexbn import (
     solve,
 )
 from convexbn.datasets import make_teacher
+from convexbn.estimators import base
 from convexbn.gradient import train
+from convexbn.solution import Status
 
 X, Y = make_teacher(16, 3, random_state=0)
 NEW = make_teacher(11, 3, random_state=1)[0]
@@ -161,6 +165,22 @@ def test_stack_ends_where_no_hidden_neuron_varies():
     model = ConvexBNStackRegressor(ConvexBNRegressor(1e6), n_stages=4).fit(X, Y)
     assert len(model.estimators_) == 1
     np.testing.assert_allclose(model.predict(NEW), Y.mean(), atol=1e-12)
+
+
+def test_ctrl_c_leaves_the_stages_so_far(monkeypatch):
+    calls = []
+
+    def second_is_interrupted(*arguments, **options):
+        calls.append(None)
+        solution = solve(*arguments, **options)
+        return replace(solution, status=Status.INTERRUPTED) if len(calls) == 2 else solution
+
+    monkeypatch.setattr(base, "solve", second_is_interrupted)
+    model = ConvexBNStackRegressor(ConvexBNRegressor(0.1, tol=0.1), n_stages=4)
+    with pytest.warns(ConvergenceWarning, match="was interrupted: it has 2 of 4 stages"):
+        model.fit(X, Y)
+    assert len(model.estimators_) == len(model.certificates_) == len(calls) == 2
+    np.testing.assert_array_equal(model.predict(NEW), model.network_.predict(NEW)[:, 0])
 
 
 def test_any_transformer_gives_features():

@@ -1,5 +1,6 @@
 """Deep networks, trained from the first layer to the last by one convex problem after the other."""
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
@@ -25,6 +27,7 @@ from convexbn.estimators.regressor import ConvexBNRegressor
 from convexbn.network import DeepNetwork, NormalizedNetwork
 from convexbn.network.base import import_torch
 from convexbn.sample_weight import check_sample_weight, merge_equal_samples
+from convexbn.solution import Status
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +67,7 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         Warns
         -----
         ConvergenceWarning
-            If the gap of a stage exceeds its `tol`.
+            If the gap of a stage exceeds its `tol`, or Ctrl-C ended a stage; the stack then has the stages so far.
         """
         estimator = self._estimator()
         features = self._check_parameters(estimator)
@@ -84,6 +87,14 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             network = stages[-1].network_
             assert isinstance(network, NormalizedNetwork)
             networks.append(network)
+            if stages[-1]._status is Status.INTERRUPTED:
+                warnings.warn(
+                    f"The stack was interrupted: it has {len(stages)} of {self.n_stages} stages, the last as far as it "
+                    "was trained.",
+                    ConvergenceWarning,
+                    stacklevel=2,
+                )
+                break
             H = network.hidden(H)
         self.features_, self.estimators_ = features, tuple(stages)
         self.network_ = DeepNetwork(tuple(networks[:-1]), networks[-1])
@@ -185,7 +196,7 @@ class ConvexBNStackRegressor(RegressorMixin, _Stack):
         How each stage is trained; None takes a `ConvexBNRegressor` with its defaults.
     n_stages : int, default=2
         Two-layer problems to solve, so that the network has n_stages hidden layers beside those of `features`. There
-        are fewer if no hidden neuron of a stage varies.
+        are fewer if no hidden neuron of a stage varies, or Ctrl-C ended one.
     features : transformer or None, default=None
         First layers, which are fitted to X without being trained here: `RandomBatchNormLayers`, a torch module as a
         `FrozenModule`, or any transformer of scikit-learn. X goes to it as it is, be it images or texts; sparse
@@ -235,7 +246,7 @@ class ConvexBNStackClassifier(ClassifierMixin, _Stack):
     estimator : ConvexBNClassifier, ConvexBNClassifierCV or None, default=None
         How each stage is trained; None takes a `ConvexBNClassifier` with its defaults.
     n_stages : int, default=2
-        Two-layer problems to solve; there are fewer if no hidden neuron of a stage varies.
+        Two-layer problems to solve; there are fewer if no hidden neuron of a stage varies, or Ctrl-C ended one.
     features : transformer or None, default=None
         First layers, which are fitted to X without being trained here.
 

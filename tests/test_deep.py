@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from convexbn import (
     BatchNormDesign,
     BatchNormNetwork,
+    ConvBatchNormNetwork,
     ConvexBNClassifier,
     ConvexBNRegressor,
     ConvexBNRegressorCV,
@@ -337,6 +338,22 @@ def test_modules_that_give_no_features(network, data, message):
 def test_bad_parameters(model, message):
     with pytest.raises(ValueError, match=message):
         model.fit(X, Y if isinstance(model, ConvexBNStackRegressor) else LABELS)
+
+
+def test_first_layer_may_be_a_convolution(tmp_path):
+    first = ConvBatchNormNetwork.at_initialization(
+        IMAGES, 5, kernel_size=(3, 2), stride=(1, 2), padding=1, n_outputs=1, random_state=0
+    )
+    head = BatchNormNetwork.at_initialization(first.hidden(IMAGES), 4, n_outputs=2, random_state=0)
+    deep = DeepNetwork((first,), head)
+    for mode in (True, False):
+        outputs = deep.to_torch().train(mode)(torch.tensor(IMAGES)).detach().numpy()
+        np.testing.assert_allclose(outputs, deep.predict(IMAGES), atol=1e-9)
+    deep.save(tmp_path / "deep.npz")
+    np.testing.assert_array_equal(DeepNetwork.load(tmp_path / "deep.npz").predict(IMAGES), deep.predict(IMAGES))
+    for layers, last in (((head, first), head), ((first,), first)):
+        with pytest.raises(ValueError, match="Layer 2 is convolutional; only the first layer takes images"):
+            DeepNetwork(layers, last)
 
 
 def test_layers_that_do_not_fit_and_stacks_that_are_not_fitted():

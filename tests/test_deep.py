@@ -18,6 +18,7 @@ from convexbn import (
     BatchNormNetwork,
     ConvBatchNormNetwork,
     ConvexBNClassifier,
+    ConvexBNConvRegressor,
     ConvexBNRegressor,
     ConvexBNRegressorCV,
     ConvexBNStackClassifier,
@@ -324,6 +325,7 @@ def test_modules_that_give_no_features(network, data, message):
     [
         (ConvexBNStackRegressor(ConvexBNClassifier()), "must be a ConvexBNRegressor"),
         (ConvexBNStackClassifier("log_loss"), "must be a ConvexBNClassifier"),
+        (ConvexBNStackRegressor(ConvexBNConvRegressor()), "takes images, .* give a ConvexBNRegressor, and features="),
         (ConvexBNStackRegressor(ConvexBNRegressor(activation="gated_relu")), "takes activation='relu'"),
         (ConvexBNStackRegressor(n_stages=0), "n_stages=0"),
         (ConvexBNStackRegressor(n_stages=True), "n_stages=True"),
@@ -354,6 +356,16 @@ def test_first_layer_may_be_a_convolution(tmp_path):
     for layers, last in (((head, first), head), ((first,), first)):
         with pytest.raises(ValueError, match="Layer 2 is convolutional; only the first layer takes images"):
             DeepNetwork(layers, last)
+
+
+@pytest.mark.parametrize("features", [None, FrozenModule(torch.nn.ReLU())])
+def test_failed_refit_leaves_the_stack_as_it_was(features):
+    model = ConvexBNStackRegressor(ConvexBNRegressor(0.1, tol=0.1), features=features).fit(X, Y)
+    before = model.predict(NEW)
+    with pytest.raises(ValueError, match="weight_decay=-1"):
+        model.set_params(estimator__weight_decay=-1).fit(np.eye(7), np.arange(7))
+    assert model.n_features_in_ == 3
+    np.testing.assert_array_equal(model.predict(NEW), before)
 
 
 def test_layers_that_do_not_fit_and_stacks_that_are_not_fitted():

@@ -22,6 +22,7 @@ from sklearn.utils.validation import (
 from convexbn.certificate import Certificate
 from convexbn.estimators.base import BaseConvexBN
 from convexbn.estimators.classifier import ConvexBNClassifier
+from convexbn.estimators.convolutional import Convolutional
 from convexbn.estimators.cross_validation import CrossValidated
 from convexbn.estimators.regressor import ConvexBNRegressor
 from convexbn.network import DeepNetwork, NormalizedNetwork
@@ -62,7 +63,7 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter or the data is out of range; the message names it.
+            If a parameter or the data is out of range; the message names it. The stack is left as it was.
 
         Warns
         -----
@@ -70,7 +71,17 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             If the gap of a stage exceeds its `tol`, or Ctrl-C ended a stage; the stack then has the stages so far.
         """
         estimator = self._estimator()
-        features = self._check_parameters(estimator)
+        self._check_parameters(estimator)
+        before = vars(self).copy()
+        try:
+            self._train(estimator, X, y, sample_weight)
+        except BaseException:
+            self.__dict__ = before
+            raise
+        return self
+
+    def _train(self, estimator: BaseConvexBN, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+        features = self.features
         data, targets = self._validate(X, y)
         weights = check_sample_weight(sample_weight, len(targets))
         if features is not None:
@@ -92,7 +103,7 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
                     f"The stack was interrupted: it has {len(stages)} of {self.n_stages} stages, the last as far as it "
                     "was trained.",
                     ConvergenceWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
                 break
             H = network.hidden(H)
@@ -103,7 +114,6 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             for number, stage in enumerate(stages)
         )
         self.certificate_ = self.certificates_[-1]
-        return self
 
     def _validate(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Data as the first stage takes it, or as it is for given features, and targets."""
@@ -117,10 +127,15 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
     def _estimator(self) -> Any:
         return self._default() if self.estimator is None else self.estimator
 
-    def _check_parameters(self, estimator: Any) -> Any:
-        """Raise a ValueError that names the first parameter out of range; return the given features."""
+    def _check_parameters(self, estimator: Any) -> None:
+        """Raise a ValueError that names the first parameter out of range, before any work."""
         if not isinstance(estimator, BaseConvexBN) or estimator._margin != self._default._margin:
             raise ValueError(f"estimator={estimator!r} must be a {self._default.__name__}, its CV variant, or None.")
+        if isinstance(estimator, Convolutional):
+            raise ValueError(
+                f"estimator={estimator!r} takes images, the stages of a stack take features; give a "
+                f"{self._default.__name__}, and features=FrozenModule(...) if X are images."
+            )
         if estimator.activation != "relu":
             raise ValueError(f"A stack takes activation='relu', not {estimator.activation!r}.")
         integer = isinstance(self.n_stages, (int, np.integer)) and not isinstance(self.n_stages, bool)
@@ -130,7 +145,6 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             raise ValueError(
                 f"features={self.features!r} must be a transformer or None; wrap a torch module in FrozenModule."
             )
-        return self.features
 
     def hidden_features(self, X: ArrayLike) -> np.ndarray:
         """Features (n, m) that the last two layers are trained on, for X (n, d)."""

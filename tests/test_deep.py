@@ -62,8 +62,14 @@ def test_scikit_learn_contract(estimator, check, monkeypatch):
     check(estimator)
 
 
-def test_last_two_layers_reach_the_closed_form():
-    model = ConvexBNStackRegressor(ConvexBNRegressor(WEIGHT_DECAY, fit_intercept=False), n_stages=1, features=WIDE)
+def wide_module():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 40), torch.nn.BatchNorm1d(40), torch.nn.ReLU())
+
+
+@pytest.mark.parametrize("features", [WIDE, FrozenModule(wide_module(), statistics="batch")], ids=["random", "given"])
+def test_last_two_layers_reach_the_closed_form(features):
+    model = ConvexBNStackRegressor(ConvexBNRegressor(WEIGHT_DECAY, fit_intercept=False), n_stages=1, features=features)
     model.fit(X, Y)
     certificate = model.certificate_
     assert certificate.objective == pytest.approx(closed_form_value(Y, WEIGHT_DECAY), rel=1e-9)
@@ -136,6 +142,23 @@ def test_one_torch_module_has_the_same_outputs(model):
     assert type(whole) is torch.nn.Sequential
     expected = model.predict(NEW) if isinstance(model, ConvexBNStackRegressor) else model.decision_function(NEW)
     np.testing.assert_allclose(whole(torch.tensor(NEW)).detach().numpy()[:, 0], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("features", [None, RandomBatchNormLayers((10,))], ids=["data", "features"])
+@pytest.mark.parametrize(
+    ("model", "y"),
+    [
+        (ConvexBNStackRegressor(ConvexBNRegressor(tol=0.1)), np.column_stack([Y, X[:, 0]])),
+        (ConvexBNStackClassifier(ConvexBNClassifier(tol=0.1)), np.array(["a", "b", "c"])[np.arange(16) % 3]),
+    ],
+    ids=["two targets", "three classes"],
+)
+def test_several_outputs_in_torch(model, y, features):
+    model.set_params(features=features).fit(X, y)
+    outputs = model.predict if isinstance(model, ConvexBNStackRegressor) else model.decision_function
+    for training, data in ((False, NEW), (False, X), (True, X)):
+        module = model.to_torch().train(training)
+        np.testing.assert_allclose(module(torch.tensor(data)).detach().numpy(), outputs(data), atol=1e-9)
 
 
 def test_each_stage_is_the_two_layer_problem_on_the_hidden_neurons_before():

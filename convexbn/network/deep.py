@@ -30,7 +30,7 @@ class DeepNetwork(Stored):
     Raises
     ------
     ValueError
-        If a layer does not take as many features as the one before has neurons, or images.
+        If a layer does not take as many features as the one before has neurons, or a later one is convolutional.
 
     Examples
     --------

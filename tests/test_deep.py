@@ -251,7 +251,7 @@ def test_given_features_take_their_own_kind_of_data(stack, features, data):
 
 
 def test_weights_of_a_stack_on_a_frozen_module_are_repeated_rows():
-    model = ConvexBNStackRegressor(n_stages=1, features=FrozenModule(module(), statistics="batch"))
+    model = ConvexBNStackRegressor(n_stages=1, features=FrozenModule(wide_module(), statistics="batch"))
     counts = np.arange(16) % 3
     weighted = model.fit(X, Y, sample_weight=counts).predict(NEW)
     repeated = model.fit(np.repeat(X, counts, axis=0), np.repeat(Y, counts)).predict(NEW)

@@ -28,7 +28,7 @@ def status_of(certificate: Certificate, tol: float, method: str, ending: Status 
         return Status.CONVERGED
     warnings.warn(
         f"{method} stopped at a relative gap of {certificate.gap:.1e}, above tol={tol:.1e}. {ending.value} Raise "
-        "max_iter, max_time, tol or weight_decay.",
+        "max_iter, tol or weight_decay.",
         ConvergenceWarning,
         stacklevel=3,
     )

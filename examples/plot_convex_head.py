@@ -16,6 +16,7 @@ Run with ``python examples/plot_convex_head.py [picture.png]``.
 import sys
 import warnings
 
+import torch
 from matplotlib import pyplot as plt
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.decomposition import PCA
@@ -26,13 +27,13 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from convexbn import ConvexBNClassifier, RandomBatchNormLayers
+from convexbn import ConvexBNClassifier, FrozenModule, RandomBatchNormLayers
 
 warnings.simplefilter("ignore", ConvergenceWarning)  # the gap is printed with the certificate
 
 # %%
 # Two tasks: tumours, and the handwritten digits 3 and 8, of which few are used for training. Three kinds of frozen
-# features: principal components, leaves of random trees, and the hidden layers of a random network. The last two have
+# features: principal components, leaves of random trees, and the hidden layers of a random network. The latter two have
 # more features than there are samples; whitened they have full row rank, so that the optimum of the head is a closed
 # form, which fits the classes as well as weight decay lets it and knows nothing of the directions it fits them with.
 
@@ -43,19 +44,46 @@ tasks = {
     "digits 3 and 8": (digits.data[chosen], digits.target[chosen]),
 }
 embeddings = {
-    "5 principal\ncomponents": PCA(5, random_state=0),
+    "5 principal\ncomponents": make_pipeline(StandardScaler(), PCA(5, random_state=0)),
     "random trees": RandomTreesEmbedding(50, max_depth=4, sparse_output=False, random_state=0),
-    "random BN\nnetwork": RandomBatchNormLayers((300, 300), random_state=0),
+    "random BN\nnetwork": make_pipeline(StandardScaler(), RandomBatchNormLayers((300, 300), random_state=0)),
 }
 
-figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+# %%
+# For the digits there is a fourth, the usual case of frozen features: a convolutional network in PyTorch that was
+# trained on something else, here on the other eight digits. It has never seen a 3 or an 8. What remains of it without
+# its output layer is a transformer of scikit-learn as a `FrozenModule`.
+
+torch.manual_seed(0)
+layers = torch.nn.Sequential(
+    torch.nn.Unflatten(1, (1, 8, 8)),
+    torch.nn.Conv2d(1, 8, 3, padding=1),
+    torch.nn.BatchNorm2d(8),
+    torch.nn.ReLU(),
+    torch.nn.MaxPool2d(2),
+    torch.nn.Conv2d(8, 8, 3),
+    torch.nn.BatchNorm2d(8),
+    torch.nn.ReLU(),
+    torch.nn.Flatten(),
+)
+network = torch.nn.Sequential(layers, torch.nn.Linear(32, 10))
+images, labels = torch.tensor(digits.data[~chosen]).float(), torch.tensor(digits.target[~chosen])
+optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+for _ in range(100):
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(network(images), labels).backward()
+    optimizer.step()
+pretrained = {"network trained on\nother digits": FrozenModule(layers)}
+
+figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained", width_ratios=(3, 4))
 for ax, (name, (X, y)) in zip(axes, tasks.items(), strict=True):
     X_train, X_test, y_train, y_test = train_test_split(X, y, train_size=150, stratify=y, random_state=0)
-    for place, (label, embedding) in enumerate(embeddings.items()):
+    of_task = embeddings | (pretrained if name.startswith("digits") else {})
+    for place, (label, embedding) in enumerate(of_task.items()):
         heads = {"logistic regression": LogisticRegression(max_iter=1000), "convex head": ConvexBNClassifier(tol=1e-3)}
         print(f"\n== {name}, {' '.join(label.split())} ==")
         for shift, color, (title, head) in zip((-0.2, 0.2), ("tab:gray", "tab:blue"), heads.items(), strict=True):
-            model = make_pipeline(StandardScaler(), embedding, head).fit(X_train, y_train)
+            model = make_pipeline(embedding, head).fit(X_train, y_train)
             accuracy = model.score(X_test, y_test)
             print(f"{title}: accuracy {accuracy:.3f} on {len(y_test)} test samples")
             bars = ax.bar(place + shift, accuracy, 0.38, color=color, label=title if place == 0 else None)
@@ -70,14 +98,15 @@ for ax, (name, (X, y)) in zip(axes, tasks.items(), strict=True):
             color="white",
             fontsize="x-small",
         )
-    ax.set(title=name, ylabel="test accuracy", ylim=(0.6, 1.06), xticks=range(len(embeddings)))
-    ax.set_xticklabels(list(embeddings))
+    ax.set(title=name, ylabel="test accuracy", ylim=(0.6, 1.06), xticks=range(len(of_task)))
+    ax.set_xticklabels(list(of_task))
     ax.legend(loc="upper center", ncols=2, fontsize="small")
 
 # %%
-# A certificate of gap zero is no promise of a better prediction. On the random network, whose features whitening treats
-# all alike, logistic regression is better on both tasks; elsewhere now one is ahead and now the other. What the convex
-# head offers is that no time goes into learning rates and starts, and that what training could reach was reached.
+# A certificate of gap zero is no promise of a better prediction. On both networks, the random and the trained one,
+# logistic regression is better here: whitening treats all their features alike. Elsewhere now one is ahead and now the
+# other. What the convex head offers is that no time goes into learning rates and starts, and that what training could
+# reach was reached.
 
 path = sys.argv[1] if len(sys.argv) > 1 else "convex_head.png"
 figure.savefig(path, dpi=120)

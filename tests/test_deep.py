@@ -1,14 +1,24 @@
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.sparse import issparse
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
-from sklearn.exceptions import NotFittedError
+from sklearn.ensemble import RandomTreesEmbedding
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from convexbn import (
     BatchNormDesign,
     BatchNormNetwork,
+    ConvBatchNormNetwork,
     ConvexBNClassifier,
+    ConvexBNConvRegressor,
     ConvexBNRegressor,
     ConvexBNRegressorCV,
     ConvexBNStackClassifier,
@@ -21,7 +31,9 @@ from convexbn import (
     solve,
 )
 from convexbn.datasets import make_teacher
+from convexbn.estimators import base
 from convexbn.gradient import train
+from convexbn.solution import Status
 
 X, Y = make_teacher(16, 3, random_state=0)
 NEW = make_teacher(11, 3, random_state=1)[0]
@@ -41,6 +53,7 @@ def closed_form_value(y, weight_decay):
         ConvexBNStackRegressor(ConvexBNRegressor(weight_decay=0.2, tol=0.5), features=RandomBatchNormLayers((20,))),
         ConvexBNStackClassifier(ConvexBNClassifier(weight_decay=0.05, tol=0.1)),
         RandomBatchNormLayers((7, 5)),
+        FrozenModule(torch.nn.ReLU()),
     ],
 )
 def test_scikit_learn_contract(estimator, check, monkeypatch):
@@ -49,8 +62,14 @@ def test_scikit_learn_contract(estimator, check, monkeypatch):
     check(estimator)
 
 
-def test_last_two_layers_reach_the_closed_form():
-    model = ConvexBNStackRegressor(ConvexBNRegressor(WEIGHT_DECAY, fit_intercept=False), n_stages=1, features=WIDE)
+def wide_module():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 40), torch.nn.BatchNorm1d(40), torch.nn.ReLU())
+
+
+@pytest.mark.parametrize("features", [WIDE, FrozenModule(wide_module(), statistics="batch")], ids=["random", "given"])
+def test_last_two_layers_reach_the_closed_form(features):
+    model = ConvexBNStackRegressor(ConvexBNRegressor(WEIGHT_DECAY, fit_intercept=False), n_stages=1, features=features)
     model.fit(X, Y)
     certificate = model.certificate_
     assert certificate.objective == pytest.approx(closed_form_value(Y, WEIGHT_DECAY), rel=1e-9)
@@ -92,6 +111,16 @@ def module():
     return network.eval()
 
 
+def convolutions():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.BatchNorm2d(2, affine=False, track_running_stats=False),
+        torch.nn.Conv2d(2, 3, 2),
+        torch.nn.BatchNorm2d(3),
+        torch.nn.ReLU(),
+    )
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -113,6 +142,23 @@ def test_one_torch_module_has_the_same_outputs(model):
     assert type(whole) is torch.nn.Sequential
     expected = model.predict(NEW) if isinstance(model, ConvexBNStackRegressor) else model.decision_function(NEW)
     np.testing.assert_allclose(whole(torch.tensor(NEW)).detach().numpy()[:, 0], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("features", [None, RandomBatchNormLayers((10,))], ids=["data", "features"])
+@pytest.mark.parametrize(
+    ("model", "y"),
+    [
+        (ConvexBNStackRegressor(ConvexBNRegressor(tol=0.1)), np.column_stack([Y, X[:, 0]])),
+        (ConvexBNStackClassifier(ConvexBNClassifier(tol=0.1)), np.array(["a", "b", "c"])[np.arange(16) % 3]),
+    ],
+    ids=["two targets", "three classes"],
+)
+def test_several_outputs_in_torch(model, y, features):
+    model.set_params(features=features).fit(X, y)
+    outputs = model.predict if isinstance(model, ConvexBNStackRegressor) else model.decision_function
+    for training, data in ((False, NEW), (False, X), (True, X)):
+        module = model.to_torch().train(training)
+        np.testing.assert_allclose(module(torch.tensor(data)).detach().numpy(), outputs(data), atol=1e-9)
 
 
 def test_each_stage_is_the_two_layer_problem_on_the_hidden_neurons_before():
@@ -146,6 +192,22 @@ def test_stack_ends_where_no_hidden_neuron_varies():
     np.testing.assert_allclose(model.predict(NEW), Y.mean(), atol=1e-12)
 
 
+def test_ctrl_c_leaves_the_stages_so_far(monkeypatch):
+    calls = []
+
+    def second_is_interrupted(*arguments, **options):
+        calls.append(None)
+        solution = solve(*arguments, **options)
+        return replace(solution, status=Status.INTERRUPTED) if len(calls) == 2 else solution
+
+    monkeypatch.setattr(base, "solve", second_is_interrupted)
+    model = ConvexBNStackRegressor(ConvexBNRegressor(0.1, tol=0.1), n_stages=4)
+    with pytest.warns(ConvergenceWarning, match="was interrupted: it has 2 of 4 stages"):
+        model.fit(X, Y)
+    assert len(model.estimators_) == len(model.certificates_) == len(calls) == 2
+    np.testing.assert_array_equal(model.predict(NEW), model.network_.predict(NEW)[:, 0])
+
+
 def test_any_transformer_gives_features():
     pca = PCA(2)
     model = ConvexBNStackRegressor(n_stages=1, features=pca).fit(X, Y)
@@ -154,6 +216,52 @@ def test_any_transformer_gives_features():
     np.testing.assert_allclose(model.predict(NEW), alone.predict(PCA(2).fit(X).transform(NEW)))
     with pytest.raises(ValueError, match="no to_torch method"):
         model.to_torch()
+
+
+WORDS = np.where(np.random.default_rng(0).random((16, 6)) < 0.5, "salt", "pepper")
+IMAGES = np.random.default_rng(0).random((16, 2, 4, 3))
+GROUPS = pd.DataFrame({"number": X[:, 0], "word": WORDS[:, 0]})
+
+
+@pytest.mark.parametrize(
+    ("features", "data"),
+    [
+        (RandomTreesEmbedding(3, random_state=0), X),  # sparse outputs
+        (TfidfVectorizer(ngram_range=(1, 3)), [" ".join(words) for words in WORDS]),
+        (OneHotEncoder(), WORDS),
+        (StandardScaler().set_output(transform="pandas"), X),
+        (ColumnTransformer([("one", StandardScaler(), ["number"]), ("two", OneHotEncoder(), ["word"])]), GROUPS),
+        (FrozenModule(convolutions(), statistics="batch"), IMAGES),
+    ],
+    ids=["sparse", "texts", "words", "pandas outputs", "data frame", "images"],
+)
+@pytest.mark.parametrize("stack", [ConvexBNStackRegressor, ConvexBNStackClassifier])
+def test_given_features_take_their_own_kind_of_data(stack, features, data):
+    y = Y if stack is ConvexBNStackRegressor else LABELS
+    estimator = stack._default(0.1, tol=0.1)
+    model = stack(estimator, n_stages=1, features=features).fit(data, y)
+    outputs = features.fit_transform(data)
+    outputs = outputs.toarray() if issparse(outputs) else np.asarray(outputs)
+    np.testing.assert_allclose(model.hidden_features(data), outputs, rtol=1e-12)
+    expected = estimator.fit(outputs, y).network_.predict(outputs)
+    np.testing.assert_allclose(model.network_.predict(outputs), expected, atol=1e-3)
+    assert model.predict(data).shape == (len(y),)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.fit(data, y[1:])
+
+
+def test_weights_of_a_stack_on_a_frozen_module_are_repeated_rows():
+    model = ConvexBNStackRegressor(n_stages=1, features=FrozenModule(wide_module(), statistics="batch"))
+    counts = np.arange(16) % 3
+    weighted = model.fit(X, Y, sample_weight=counts).predict(NEW)
+    repeated = model.fit(np.repeat(X, counts, axis=0), np.repeat(Y, counts)).predict(NEW)
+    np.testing.assert_allclose(weighted, repeated, atol=1e-5)
+    assert np.abs(model.fit(X, Y).predict(NEW) - weighted).max() > 0.01
+
+
+def test_outputs_of_given_features_are_checked():
+    with pytest.raises(ValueError, match="Input features contains NaN"):
+        ConvexBNStackRegressor(features=StandardScaler()).fit(np.where(X > 1, np.nan, X), Y)
 
 
 def test_random_layers_carry_the_statistics_of_the_data_and_their_seed():
@@ -184,6 +292,55 @@ def test_frozen_module_takes_running_or_batch_statistics():
     assert np.abs(batch.transform(X) - running.transform(X)).max() > 0.01
     assert network[0].weight.requires_grad  # the module itself is left alone
     np.testing.assert_allclose(batch.transform(NEW[:1]), batch.transform(NEW)[:1])  # no statistics of new data
+    many = np.tile(NEW, (30, 1))  # more than one block
+    np.testing.assert_allclose(running.transform(many), np.tile(running.transform(NEW), (30, 1)))
+
+
+@pytest.mark.parametrize(
+    ("network", "data"),
+    [
+        (module(), X),
+        (convolutions(), np.random.default_rng(0).random((16, 2, 4, 3))),
+        (torch.nn.Sequential(torch.nn.Embedding(10, 4), torch.nn.BatchNorm1d(5)), np.arange(80).reshape(16, 5) % 7),
+    ],
+    ids=["rows", "images", "integers"],
+)
+def test_weights_of_a_frozen_module_are_repeated_rows(network, data):
+    counts, repeated = np.arange(16) % 3, np.repeat(data, np.arange(16) % 3, axis=0)
+    weighted = FrozenModule(network, statistics="batch").fit(data, sample_weight=counts)
+    features = weighted.transform(repeated)
+    np.testing.assert_allclose(features, FrozenModule(network, statistics="batch").fit_transform(repeated), atol=1e-12)
+    network.train().double()
+    expected = network(torch.tensor(repeated)).detach().flatten(1)
+    np.testing.assert_allclose(features, expected, atol=1e-12)
+    assert np.abs(features - FrozenModule(network, "batch").fit(data).transform(repeated)).max() > 0.01
+    np.testing.assert_array_equal(weighted.to_torch()(torch.tensor(repeated[:9])), weighted.transform(repeated[:9]))
+
+
+def test_frozen_module_takes_integers_as_torch_does():
+    images = np.random.default_rng(0).integers(0, 255, (3, 2, 4, 3), dtype=np.uint8)
+    layers = convolutions()[1:3].eval()
+    np.testing.assert_array_equal(
+        FrozenModule(layers).fit_transform(images), FrozenModule(layers).fit_transform(images.astype(float))
+    )
+    words = torch.nn.Embedding(10, 4)
+    assert FrozenModule(words).fit_transform(np.array([[1, 2], [3, 9]], dtype=np.uint8)).shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "message"),
+    [
+        (torch.nn.LSTM(3, 4), X, r"must return one tensor with a row .*, got tuple for X of shape \(1, 3\)"),
+        (torch.nn.Flatten(0), X, r"must return one tensor with a row .*, got shape \(3,\)"),
+        (torch.nn.Unflatten(1, (3, 1)), X[:, :2], r"module does not take X of shape \(1, 2\) and dtype float64: unfl"),
+        (torch.nn.Embedding(3, 2), X, "does not take X of .* dtype float64: Expected tensor .* types: Long"),
+        (torch.nn.Embedding(3, 2), [[5], [1]], "does not take X of .* dtype int64: index out of range"),
+        (convolutions(), X, "BatchNorm2d.* keeps no running statistics; give statistics='batch'"),
+    ],
+)
+def test_modules_that_give_no_features(network, data, message):
+    with pytest.raises(ValueError, match=message):
+        FrozenModule(network).fit(data)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +348,7 @@ def test_frozen_module_takes_running_or_batch_statistics():
     [
         (ConvexBNStackRegressor(ConvexBNClassifier()), "must be a ConvexBNRegressor"),
         (ConvexBNStackClassifier("log_loss"), "must be a ConvexBNClassifier"),
+        (ConvexBNStackRegressor(ConvexBNConvRegressor()), "takes images, .* give a ConvexBNRegressor, and features="),
         (ConvexBNStackRegressor(ConvexBNRegressor(activation="gated_relu")), "takes activation='relu'"),
         (ConvexBNStackRegressor(n_stages=0), "n_stages=0"),
         (ConvexBNStackRegressor(n_stages=True), "n_stages=True"),
@@ -205,6 +363,32 @@ def test_frozen_module_takes_running_or_batch_statistics():
 def test_bad_parameters(model, message):
     with pytest.raises(ValueError, match=message):
         model.fit(X, Y if isinstance(model, ConvexBNStackRegressor) else LABELS)
+
+
+def test_first_layer_may_be_a_convolution(tmp_path):
+    first = ConvBatchNormNetwork.at_initialization(
+        IMAGES, 5, kernel_size=(3, 2), stride=(1, 2), padding=1, n_outputs=1, random_state=0
+    )
+    head = BatchNormNetwork.at_initialization(first.hidden(IMAGES), 4, n_outputs=2, random_state=0)
+    deep = DeepNetwork((first,), head)
+    for mode in (True, False):
+        outputs = deep.to_torch().train(mode)(torch.tensor(IMAGES)).detach().numpy()
+        np.testing.assert_allclose(outputs, deep.predict(IMAGES), atol=1e-9)
+    deep.save(tmp_path / "deep.npz")
+    np.testing.assert_array_equal(DeepNetwork.load(tmp_path / "deep.npz").predict(IMAGES), deep.predict(IMAGES))
+    for layers, last in (((head, first), head), ((first,), first)):
+        with pytest.raises(ValueError, match="Layer 2 is convolutional; only the first layer takes images"):
+            DeepNetwork(layers, last)
+
+
+@pytest.mark.parametrize("features", [None, FrozenModule(torch.nn.ReLU())])
+def test_failed_refit_leaves_the_stack_as_it_was(features):
+    model = ConvexBNStackRegressor(ConvexBNRegressor(0.1, tol=0.1), features=features).fit(X, Y)
+    before = model.predict(NEW)
+    with pytest.raises(ValueError, match="weight_decay=-1"):
+        model.set_params(estimator__weight_decay=-1).fit(np.eye(7), np.arange(7))
+    assert model.n_features_in_ == 3
+    np.testing.assert_array_equal(model.predict(NEW), before)
 
 
 def test_layers_that_do_not_fit_and_stacks_that_are_not_fitted():

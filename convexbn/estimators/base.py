@@ -18,7 +18,7 @@ from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 from convexbn.programs import ACTIVATIONS, Activation
 from convexbn.sample_weight import merge_equal_samples
-from convexbn.solution import Solution
+from convexbn.solution import Solution, Status
 from convexbn.solvers import solve
 from convexbn.solvers.auto import check_solver
 
@@ -27,6 +27,7 @@ class BaseConvexBN(BaseEstimator, ABC):
     """Base class of the estimators; `_margin` says which losses they take."""
 
     _margin: bool
+    _status: Status
 
     def __init__(
         self,
@@ -171,6 +172,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         self.certificate_ = solution.certificate
         self.weight_decay_ = problem.weight_decay
         self.n_iter_ = solution.n_iter
+        self._status = solution.status
 
     def _seed(self) -> int | np.random.Generator | None:
         if isinstance(self.random_state, np.random.RandomState):

@@ -10,10 +10,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexbn.network import BatchNormNetwork
 from convexbn.network.base import import_torch
-from convexbn.sample_weight import check_sample_weight, merge_equal_samples
+from convexbn.sample_weight import check_sample_weight, merge_equal_samples, weighted_samples
 
 if TYPE_CHECKING:
     import torch
+
+_BLOCK_SAMPLES = 128  # samples that a torch module is given at once
 
 
 class RandomBatchNormLayers(TransformerMixin, BaseEstimator):
@@ -101,10 +103,14 @@ class RandomBatchNormLayers(TransformerMixin, BaseEstimator):
 class FrozenModule(TransformerMixin, BaseEstimator):
     """A torch module as a transformer: its outputs in ``eval()`` are features.
 
+    X may have any number of dimensions, as images (n, channels, height, width) have. It becomes a tensor in double
+    precision, except that integers stay integers for a module with an embedding layer.
+
     Parameters
     ----------
     module : torch.nn.Module
-        Takes a float tensor (n, d) to one whose rows are samples. It is copied, never changed or trained.
+        Takes a tensor whose first dimension is the samples to another one of two or more dimensions. It is copied,
+        never changed or trained.
     statistics : {"running", "batch"}, default="running"
         "running" takes batch normalization layers as they are. "batch" gives them, in `fit`, the population mean and
         variance of the training data, as in training on the full batch.
@@ -114,7 +120,7 @@ class FrozenModule(TransformerMixin, BaseEstimator):
     module_ : torch.nn.Module
         The copy, in double precision and ``eval()``.
     n_features_in_ : int
-        Features seen in `fit`.
+        Features seen in `fit`; the second dimension of X.
 
     Examples
     --------
@@ -129,46 +135,94 @@ class FrozenModule(TransformerMixin, BaseEstimator):
         self.module = module
         self.statistics = statistics
 
-    def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Copy the module, and take the statistics of X (n, d) if asked.
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Copy the module, and take the statistics of X if asked.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, ...)
+            Training data.
+        y : ignored
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in the statistics. All equal if None.
+
+        Returns
+        -------
+        self : FrozenModule
 
         Raises
         ------
         ImportError
             If PyTorch is not installed.
         ValueError
-            If `module` is no torch module, `statistics` is unknown, or X is not finite and 2-D.
+            If `module` is no torch module or does not take X to rows of features, `statistics` is unknown, or X is
+            not finite.
         """
         torch = import_torch()
         if not isinstance(self.module, torch.nn.Module):
             raise ValueError(f"module={self.module!r} must be a torch.nn.Module.")
         if self.statistics not in ("running", "batch"):
             raise ValueError(f"statistics={self.statistics!r} is unknown; choose one of ['running', 'batch'].")
-        data = validate_data(self, X, dtype=np.float64)
-        self.module_ = deepcopy(self.module).double().eval().requires_grad_(False)
+        for part in self._normalizations(self.module):
+            if self.statistics == "running" and part.running_mean is None:
+                raise ValueError(f"module's {part} keeps no running statistics; give statistics='batch'.")
+        data = self._validate(X, self.module)
+        weights, data = weighted_samples(sample_weight, data)
+        self.module_ = deepcopy(self.module).cpu().double().eval().requires_grad_(False)
         if self.statistics == "batch":
-            self._take_statistics(torch, data)
+            self._take_statistics(data, weights)
+        else:
+            self._outputs(data[:1])  # whether the module takes X
         return self
 
-    def _take_statistics(self, torch: Any, X: np.ndarray) -> None:
-        normalizations = [
-            part for part in self.module_.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
-        ]
+    @staticmethod
+    def _normalizations(module: Any) -> list[Any]:
+        kind = import_torch().nn.modules.batchnorm._BatchNorm
+        return [part for part in module.modules() if isinstance(part, kind)]
+
+    def _validate(self, X: ArrayLike, module: Any, reset: bool = True) -> np.ndarray:
+        nn = import_torch().nn
+        embeds = any(isinstance(part, (nn.Embedding, nn.EmbeddingBag)) for part in module.modules())
+        data: np.ndarray = validate_data(self, X, dtype="numeric", allow_nd=True, reset=reset)
+        return data.astype(np.int64 if embeds and data.dtype.kind in "iu" else np.float64, copy=False)
+
+    def _take_statistics(self, X: np.ndarray, sample_weight: np.ndarray) -> None:
+        """Give normalization layers the statistics of the full batch, from the first to the last in one pass."""
+        shares = import_torch().tensor(sample_weight / sample_weight.sum())
 
         def take(normalization: Any, inputs: tuple[Any, ...]) -> None:
-            values = inputs[0].transpose(0, 1).flatten(1)
-            normalization.running_mean, normalization.running_var = values.mean(1), values.var(1, correction=0)
+            values = inputs[0].transpose(0, 1).flatten(1)  # of each channel, all positions of a sample in a row
+            repeats = values.shape[1] // len(shares)
+            weights = shares.repeat_interleave(repeats) / repeats
+            mean = values @ weights
+            normalization.running_mean, normalization.running_var = mean, (values - mean[:, None]) ** 2 @ weights
 
-        hooks = [normalization.register_forward_pre_hook(take) for normalization in normalizations]
-        self.module_(torch.tensor(X))
+        hooks = [part.register_forward_pre_hook(take) for part in self._normalizations(self.module_)]
+        self._outputs(X)
         for hook in hooks:
             hook.remove()
 
+    def _outputs(self, X: np.ndarray) -> np.ndarray:
+        """Outputs of the module for one batch, one row for each sample."""
+        torch = import_torch()
+        try:
+            outputs = self.module_(torch.tensor(X))
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(f"module does not take X of shape {X.shape} and dtype {X.dtype}: {error}") from error
+        if not isinstance(outputs, torch.Tensor) or outputs.ndim < 2 or len(outputs) != len(X):
+            got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+            raise ValueError(
+                f"module must return one tensor with a row of features for each sample, got {got} for X of shape "
+                f"{X.shape}; wrap it in a module that returns the features alone."
+            )
+        return outputs.double().numpy().reshape(len(X), -1)
+
     def transform(self, X: ArrayLike) -> np.ndarray:
-        """Outputs of the module, one row for each of X (n, d), flattened."""
+        """Outputs of the module, one row for each sample of X (n, ...), flattened."""
         check_is_fitted(self)
-        outputs = self.module_(import_torch().tensor(validate_data(self, X, dtype=np.float64, reset=False)))
-        return outputs.numpy().reshape(len(outputs), -1)
+        data = self._validate(X, self.module_, reset=False)
+        starts = range(0, len(data), _BLOCK_SAMPLES)
+        return np.concatenate([self._outputs(data[start : start + _BLOCK_SAMPLES]) for start in starts])
 
     def to_torch(self) -> "torch.nn.Sequential":
         """Return a copy of the module and a layer that flattens its outputs."""

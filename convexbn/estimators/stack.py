@@ -1,23 +1,34 @@
 """Deep networks, trained from the first layer to the last by one convex problem after the other."""
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    has_fit_parameter,
+    validate_data,
+)
 
 from convexbn.certificate import Certificate
 from convexbn.estimators.base import BaseConvexBN
 from convexbn.estimators.classifier import ConvexBNClassifier
+from convexbn.estimators.convolutional import Convolutional
 from convexbn.estimators.cross_validation import CrossValidated
 from convexbn.estimators.regressor import ConvexBNRegressor
 from convexbn.network import DeepNetwork, NormalizedNetwork
 from convexbn.network.base import import_torch
 from convexbn.sample_weight import check_sample_weight, merge_equal_samples
+from convexbn.solution import Status
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +49,7 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
+        X : array-like of shape (n, d), or whatever `features` takes
             Training data, at least two samples.
         y : array-like of shape (n,)
             Targets or labels, as `estimator` takes them.
@@ -52,24 +63,34 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter or the data is out of range; the message names it.
+            If a parameter or the data is out of range; the message names it. The stack is left as it was.
 
         Warns
         -----
         ConvergenceWarning
-            If the gap of a stage exceeds its `tol`.
+            If the gap of a stage exceeds its `tol`, or Ctrl-C ended a stage; the stack then has the stages so far.
         """
         estimator = self._estimator()
-        features = self._check_parameters(estimator)
-        H, targets = validate_data(self, X, y, dtype=np.float64, multi_output=True, ensure_min_samples=2)
+        self._check_parameters(estimator)
+        before = vars(self).copy()
+        try:
+            self._train(estimator, X, y, sample_weight)
+        except BaseException:
+            self.__dict__ = before
+            raise
+        return self
+
+    def _train(self, estimator: BaseConvexBN, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+        features = self.features
+        data, targets = self._validate(X, y)
+        weights = check_sample_weight(sample_weight, len(targets))
         if features is not None:
             weighted = {"sample_weight": sample_weight} if has_fit_parameter(features, "sample_weight") else {}
-            features = clone(features).fit(H, targets, **weighted)
-        weights = check_sample_weight(sample_weight, len(H))
-        if not isinstance(estimator, CrossValidated):  # whose folds depend on the order of the samples
-            H, targets, weights = _merged(H, targets, weights)
-        if features is not None:
-            H = features.transform(H)
+            features = clone(features).fit(data, targets, **weighted)
+        numbers = isinstance(data, np.ndarray) and data.dtype.kind in "biuf"
+        if numbers and not isinstance(estimator, CrossValidated):  # whose folds depend on the order of the samples
+            data, targets, weights = _merged(data, targets, weights)
+        H = data if features is None else _outputs(features, data)
         stages: list[BaseConvexBN] = []
         networks: list[NormalizedNetwork] = []
         while len(stages) < self.n_stages and (not stages or _vary(H[weights > 0])):
@@ -77,6 +98,14 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             network = stages[-1].network_
             assert isinstance(network, NormalizedNetwork)
             networks.append(network)
+            if stages[-1]._status is Status.INTERRUPTED:
+                warnings.warn(
+                    f"The stack was interrupted: it has {len(stages)} of {self.n_stages} stages, the last as far as it "
+                    "was trained.",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
+                break
             H = network.hidden(H)
         self.features_, self.estimators_ = features, tuple(stages)
         self.network_ = DeepNetwork(tuple(networks[:-1]), networks[-1])
@@ -85,15 +114,28 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             for number, stage in enumerate(stages)
         )
         self.certificate_ = self.certificates_[-1]
-        return self
+
+    def _validate(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+        """Data as the first stage takes it, or as it is for given features, and targets."""
+        if self.features is None:
+            return validate_data(self, X, y, dtype=np.float64, multi_output=True, ensure_min_samples=2)
+        validate_data(self, X, y, skip_check_array=True)  # the names and the number of features alone
+        targets = check_array(y, dtype=None, ensure_2d=False, input_name="y", estimator=self)
+        check_consistent_length(X, targets)
+        return X, targets
 
     def _estimator(self) -> Any:
         return self._default() if self.estimator is None else self.estimator
 
-    def _check_parameters(self, estimator: Any) -> Any:
-        """Raise a ValueError that names the first parameter out of range; return the given features."""
+    def _check_parameters(self, estimator: Any) -> None:
+        """Raise a ValueError that names the first parameter out of range, before any work."""
         if not isinstance(estimator, BaseConvexBN) or estimator._margin != self._default._margin:
             raise ValueError(f"estimator={estimator!r} must be a {self._default.__name__}, its CV variant, or None.")
+        if isinstance(estimator, Convolutional):
+            raise ValueError(
+                f"estimator={estimator!r} takes images, the stages of a stack take features; give a "
+                f"{self._default.__name__}, and features=FrozenModule(...) if X are images."
+            )
         if estimator.activation != "relu":
             raise ValueError(f"A stack takes activation='relu', not {estimator.activation!r}.")
         integer = isinstance(self.n_stages, (int, np.integer)) and not isinstance(self.n_stages, bool)
@@ -103,13 +145,15 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             raise ValueError(
                 f"features={self.features!r} must be a transformer or None; wrap a torch module in FrozenModule."
             )
-        return self.features
 
     def hidden_features(self, X: ArrayLike) -> np.ndarray:
         """Features (n, m) that the last two layers are trained on, for X (n, d)."""
         check_is_fitted(self)
-        H = validate_data(self, X, dtype=np.float64, reset=False)
-        return self.network_.features(H if self.features_ is None else self.features_.transform(H))
+        if self.features_ is None:
+            return self.network_.features(validate_data(self, X, dtype=np.float64, reset=False))
+        H = _outputs(self.features_, X)
+        validate_data(self, X, reset=False, skip_check_array=True)  # the names and the number of features alone
+        return self.network_.features(H)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict targets or labels of X (n, d)."""
@@ -166,10 +210,11 @@ class ConvexBNStackRegressor(RegressorMixin, _Stack):
         How each stage is trained; None takes a `ConvexBNRegressor` with its defaults.
     n_stages : int, default=2
         Two-layer problems to solve, so that the network has n_stages hidden layers beside those of `features`. There
-        are fewer if no hidden neuron of a stage varies.
+        are fewer if no hidden neuron of a stage varies, or Ctrl-C ended one.
     features : transformer or None, default=None
         First layers, which are fitted to X without being trained here: `RandomBatchNormLayers`, a torch module as a
-        `FrozenModule`, or any transformer of scikit-learn.
+        `FrozenModule`, or any transformer of scikit-learn. X goes to it as it is, be it images or texts; sparse
+        outputs are made dense.
 
     Attributes
     ----------
@@ -215,7 +260,7 @@ class ConvexBNStackClassifier(ClassifierMixin, _Stack):
     estimator : ConvexBNClassifier, ConvexBNClassifierCV or None, default=None
         How each stage is trained; None takes a `ConvexBNClassifier` with its defaults.
     n_stages : int, default=2
-        Two-layer problems to solve; there are fewer if no hidden neuron of a stage varies.
+        Two-layer problems to solve; there are fewer if no hidden neuron of a stage varies, or Ctrl-C ended one.
     features : transformer or None, default=None
         First layers, which are fitted to X without being trained here.
 
@@ -260,6 +305,15 @@ class ConvexBNStackClassifier(ClassifierMixin, _Stack):
         tags = super().__sklearn_tags__()
         tags.classifier_tags = get_tags(self._estimator()).classifier_tags
         return tags
+
+
+def _outputs(features: Any, X: Any) -> np.ndarray:
+    """Outputs of a transformer, sparse ones and data frames too, as an array of finite numbers."""
+    outputs = features.transform(X)
+    array: np.ndarray = check_array(
+        outputs.toarray() if issparse(outputs) else outputs, dtype=np.float64, input_name="features"
+    )
+    return array
 
 
 def _merged(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -94,7 +94,7 @@ class NormalizedNetwork(Stored, ABC):
 
     @abstractmethod
     def hidden_to_torch(self) -> list[Any]:
-        """Return the torch modules of the hidden layer, up to and with the ReLU; there must be a neuron."""
+        """Return the torch modules that compute `hidden`; there must be a neuron."""
 
     @abstractmethod
     def to_torch(self) -> "torch.nn.Sequential":

@@ -139,11 +139,11 @@ class BatchNormNetwork(NormalizedNetwork):
             yield samples, X[samples].astype(np.float64)
 
     def to_torch(self) -> "torch.nn.Sequential":
-        """Return Linear -> BatchNorm1d -> ReLU -> Linear in double precision.
+        """Return the modules of `hidden_to_torch` and Linear, the output layer, in double precision.
 
         In ``eval()`` its output equals `predict`; in ``train()`` on the full training batch it does too. Our batch
-        normalization divides by the standard deviation itself, so BatchNorm1d has the smallest positive number as eps.
-        A network without neurons gets one that is zero.
+        normalization divides by the standard deviation itself, so torch's has the smallest positive number as eps. A
+        network without neurons gets one that is zero.
 
         Returns
         -------

@@ -2,19 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn.design import BatchNormDesign
-from convexbn.network.base import import_torch, layers_of, output_layer, tensor, to_numpy
+from convexbn.network.base import import_torch, layers_of, tensor, to_numpy
 from convexbn.network.batch_norm import SMALLEST_EPS, BatchNormNetwork, initial_layers, read_layers
 from convexbn.network.convolution import Convolution
 from convexbn.patches import PatchDesign, PatchGrid, check_images
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,32 +113,15 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
         network = cls(**layers, filter_shape=filter_shape, stride=np.array(grid.stride), padding=np.array(grid.padding))
         return network.with_statistics(images, sample_weight)
 
-    def to_torch(self) -> "torch.nn.Sequential":
-        """Return Conv2d -> BatchNorm2d -> ReLU -> AdaptiveAvgPool2d -> Flatten -> Linear in double precision.
-
-        In ``eval()`` its output equals `predict`; in ``train()`` on the full training batch it does too. Our batch
-        normalization divides by the standard deviation itself, so BatchNorm2d has the smallest positive number as eps.
-        A network without neurons gets one that is zero.
-
-        Returns
-        -------
-        module : torch.nn.Sequential
-
-        Raises
-        ------
-        ImportError
-            If PyTorch is not installed.
-        """
-        torch = import_torch()
-        if len(self) == 0:
-            return self._idle().to_torch()
-        channels, m, grid = int(self.filter_shape[0]), len(self), self.grid
+    def hidden_to_torch(self) -> list[Any]:
+        """Return Conv2d, BatchNorm2d, ReLU, AdaptiveAvgPool2d and Flatten; there must be a neuron."""
+        torch, grid = import_torch(), self.grid
+        channels, m = int(self.filter_shape[0]), len(self)
         geometry = {"kernel_size": grid.kernel_size, "stride": grid.stride, "padding": grid.padding}
         hidden = torch.nn.Conv2d(channels, m, **geometry, bias=False, dtype=torch.float64)
         hidden.weight = tensor(self.filters)
         norm = self._fill(torch.nn.BatchNorm2d(m, eps=SMALLEST_EPS, dtype=torch.float64))
-        pooling = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
-        return torch.nn.Sequential(hidden, norm, torch.nn.ReLU(), *pooling, output_layer(self))
+        return [hidden, norm, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
 
     @classmethod
     def from_torch(cls, module: Any) -> Self:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn.network.base import NormalizedNetwork, import_torch
+from convexbn.network.convolution import Convolution
 from convexbn.network.persistence import Stored
 
 if TYPE_CHECKING:
@@ -21,14 +22,15 @@ class DeepNetwork(Stored):
     Parameters
     ----------
     layers : tuple of BatchNormNetwork or WeightNormNetwork
-        Networks of which the hidden neurons alone are used, the first on the data; may be empty.
+        Networks of which the hidden neurons alone are used, the first on the data; may be empty. The first may be a
+        ConvBatchNormNetwork, on images.
     head : BatchNormNetwork or WeightNormNetwork
         The last two layers.
 
     Raises
     ------
     ValueError
-        If a layer does not take as many features as the one before has neurons.
+        If a layer does not take as many features as the one before has neurons, or a later one is convolutional.
 
     Examples
     --------
@@ -46,6 +48,8 @@ class DeepNetwork(Stored):
 
     def __post_init__(self) -> None:
         for number, (layer, after) in enumerate(pairwise((*self.layers, self.head))):
+            if isinstance(after, Convolution):
+                raise ValueError(f"Layer {number + 2} is convolutional; only the first layer takes images.")
             if after.weights.shape[1] != len(layer):
                 d = after.weights.shape[1]
                 raise ValueError(f"Layer {number + 1} has {len(layer)} neurons, the one after takes {d} features.")

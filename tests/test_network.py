@@ -243,6 +243,11 @@ def test_degenerate_weights_are_refused():
         BatchNormNetwork(**vars(network) | {"std": np.zeros(5)})
     with pytest.raises(ValueError, match="does not vary"):
         network.objective(np.ones((4, 3)), np.ones(4), 0.1)
+    # What is left of x·(0.3, -0.1, 0) where the second feature is three times the first is rounding.
+    first = np.random.default_rng(0).standard_normal((50, 1))
+    cancelled = BatchNormNetwork(**vars(network) | {"weights": np.tile([0.3, -0.1, 0.0], (5, 1))})
+    with pytest.raises(ValueError, match="does not vary"):
+        cancelled.with_statistics(first * [1.0, 3.0, 1.0])
     other = random_network(WeightNormNetwork)[0]
     with pytest.raises(ValueError, match="zero"):
         WeightNormNetwork(**vars(other) | {"weights": np.zeros((5, 3))})

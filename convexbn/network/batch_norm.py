@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SMALLEST_EPS = float(np.finfo(float).tiny)  # torch's normalization layers refuse none at all
 _BLOCK_ENTRIES = 2**22  # entries of the data made double at once
+_ROUNDING = 10 * np.finfo(float).eps  # a standard deviation below this share of what is added up is rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +108,14 @@ class BatchNormNetwork(NormalizedNetwork):
     def batch_statistics(self, X: np.ndarray, sample_weight: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and std (m,) of x·w_j over X; a ValueError if a neuron does not vary over X."""
         weights, data = weighted_samples(sample_weight, X)
-        origin = next(self._row_blocks(data[:1]))[1][
-            0
-        ]  # deviations from it are exactly zero where a neuron does not vary
+        _, first_rows = next(self._row_blocks(data[:1]))
+        origin = first_rows[0]  # deviations from it are exactly zero where a neuron does not vary
         total, mean, squares = 0.0, np.zeros(len(self)), np.zeros(len(self))
+        largest = np.zeros_like(origin)
         for samples, rows in self._row_blocks(data):
-            deviations = (rows - origin) @ self.weights.T
+            moved = rows - origin
+            largest = np.maximum(largest, np.abs(moved).max(axis=0))
+            deviations = moved @ self.weights.T
             row_weights = np.repeat(weights[samples], len(rows) // len(weights[samples]))
             share = row_weights.sum() / (total + row_weights.sum())
             block_mean = np.average(deviations, axis=0, weights=row_weights)
@@ -122,7 +125,7 @@ class BatchNormNetwork(NormalizedNetwork):
             mean += share * (block_mean - mean)
             total += row_weights.sum()
         std = np.sqrt(squares / total)
-        if not (std > 0).all():
+        if not (std > _ROUNDING * (np.abs(self.weights) @ largest)).all():
             raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
         return self.weights @ origin + mean, std
 

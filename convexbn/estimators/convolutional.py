@@ -91,7 +91,9 @@ class ConvexBNConvRegressor(Regression, Convolutional):
     """Regression on images with a two-layer batch-normalized convolutional ReLU network and global average pooling.
 
     Methods take X of shape (n, channels, height, width). A filter reads every patch of an image, batch normalization
-    takes its statistics over all patches, and the outputs are averaged over the image.
+    takes its statistics over all patches, and the outputs are averaged over the image. X whose last axis looks like the
+    channels is refused: at most four entries, fewer than the other two axes, where these are equal or the filter is
+    more than one wide.
 
     Parameters
     ----------
@@ -151,7 +153,9 @@ class ConvexBNConvClassifier(Classification, Convolutional):
     """Classification of images with a two-layer batch-normalized convolutional ReLU network.
 
     Methods take X of shape (n, channels, height, width). A filter reads every patch of an image, batch normalization
-    takes its statistics over all patches, and the outputs are averaged over the image.
+    takes its statistics over all patches, and the outputs are averaged over the image. X whose last axis looks like the
+    channels is refused: at most four entries, fewer than the other two axes, where these are equal or the filter is
+    more than one wide.
 
     Parameters
     ----------

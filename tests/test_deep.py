@@ -198,6 +198,12 @@ def test_frozen_module_takes_running_or_batch_statistics():
         (ConvexBNStackRegressor(features=RandomBatchNormLayers(())), r"widths=\(\)"),
         (ConvexBNStackRegressor(features=RandomBatchNormLayers(30)), "widths=30"),
         (ConvexBNStackRegressor(features=RandomBatchNormLayers((30, 0))), "widths=.30, 0."),
+        (RandomBatchNormLayers((True,)), r"widths=\(True,\) must be a list of positive integers"),
+        (
+            RandomBatchNormLayers(random_state="a"),
+            "random_state='a' must be None, an integer from 0 on, or a Generator",
+        ),
+        (RandomBatchNormLayers(random_state=-1), "random_state=-1 must be"),
         (ConvexBNStackRegressor(features=FrozenModule(len)), "must be a torch.nn.Module"),
         (ConvexBNStackRegressor(features=FrozenModule(torch.nn.ReLU(), statistics="mine")), "statistics='mine'"),
     ],

@@ -240,6 +240,7 @@ def test_bad_data(model):
         (with_inf, y, "infinity"),
         (X.astype(str).astype(object) + "x", y, "could not convert"),
         (X[:, 0], y, "Expected 2D array"),
+        (X.reshape(40, 1, 2, 1), y, r"got \(40, 1, 2, 1\); use X.reshape\(len\(X\), -1\), or for images ConvexBNConv"),
         (X, y[:-1], "inconsistent numbers of samples"),
         (X[:0], y[:0], "0 sample"),
         (X[:1], y[:1], "1 sample"),
@@ -247,6 +248,8 @@ def test_bad_data(model):
     ):
         with pytest.raises(ValueError, match=message):
             clone(model).fit(data, targets)
+    with pytest.raises(ValueError, match=r"X must have shape \(n, d\), got \(40, 2, 1\)"):
+        clone(model).fit(X, y).predict(X[:, :, None])
 
 
 def test_bad_targets():

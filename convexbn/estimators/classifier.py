@@ -54,6 +54,13 @@ class Classification(ClassifierMixin, BaseConvexBN):
             raise ValueError(
                 f"y has one class only{weighted}, {self.classes_.tolist()[0]!r}; give samples of two classes."
             )
+        named = self.class_weight if isinstance(self.class_weight, dict) else {}
+        unknown = [label for label in named if label not in self.classes_.tolist()]
+        if unknown:
+            raise ValueError(
+                f"class_weight={self.class_weight!r} names {unknown}, but the labels of y are "
+                f"{self.classes_.tolist()}; leave the others out."
+            )
         one_hot = (targets[:, None] == self.classes_).astype(np.float64)
         return data, one_hot if self._training_loss().one_hot else 2 * one_hot[:, 1:] - 1, weights
 

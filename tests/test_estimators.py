@@ -31,9 +31,9 @@ LABELS = np.where(np.median(Y) < Y, "high", "low")
 ESTIMATORS = [ConvexBNRegressor(), ConvexBNClassifier()]
 
 
-# The check gives one class of blobs 1e7 times the weight of the others, and wants it predicted for more than 87 % of the
-# test samples. weight_decay="auto" falls with the weights of the light classes, so the optimum still tells the classes
-# apart: these shares are those of certified optima, to a gap of 2e-4 or less.
+# The check gives one class of blobs 1e7 times the weight of the others, and wants it predicted for more than 87 % of
+# the test samples. weight_decay="auto" falls with the weights of the light classes, so the optimum still tells the
+# classes apart: these shares are those of certified optima, to a gap of 2e-4 or less.
 CLASS_WEIGHT_FAILURES = {
     ("log_loss", "relu"): "weight_decay='auto': the optimum predicts 84 % of two blobs and 76 % of three as heavy.",
     (

@@ -68,7 +68,8 @@ def error(network, X, y):
 # Gradient descent is followed over its steps. The convex program has no steps of its own, so it is followed along its
 # path, from a large weight decay, where the network is zero, down to the one that gradient descent has. Each point of
 # the path is an optimum, whatever solver found it. Truncated to the large directions, the path leaves the small ones
-# unfitted at any weight decay, as gradient descent does in its first hundred steps.
+# all but unfitted, as gradient descent does in its first hundred steps. What it still reaches of them, where it overfits
+# at the end, is what 100 samples let functions of the large directions have in common with them.
 
 figure, axes = plt.subplot_mosaic(
     [["descent"] * 2 + ["path"] * 2 + ["truncated"] * 2, ["large"] * 3 + ["small"] * 3],
@@ -88,7 +89,7 @@ by_path, by_truncated_path = (
 for name, title, xlabel, trace in (
     ("descent", "gradient descent: large directions first", "step", by_descent),
     ("path", "convex program along its path: all alike", "weight decay", by_path),
-    ("truncated", f"truncated to {N_LARGE} directions: large ones only", "weight decay", by_truncated_path),
+    ("truncated", f"truncated: {N_LARGE} large directions only", "weight decay", by_truncated_path),
 ):
     plot_spectral_trace(trace, axes[name], xlabel=xlabel).set_title(title)
     reached = [int(np.argmax(share >= 0.5)) if (share >= 0.5).any() else "never" for share in trace.shares.T]

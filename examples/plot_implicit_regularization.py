@@ -68,8 +68,8 @@ def error(network, X, y):
 # Gradient descent is followed over its steps. The convex program has no steps of its own, so it is followed along its
 # path, from a large weight decay, where the network is zero, down to the one that gradient descent has. Each point of
 # the path is an optimum, whatever solver found it. Truncated to the large directions, the path leaves the small ones
-# all but unfitted, as gradient descent does in its first hundred steps. What it still reaches of them, where it overfits
-# at the end, is what 100 samples let functions of the large directions have in common with them.
+# all but unfitted, as gradient descent does in its first hundred steps. What it still reaches of them, where it
+# overfits at the end, is what 100 samples let functions of the large directions have in common with them.
 
 figure, axes = plt.subplot_mosaic(
     [["descent"] * 2 + ["path"] * 2 + ["truncated"] * 2, ["large"] * 3 + ["small"] * 3],

@@ -122,7 +122,7 @@ class ConvexBNConvRegressor(Regression, Convolutional):
     Attributes
     ----------
     network_ : ConvBatchNormNetwork or ConvGatedNetwork
-        The trained network.
+        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer.
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float
@@ -184,7 +184,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
     Attributes
     ----------
     network_ : ConvBatchNormNetwork or ConvGatedNetwork
-        The trained network.
+        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer.
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float

@@ -135,7 +135,7 @@ def test_no_other_network_is_better_in_the_weighted_objective():
         return ((f - y) ** 2).mean(dim=1) / 2 + WEIGHT_DECAY / 2 * ((S**2).sum(dim=(1, 2)) + (c**2).sum(dim=(1, 2)))
 
     optimizer = torch.optim.Adam(parameters, lr=0.02)
-    for _ in range(500):
+    for _ in range(300):
         optimizer.zero_grad()
         objectives(*parameters).sum().backward()
         optimizer.step()

@@ -133,8 +133,8 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         solver; the hinge loss and small gated networks go to cvxpy. "closed_form" and "column_generation" insist on
         these. The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) solves the convex program over all
         activation patterns where they are few (at most a million entries n * k * P), over a sample otherwise.
-        ReLU networks of several outputs are refused there beyond tiny data, about 50 samples of two features or 20 of
-        three.
+        For ReLU networks of several outputs it is for tiny data, about 50 samples of two features or 20 of three, and
+        refused where the patterns' cones have more than five million faces.
     tol : float, default=1e-6
         Relative gap above which a ConvergenceWarning is raised.
     max_iter : int or None, default=None

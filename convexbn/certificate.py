@@ -144,4 +144,4 @@ def relative_gap(objective: float, bound: float) -> float:
 def dual_bound(problem: Problem, v: np.ndarray, price: Price) -> float:
     """Dual objective of a feasible dual point v (n, C), scaled so that no direction prices above weight_decay."""
     scale = 1.0 if price.value <= problem.weight_decay else problem.weight_decay / price.value
-    return max(problem.dual_objective(scale * v), 0.0)
+    return max(0.0, problem.dual_objective(scale * v))  # in this order, since -0.0 is not larger than 0.0

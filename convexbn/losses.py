@@ -49,7 +49,7 @@ class Loss(ABC):
 
     def probabilities(self, f: np.ndarray) -> np.ndarray:
         """Probabilities of the classes at predictions f: shape (n, 2) for labels -1 and +1, else (n, C)."""
-        raise AttributeError(f"predict_proba needs loss='log_loss', not {self.name!r}.")
+        raise AttributeError(f"predict_proba needs loss='log_loss' or 'cross_entropy', not {self.name!r}.")
 
     def check_targets(self, y: np.ndarray) -> None:
         """Raise a ValueError if this loss cannot be taken of targets y (n, C)."""
@@ -388,7 +388,7 @@ def make_loss(loss: "str | Loss") -> Loss:
 
     Parameters
     ----------
-    loss : {"squared_error", "huber", "log_loss", "squared_hinge", "hinge"} or Loss
+    loss : {"squared_error", "huber", "log_loss", "squared_hinge", "hinge", "cross_entropy"} or Loss
         Name or instance.
 
     Returns

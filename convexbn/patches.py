@@ -262,6 +262,10 @@ class PatchDesign(BatchNormDesign):
 def check_images(X: ArrayLike, grid: PatchGrid, image_shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Return X as finite images (n, channels, height, width) on which the filter fits.
 
+    Images with the channels last are refused where they can be told: where the channels are known, and otherwise where
+    the last axis has at most four entries, fewer than the other two, and these are equal or the filter is more than one
+    wide. Narrow images that look like this can be given with height and width swapped.
+
     Parameters
     ----------
     X : array-like of shape (n, channels, height, width)
@@ -295,21 +299,26 @@ def check_images(X: ArrayLike, grid: PatchGrid, image_shape: tuple[int, ...] | N
         }.get(images.ndim, "reshape it")
         raise ValueError(f"X must have shape (n, channels, height, width), got {images.shape}; {fix}.")
     channels, height, width = images.shape[1:]
-    expected = () if image_shape is None else image_shape
-    flat = width in (1, 3, 4) and width < min(channels, height) and grid.kernel_size[1] > 1
-    if flat and channels not in expected[:1]:
+    last = (
+        f"X of shape {images.shape} must have shape (n, channels, height, width), but its last axis looks like the "
+        "channels: use np.moveaxis(X, -1, 1)"
+    )
+    thin = image_shape is None and width < min(channels, height)
+    if thin and width <= 4 and (channels == height or grid.kernel_size[1] > 1):
+        raise ValueError(f"{last}. If the images really are narrow, swap height and width.")
+    if image_shape is not None and images.shape[1 : 1 + len(image_shape)] != image_shape:
+        rotated = (width, channels, height)[: len(image_shape)] == image_shape
+        if rotated or channels != image_shape[0] == width:
+            raise ValueError(f"{last}. The images of training have {_named(image_shape)}.")
         raise ValueError(
-            f"X of shape {images.shape} must have shape (n, channels, height, width), but its last axis looks like the "
-            "channels: use np.moveaxis(X, -1, 1). If the images really are narrow, swap height and width."
-        )
-    if images.shape[1 : 1 + len(expected)] != expected:
-        raise ValueError(
-            f"X holds images of shape {images.shape[1:]}, those of training have {_named(expected)}; give such images."
+            f"X holds images of shape {images.shape[1:]}, those of training have {_named(image_shape)}; give such "
+            "images."
         )
     if min(grid.shape(height, width)) < 1:
+        fix = " If the last axis holds the channels, use np.moveaxis(X, -1, 1)." if thin else ""
         raise ValueError(
             f"kernel_size={grid.kernel_size} is larger than the images, which are {height} x {width} with "
-            f"padding={grid.padding} on each side; take a smaller filter or more padding."
+            f"padding={grid.padding} on each side; take a smaller filter or more padding.{fix}"
         )
     return images
 

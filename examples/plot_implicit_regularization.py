@@ -67,29 +67,42 @@ def error(network, X, y):
 # How fast is each direction fitted? The target of this part has the same component along every left singular vector.
 # Gradient descent is followed over its steps. The convex program has no steps of its own, so it is followed along its
 # path, from a large weight decay, where the network is zero, down to the one that gradient descent has. Each point of
-# the path is an optimum, whatever solver found it.
+# the path is an optimum, whatever solver found it. Truncated to the large directions, the path leaves the small ones
+# all but unfitted, as gradient descent does in its first hundred steps. What it still reaches of them, where it
+# overfits at the end, is what 100 samples let functions of the large directions have in common with them.
 
-figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
+figure, axes = plt.subplot_mosaic(
+    [["descent"] * 2 + ["path"] * 2 + ["truncated"] * 2, ["large"] * 3 + ["small"] * 3],
+    figsize=(14, 8),
+    layout="constrained",
+)
 X = make_data(100, slice(0, D // 2), np.random.default_rng(0))[0]
 y = BatchNormDesign().fit_transform(X)[:, :-1].sum(axis=1) / np.sqrt(D)
 fits = []
 descend(X, y, lambda step, f: fits.append(f[:, 0].copy()))
 by_descent = spectral_trace(X, y, fits)
-plot_spectral_trace(by_descent, axes[0, 0], xlabel="step")
 grid = WEIGHT_DECAY * np.geomspace(60, 1, 12)
-by_path = spectral_trace(X, y, [network.predict(X)[:, 0] for network in solve(X, y, grid)], steps=grid)
-plot_spectral_trace(by_path, axes[0, 1], xlabel="weight decay")
-axes[0, 0].set_title("gradient descent: large directions first")
-axes[0, 1].set_title("convex program along its path")
-axes[0, 1].invert_xaxis()
-for label, trace in (("steps of gradient descent", by_descent), ("points of the path", by_path)):
+by_path, by_truncated_path = (
+    spectral_trace(X, y, [network.predict(X)[:, 0] for network in solve(X, y, grid, n_components=kept)], steps=grid)
+    for kept in (None, N_LARGE)
+)
+for name, title, xlabel, trace in (
+    ("descent", "gradient descent: large directions first", "step", by_descent),
+    ("path", "convex program along its path: all alike", "weight decay", by_path),
+    ("truncated", f"truncated: {N_LARGE} large directions only", "weight decay", by_truncated_path),
+):
+    plot_spectral_trace(trace, axes[name], xlabel=xlabel).set_title(title)
     reached = [int(np.argmax(share >= 0.5)) if (share >= 0.5).any() else "never" for share in trace.shares.T]
-    print(f"Half of each component, from the largest direction to the smallest, is fitted after {label}: {reached}")
+    print(
+        f"{title}. Half of each component, from the largest direction down, is fitted after so many points: {reached}"
+    )
+for name in ("path", "truncated"):
+    axes[name].invert_xaxis()
 
 # %%
 # What does that do to predictions? Once the signal is in the large directions, once in the small ones.
 
-for ax, (name, signal) in zip(axes[1], {"large": slice(0, N_LARGE), "small": slice(N_LARGE, D)}.items(), strict=True):
+for name, signal in {"large": slice(0, N_LARGE), "small": slice(N_LARGE, D)}.items():
     rng = np.random.default_rng(0)
     X, y = make_data(100, signal, rng)
     X_validation, y_validation = make_data(300, signal, rng)
@@ -109,9 +122,9 @@ for ax, (name, signal) in zip(axes[1], {"large": slice(0, N_LARGE), "small": sli
     for network, (label, value) in zip(networks.values(), errors.items(), strict=True):
         objective = network.objective(X, y, WEIGHT_DECAY)
         print(f"Test error {value:.3f}, training objective {objective:.4f}: {' '.join(label.split())}")
-    ax.barh(list(errors), list(errors.values()), color=["tab:orange"] + ["tab:blue"] * 3)
-    ax.invert_yaxis()
-    ax.set(title=f"test error, signal in {name} directions", xlabel="mean squared error")
+    axes[name].barh(list(errors), list(errors.values()), color=["tab:orange"] + ["tab:blue"] * 3)
+    axes[name].invert_yaxis()
+    axes[name].set(title=f"test error, signal in {name} directions", xlabel="mean squared error")
 
 # %%
 # The convex network has the lowest training objective every time. Where the signal is in the large directions that is

@@ -356,6 +356,12 @@ def test_modules_that_give_no_features(network, data, message):
         (ConvexBNStackRegressor(features=RandomBatchNormLayers(())), r"widths=\(\)"),
         (ConvexBNStackRegressor(features=RandomBatchNormLayers(30)), "widths=30"),
         (ConvexBNStackRegressor(features=RandomBatchNormLayers((30, 0))), "widths=.30, 0."),
+        (RandomBatchNormLayers((True,)), r"widths=\(True,\) must be a list of positive integers"),
+        (
+            RandomBatchNormLayers(random_state="a"),
+            "random_state='a' must be None, an integer from 0 on, or a Generator",
+        ),
+        (RandomBatchNormLayers(random_state=-1), "random_state=-1 must be"),
         (ConvexBNStackRegressor(features=FrozenModule(len)), "must be a torch.nn.Module"),
         (ConvexBNStackRegressor(features=FrozenModule(torch.nn.ReLU(), statistics="mine")), "statistics='mine'"),
     ],

@@ -191,6 +191,32 @@ def test_bad_images(X, message):
         PatchDesign(3).fit(X)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((8, 8), {"kernel_size": 1}),
+        ((8, 8), {"kernel_size": (3, 1)}),
+        ((8, 8), {"kernel_size": 3, "padding": 1}),
+        ((8, 9), {"kernel_size": 2}),
+        ((8, 9), {"kernel_size": 9}),
+    ],
+)
+def test_few_channels_last_are_refused_whatever_the_filter(channels, size, options):
+    X = np.ones((5, *size, channels))
+    with pytest.raises(ValueError, match=r"last axis looks like the channels: .*, swap height and width"):
+        PatchDesign(**options).fit(X)
+    swapped = check_images(X.swapaxes(2, 3), PatchGrid(1))
+    assert swapped.shape == (5, size[0], channels, size[1])
+
+
+def test_filter_too_large_asks_for_the_channels_where_the_last_axis_is_the_smallest():
+    for shape, hint in (((5, 12, 12, 5), True), ((5, 3, 6, 6), False), ((5, 5, 12, 5), False)):
+        with pytest.raises(ValueError, match="is larger than the images") as error:
+            PatchDesign(7).fit(np.ones(shape))
+        assert ("If the last axis holds the channels, use np.moveaxis(X, -1, 1)." in str(error.value)) == hint
+
+
 def test_narrow_images_are_taken_where_they_can_be_meant():
     for shape, kernel_size in (((5, 8, 20, 1), (5, 1)), ((5, 3, 9, 3), 3), ((5, 16, 4, 4), 2), ((5, 16, 1, 1), 1)):
         X = np.random.default_rng(0).standard_normal(shape)
@@ -201,9 +227,27 @@ def test_other_images_than_those_of_training_are_refused():
     design = PatchDesign(2).fit(images())
     with pytest.raises(ValueError, match=r"shape \(3, 7, 5\), those of training have shape \(3, 7, 6\)"):
         design.transform(images(width=5))
-    with pytest.raises(ValueError, match=r"last axis looks like the channels"):
-        design.transform(np.moveaxis(images(), 1, -1))
     assert clone(design).get_params() == design.get_params()
+
+
+@pytest.mark.parametrize(
+    ("trained", "given", "last"),
+    [
+        ((3, 7, 6), (7, 6, 3), True),
+        ((5, 12, 12), (12, 12, 5), True),
+        ((5, 12, 12), (20, 20, 5), True),
+        ((3, 3, 8), (3, 8, 3), True),
+        ((3, 7, 6), (3, 7, 3), False),
+        ((3, 7, 6), (7, 7, 6), False),
+        ((1,), (6, 8, 1), True),
+        ((2,), (8, 3, 2), True),
+        ((2,), (8, 3, 4), False),
+    ],
+)
+def test_channels_last_are_told_by_the_images_of_training(trained, given, last):
+    with pytest.raises(ValueError, match="of training have") as error:
+        check_images(np.ones((4, *given)), PatchGrid(1), trained)
+    assert ("its last axis looks like the channels: use np.moveaxis(X, -1, 1)" in str(error.value)) == last
 
 
 def test_one_filter_on_the_whole_image_is_the_dense_design():

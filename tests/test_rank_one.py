@@ -251,3 +251,11 @@ def test_too_many_faces():
     ):
         with pytest.raises(ValueError, match=r"up to 523686 for 60 rows of rank 5, more than 20000.*tiny problems"):
             price()
+
+
+def test_too_many_cones_are_refused_before_a_face_is_visited(monkeypatch):
+    Z, V = dual_instance(30, 4, 2, 0)
+    monkeypatch.setattr("convexbn.solvers.reference.certify", None)
+    message = r"solver='CLARABEL' .* 2 outputs, up to 4526 for each of 8180 patterns, .* Use solver='auto'"
+    with pytest.raises(ValueError, match=message):
+        solve_reference(Problem(Z, V, weight_decay=0.01), enumerate_patterns(Z))

@@ -218,6 +218,14 @@ def test_bad_class_weights(class_weight):
         ConvexBNClassifier(class_weight=class_weight).fit(X, LABELS)
 
 
+@pytest.mark.parametrize("others", [{}, {"high": 1.0, "low": 2.0}])
+def test_class_weights_of_unknown_labels(others):
+    with pytest.raises(
+        ValueError, match=r"class_weight=.* names \['rose'\], but the labels of y are \['high', 'low'\]"
+    ):
+        ConvexBNClassifier(class_weight={"rose": 3.0, **others}).fit(X, LABELS)
+
+
 def test_weights_of_any_array_type():
     expected = ConvexBNRegressor().fit(X, Y, sample_weight=WEIGHTS).predict(X)
     for weights in (WEIGHTS.tolist(), pd.Series(WEIGHTS), WEIGHTS.astype(np.float32)):

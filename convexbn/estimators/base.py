@@ -114,6 +114,11 @@ class BaseConvexBN(BaseEstimator, ABC):
 
     def _validate(self, X: ArrayLike, y: Any = "no_validation", **options: Any) -> Any:
         """Data, and targets if given, as scikit-learn checks them, with its options."""
+        if getattr(X, "ndim", 2) > 2:
+            raise ValueError(
+                f"X must have shape (n, d), got {np.shape(X)}; use X.reshape(len(X), -1), or for images "
+                "ConvexBNConvRegressor or ConvexBNConvClassifier."
+            )
         return validate_data(self, X, y, dtype=np.float64, **options)
 
     def _unfitted_design(self, n_components: int | float | None) -> BatchNormDesign | WeightNormDesign:

@@ -54,6 +54,13 @@ class Classification(ClassifierMixin, BaseConvexBN):
             raise ValueError(
                 f"y has one class only{weighted}, {self.classes_.tolist()[0]!r}; give samples of two classes."
             )
+        named = self.class_weight if isinstance(self.class_weight, dict) else {}
+        unknown = [label for label in named if label not in self.classes_.tolist()]
+        if unknown:
+            raise ValueError(
+                f"class_weight={self.class_weight!r} names {unknown}, but the labels of y are "
+                f"{self.classes_.tolist()}; leave the others out."
+            )
         one_hot = (targets[:, None] == self.classes_).astype(np.float64)
         return data, one_hot if self._training_loss().one_hot else 2 * one_hot[:, 1:] - 1, weights
 
@@ -83,7 +90,7 @@ class Classification(ClassifierMixin, BaseConvexBN):
 
     @available_if(_has_probabilities)
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """Probabilities (n, C) of the classes for X (n, d); only with the log loss."""
+        """Probabilities (n, C) of the classes for X (n, d); only with the losses "log_loss" and "cross_entropy"."""
         outputs = self._outputs(X)
         return self._training_loss().probabilities(outputs)
 
@@ -127,6 +134,8 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         certified globally. The hinge loss and small gated networks go to cvxpy. "closed_form" and "column_generation"
         insist on these. The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) solves the convex program over
         all activation patterns where they are few (at most a million entries n * k * P), over a sample otherwise.
+        For ReLU networks of several outputs it is for tiny data, about 50 samples of two features or 20 of three, and
+        refused where the patterns' cones have more than five million faces.
     tol : float, default=1e-6
         Relative gap above which a ConvergenceWarning is raised.
     max_iter : int or None, default=None
@@ -139,7 +148,8 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
     Attributes
     ----------
     network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
-        The trained network.
+        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer; the others
+        have `to_torch`.
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float

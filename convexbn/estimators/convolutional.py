@@ -91,7 +91,9 @@ class ConvexBNConvRegressor(Regression, Convolutional):
     """Regression on images with a two-layer batch-normalized convolutional ReLU network and global average pooling.
 
     Methods take X of shape (n, channels, height, width). A filter reads every patch of an image, batch normalization
-    takes its statistics over all patches, and the outputs are averaged over the image.
+    takes its statistics over all patches, and the outputs are averaged over the image. X whose last axis looks like the
+    channels is refused: at most four entries, fewer than the other two axes, where these are equal or the filter is
+    more than one wide.
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ class ConvexBNConvRegressor(Regression, Convolutional):
     Attributes
     ----------
     network_ : ConvBatchNormNetwork or ConvGatedNetwork
-        The trained network.
+        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer.
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float
@@ -151,7 +153,9 @@ class ConvexBNConvClassifier(Classification, Convolutional):
     """Classification of images with a two-layer batch-normalized convolutional ReLU network.
 
     Methods take X of shape (n, channels, height, width). A filter reads every patch of an image, batch normalization
-    takes its statistics over all patches, and the outputs are averaged over the image.
+    takes its statistics over all patches, and the outputs are averaged over the image. X whose last axis looks like the
+    channels is refused: at most four entries, fewer than the other two axes, where these are equal or the filter is
+    more than one wide.
 
     Parameters
     ----------
@@ -180,7 +184,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
     Attributes
     ----------
     network_ : ConvBatchNormNetwork or ConvGatedNetwork
-        The trained network.
+        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer.
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float

@@ -70,11 +70,15 @@ class RandomBatchNormLayers(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If `widths` is not a list of positive integers, or X is not finite, 2-D and with rows that differ.
+            If `widths` is not a list of positive integers, `random_state` is no seed, or X is not finite, 2-D and with
+            rows that differ.
         """
         widths = list(self.widths) if isinstance(self.widths, (list, tuple, np.ndarray)) else []
-        if not widths or not all(isinstance(m, (int, np.integer)) and m >= 1 for m in widths):
+        if not widths or not all(_is_integer(m) and m >= 1 for m in widths):
             raise ValueError(f"widths={self.widths!r} must be a list of positive integers, one for each layer.")
+        seed = self.random_state
+        if not (seed is None or isinstance(seed, np.random.Generator) or (_is_integer(seed) and seed >= 0)):
+            raise ValueError(f"random_state={seed!r} must be None, an integer from 0 on, or a Generator.")
         features = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         weights = check_sample_weight(sample_weight, len(features))
         features, _, weights = merge_equal_samples(features, np.zeros((len(features), 0)), weights)
@@ -229,3 +233,7 @@ class FrozenModule(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         nn = import_torch().nn
         return nn.Sequential(deepcopy(self.module_), nn.Flatten())
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -105,10 +105,12 @@ def convexbn_path(
     ----------
     X : array-like of shape (n, d)
         Training data.
-    y : array-like of shape (n,)
-        Targets; labels of two classes for the losses of a classifier, the second in sorted order being positive.
-    loss : {"squared_error", "huber", "log_loss", "squared_hinge", "hinge"} or Loss, default="squared_error"
-        Training loss.
+    y : array-like of shape (n,) or (n, C)
+        Targets, one column an output; labels (n,) for the losses of a classifier. Of two labels the second in sorted
+        order is positive.
+    loss : str or Loss, default="squared_error"
+        Training loss: "squared_error", of any number of outputs, or "huber"; "log_loss" or "cross_entropy", of any
+        number of classes, "squared_hinge" or "hinge".
     normalization, activation, fit_intercept, n_components, spectral_power
         As in `ConvexBNRegressor`.
     n_weight_decays : int, default=50

@@ -68,6 +68,8 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
         certified globally. The hinge loss and small gated networks go to cvxpy. "closed_form" and "column_generation"
         insist on these. The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) solves the convex program over
         all activation patterns where they are few (at most a million entries n * k * P), over a sample otherwise.
+        For ReLU networks of several outputs it is for tiny data, about 50 samples of two features or 20 of three, and
+        refused where the patterns' cones have more than five million faces.
     tol : float, default=1e-6
         Relative gap above which a ConvergenceWarning is raised.
     max_iter : int or None, default=None
@@ -80,7 +82,8 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
     Attributes
     ----------
     network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
-        The trained network.
+        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer; the others
+        have `to_torch`.
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float

@@ -38,7 +38,8 @@ def solve_in_units(
     """
     stated = build(units.problem)
     # With norms of weight 100 Clarabel solved every log-loss program we tried; it broke down on many with small ones.
-    unit = 100 / units.problem.weight_decay
+    # It also breaks down on losses that weigh more than 1e7, as they would where sample weights are 1e4 and more apart.
+    unit = min(100 / units.problem.weight_decay, 1e7 / units.problem.sample_weight.max())
     program = cp.Problem(cp.Minimize(unit * stated.objective.expr), stated.constraints)
     solve_program(program, **options)
     variables = {name: variable.value for name, variable in program.var_dict.items()}

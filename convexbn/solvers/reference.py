@@ -10,7 +10,7 @@ import numpy as np
 from convexbn.certificate import certify
 from convexbn.neurons import Neurons
 from convexbn.patterns import Patterns
-from convexbn.pricing import dearest_patterns, price_of_gates, price_of_patterns
+from convexbn.pricing import count_flats, dearest_patterns, price_of_gates, price_of_patterns
 from convexbn.problem import Problem
 from convexbn.programs import Activation, check_cvxpy_solver, primal_program
 from convexbn.solution import Solution, Status, status_of
@@ -20,6 +20,7 @@ from convexbn.solvers.rank_one import solve_rank_one
 from convexbn.solvers.units import Units
 
 _PATTERNS_ADDED = 5  # at once; of 5, 10, 20 and 50 the first left Clarabel the fewest log-loss programs it fails on
+_MAX_FACES = 5_000_000  # of all cones together, which take about a minute
 # Relative costs below which, and distances of directions within which, neurons of an interior point may be one.
 _THRESHOLDS = 10.0 ** np.arange(-12, -2, 2)
 
@@ -65,7 +66,8 @@ def solve_reference(
     Raises
     ------
     ValueError
-        If the solver is not installed, or a ReLU problem with several outputs has more than 20,000 faces a cone.
+        If the solver is not installed, or a ReLU problem with several outputs has more than 20,000 faces a cone or
+        five million in all.
     RuntimeError
         If the solver fails; the message holds its status.
 
@@ -92,6 +94,13 @@ def solve_reference(
     (0.28, 'global')
     """
     check_cvxpy_solver(solver)
+    several_relu = activation == "relu" and problem.n_outputs > 1
+    if several_relu and len(patterns) * count_flats(problem.Z) > _MAX_FACES:
+        raise ValueError(
+            f"solver={solver!r} visits the faces of all cones for a ReLU network of {problem.n_outputs} outputs, up to "
+            f"{count_flats(problem.Z)} for each of {len(patterns)} patterns, more than {_MAX_FACES} in all: that is "
+            "for tiny problems. Use solver='auto', which is column generation, or fewer samples, columns or patterns."
+        )
     price_of = price_of_patterns if activation == "relu" else price_of_gates
     certificate_of = partial(
         certify, problem, price=partial(price_of, problem.Z, patterns), basis=_basis(patterns, activation)
@@ -102,7 +111,7 @@ def solve_reference(
         return Solution(zero, v, certificate, Status.CONVERGED, 0)
 
     options: dict[str, Any] = {"solver": solver, "tol": tol, "max_iter": max_iter, "verbose": verbose}
-    if activation == "relu" and problem.n_outputs > 1:
+    if several_relu:
         neurons, v, n_iter, ending = solve_rank_one(problem, patterns, **options)
     else:
         neurons, v, n_iter, ending = _grow(problem, patterns, activation, **options)

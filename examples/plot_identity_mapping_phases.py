@@ -64,9 +64,10 @@ print(f"{100 / D * constant:.3f} % or more off the distance. It took {100 * (1 -
 
 # %%
 # Above, phase I: the distance rises while the potential falls, until there is little of the potential left. Below, the
-# constant of one-point convexity: negative in phase I, where the gradient points away from the teacher, positive ever
-# after. And the whole run: a line that is nearly straight on a logarithmic scale, but for the student without identity,
-# which never comes near the teacher.
+# constant of one-point convexity: negative at first, where the gradient points away from the teacher. Phase II is, by
+# definition, where it has become positive for good; what had to be seen is that it comes to that, that it then stays
+# well above zero, and that the distance falls as fast as it says. And the whole run: a line that is nearly straight on
+# a logarithmic scale, but for the student without identity, which never comes near the teacher.
 
 figure, ((distance, potential), (convexity, whole)) = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
 slow_runs = {"gradient descent": slow_descent, "SGD": slow_sgd}

@@ -142,9 +142,9 @@ def targets(results: dict) -> list[dict]:
     }
     rows += [
         target(
-            "phase II of identity mapping: gradient descent takes at least eta c off the squared distance in a step, c "
-            "the constant of one-point convexity",
-            f"{least[IDENTITY]:.2f} eta c or more; {least[SGD]:.2f} with SGD, of which that is not asked",
+            "phase II of identity mapping: a step eta of gradient descent takes at least the share eta c off the squared "
+            "distance, c the least constant of one-point convexity",
+            f"{least[IDENTITY]:.2f} eta c or more; with SGD, which noise slows down, {least[SGD]:.2f} eta c",
             bool(least[IDENTITY] >= 1),
         ),
         target(

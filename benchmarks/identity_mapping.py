@@ -142,8 +142,8 @@ def targets(results: dict) -> list[dict]:
     }
     rows += [
         target(
-            "phase II of identity mapping: a step eta of gradient descent takes at least the share eta c off the squared "
-            "distance, c the least constant of one-point convexity",
+            "phase II of identity mapping: a step eta of gradient descent takes at least the share eta c off the "
+            "squared distance, c the least constant of one-point convexity",
             f"{least[IDENTITY]:.2f} eta c or more; with SGD, which noise slows down, {least[SGD]:.2f} eta c",
             bool(least[IDENTITY] >= 1),
         ),

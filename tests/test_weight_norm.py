@@ -34,7 +34,14 @@ LIMIT = limit_gram_matrices(X)
 @cache
 def run(alpha, n_steps=200):
     return train_weight_norm(
-        X, Y, alpha=alpha, step_size=LIMIT.step_size(alpha), n_neurons=M, n_steps=n_steps, random_state=0
+        X,
+        Y,
+        alpha=alpha,
+        step_size=LIMIT.step_size(alpha),
+        n_neurons=M,
+        n_steps=n_steps,
+        note_gram=True,
+        random_state=0,
     )
 
 
@@ -173,7 +180,7 @@ def test_closed_forms_take_unit_inputs_of_single_precision():
 
 def test_gram_matrices_stay_where_they_start_and_more_so_in_wide_networks():
     def moved(m):
-        options = {"step_size": LIMIT.step_size(0.1), "n_steps": 30, "random_state": 0}
+        options = {"step_size": LIMIT.step_size(0.1), "n_steps": 30, "note_gram": True, "random_state": 0}
         trace = train_weight_norm(X, Y, alpha=0.1, n_neurons=m, **options)[1]
         return np.linalg.norm(gram_at(trace, -1).kernel(0.1) - gram_at(trace, 0).kernel(0.1), 2)
 
@@ -222,8 +229,8 @@ def test_error_along_each_eigenvector_decays_at_its_eigenvalue(alpha):
 def test_outputs_change_as_the_theory_says_all_along_the_run():
     """The time derivative of f is -(V / alpha^2 + G)(f - y), not at the start alone."""
     alpha, step_size = 0.5, 1e-3
-    options = {"alpha": alpha, "n_neurons": 100, "random_state": 0}
-    trace = train_weight_norm(X, Y, step_size=step_size, n_steps=400, note_every=1, **options)[1]
+    options = {"alpha": alpha, "n_neurons": 100, "note_gram": True, "random_state": 0}
+    trace = train_weight_norm(X, Y, step_size=step_size, n_steps=400, **options)[1]
     assert trace.objective[-1] < trace.objective[0] / 2
     for t in range(0, 400, 50):
         change = (trace["residual"][t + 1] - trace["residual"][t]) / step_size
@@ -234,7 +241,7 @@ def test_outputs_change_as_the_theory_says_all_along_the_run():
 def test_without_normalization_the_rate_is_that_of_h():
     step_size = 1 / np.linalg.eigvalsh(LIMIT.H)[-1]
     options = {"step_size": step_size, "n_neurons": M, "n_steps": 200, "random_state": 0}
-    trace = train_weight_norm(X, Y, alpha=0.1, normalized=False, **options)[1]
+    trace = train_weight_norm(X, Y, alpha=0.1, normalized=False, note_gram=True, **options)[1]
     assert tail_rate(trace, step_size) == pytest.approx(LIMIT.rate_without_normalization, rel=0.06)
     at_one = train_weight_norm(X, Y, alpha=1.0, **options)[1]
     assert tail_rate(at_one, step_size) == pytest.approx(LIMIT.rate_without_normalization, rel=0.06)
@@ -286,10 +293,14 @@ def test_with_weight_decay_training_reaches_the_convex_optimum_on_raw_data():
 
 def test_trace_notes_only_what_was_asked_for():
     options = {"alpha": 1.0, "step_size": 0.1, "n_neurons": 20, "random_state": 0}
-    often, seldom = (train_weight_norm(X, Y, n_steps=10, note_every=every, **options)[1] for every in (1, 4))
+    (network, often), (_, seldom) = (
+        train_weight_norm(X, Y, n_steps=10, note_every=every, note_gram=True, **options) for every in (1, 4)
+    )
     assert seldom.steps.tolist() == [0, 4, 8, 10]
     for name in ("residual", "V", "G", "H"):
         np.testing.assert_array_equal(seldom[name], often[name][[0, 4, 8, 10]])
+    np.testing.assert_array_equal(seldom["V"][-1], gram_matrices(network, X).V)
+    assert set(train_weight_norm(X, Y, n_steps=10, **options)[1].watched) == {"residual"}
 
 
 @pytest.mark.parametrize(

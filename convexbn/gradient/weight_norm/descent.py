@@ -68,6 +68,7 @@ def train_weight_norm(
     n_neurons: int = 1000,
     n_steps: int = 100,
     note_every: int = 1,
+    note_gram: bool = False,
     normalized: bool = True,
     random_state: int | np.random.Generator | None = None,
     verbose: bool = False,
@@ -92,8 +93,10 @@ def train_weight_norm(
     n_steps : int, default=100
         Steps.
     note_every : int, default=1
-        Steps from one note to the next. A note holds three n × n matrices; where n is much
-        larger than d it takes longer than a step.
+        Steps from one note to the next.
+    note_gram : bool, default=False
+        Whether a note holds the Gram matrices. They take n^2 (m + d) operations, a step n m d; `gram_matrices` gives
+        those of the network at the end.
     normalized : bool, default=True
         False descends on the weights w = g v / |v| themselves, from the same function.
     random_state : int, Generator or None, default=None
@@ -106,8 +109,8 @@ def train_weight_norm(
     network : WeightNormNetwork
         The network at the end; without normalization v = w and g = |w|.
     trace : Trace
-        Objective ``|f - y|^2 / 2``, and watched at every step noted (T of them) "residual" f - y (T, n) and the Gram
-        matrices "V", "G", "H" (T, n, n).
+        Objective ``|f - y|^2 / 2``, and watched at every step noted (T of them) "residual" f - y (T, n), and with
+        `note_gram` the Gram matrices "V", "G", "H" (T, n, n).
 
     Raises
     ------
@@ -144,8 +147,11 @@ def train_weight_norm(
         for step in range(n_steps + 1):
             residual, by_weights, by_lengths = _gradients(v, g, c, data, targets)
             if step % note_every == 0 or step == n_steps:
-                gram = dict(zip("VGH", gram_of_weights(v, g, c, data, alpha if normalized else 1.0), strict=True))
-                recorder.note(step, residual @ residual / 2, residual=residual, **gram)
+                watched = {"residual": residual}
+                if note_gram:
+                    gram = gram_of_weights(v, g, c, data, alpha if normalized else 1.0)
+                    watched |= zip("VGH", gram, strict=True)
+                recorder.note(step, residual @ residual / 2, **watched)
             if step < n_steps and normalized:
                 v, g = v - step_size * _by_directions(v, g, by_weights, by_lengths), g - step_size * by_lengths
             elif step < n_steps:

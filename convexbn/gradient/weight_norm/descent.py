@@ -64,7 +64,7 @@ def train_weight_norm(
     y: ArrayLike,
     *,
     alpha: float,
-    step_size: float,
+    learning_rate: float,
     n_neurons: int = 1000,
     n_steps: int = 100,
     note_every: int = 1,
@@ -75,7 +75,7 @@ def train_weight_norm(
 ) -> tuple[WeightNormNetwork, Trace]:
     """Gradient descent of ``|f - y|^2 / 2`` on directions and lengths, the output weights fixed.
 
-    It starts from `weight_norm_start`. `GramMatrices.step_size` is the step of the theory. A larger one makes the
+    It starts from `weight_norm_start`. `GramMatrices.learning_rate` is the step of the theory. A larger one makes the
     directions longer, which slows them down until they are stable again; nothing of that kind protects the lengths.
 
     Parameters
@@ -86,7 +86,7 @@ def train_weight_norm(
         Targets.
     alpha : float
         Scale of the directions at the start.
-    step_size : float
+    learning_rate : float
         Step size.
     n_neurons : int, default=1000
         Width m.
@@ -128,14 +128,14 @@ def train_weight_norm(
     --------
     >>> import numpy as np
     >>> from convexbn.gradient.weight_norm import limit_gram_matrices, train_weight_norm
-    >>> X, alpha = np.eye(3), 0.1
-    >>> step_size = limit_gram_matrices(X).step_size(alpha)
-    >>> network, trace = train_weight_norm(X, [1.0, -1.0, 0.0], alpha=alpha, step_size=step_size, random_state=0)
-    >>> np.allclose(network.predict(X)[:, 0], [1, -1, 0])
+    >>> X, y = np.eye(3), [1.0, -1.0, 0.0]
+    >>> learning_rate = limit_gram_matrices(X).learning_rate(0.1)
+    >>> network, trace = train_weight_norm(X, y, alpha=0.1, learning_rate=learning_rate, random_state=0)
+    >>> np.allclose(network.predict(X)[:, 0], y)
     True
     """
     data, targets = check_samples(X, y)
-    check_number("step_size", step_size, positive=True)
+    check_number("learning_rate", learning_rate, positive=True)
     check_integer("n_steps", n_steps, 0)
     check_integer("note_every", note_every, 1)
     start = weight_norm_start(data.shape[1], n_neurons, alpha=alpha, random_state=random_state)
@@ -153,9 +153,9 @@ def train_weight_norm(
                     watched |= zip("VGH", gram, strict=True)
                 recorder.note(step, residual @ residual / 2, **watched)
             if step < n_steps and normalized:
-                v, g = v - step_size * _by_directions(v, g, by_weights, by_lengths), g - step_size * by_lengths
+                v, g = v - learning_rate * _by_directions(v, g, by_weights, by_lengths), g - learning_rate * by_lengths
             elif step < n_steps:
-                w = v - step_size * by_weights
+                w = v - learning_rate * by_weights
                 v, g = w, np.linalg.norm(w, axis=1)
     return WeightNormNetwork(v, g, np.zeros(n_neurons), c[:, None], np.zeros(1)), recorder.trace()
 
@@ -177,11 +177,11 @@ def _by_directions(v: np.ndarray, g: np.ndarray, by_weights: np.ndarray, by_leng
     return (g / lengths)[:, None] * (by_weights - (by_lengths / lengths)[:, None] * v)
 
 
-def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarray:
+def decay_rate(steps: ArrayLike, sizes: ArrayLike, learning_rate: float) -> np.ndarray:
     """Rates at which errors decay, measured: the eigenvalues that gradient descent seems to have met.
 
-    Gradient descent shrinks the error along an eigenvector by ``1 - step_size * eigenvalue`` a step. The factor is read
-    off a straight line through the logarithms of the sizes.
+    Gradient descent shrinks the error along an eigenvector by ``1 - learning_rate * eigenvalue`` a step. The factor
+    is read off a straight line through the logarithms of the sizes.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarr
         Steps, as in a `Trace`.
     sizes : array-like of shape (T,) or (T, p)
         Positive sizes of p errors at these steps.
-    step_size : float
+    learning_rate : float
         Step size.
 
     Returns
@@ -204,10 +204,10 @@ def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarr
     Examples
     --------
     >>> from convexbn.gradient.weight_norm import decay_rate
-    >>> round(float(decay_rate([0, 1, 2], [4.0, 3.0, 2.25], step_size=0.5)), 6)
+    >>> round(float(decay_rate([0, 1, 2], [4.0, 3.0, 2.25], learning_rate=0.5)), 6)
     0.5
     """
-    check_number("step_size", step_size, positive=True)
+    check_number("learning_rate", learning_rate, positive=True)
     steps, sizes = np.asarray(steps, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
     if len(steps) < 2 or len(sizes) != len(steps):
         raise ValueError(f"steps and sizes must be equally many, two at least; got {len(steps)} and {len(sizes)}.")
@@ -216,4 +216,4 @@ def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarr
     if np.ptp(steps) == 0:
         raise ValueError(f"steps are all {steps[0]:g}; give sizes at two different ones at least.")
     centred = steps - steps.mean()
-    return -np.expm1(centred @ np.log(sizes) / (centred @ centred)) / step_size
+    return -np.expm1(centred @ np.log(sizes) / (centred @ centred)) / learning_rate

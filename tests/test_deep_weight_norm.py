@@ -64,7 +64,9 @@ def test_hessian_norm_of_a_negative_of_few_and_of_no_curvature():
     assert hessian_norm(-(scalar**3), [scalar]) == pytest.approx(18)
     assert hessian_norm((z**2).sum() - 4 * z[3] ** 2 + z[0], [z]) == pytest.approx(6)
     assert hessian_norm(z[0] * z[1] + w[0] * z[8], [w, z]) == pytest.approx(1)
-    assert hessian_norm(z.sum() + 0 * z[0] ** 2, [z]) == 0
+    assert hessian_norm(z.sum(), [z]) == 0
+    assert hessian_norm(z.sum() + (w**2).sum(), [z, w]) == pytest.approx(2)
+    assert hessian_norm(torch.relu(z).sum(), [z]) == 0
 
 
 @pytest.mark.parametrize("activation", ["tanh", "softplus"])

@@ -307,6 +307,8 @@ def test_untrained_convolutional_network():
         ({"normalization": "layer"}, "normalization='layer' is unknown"),
         ({"normalization": "weight", "kernel_size": 2}, "drop kernel_size=2"),
         ({"y": Y[:-1]}, "inconsistent"),
+        ({"y": ["odd", "even"] * 15}, "y must hold numbers; encode labels"),
+        ({"y": np.full_like(Y, np.nan)}, "Input y contains NaN"),
         ({"optimizer": "newton"}, "optimizer='newton' is unknown"),
         ({"dtype": "float16"}, "dtype='float16' is unknown"),
         ({"learning_rate": 0}, "learning_rate=0 must be a positive"),

@@ -113,7 +113,7 @@ def shrinkage(entry: dict) -> np.ndarray:
 
     A step eta multiplies |W - W*|^2 with 1 - 2 eta c + (eta |grad L| / |W - W*|)^2. Where |grad L| <= beta |W - W*| and
     eta <= c / beta^2, that is at most 1 - eta c, and the ratio at least 1. Longer steps, as here, promise nothing, and
-    noise adds to the last term. NaN where a run never reached phase II.
+    noise adds to the last term. NaN where a run had no phase II, or one of three notes.
     """
     rate, constant = (np.array(entry[name], dtype=float) for name in ("rate", "one_point_convexity"))
     return (1 - rate**2) / (entry["learning_rate"] * constant)
@@ -142,8 +142,8 @@ def targets(results: dict) -> list[dict]:
     }
     rows += [
         target(
-            "phase II of identity mapping: a step eta of gradient descent takes at least the share eta c off the "
-            "squared distance, c the least constant of one-point convexity",
+            "late in phase II of identity mapping, a step eta of gradient descent takes at least the share eta c off "
+            "the squared distance, c the least constant of one-point convexity",
             f"{least[IDENTITY]:.2f} eta c or more; with SGD, which noise slows down, {least[SGD]:.2f} eta c",
             bool(least[IDENTITY] >= 1),
         ),

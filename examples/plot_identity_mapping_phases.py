@@ -64,9 +64,11 @@ print(f"{100 / D * constant:.3f} % or more off the distance. It took {100 * (1 -
 
 # %%
 # Above, phase I: the distance rises while the potential falls, until there is little of the potential left. Below, the
-# constant of one-point convexity: negative in phase I, where the gradient points away from the teacher, positive ever
-# after. And the whole run: a line that is nearly straight on a logarithmic scale, but for the student without identity,
-# which never comes near the teacher.
+# constant of one-point convexity: negative at first, where the gradient points away from the teacher. Phase II is, by
+# definition, where it has become positive for good; what had to be seen is that it comes to that, that it then stays
+# well above zero, and that the distance falls as fast as it says. And the whole run, on a logarithmic scale, where a
+# constant rate would be a straight line: the rate changes, but stays above what the least constant says. The student
+# without identity never comes near the teacher.
 
 figure, ((distance, potential), (convexity, whole)) = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
 slow_runs = {"gradient descent": slow_descent, "SGD": slow_sgd}
@@ -94,7 +96,7 @@ for ax in (distance, potential, convexity):
     ax.legend(loc="center right" if ax is not distance else "lower center")
 
 plot_trace(runs, "distance", whole)
-whole.set(title="phase II: the distance falls geometrically", ylabel="|W - W*|", yscale="log")
+whole.set(title="phase II: the distance falls to a thousandth", ylabel="|W - W*|", yscale="log")
 whole.set_xlabel(f"step ({1 / D:g})")
 
 path = sys.argv[1] if len(sys.argv) > 1 else "identity_mapping_phases.png"

@@ -40,16 +40,16 @@ print(f"Smallest eigenvalues: V {gram.rate_of_directions(1):.4f}, G {gram.rate_o
 print(f"Directions lead below alpha = {gram.crossover:.2f}, lengths above; the square root of d is {D**0.5:.2f}.")
 
 
-def descend(alpha, step_size, y=y, n_steps=300, normalized=True):
+def descend(alpha, learning_rate, y=y, n_steps=300, normalized=True):
     options = {"n_neurons": N_NEURONS, "normalized": normalized, "random_state": 0}
-    return train_weight_norm(X, y, alpha=alpha, step_size=step_size, n_steps=n_steps, **options)[1]
+    return train_weight_norm(X, y, alpha=alpha, learning_rate=learning_rate, n_steps=n_steps, **options)[1]
 
 
-def measure(trace, step_size):
+def measure(trace, learning_rate):
     """Rate of the error once only its slowest part is left, and the steps to a millionth of the error."""
     sizes = np.linalg.norm(trace["residual"], axis=1) / np.linalg.norm(trace["residual"][0])
     tail = (sizes < 1e-5) & (sizes > 1e-10)
-    return float(decay_rate(trace.steps[tail], sizes[tail], step_size)), int(np.argmax(sizes < 1e-6))
+    return float(decay_rate(trace.steps[tail], sizes[tail], learning_rate)), int(np.argmax(sizes < 1e-6))
 
 
 # %%
@@ -60,12 +60,12 @@ alphas = np.geomspace(1e-2, 1e2, 13)
 print("\n   alpha   predicted    measured   ratio   steps to 1e-6")
 measured, steps_needed = [], []
 for alpha in alphas:
-    step_size = gram.step_size(alpha)
-    rate, steps = measure(descend(alpha, step_size), step_size)
+    learning_rate = gram.learning_rate(alpha)
+    rate, steps = measure(descend(alpha, learning_rate), learning_rate)
     measured.append(rate)
     steps_needed.append(steps)
     print(f"{alpha:8.3g}  {gram.rate(alpha):10.4g}  {rate:10.4g}  {rate / gram.rate(alpha):6.3f}  {steps:6d}")
-plain_step = gram.step_size(1)  # at alpha = 1 the Gram matrix is H
+plain_step = gram.learning_rate(1)  # at alpha = 1 the Gram matrix is H
 plain_rate, plain_steps = measure(descend(1, plain_step, normalized=False), plain_step)
 print(f"   plain  {gram.rate_without_normalization:10.4g}  {plain_rate:10.4g}", end="")
 print(f"  {plain_rate / gram.rate_without_normalization:6.3f}  {plain_steps:6d}")
@@ -116,12 +116,12 @@ for ax, alpha, shown in zip(axes[1], (0.1, 30.0), (14, 70), strict=True):
     start = weight_norm_start(D, N_NEURONS, alpha=alpha, random_state=0)
     drawn = gram_matrices(start, X, alpha=alpha)
     eigenvalues, U = np.linalg.eigh(drawn.kernel(alpha))
-    step_size = drawn.step_size(alpha)
-    trace = descend(alpha, step_size, start.predict(X)[:, 0] - U.sum(axis=1), n_steps=shown)
+    learning_rate = drawn.learning_rate(alpha)
+    trace = descend(alpha, learning_rate, start.predict(X)[:, 0] - U.sum(axis=1), n_steps=shown)
     errors, some = trace["residual"] @ U, slice(None, None, shown // 14)
     for i, k in enumerate((0, 3, 6, 8)):
         color = plt.get_cmap("viridis")(i / 3.5)
-        ax.semilogy(trace.steps, (1 - step_size * eigenvalues[k]) ** trace.steps, color=color)
+        ax.semilogy(trace.steps, (1 - learning_rate * eigenvalues[k]) ** trace.steps, color=color)
         dots = np.abs(errors[some, k])
         ax.semilogy(trace.steps[some], dots, "o", color=color, label=f"eigenvalue {eigenvalues[k]:.3g}")
     leads = "directions" if alpha < gram.crossover else "lengths"

@@ -64,7 +64,9 @@ def test_hessian_norm_of_a_negative_of_few_and_of_no_curvature():
     assert hessian_norm(-(scalar**3), [scalar]) == pytest.approx(18)
     assert hessian_norm((z**2).sum() - 4 * z[3] ** 2 + z[0], [z]) == pytest.approx(6)
     assert hessian_norm(z[0] * z[1] + w[0] * z[8], [w, z]) == pytest.approx(1)
-    assert hessian_norm(z.sum() + 0 * z[0] ** 2, [z]) == 0
+    assert hessian_norm(z.sum(), [z]) == 0
+    assert hessian_norm(z.sum() + (w**2).sum(), [z, w]) == pytest.approx(2)
+    assert hessian_norm(torch.relu(z).sum(), [z]) == 0
 
 
 @pytest.mark.parametrize("activation", ["tanh", "softplus"])
@@ -139,7 +141,7 @@ def test_gradient_steps_are_orthogonal_to_normalized_rows_so_that_rows_only_grow
     assert trained.smallest_row_norm == trace["smallest_row_norm"][-1]
 
 
-def test_loss_falls_geometrically_at_the_rate_of_the_restricted_strong_convexity_ratio():
+def test_loss_falls_geometrically_and_by_no_less_than_the_restricted_strong_convexity_ratio_promises():
     """Under gradient descent with smoothness beta, L falls by at least learning_rate |grad|^2 (1 - rate beta / 2)."""
     start = network(depth=2, width=100)
     rate = 0.25 / start.loss_hessian_norm(X, Y)
@@ -151,11 +153,10 @@ def test_loss_falls_geometrically_at_the_rate_of_the_restricted_strong_convexity
     factor = 1 - rate * trace["rsc_ratio"] * (1 - rate * beta / 2)
     assert (trace.objective[1:] <= factor[:-1] * trace.objective[:-1]).all()
 
-    tail, logs = steps[400:], np.log(trace.objective[400:])
-    slope, offset = np.polyfit(tail, logs, 1)
     assert trace.objective[-1] < 0.2 * trace.objective[0]
-    assert np.abs(logs - slope * tail - offset).max() < 0.03
-    assert slope == pytest.approx(np.mean(np.log1p(-rate * trace["rsc_ratio"][400:])), rel=0.01)
+    early, late = benchmark.slopes(steps, trace.objective)
+    print(early, late, late / early, trace.objective[[0, -1]])
+    assert late < 0.9 * early < 0
 
 
 def test_what_the_trace_holds():
@@ -199,8 +200,12 @@ def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch):
     for axis, sizes in (("width", "gap_widths"), ("depth", "depths")):
         assert list(measured["gaps"][axis]) == list(benchmark.KINDS)
         assert all(len(found) == len(measured[sizes]) == 2 for found in measured["gaps"][axis].values())
-    assert len(benchmark.targets("digits", measured)) == 6
+    assert len(benchmark.targets("digits", measured)) == 7
     assert (tmp_path / "deep_weight_norm.png").stat().st_size > 10_000
+
+
+STEPS = np.arange(0, 101, 5)
+RATIO = 4  # row without a verdict
 
 
 def canned():
@@ -216,7 +221,7 @@ def canned():
             "depth": {"with": depths**2.0},
             "row_norm": {"hidden weights": row_norms**-2.0},
         },
-        "training": {"with": {"slope": -0.1, "slope_of_the_ratio": -0.105}},
+        "training": {"with": {"steps": STEPS, "train_loss": 0.9**STEPS, "rsc_ratio": 1 / (1 + STEPS)}},
         "gaps": {axis: {kind: [[0.1, 0.3], [0.1, 0.3]] for kind in benchmark.KINDS} for axis in ("width", "depth")},
     }
 
@@ -227,21 +232,24 @@ def canned():
         (0, ("curvature", "width", "with"), [1.0, 1.0]),
         (1, ("curvature", "depth", "with"), [1.0, 65.0]),
         (2, ("curvature", "row_norm", "hidden weights"), [1.0, 0.1]),
-        (3, ("training", "with", "slope"), -0.2),
-        (4, ("gaps", "width", "with"), [[0.1, 0.1], [0.1, 0.2]]),
-        (4, ("gaps", "width", "with"), [[0.1, np.inf], [0.1, 0.1]]),
-        (5, ("gaps", "depth", "with"), [[0.1, 0.1], [0.1, 0.4]]),
+        (3, ("training", "with", "train_loss"), (1.0 + STEPS) ** -4),
+        (3, ("training", "with", "train_loss"), np.exp(-((STEPS / 20 - 2.5) ** 2))),
+        (5, ("gaps", "width", "with"), [[0.1, 0.1], [0.1, 0.2]]),
+        (5, ("gaps", "width", "with"), [[0.1, np.inf], [0.1, 0.1]]),
+        (6, ("gaps", "depth", "with"), [[0.1, 0.1], [0.1, 0.4]]),
     ],
 )
 def test_statements_of_the_summary_are_held_against_what_was_measured(row, path, value):
     measured = canned()
-    assert all(entry["met"] for entry in benchmark.targets("digits", measured))
+    assert all(entry["met"] for i, entry in enumerate(benchmark.targets("digits", measured)) if i != RATIO)
     *outer, last = path
     entry = measured
     for key in outer:
         entry = entry[key]
     entry[last] = value
-    assert [entry["met"] for entry in benchmark.targets("digits", measured)] == [i != row for i in range(6)]
+    rows = benchmark.targets("digits", measured)
+    assert [entry["met"] for entry in rows] == [None if i == RATIO else i != row for i in range(7)]
+    assert rows[RATIO]["figure"] == "1 at first, 0.038 after a quarter, 0.0099 at the end"
 
 
 LAYER = np.ones((2, 5))

@@ -106,13 +106,13 @@ def test_gradients_are_those_of_the_objective(kind):
     network = train(data, Y, weight_decay=0.05, n_neurons=4, n_steps=5, random_state=0, **options)[0]
     objective = TrainingObjective(network, make_loss("squared_error"), 0.05, True, "float64")
     inputs, y = objective.tensor(data), Y[:, None]
-    before = objective.descent(inputs, y)[0]
+    before = objective.evaluate(inputs, y)[0]
     step, squares = 1e-7, 0.0
     with torch.no_grad():
         for parameter in objective.parameters:
             squares += float((parameter.grad**2).sum())
             parameter -= step * parameter.grad
-    assert before - objective.descent(inputs, y)[0] == pytest.approx(step * squares, rel=1e-3)
+    assert before - objective.evaluate(inputs, y)[0] == pytest.approx(step * squares, rel=1e-3)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -142,7 +142,7 @@ def test_lbfgs_makes_the_iterations_of_torch():
     inputs, values = objective.tensor(X), []
 
     def closure():
-        values.append(objective.descent(inputs, Y[:, None])[0])
+        values.append(objective.evaluate(inputs, Y[:, None])[0])
         return values[-1]
 
     torch.optim.LBFGS(
@@ -150,7 +150,7 @@ def test_lbfgs_makes_the_iterations_of_torch():
         line_search_fn="strong_wolfe",
     ).step(closure)  # fmt: skip
     assert set(trace.objective) <= {*values, trace.objective[-1]}
-    assert objective.descent(inputs, Y[:, None])[0] == trace.objective[-1]
+    assert objective.evaluate(inputs, Y[:, None])[0] == trace.objective[-1]
 
 
 def test_lbfgs_ends_where_nothing_improves():
@@ -187,15 +187,15 @@ def test_one_mini_batch_of_all_samples_is_the_full_batch(kind):
 
 
 def test_an_epoch_is_noted_with_the_mean_of_its_batches(monkeypatch):
-    noted, sizes, descent = [], [], TrainingObjective.descent
+    noted, sizes, evaluate = [], [], TrainingObjective.evaluate
 
     def watched(self, inputs, y):
-        value, f = descent(self, inputs, y)
+        value, f = evaluate(self, inputs, y)
         noted.append(value)
         sizes.append(sorted(y[:, 0]))
         return value, f
 
-    monkeypatch.setattr(TrainingObjective, "descent", watched)
+    monkeypatch.setattr(TrainingObjective, "evaluate", watched)
     y = np.arange(30.0)
     trace = train(X, y, weight_decay=0.01, n_neurons=5, n_steps=8, batch_size=9, random_state=0)[1]
     assert trace.steps.tolist() == [3, 6, 8]
@@ -249,15 +249,15 @@ def test_never_below_a_proved_optimum_and_close_to_it_from_the_best_of_some_seed
 
 @pytest.mark.parametrize("options", [{}, {"batch_size": 10}, {"optimizer": "lbfgs"}])
 def test_interruption_returns_the_network_so_far(options, monkeypatch):
-    calls, descent = [], TrainingObjective.descent
+    calls, evaluate = [], TrainingObjective.evaluate
 
     def interrupted(self, inputs, y):
         calls.append(y)
         if len(calls) == 8:
             raise KeyboardInterrupt
-        return descent(self, inputs, y)
+        return evaluate(self, inputs, y)
 
-    monkeypatch.setattr(TrainingObjective, "descent", interrupted)
+    monkeypatch.setattr(TrainingObjective, "evaluate", interrupted)
     network, trace = train(X, Y, weight_decay=0.01, n_neurons=5, n_steps=50, random_state=0, **options)
     assert trace.interrupted
     assert 0 < len(trace) < 10
@@ -307,6 +307,8 @@ def test_untrained_convolutional_network():
         ({"normalization": "layer"}, "normalization='layer' is unknown"),
         ({"normalization": "weight", "kernel_size": 2}, "drop kernel_size=2"),
         ({"y": Y[:-1]}, "inconsistent"),
+        ({"y": ["odd", "even"] * 15}, "y must hold numbers; encode labels"),
+        ({"y": np.full_like(Y, np.nan)}, "Input y contains NaN"),
         ({"optimizer": "newton"}, "optimizer='newton' is unknown"),
         ({"dtype": "float16"}, "dtype='float16' is unknown"),
         ({"learning_rate": 0}, "learning_rate=0 must be a positive"),

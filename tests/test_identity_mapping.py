@@ -260,29 +260,45 @@ class TestBenchmark:
         assert results["targets"] == benchmark.targets(results)
         assert (tmp_path / "identity_mapping.png").stat().st_size > 10_000
 
-    def canned(self, n_found=(20, 20, 3), constant=0.5, rise=1.1):
+    def canned(self, n_found=(20, 20, 3), rate=0.9, sgd_rate=0.9, rise=1.1):
+        """Rates of 0.9 are 1.9 times what a constant of 0.5 and steps of 0.2 promise."""
         methods = (benchmark.IDENTITY, benchmark.SGD, benchmark.PLAIN)
+        measured = {"d": 10, "n_runs": 20, "learning_rate": 0.2, "one_point_convexity": [0.5, 0.5]}
         success = [
-            {"method": method, "d": 10, "n_runs": 20, "n_found": found, "one_point_convexity": [1.0, constant]}
-            for method, found in zip(methods, n_found, strict=True)
+            {"method": method, "n_found": found, "rate": [0.9, late]} | measured
+            for method, found, late in zip(methods, n_found, (rate, sgd_rate, None), strict=True)
         ]
         return {"success": success, "first_phase": [{"d": 100, "n_runs": 3, "rises": [1.3, rise, 1.2]}]}
 
     @pytest.mark.parametrize(
         ("changes", "met"),
         [
-            ({}, [True, True, None, True]),
-            ({"n_found": (19, 20, 3)}, [False, True, None, True]),
-            ({"n_found": (20, 0, 3)}, [True, False, None, True]),
-            ({"constant": -0.1}, [False, False, None, True]),
-            ({"rise": 1.0}, [True, True, None, False]),
+            ({}, [True, True, None, True, None, True]),
+            ({"n_found": (19, 20, 3)}, [False, True, None, True, None, True]),
+            ({"n_found": (20, 0, 3)}, [True, False, None, True, None, True]),
+            ({"rate": 0.96}, [True, True, None, False, None, True]),
+            ({"rate": None}, [True, True, None, False, None, True]),
+            ({"sgd_rate": 0.96}, [True, True, None, True, None, True]),
+            ({"rise": 1.0}, [True, True, None, True, None, False]),
         ],
     )
     def test_statements_of_the_summary(self, changes, met):
         rows = benchmark.targets(self.canned(**changes))
         assert [row["met"] for row in rows] == met
         assert rows[2]["figure"] == "3 of 20 at d = 10 find it"
-        assert rows[3]["figure"].startswith("by 20.0 % at d = 100")
+        assert rows[5]["figure"].startswith("by 20.0 % at d = 100")
+
+    def test_positive_constants_promise_nothing_where_steps_are_too_long(self):
+        start, W_star = pair(4)
+        ratios = []
+        for learning_rate in (0.25, 0.7):
+            _, trace = train_identity_mapping(
+                start, W_star, learning_rate=learning_rate, tol=1e-3, n_steps=500, note_every=1
+            )
+            phases = find_phases(trace)
+            assert phases.one_point_convexity > 0
+            ratios.append(benchmark.shrinkage({"learning_rate": learning_rate} | vars(phases)))
+        assert ratios[1] < 0.01 < 1 < ratios[0]
 
 
 class TestErrors:

@@ -34,7 +34,14 @@ LIMIT = limit_gram_matrices(X)
 @cache
 def run(alpha, n_steps=200):
     return train_weight_norm(
-        X, Y, alpha=alpha, step_size=LIMIT.step_size(alpha), n_neurons=M, n_steps=n_steps, random_state=0
+        X,
+        Y,
+        alpha=alpha,
+        learning_rate=LIMIT.learning_rate(alpha),
+        n_neurons=M,
+        n_steps=n_steps,
+        note_gram=True,
+        random_state=0,
     )
 
 
@@ -42,12 +49,12 @@ def gram_at(trace, t):
     return GramMatrices(*(trace[name][t] for name in "VGH"))
 
 
-def tail_rate(trace, step_size):
+def tail_rate(trace, learning_rate):
     """Rate of the whole error once only its slowest part is left."""
     sizes = np.linalg.norm(trace["residual"], axis=1)
     tail = (sizes < 1e-4 * sizes[0]) & (sizes > 1e-9 * sizes[0])
     assert tail.sum() > 20
-    return decay_rate(trace.steps[tail], sizes[tail], step_size)
+    return decay_rate(trace.steps[tail], sizes[tail], learning_rate)
 
 
 def torch_gradients(network, outputs_of):
@@ -78,7 +85,7 @@ def test_start_is_that_of_the_paper():
 
 def test_function_at_the_start_does_not_depend_on_alpha_or_normalization():
     starts = [
-        train_weight_norm(X, Y, alpha=alpha, step_size=1.0, n_steps=0, normalized=normalized, random_state=0)
+        train_weight_norm(X, Y, alpha=alpha, learning_rate=1.0, n_steps=0, normalized=normalized, random_state=0)
         for alpha in ALPHAS
         for normalized in (True, False)
     ]
@@ -89,19 +96,19 @@ def test_function_at_the_start_does_not_depend_on_alpha_or_normalization():
 
 @pytest.mark.parametrize("alpha", [0.1, 3.0])
 def test_steps_are_those_of_automatic_differentiation(alpha):
-    step_size = 1.9 * LIMIT.step_size(alpha)
-    options = {"alpha": alpha, "step_size": step_size, "n_neurons": 50, "random_state": 0}
+    learning_rate = 1.9 * LIMIT.learning_rate(alpha)
+    options = {"alpha": alpha, "learning_rate": learning_rate, "n_neurons": 50, "random_state": 0}
     before, after = (train_weight_norm(X, Y, n_steps=n_steps, **options)[0] for n_steps in (7, 8))
     by_g, by_v = torch_gradients(before, lambda f: ((f - f.new_tensor(Y)) ** 2).sum() / 2)
-    np.testing.assert_allclose(after.gamma, before.gamma - step_size * by_g, atol=1e-12)
-    np.testing.assert_allclose(after.weights, before.weights - step_size * by_v, atol=1e-12)
+    np.testing.assert_allclose(after.gamma, before.gamma - learning_rate * by_g, atol=1e-12)
+    np.testing.assert_allclose(after.weights, before.weights - learning_rate * by_v, atol=1e-12)
     np.testing.assert_array_equal(after.output_weights, before.output_weights)
 
 
 def test_steps_without_normalization_are_those_of_automatic_differentiation():
     import torch
 
-    options = {"alpha": 0.1, "step_size": 0.5, "n_neurons": 50, "normalized": False, "random_state": 0}
+    options = {"alpha": 0.1, "learning_rate": 0.5, "n_neurons": 50, "normalized": False, "random_state": 0}
     before, after = (train_weight_norm(X, Y, n_steps=n_steps, **options)[0] for n_steps in (7, 8))
     w = torch.tensor(before.weights, requires_grad=True)
     f = torch.relu(torch.tensor(X) @ w.T) @ torch.tensor(before.output_weights[:, 0])
@@ -113,9 +120,11 @@ def test_steps_without_normalization_are_those_of_automatic_differentiation():
 def test_directions_only_grow():
     """The gradient by v is orthogonal to v, so that every step adds its squared length to |v|^2."""
     alpha = 0.2
-    step_size = 20 * LIMIT.step_size(alpha)
+    learning_rate = 20 * LIMIT.learning_rate(alpha)
     networks = [
-        train_weight_norm(X, Y, alpha=alpha, step_size=step_size, n_neurons=100, n_steps=n_steps, random_state=0)[0]
+        train_weight_norm(
+            X, Y, alpha=alpha, learning_rate=learning_rate, n_neurons=100, n_steps=n_steps, random_state=0
+        )[0]
         for n_steps in range(4)
     ]
     for before, after in pairwise(networks):
@@ -137,7 +146,7 @@ def test_directions_and_lengths_make_up_the_whole_at_the_start(alpha, m):
 
 def test_they_are_gram_matrices_of_gradients_also_after_training():
     alpha = 0.5
-    network = train_weight_norm(X, Y, alpha=alpha, step_size=2.0, n_neurons=50, n_steps=20, random_state=0)[0]
+    network = train_weight_norm(X, Y, alpha=alpha, learning_rate=2.0, n_neurons=50, n_steps=20, random_state=0)[0]
     gradients = [torch_gradients(network, lambda f, i=i: f[i]) for i in range(N)]
     by_g, by_v = (np.array([gradient[part].ravel() for gradient in gradients]) for part in (0, 1))
     gram = gram_matrices(network, X, alpha=alpha)
@@ -147,7 +156,7 @@ def test_they_are_gram_matrices_of_gradients_also_after_training():
 
 
 def test_h_is_the_gram_matrix_without_normalization():
-    network = train_weight_norm(X, Y, alpha=0.5, step_size=0.5, n_neurons=50, n_steps=20, random_state=0)[0]
+    network = train_weight_norm(X, Y, alpha=0.5, learning_rate=0.5, n_neurons=50, n_steps=20, random_state=0)[0]
     active = (X @ network.weights.T > 0) * network.output_weights[:, 0]
     gradients = (active[:, :, None] * X[:, None, :]).reshape(N, -1)
     np.testing.assert_allclose(gram_matrices(network, X).H, gradients @ gradients.T, atol=1e-12)
@@ -173,7 +182,7 @@ def test_closed_forms_take_unit_inputs_of_single_precision():
 
 def test_gram_matrices_stay_where_they_start_and_more_so_in_wide_networks():
     def moved(m):
-        options = {"step_size": LIMIT.step_size(0.1), "n_steps": 30, "random_state": 0}
+        options = {"learning_rate": LIMIT.learning_rate(0.1), "n_steps": 30, "note_gram": True, "random_state": 0}
         trace = train_weight_norm(X, Y, alpha=0.1, n_neurons=m, **options)[1]
         return np.linalg.norm(gram_at(trace, -1).kernel(0.1) - gram_at(trace, 0).kernel(0.1), 2)
 
@@ -186,7 +195,7 @@ def test_gram_matrices_stay_where_they_start_and_more_so_in_wide_networks():
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_measured_rate_is_the_predicted_one(alpha):
     _, trace = run(alpha)
-    measured = tail_rate(trace, LIMIT.step_size(alpha))
+    measured = tail_rate(trace, LIMIT.learning_rate(alpha))
     assert measured == pytest.approx(gram_at(trace, -1).rate(alpha), rel=0.005)
     assert measured == pytest.approx(gram_at(trace, 0).rate(alpha), rel=0.04)
     assert measured == pytest.approx(LIMIT.rate(alpha), rel=0.06)
@@ -207,37 +216,37 @@ def test_two_regimes():
 
 @pytest.mark.parametrize("alpha", [0.1, 10.0])
 def test_error_along_each_eigenvector_decays_at_its_eigenvalue(alpha):
-    trace, step_size = run(alpha)[1], LIMIT.step_size(alpha)
+    trace, learning_rate = run(alpha)[1], LIMIT.learning_rate(alpha)
     eigenvalues, U = np.linalg.eigh(gram_at(trace, 0).kernel(alpha))
     errors = trace["residual"] @ U
     assert eigenvalues[-1] > 2 * eigenvalues[0]
-    slow = eigenvalues * step_size < 0.5
+    slow = eigenvalues * learning_rate < 0.5
     assert slow.sum() >= 5
-    measured = decay_rate(trace.steps[:6], np.abs(errors[:6, slow]), step_size)
+    measured = decay_rate(trace.steps[:6], np.abs(errors[:6, slow]), learning_rate)
     np.testing.assert_allclose(measured, eigenvalues[slow], rtol=0.05)
-    predicted = errors[0] * (1 - step_size * eigenvalues) ** trace.steps[:, None]
+    predicted = errors[0] * (1 - learning_rate * eigenvalues) ** trace.steps[:, None]
     assert np.abs(errors - predicted).max() < 0.02 * np.abs(errors[0]).max()
 
 
 def test_outputs_change_as_the_theory_says_all_along_the_run():
     """The time derivative of f is -(V / alpha^2 + G)(f - y), not at the start alone."""
-    alpha, step_size = 0.5, 1e-3
-    options = {"alpha": alpha, "n_neurons": 100, "random_state": 0}
-    trace = train_weight_norm(X, Y, step_size=step_size, n_steps=400, note_every=1, **options)[1]
+    alpha, learning_rate = 0.5, 1e-3
+    options = {"alpha": alpha, "n_neurons": 100, "note_gram": True, "random_state": 0}
+    trace = train_weight_norm(X, Y, learning_rate=learning_rate, n_steps=400, **options)[1]
     assert trace.objective[-1] < trace.objective[0] / 2
     for t in range(0, 400, 50):
-        change = (trace["residual"][t + 1] - trace["residual"][t]) / step_size
+        change = (trace["residual"][t + 1] - trace["residual"][t]) / learning_rate
         predicted = -gram_at(trace, t).kernel(alpha) @ trace["residual"][t]
         assert np.linalg.norm(change - predicted) < 0.01 * np.linalg.norm(predicted)
 
 
 def test_without_normalization_the_rate_is_that_of_h():
-    step_size = 1 / np.linalg.eigvalsh(LIMIT.H)[-1]
-    options = {"step_size": step_size, "n_neurons": M, "n_steps": 200, "random_state": 0}
-    trace = train_weight_norm(X, Y, alpha=0.1, normalized=False, **options)[1]
-    assert tail_rate(trace, step_size) == pytest.approx(LIMIT.rate_without_normalization, rel=0.06)
+    learning_rate = 1 / np.linalg.eigvalsh(LIMIT.H)[-1]
+    options = {"learning_rate": learning_rate, "n_neurons": M, "n_steps": 200, "random_state": 0}
+    trace = train_weight_norm(X, Y, alpha=0.1, normalized=False, note_gram=True, **options)[1]
+    assert tail_rate(trace, learning_rate) == pytest.approx(LIMIT.rate_without_normalization, rel=0.06)
     at_one = train_weight_norm(X, Y, alpha=1.0, **options)[1]
-    assert tail_rate(at_one, step_size) == pytest.approx(LIMIT.rate_without_normalization, rel=0.06)
+    assert tail_rate(at_one, learning_rate) == pytest.approx(LIMIT.rate_without_normalization, rel=0.06)
     np.testing.assert_allclose(trace["V"] + trace["G"], trace["H"], atol=1e-12)  # at every step, since g = |w|
 
 
@@ -253,16 +262,16 @@ def test_large_steps_lengthen_the_directions_but_blow_up_the_lengths():
     alpha = 0.1
     unstable = 2 / np.linalg.eigvalsh(LIMIT.G)[-1]
     options = {"alpha": alpha, "n_neurons": 500, "random_state": 0}
-    step_size = unstable / 4
-    assert step_size > 50 * LIMIT.step_size(alpha)
-    network, trace = train_weight_norm(X, Y, step_size=step_size, n_steps=500, **options)
+    learning_rate = unstable / 4
+    assert learning_rate > 50 * LIMIT.learning_rate(alpha)
+    network, trace = train_weight_norm(X, Y, learning_rate=learning_rate, n_steps=500, **options)
     assert trace.objective[-1] < 1e-6
     assert np.linalg.norm(network.weights, axis=1).mean() > 5 * alpha * np.sqrt(D)
     with pytest.raises(DivergenceError, match=r"weight normalization diverged.*smaller steps") as raised:
-        train_weight_norm(X, Y, step_size=20 * unstable, n_steps=500, **options)
+        train_weight_norm(X, Y, learning_rate=20 * unstable, n_steps=500, **options)
     assert len(raised.value.trace) > 1
     with pytest.raises(DivergenceError, match="plain descent diverged"):
-        train_weight_norm(X, Y, step_size=1e3, n_steps=10_000, note_every=500, normalized=False, **options)
+        train_weight_norm(X, Y, learning_rate=1e3, n_steps=10_000, note_every=500, normalized=False, **options)
 
 
 # With weight decay
@@ -285,11 +294,15 @@ def test_with_weight_decay_training_reaches_the_convex_optimum_on_raw_data():
 
 
 def test_trace_notes_only_what_was_asked_for():
-    options = {"alpha": 1.0, "step_size": 0.1, "n_neurons": 20, "random_state": 0}
-    often, seldom = (train_weight_norm(X, Y, n_steps=10, note_every=every, **options)[1] for every in (1, 4))
+    options = {"alpha": 1.0, "learning_rate": 0.1, "n_neurons": 20, "random_state": 0}
+    (network, often), (_, seldom) = (
+        train_weight_norm(X, Y, n_steps=10, note_every=every, note_gram=True, **options) for every in (1, 4)
+    )
     assert seldom.steps.tolist() == [0, 4, 8, 10]
     for name in ("residual", "V", "G", "H"):
         np.testing.assert_array_equal(seldom[name], often[name][[0, 4, 8, 10]])
+    np.testing.assert_array_equal(seldom["V"][-1], gram_matrices(network, X).V)
+    assert set(train_weight_norm(X, Y, n_steps=10, **options)[1].watched) == {"residual"}
 
 
 @pytest.mark.parametrize(
@@ -299,9 +312,9 @@ def test_trace_notes_only_what_was_asked_for():
         ({"alpha": -1.0}, "alpha=-1.0"),
         ({"alpha": np.nan}, "alpha=nan"),
         ({"alpha": "1"}, "alpha='1'"),
-        ({"step_size": 0.0}, "step_size=0.0"),
-        ({"step_size": None}, "step_size=None"),
-        ({"step_size": np.inf}, "step_size=inf"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"learning_rate": None}, "learning_rate=None"),
+        ({"learning_rate": np.inf}, "learning_rate=inf"),
         ({"n_neurons": 0}, "n_neurons=0"),
         ({"n_neurons": 5.0}, "n_neurons=5.0 must be an integer"),
         ({"n_steps": -1}, "n_steps=-1"),
@@ -317,7 +330,7 @@ def test_trace_notes_only_what_was_asked_for():
 )
 def test_bad_input_to_training(changes, message):
     with pytest.raises(ValueError, match=message):
-        train_weight_norm(**{"X": X, "y": Y, "alpha": 1.0, "step_size": 0.1, "n_neurons": 5} | changes)
+        train_weight_norm(**{"X": X, "y": Y, "alpha": 1.0, "learning_rate": 0.1, "n_neurons": 5} | changes)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +378,7 @@ def test_gram_matrices_need_the_network_of_the_theory():
 def test_decay_rate():
     steps = np.array([0, 2, 4, 10])
     sizes = np.column_stack([3 * 0.9**steps, 0.5**steps])
-    np.testing.assert_allclose(decay_rate(steps, sizes, step_size=0.2), [0.5, 2.5])
+    np.testing.assert_allclose(decay_rate(steps, sizes, learning_rate=0.2), [0.5, 2.5])
     with pytest.raises(ValueError, match="two at least"):
         decay_rate([0], [1.0], 0.1)
     with pytest.raises(ValueError, match="two at least"):
@@ -374,5 +387,5 @@ def test_decay_rate():
         decay_rate([0, 1], [1.0, 0.0], 0.1)
     with pytest.raises(ValueError, match="steps are all 3; give"):
         decay_rate([3, 3], [1.0, 0.5], 0.1)
-    with pytest.raises(ValueError, match="step_size=0 must be a positive"):
+    with pytest.raises(ValueError, match="learning_rate=0 must be a positive"):
         decay_rate([0, 1], [1.0, 0.5], 0)

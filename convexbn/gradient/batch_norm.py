@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_array, check_consistent_length
 from convexbn.design import NORMALIZATIONS, BatchNormDesign, WeightNormDesign
 from convexbn.gradient.objective import TrainingObjective
 from convexbn.gradient.optimizers import LEARNING_RATES, by_lbfgs, make_optimizer, on_full_batch, on_mini_batches
-from convexbn.gradient.options import check_options
+from convexbn.gradient.options import as_numbers, check_options
 from convexbn.gradient.trace import Recorder, Trace
 from convexbn.losses import Loss, make_loss
 from convexbn.matrix import DesignMatrix
@@ -146,7 +146,7 @@ def train(
     )
     rng, design = np.random.default_rng(random_state), unfitted_design(normalization, kernel_size, stride, padding)
     data = check_data(X, design) if start is None else start.check_data(X)
-    targets = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
+    targets: np.ndarray = check_array(as_numbers(y), ensure_2d=False, input_name="y")
     targets = targets[:, None] if targets.ndim == 1 else targets
     check_consistent_length(data, targets)
     loss.check_targets(targets)

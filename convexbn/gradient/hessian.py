@@ -40,12 +40,16 @@ def hessian_norm(value: Any, parameters: Sequence[Any], *, tol: float = 1e-8) ->
     """
     torch = import_torch()
     gradient = torch.autograd.grad(value, parameters, create_graph=True)
+    varying = [i for i, entry in enumerate(gradient) if entry.requires_grad]  # the value is linear in the others
+    if not varying:
+        return 0.0
     sizes = [parameter.numel() for parameter in parameters]
 
     def product(vector: np.ndarray) -> np.ndarray:
         pieces = torch.tensor(vector).ravel().split(sizes)
         shaped = [piece.reshape(parameter.shape) for piece, parameter in zip(pieces, parameters, strict=True)]
-        products = torch.autograd.grad(gradient, parameters, shaped, retain_graph=True, materialize_grads=True)
+        outputs, weights = [gradient[i] for i in varying], [shaped[i] for i in varying]
+        products = torch.autograd.grad(outputs, parameters, weights, retain_graph=True, materialize_grads=True)
         return torch.cat([entry.ravel() for entry in products]).numpy()
 
     size = sum(sizes)

@@ -40,7 +40,7 @@ class TrainingObjective:
     >>> one = np.ones(1)
     >>> network = BatchNormNetwork([[1.0]], one, 0 * one, [[2.0]], 0 * one, 0 * one, one)
     >>> objective = TrainingObjective(network, SquaredError(), 0.1, False, "float64")
-    >>> round(objective.descent(objective.tensor(X), y)[0], 9)
+    >>> round(objective.evaluate(objective.tensor(X), y)[0], 9)
     1.25
     >>> [parameter.grad.item() for parameter in objective.parameters[1:]]
     [-1.9, -2.0, -0.8]
@@ -59,7 +59,7 @@ class TrainingObjective:
         """Copy of an array as a torch tensor in the precision of the weights."""
         return import_torch().from_numpy(np.array(array, dtype=self.dtype))
 
-    def descent(self, inputs: Any, y: np.ndarray) -> tuple[float, np.ndarray]:
+    def evaluate(self, inputs: Any, y: np.ndarray) -> tuple[float, np.ndarray]:
         """Objective and outputs (n, C) on a batch; the gradient is left in the parameters."""
         for parameter in self.parameters:
             parameter.grad = None

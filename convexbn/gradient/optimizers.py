@@ -63,7 +63,7 @@ def on_full_batch(
 ) -> None:
     """Take steps of Adam or SGD; every step, and the end, is noted with its number, objective and outputs."""
     for step in range(n_steps + 1):
-        note(step, *objective.descent(inputs, y))
+        note(step, *objective.evaluate(inputs, y))
         if step < n_steps:
             optimizer.step()
 
@@ -91,7 +91,7 @@ def by_lbfgs(
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient
                 return value, f
-        value, f = objective.descent(inputs, y)
+        value, f = objective.evaluate(inputs, y)
         evaluations.append((here, [parameter.grad for parameter in parameters], value, f))
         return value, f
 
@@ -123,7 +123,7 @@ def on_mini_batches(
         order = rng.permutation(len(X))[: n_batches * batch_size].reshape(n_batches, batch_size)
         values = []
         for samples in np.sort(order[: n_steps - step]):  # in order, since X may lie on a disk
-            values.append(objective.descent(objective.tensor(X[samples]), y[samples])[0])
+            values.append(objective.evaluate(objective.tensor(X[samples]), y[samples])[0])
             optimizer.step()
         step += len(values)
         recorder.note(step, float(np.mean(values)) if objective.is_finite() else np.nan)

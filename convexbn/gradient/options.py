@@ -104,7 +104,12 @@ def is_number(value: Any) -> bool:
 def check_samples(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs (n, d) and targets (n,) in double precision, or raise a ValueError that names what is wrong."""
     data, targets = check_X_y(X, y, dtype=np.float64)
+    return data, as_numbers(targets)
+
+
+def as_numbers(y: ArrayLike) -> np.ndarray:
+    """Return targets in double precision, or raise a ValueError that names them."""
     try:
-        return data, targets.astype(np.float64)
+        return np.asarray(y, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError("y must hold numbers; encode labels, say as -1 and 1.") from None

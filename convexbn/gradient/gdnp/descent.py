@@ -28,7 +28,8 @@ class LinearFit:
     status : {"converged", "separable", "stopped", "interrupted"}
         "converged": the gradient's norm in the metric of S^-1 is at most the tolerance. "separable": the weights have
         every sample on its right side, so the loss has no minimiser; it falls for ever along these weights. "stopped":
-        after the last step allowed. "interrupted": by Ctrl-C.
+        neither, after the last step allowed, or before it where the line search of `lbfgs` finds nothing lower.
+        "interrupted": by Ctrl-C.
     trace : Trace
         The run; watches `rho`, `gradient_norm` (in the metric of S^-1) and `length`.
     """

@@ -13,7 +13,8 @@ class Phases:
     """Where the first phase of a run ends, and what was measured in the two.
 
     Phase I lasts until the gradient points to the teacher for good: its potential falls, and its distance may rise.
-    In phase II, one-point convexity holds at every step that was noted, and the distance falls geometrically.
+    Phase II is what follows: there, the constant of one-point convexity is positive wherever it was noted, by
+    definition. That the distance falls with it is a matter of the step size.
 
     Parameters
     ----------

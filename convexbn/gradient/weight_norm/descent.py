@@ -64,17 +64,18 @@ def train_weight_norm(
     y: ArrayLike,
     *,
     alpha: float,
-    step_size: float,
+    learning_rate: float,
     n_neurons: int = 1000,
     n_steps: int = 100,
     note_every: int = 1,
+    note_gram: bool = False,
     normalized: bool = True,
     random_state: int | np.random.Generator | None = None,
     verbose: bool = False,
 ) -> tuple[WeightNormNetwork, Trace]:
     """Gradient descent of ``|f - y|^2 / 2`` on directions and lengths, the output weights fixed.
 
-    It starts from `weight_norm_start`. `GramMatrices.step_size` is the step of the theory. A larger one makes the
+    It starts from `weight_norm_start`. `GramMatrices.learning_rate` is the step of the theory. A larger one makes the
     directions longer, which slows them down until they are stable again; nothing of that kind protects the lengths.
 
     Parameters
@@ -85,15 +86,17 @@ def train_weight_norm(
         Targets.
     alpha : float
         Scale of the directions at the start.
-    step_size : float
+    learning_rate : float
         Step size.
     n_neurons : int, default=1000
         Width m.
     n_steps : int, default=100
         Steps.
     note_every : int, default=1
-        Steps from one note to the next. A note holds three n × n matrices; where n is much
-        larger than d it takes longer than a step.
+        Steps from one note to the next.
+    note_gram : bool, default=False
+        Whether a note holds the Gram matrices. They take n^2 (m + d) operations, a step n m d; `gram_matrices` gives
+        those of the network at the end.
     normalized : bool, default=True
         False descends on the weights w = g v / |v| themselves, from the same function.
     random_state : int, Generator or None, default=None
@@ -106,8 +109,8 @@ def train_weight_norm(
     network : WeightNormNetwork
         The network at the end; without normalization v = w and g = |w|.
     trace : Trace
-        Objective ``|f - y|^2 / 2``, and watched at every step noted (T of them) "residual" f - y (T, n) and the Gram
-        matrices "V", "G", "H" (T, n, n).
+        Objective ``|f - y|^2 / 2``, and watched at every step noted (T of them) "residual" f - y (T, n), and with
+        `note_gram` the Gram matrices "V", "G", "H" (T, n, n).
 
     Raises
     ------
@@ -125,14 +128,14 @@ def train_weight_norm(
     --------
     >>> import numpy as np
     >>> from convexbn.gradient.weight_norm import limit_gram_matrices, train_weight_norm
-    >>> X, alpha = np.eye(3), 0.1
-    >>> step_size = limit_gram_matrices(X).step_size(alpha)
-    >>> network, trace = train_weight_norm(X, [1.0, -1.0, 0.0], alpha=alpha, step_size=step_size, random_state=0)
-    >>> np.allclose(network.predict(X)[:, 0], [1, -1, 0])
+    >>> X, y = np.eye(3), [1.0, -1.0, 0.0]
+    >>> learning_rate = limit_gram_matrices(X).learning_rate(0.1)
+    >>> network, trace = train_weight_norm(X, y, alpha=0.1, learning_rate=learning_rate, random_state=0)
+    >>> np.allclose(network.predict(X)[:, 0], y)
     True
     """
     data, targets = check_samples(X, y)
-    check_number("step_size", step_size, positive=True)
+    check_number("learning_rate", learning_rate, positive=True)
     check_integer("n_steps", n_steps, 0)
     check_integer("note_every", note_every, 1)
     start = weight_norm_start(data.shape[1], n_neurons, alpha=alpha, random_state=random_state)
@@ -144,12 +147,15 @@ def train_weight_norm(
         for step in range(n_steps + 1):
             residual, by_weights, by_lengths = _gradients(v, g, c, data, targets)
             if step % note_every == 0 or step == n_steps:
-                gram = dict(zip("VGH", gram_of_weights(v, g, c, data, alpha if normalized else 1.0), strict=True))
-                recorder.note(step, residual @ residual / 2, residual=residual, **gram)
+                watched = {"residual": residual}
+                if note_gram:
+                    gram = gram_of_weights(v, g, c, data, alpha if normalized else 1.0)
+                    watched |= zip("VGH", gram, strict=True)
+                recorder.note(step, residual @ residual / 2, **watched)
             if step < n_steps and normalized:
-                v, g = v - step_size * _by_directions(v, g, by_weights, by_lengths), g - step_size * by_lengths
+                v, g = v - learning_rate * _by_directions(v, g, by_weights, by_lengths), g - learning_rate * by_lengths
             elif step < n_steps:
-                w = v - step_size * by_weights
+                w = v - learning_rate * by_weights
                 v, g = w, np.linalg.norm(w, axis=1)
     return WeightNormNetwork(v, g, np.zeros(n_neurons), c[:, None], np.zeros(1)), recorder.trace()
 
@@ -171,11 +177,11 @@ def _by_directions(v: np.ndarray, g: np.ndarray, by_weights: np.ndarray, by_leng
     return (g / lengths)[:, None] * (by_weights - (by_lengths / lengths)[:, None] * v)
 
 
-def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarray:
+def decay_rate(steps: ArrayLike, sizes: ArrayLike, learning_rate: float) -> np.ndarray:
     """Rates at which errors decay, measured: the eigenvalues that gradient descent seems to have met.
 
-    Gradient descent shrinks the error along an eigenvector by ``1 - step_size * eigenvalue`` a step. The factor is read
-    off a straight line through the logarithms of the sizes.
+    Gradient descent shrinks the error along an eigenvector by ``1 - learning_rate * eigenvalue`` a step. The factor
+    is read off a straight line through the logarithms of the sizes.
 
     Parameters
     ----------
@@ -183,7 +189,7 @@ def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarr
         Steps, as in a `Trace`.
     sizes : array-like of shape (T,) or (T, p)
         Positive sizes of p errors at these steps.
-    step_size : float
+    learning_rate : float
         Step size.
 
     Returns
@@ -198,10 +204,10 @@ def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarr
     Examples
     --------
     >>> from convexbn.gradient.weight_norm import decay_rate
-    >>> round(float(decay_rate([0, 1, 2], [4.0, 3.0, 2.25], step_size=0.5)), 6)
+    >>> round(float(decay_rate([0, 1, 2], [4.0, 3.0, 2.25], learning_rate=0.5)), 6)
     0.5
     """
-    check_number("step_size", step_size, positive=True)
+    check_number("learning_rate", learning_rate, positive=True)
     steps, sizes = np.asarray(steps, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
     if len(steps) < 2 or len(sizes) != len(steps):
         raise ValueError(f"steps and sizes must be equally many, two at least; got {len(steps)} and {len(sizes)}.")
@@ -210,4 +216,4 @@ def decay_rate(steps: ArrayLike, sizes: ArrayLike, step_size: float) -> np.ndarr
     if np.ptp(steps) == 0:
         raise ValueError(f"steps are all {steps[0]:g}; give sizes at two different ones at least.")
     centred = steps - steps.mean()
-    return -np.expm1(centred @ np.log(sizes) / (centred @ centred)) / step_size
+    return -np.expm1(centred @ np.log(sizes) / (centred @ centred)) / learning_rate

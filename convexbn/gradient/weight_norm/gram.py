@@ -84,7 +84,7 @@ class GramMatrices:
                 )
         return float(np.sqrt(_smallest_eigenvalue(self.V) / _smallest_eigenvalue(self.G)))
 
-    def step_size(self, alpha: float) -> float:
+    def learning_rate(self, alpha: float) -> float:
         """Inverse of the largest eigenvalue of V / alpha^2 + G; gradient descent is unstable from twice that on."""
         return 1 / float(np.linalg.eigvalsh(self.kernel(alpha))[-1])
 

@@ -395,7 +395,8 @@ def targets(results: dict[str, dict]) -> list[dict]:
             accuracy[label] for label in ("gated, convex, truncated", "gated, convex, all directions", "ReLU, SGD")
         )
         figure = (
-            f"{truncated:.1%} against {whole:.1%} and {sgd:.1%} ({accuracy['ReLU, convex, truncated']:.1%} with ReLU)"
+            f"gated {truncated:.1%} against {whole:.1%} and {sgd:.1%}; truncated convex with ReLU "
+            f"{accuracy['ReLU, convex, truncated']:.1%}, Adam {accuracy['ReLU, Adam']:.1%}"
         )
         statement = f"CIFAR-10, {name}: truncated convex beats untruncated convex and SGD in test accuracy"
         found.append(target(statement, figure, truncated > max(whole, sgd)))

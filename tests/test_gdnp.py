@@ -417,6 +417,25 @@ class TestNetworks:
         assert value == pytest.approx(trace.objective[-1])
         np.testing.assert_allclose(trace["lengths"][-1], [LeastSquares(X, y).moments.norm(w) for w in layer.weights])
 
+    def test_ctrl_c_within_a_unit_ends_the_run_after_the_unit_before(self, monkeypatch):
+        X, y = gaussian_sample(200)
+        gradient, calls = HiddenUnit.gradient, []
+
+        def interrupted(self, *arguments):
+            calls.append(1)
+            if len(calls) == 14:  # a unit takes 11
+                raise KeyboardInterrupt
+            return gradient(self, *arguments)
+
+        options = {"n_units": 3, "n_steps": 10, "tol": 0}
+        whole = gdnp_network(X, y, **options)
+        monkeypatch.setattr(HiddenUnit, "gradient", interrupted)
+        layer = gdnp_network(X, y, **options)
+        assert len(calls) == 14
+        assert layer.trace.interrupted
+        assert layer.trace.objective.tolist() == whole.trace.objective[:2].tolist()
+        assert layer.weights.any(axis=1).tolist() == [True, False, False]
+
     def test_gradient_norms_are_those_of_the_network(self):
         X, y = gaussian_sample(200)
         theta = np.array([1.0, -2.0])

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from convexbn import GDNPClassifier
+from convexbn.gradient.gdnp import LearningHalfspace
 
 X, Y = load_breast_cancer(return_X_y=True)
 X = X[:, :3]
@@ -40,6 +41,27 @@ def test_without_intercept():
     peer = LogisticRegression(C=np.inf, tol=1e-10, solver="newton-cholesky", fit_intercept=False).fit(centred, Y)
     assert model.intercept_ == [0.0]
     np.testing.assert_allclose(model.coef_, peer.coef_, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_units_at_the_ends_of_the_floats_do_not_matter(scale):
+    np.testing.assert_allclose(GDNPClassifier().fit(X * scale, Y).coef_ * scale, GDNPClassifier().fit(X, Y).coef_)
+
+
+def test_ctrl_c_keeps_the_weights_so_far_with_a_warning(monkeypatch):
+    gradient, calls = LearningHalfspace.gradient, []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return gradient(self, *arguments)
+
+    monkeypatch.setattr(LearningHalfspace, "gradient", interrupted)
+    with pytest.warns(ConvergenceWarning, match="after 1 steps; interrupted"):
+        model = GDNPClassifier(tol=1e-9).fit(X, Y)
+    assert model.trace_.interrupted
+    assert np.isfinite(model.coef_).all()
 
 
 @pytest.mark.parametrize("loss", ["softplus", "sigmoid"])

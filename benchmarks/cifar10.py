@@ -444,7 +444,7 @@ def draw(results: dict[str, Any], filters: dict[str, dict[str, np.ndarray]], pat
         for axes, (label, pictures) in zip(grid, images.items(), strict=True):
             for ax, picture in zip(axes, pictures, strict=False):
                 ax.imshow(picture)
-            axes[0].set_title(label, fontsize="small", loc="left").set_in_layout(False)
+            axes[0].text(0, 1.1, label, fontsize="small", transform=axes[0].transAxes).set_in_layout(False)
         for ax in grid.ravel():
             ax.axis("off")
     machine = results["environment"]

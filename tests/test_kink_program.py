@@ -25,15 +25,15 @@ def test_same_step_as_cvxpy(seed):
     assert decrease == pytest.approx(-stated.value, abs=1e-8)
 
 
-def test_blocks_are_programs_of_their_own():
-    H, g, A, b, c = program(0, extra=0)
-    blocks = np.array([H[2 * j : 2 * j + 2, 2 * j : 2 * j + 2] for j in range(3)])
-    together, _ = solve_kink_program(blocks, g, A, b, c, rtol=1e-10)
-    for j in range(3):
-        alone, _ = solve_kink_program(
-            blocks[j], g[2 * j : 2 * j + 2], A[j : j + 1], b[j : j + 1], c[j : j + 1], rtol=1e-10
-        )
-        np.testing.assert_allclose(together[2 * j : 2 * j + 2], alone, atol=1e-7)
+@pytest.mark.parametrize(("K", "k"), [(5, 2), (40, 3), (4, 30), (40, 20), (20, 40)])
+def test_neurons_beside_the_identity_are_programs_of_their_own(K, k):
+    _, g, A, b, c = program(0, K=K, k=k, extra=0)
+    together, decrease = solve_kink_program(None, g, A, b, c, rtol=1e-10)
+    alone = [
+        solve_kink_program(np.eye(k), g[j * k : (j + 1) * k], A[[j]], b[[j]], c[[j]], rtol=1e-10) for j in range(3)
+    ]
+    np.testing.assert_allclose(together, np.concatenate([d for d, _ in alone]), atol=1e-6)
+    assert decrease == pytest.approx(sum(decrease for _, decrease in alone), rel=1e-8)
 
 
 def test_no_gradient_no_step():

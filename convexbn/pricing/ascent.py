@@ -231,8 +231,7 @@ def _polish(Z: DesignMatrix, V: np.ndarray, w: np.ndarray, signs: np.ndarray) ->
         length = prices[moving]
         gradient = w[:, moving] * length - Z.Z.T @ ((inner > 0) * v)
         A, b, c = nearest_kinks(Z, inner * length, v, n_near)
-        identity = np.broadcast_to(np.eye(len(w)), (len(moving), len(w), len(w)))
-        step, _ = solve_kink_program(identity, gradient.T.ravel(), A, b, c, rtol=1e-6)
+        step, _ = solve_kink_program(None, gradient.T.ravel(), A, b, c, rtol=1e-6)
         moved = w[:, moving] * length + step.reshape(len(moving), -1).T
         moved /= np.maximum(np.linalg.norm(moved, axis=0), np.finfo(float).tiny)
         inner, v, new_prices = priced(moved, signs[moving])

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dpotrf, dpotrs
 
 from convexbn.matrix import DesignMatrix
 
@@ -26,16 +27,18 @@ def nearest_kinks(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the kinks nearest to each neuron at which the objective has a convex corner: rows with sign * v_i < 0.
 
+    Rows that are multiples of each other share a kink, whose corner is that of their sum.
+
     Parameters
     ----------
     Z : DesignMatrix
         Design matrix.
     inner : ndarray of shape (N, m)
-        Products Z S with the neurons.
+        Products Z S with the neurons, from `DesignMatrix.products`.
     signed_v : ndarray of shape (N, m)
         Dual point times the sign of each neuron.
     n_kinks : int
-        How many a neuron; where fewer are convex, others fill up with slope zero.
+        How many a neuron, if Z has as many; where fewer are convex, others fill up with slope zero.
 
     Returns
     -------
@@ -51,13 +54,16 @@ def nearest_kinks(
     >>> A[0], b[0], c[0]
     (array([[0., 1.]]), array([1.]), array([2.]))
     """
-    distance = np.abs(inner) / np.maximum(Z.row_norms, np.finfo(float).tiny)[:, None]
+    first = Z.hyperplanes.first
+    inner, signed_v = inner[first], Z.hyperplanes.summed(signed_v)
+    distance = np.abs(inner) / np.maximum(Z.row_norms[first], np.finfo(float).tiny)[:, None]
     distance[signed_v >= 0] = np.inf
+    n_kinks = min(n_kinks, len(first))
     near = np.argpartition(distance, n_kinks - 1, axis=0)[:n_kinks]
     inner = np.take_along_axis(inner, near, axis=0).T
     outward = np.where(inner > 0, -1.0, 1.0)
     slope = np.maximum(-np.take_along_axis(signed_v, near, axis=0), 0).T
-    return Z.Z[near.T] * outward[:, :, None], np.abs(inner), slope
+    return Z.Z[first[near.T]] * outward[:, :, None], np.abs(inner), slope
 
 
 def solve_kink_program(
@@ -217,10 +223,8 @@ def _solver(M: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     M[:, np.arange(size), np.arange(size)] += 1
     if size <= _SMALL:
         return lambda rhs: np.linalg.solve(M, rhs[:, :, None])[:, :, 0]
-    factors = [cho_factor(block, lower=True, overwrite_a=True, check_finite=False) for block in M]
-    return lambda rhs: np.stack(
-        [cho_solve(factor, side, check_finite=False) for factor, side in zip(factors, rhs, strict=True)]
-    )
+    factors = [dpotrf(block)[0] for block in M]
+    return lambda rhs: np.stack([dpotrs(factor, side)[0] for factor, side in zip(factors, rhs, strict=True)])
 
 
 def _per_neuron(d: np.ndarray, A: np.ndarray) -> np.ndarray:

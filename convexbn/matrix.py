@@ -7,6 +7,8 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg.blas import dsyrk
 
+from convexbn.hyperplanes import Hyperplanes
+
 _BLOCK_ENTRIES = 2**22  # entries of the features made at once
 
 
@@ -77,6 +79,36 @@ class DesignMatrix:
     def spectral_norm(self) -> float:
         """Largest singular value of Z."""
         return float(np.linalg.norm(self.Z, 2))
+
+    @cached_property
+    def hyperplanes(self) -> Hyperplanes:
+        """The kinks of the rows, which equal rows and multiples of each other share."""
+        return Hyperplanes.of_rows(self.Z)
+
+    @cached_property
+    def _rays(self) -> tuple[Hyperplanes, "DesignMatrix", np.ndarray]:
+        rays = self.hyperplanes.rays()
+        if rays.all_differ:
+            return rays, self if self.n_patches == 1 else DesignMatrix(self.Z), np.zeros(self.n_rows)
+        rows = DesignMatrix(self.Z[rays.first])
+        return rays, rows, np.linalg.norm(self.Z - rays.ratio[:, None] * rows.Z[rays.group], axis=1)
+
+    def for_prices(self, v: np.ndarray) -> tuple["DesignMatrix", np.ndarray, float]:
+        """Fewest rows with the same prices: ``|V^T relu(Zw)|`` is that of rows (G, k) and a dual point (G, C) for them.
+
+        Positive multiples of a row are one row, since ``relu(c z·w) = c relu(z·w)`` for c > 0. Where rows are multiples
+        up to rounding only, prices of unit directions differ by no more than the number that is returned beside them.
+        """
+        rays, rows, moved = self._rays
+        V = self.unpool(v)
+        return rows, rays.summed(V), float(np.linalg.norm(V, axis=1) @ moved)
+
+    def products(self, S: np.ndarray) -> np.ndarray:
+        """Z S (N, m) of neurons S (k, m), in which rows that are multiples of each other are on the same side."""
+        planes = self.hyperplanes
+        if planes.all_differ:
+            return self.Z @ S
+        return planes.ratio[:, None] * (self.Z[planes.first] @ S)[planes.group]
 
     def pool(self, A: np.ndarray) -> np.ndarray:
         """Average an (N, m) array over the patches of each sample: (n, m)."""

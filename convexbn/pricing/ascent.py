@@ -86,7 +86,7 @@ def find_peaks(
     >>> peaks.prices, peaks.output_directions
     (array([4.]), array([[-1.]]))
     """
-    V = Z.unpool(v)
+    Z, V, _ = Z.for_prices(v)
     # One output direction a start: +1 and -1 stay as they are, those of several outputs follow the direction.
     n_signs = 2 if V.shape[1] == 1 else 1
     signs = np.repeat([1.0, -1.0][:n_signs], starts.shape[1])
@@ -217,7 +217,7 @@ def _polish(Z: DesignMatrix, V: np.ndarray, w: np.ndarray, signs: np.ndarray) ->
 
     def priced(w: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Products Z W, dual points V c (N, p), and prices."""
-        inner = Z.Z @ w
+        inner = Z.products(w)
         v = V @ _output_directions(inner, V, signs)
         return inner, v, (v * np.maximum(inner, 0)).sum(axis=0)
 

@@ -277,9 +277,10 @@ class _Search:
         active = _directions(self.neurons)
         chosen = self.rng.integers(len(self.neurons), size=quarter)
         around = active[:, chosen] + self.rng.uniform(0.1, 1, quarter) * self.rng.standard_normal((k, quarter)) / k**0.5
-        n_near = min(k, Z.n_rows)
-        near = np.argpartition(np.abs(Z.Z @ active), n_near - 1, axis=0)[:n_near]
-        rows = near[self.rng.integers(n_near, size=quarter), chosen]
+        planes = Z.hyperplanes.first
+        n_near = min(k, len(planes))
+        near = np.argpartition(np.abs(Z.Z[planes] @ active), n_near - 1, axis=0)[:n_near]
+        rows = planes[near][self.rng.integers(n_near, size=quarter), chosen]
         normals = (Z.Z[rows] / np.maximum(Z.row_norms[rows], np.finfo(float).tiny)[:, None]).T
         across = active[:, chosen] + self.rng.uniform(-0.5, 0.5, quarter) * normals
         return np.hstack([self.rng.standard_normal((k, count - 2 * quarter)), around, across])

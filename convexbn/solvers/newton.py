@@ -115,7 +115,7 @@ def _step(problem: Problem, neurons: Neurons, turn: np.ndarray, damping: float) 
     S, outputs = neurons.weights[:, turn], neurons.output_weights[turn]
     m = S.shape[1]
     tangents = _complements(outputs)
-    inner = Z.Z @ S
+    inner = Z.products(S)
     on = inner > 0
     f = neurons.outputs(Z)
     objective = problem.training_loss(f) + problem.weight_decay * float(neurons.cost.sum())

@@ -147,6 +147,11 @@ class Problem:
         return np.zeros_like(v) if (np.abs(v) <= rounding).all() else v
 
     @cached_property
+    def zero_objective(self) -> float:
+        """Objective of the zero network; exactly zero where only rounding is left of the residual."""
+        return self.objective(self.zero_network) if self.zero_dual.any() else 0.0
+
+    @cached_property
     def weight_decay_max(self) -> float:
         """Smallest weight decay at which the zero network is optimal, as far as known.
 

@@ -41,6 +41,7 @@ _TOLERANCES = {
     "SCS": ("eps_abs", "eps_rel"),
     "ECOS": ("abstol", "reltol", "feastol"),
 }
+_SECONDS = {"CLARABEL": "time_limit", "SCS": "time_limit_secs"}
 _ITERATIONS = {"CLARABEL": "max_iter", "SCS": "max_iters", "ECOS": "max_iters"}
 # Clarabel's default step, 0.99 of the way to the boundary, often stalls on the exponential cones of the log loss;
 # a step at which it stalls is followed by the next.
@@ -251,6 +252,7 @@ def solve_program(
     solver: str = "CLARABEL",
     tol: float = 1e-8,
     max_iter: int | None = None,
+    max_time: float | None = None,
     verbose: bool = False,
 ) -> float:
     """Solve a program in place, with options that mean the same for every solver.
@@ -266,6 +268,8 @@ def solve_program(
         close to it is not an error: the certificate tells the gap.
     max_iter : int or None, default=None
         Iterations of CLARABEL, SCS or ECOS; None leaves the solver's own limit.
+    max_time : float or None, default=None
+        Seconds of CLARABEL or SCS; None leaves the solver's own limit.
     verbose : bool, default=False
         Whether cvxpy prints its progress.
 
@@ -295,6 +299,8 @@ def solve_program(
     options: dict[str, float | bool] = dict.fromkeys(_TOLERANCES.get(solver, ()), tol)
     if max_iter is not None and solver in _ITERATIONS:
         options[_ITERATIONS[solver]] = max_iter
+    if max_time is not None and solver in _SECONDS:
+        options[_SECONDS[solver]] = max_time
 
     def attempt(step: dict[str, float]) -> cp.SolverError | None:
         try:

@@ -1,7 +1,7 @@
 """What every solver returns."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -9,30 +9,40 @@ from sklearn.exceptions import ConvergenceWarning
 
 from convexbn.certificate import Certificate
 from convexbn.neurons import Neurons
+from convexbn.tolerance import Tolerance
 
 
 class Status(Enum):
     """How a solver ended; the value is the sentence shown to the user."""
 
     CONVERGED = "The gap is within the tolerance."
-    PROVED_LESS = "The search converged within the tolerance; the proof reaches as far as the gap of the certificate."
     NOT_CONVERGED = "The solver stopped before the gap was within the tolerance."
     MAX_ITER = "The solver reached max_iter before the gap was within the tolerance."
     MAX_TIME = "The solver reached max_time before the gap was within the tolerance."
     INTERRUPTED = "The solver was interrupted; this is the best solution so far."
 
 
-def status_of(certificate: Certificate, tol: float, method: str, ending: Status = Status.NOT_CONVERGED) -> Status:
-    """Return how a method ended, with a ConvergenceWarning if the gap exceeds the tolerance."""
-    if certificate.gap <= tol:
-        return Status.CONVERGED
-    warnings.warn(
-        f"{method} stopped at a relative gap of {certificate.gap:.1e}, above tol={tol:.1e}. {ending.value} Raise "
-        "max_iter, tol or weight_decay.",
-        ConvergenceWarning,
-        stacklevel=3,
-    )
-    return ending
+def status_of(
+    certificate: Certificate, tolerance: Tolerance, method: str, ending: Status = Status.NOT_CONVERGED
+) -> Status:
+    """Return how a method ended, with a ConvergenceWarning if and only if the gap exceeds the tolerance."""
+    reached = tolerance.reached_by(certificate)
+    if not reached:
+        limit = "max_time" if ending is Status.MAX_TIME else "max_iter"
+        warnings.warn(
+            f"{method} stopped at a {tolerance.in_words(certificate)}, above tol={tolerance.tol:.1e}. {ending.value} "
+            f"Raise {limit}, tol or weight_decay.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return Status.CONVERGED if reached and ending is not Status.INTERRUPTED else ending
+
+
+def with_proof(certificate: Certificate, proof: Certificate, tolerance: Tolerance) -> Certificate:
+    """Return a proof in place of a certificate if its gap is within the tolerance, else its bound beside the other."""
+    if tolerance.reached_by(proof) or proof.lower_bound >= certificate.lower_bound:
+        return proof
+    return replace(certificate, global_lower_bound=max(certificate.global_lower_bound or 0.0, proof.lower_bound))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +20,9 @@ from convexbn.sample_weight import merge_equal_samples
 from convexbn.solution import Solution, Status
 from convexbn.solvers import solve
 from convexbn.solvers.auto import check_solver
+from convexbn.solvers.column_generation import Proof, check_prove
+from convexbn.solvers.monitor import Clock, check_max_time
+from convexbn.tolerance import check_tol
 
 
 class BaseConvexBN(BaseEstimator, ABC):
@@ -40,8 +42,10 @@ class BaseConvexBN(BaseEstimator, ABC):
         spectral_power: float = 0.0,
         n_patterns: int = 50,
         solver: str = "auto",
-        tol: float = 1e-6,
+        tol: float = 1e-4,
         max_iter: int | None = None,
+        max_time: float | None = None,
+        prove: Proof = "auto",
         random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
@@ -55,6 +59,8 @@ class BaseConvexBN(BaseEstimator, ABC):
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
+        self.max_time = max_time
+        self.prove = prove
         self.random_state = random_state
         self.verbose = verbose
 
@@ -84,19 +90,26 @@ class BaseConvexBN(BaseEstimator, ABC):
             If a parameter or the data is out of range; the message names it. The estimator is left as it was.
         RuntimeError
             If a cvxpy solver fails; the estimator is left as it was.
+        KeyboardInterrupt
+            After Ctrl-C, so that a search around the estimator ends, too. The estimator keeps the best network so far
+            with its certificate, as if it had been trained; it is left as it was if there is none yet, or if Ctrl-C
+            is pressed again.
 
         Warns
         -----
         ConvergenceWarning
             If the gap exceeds `tol`.
         """
+        clock = Clock(self.max_time)
         self._check_parameters()
         before = vars(self).copy()
         try:
-            self._train(*self._samples(X, y, sample_weight))
+            self._train(*self._samples(X, y, sample_weight), clock)
         except BaseException:
             self.__dict__ = before
             raise
+        if self._status is Status.INTERRUPTED:
+            raise KeyboardInterrupt("fit was interrupted; the estimator has the best network so far.")
         return self
 
     @abstractmethod
@@ -106,7 +119,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         """Validated data (n, ...), targets (n, C) as the loss takes them, and weights (n,)."""
 
     @abstractmethod
-    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray) -> None:
+    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock) -> None:
         """Learn the network of what `_samples` returned."""
 
     def _training_loss(self) -> Loss:
@@ -149,7 +162,8 @@ class BaseConvexBN(BaseEstimator, ABC):
         problem: Problem,
         random_state: int | np.random.Generator | None,
         start: Neurons | None = None,
-        prove: bool = True,
+        max_time: float | None = None,
+        prove: Proof = False,
         verbose: bool = False,
     ) -> Solution:
         solution = solve(
@@ -158,7 +172,9 @@ class BaseConvexBN(BaseEstimator, ABC):
             solver=self.solver,
             n_patterns=self.n_patterns,
             tol=self.tol,
+            relative_to="zero_network",
             max_iter=self.max_iter,
+            max_time=max_time,
             random_state=random_state,
             verbose=verbose,
             start=start,
@@ -170,9 +186,10 @@ class BaseConvexBN(BaseEstimator, ABC):
         penalty = f"with the penalty of spectral_power={self.spectral_power:g}, not plain weight decay"
         return replace(solution, certificate=replace(certificate, basis=f"{certificate.basis}; {penalty}"))
 
-    def _learn(self, design: BatchNormDesign | WeightNormDesign, problem: Problem) -> None:
+    def _learn(self, design: BatchNormDesign | WeightNormDesign, problem: Problem, clock: Clock) -> None:
         """Set the fitted attributes of the network that solves a problem."""
-        solution = self._solve(problem, self._seed(), verbose=bool(self.verbose))
+        options: dict[str, Any] = {"max_time": clock.left(), "prove": self.prove, "verbose": bool(self.verbose)}
+        solution = self._solve(problem, self._seed(), **options)
         self.network_ = make_network(solution.neurons, design)
         self.certificate_ = solution.certificate
         self.weight_decay_ = problem.weight_decay
@@ -210,8 +227,9 @@ class BaseConvexBN(BaseEstimator, ABC):
             integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
             if not (integer or (optional and value is None)):
                 raise ValueError(f"{name}={value!r} must be a positive integer{' or None' if optional else ''}.")
-        if not (isinstance(self.tol, Real) and 0 < self.tol < np.inf):
-            raise ValueError(f"tol={self.tol!r} must be a positive number.")
+        check_tol(self.tol)
+        check_max_time(self.max_time)
+        check_prove(self.prove)
 
     def _outputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)

@@ -15,6 +15,7 @@ from convexbn.estimators.fixed import FixedWeightDecay
 from convexbn.losses import Loss, make_loss
 from convexbn.programs import Activation
 from convexbn.sample_weight import check_sample_weight
+from convexbn.solvers.column_generation import Proof
 
 
 def _has_probabilities(model: "Classification") -> bool:
@@ -136,14 +137,22 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         all activation patterns where they are few (at most a million entries n * k * P), over a sample otherwise.
         For ReLU networks of several outputs it is for tiny data, about 50 samples of two features or 20 of three, and
         refused where the patterns' cones have more than five million faces.
-    tol : float, default=1e-6
-        Relative gap above which a ConvergenceWarning is raised.
+    tol : float, default=1e-4
+        Gap of objective and lower bound at which to stop, as a multiple of the objective of the zero network, which
+        with `fit_intercept` is the best constant; as in scikit-learn's Lasso. A ConvergenceWarning says if it is
+        missed. The gap of a certificate is relative to the network's own objective, which is smaller.
     max_iter : int or None, default=None
         Iterations of the solver; None leaves its own limit.
+    max_time : float or None, default=None
+        Seconds after which `fit` ends with the best network so far.
+    prove : bool or "auto", default="auto"
+        Whether to prove the price of every direction, for a global certificate, where that is possible: one output and
+        up to five features, or tiny data. True takes up to half a minute, "auto" about as long as the search did, by a
+        count of its work, so that the outcome does not depend on the machine. `convexbn.prove` can do it later.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
     verbose : bool, default=False
-        Whether the solver prints its progress.
+        Whether the solver shows its progress.
 
     Attributes
     ----------
@@ -190,8 +199,10 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,
         solver: str = "auto",
-        tol: float = 1e-6,
+        tol: float = 1e-4,
         max_iter: int | None = None,
+        max_time: float | None = None,
+        prove: Proof = "auto",
         random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
@@ -207,6 +218,8 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
             solver=solver,
             tol=tol,
             max_iter=max_iter,
+            max_time=max_time,
+            prove=prove,
             random_state=random_state,
             verbose=verbose,
         )

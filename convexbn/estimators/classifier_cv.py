@@ -10,6 +10,7 @@ from convexbn.estimators.classifier import Classification
 from convexbn.estimators.cross_validation import Components, CrossValidated
 from convexbn.losses import Loss
 from convexbn.programs import Activation
+from convexbn.solvers.column_generation import Proof
 
 
 class ConvexBNClassifierCV(Classification, CrossValidated):
@@ -27,8 +28,12 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         Length of the grid, which is geometric and starts at the `Problem.weight_decay_max` of all the data.
     eps : float, default=3e-2
         Smallest weight decay of the grid as a fraction of the largest. Much smaller ones take much longer.
-    normalization, activation, loss, fit_intercept, spectral_power, class_weight, n_patterns, solver, tol, max_iter
-        As in `ConvexBNClassifier`. Class weights are those of the training samples and do not enter the scores.
+    normalization, activation, loss, fit_intercept, spectral_power, class_weight, n_patterns, solver, tol, max_iter,
+    prove
+        As in `ConvexBNClassifier`. Class weights are those of the training samples and do not enter the scores; only
+        the last fit is proved.
+    max_time : float or None, default=None
+        Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far.
     n_components : int, float, None or list of these, default=None
         Leading singular directions of X to keep, as in `ConvexBNClassifier`; of a list the best is chosen.
     cv : int, cross-validation generator, iterable of splits or None, default=None
@@ -93,8 +98,10 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,
         solver: str = "auto",
-        tol: float = 1e-6,
+        tol: float = 1e-4,
         max_iter: int | None = None,
+        max_time: float | None = None,
+        prove: Proof = "auto",
         cv: Any = None,
         scoring: str | Callable | None = None,
         n_jobs: int | None = None,
@@ -115,6 +122,8 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
             solver=solver,
             tol=tol,
             max_iter=max_iter,
+            max_time=max_time,
+            prove=prove,
             cv=cv,
             scoring=scoring,
             n_jobs=n_jobs,

@@ -13,6 +13,7 @@ from convexbn.estimators.regressor import Regression
 from convexbn.losses import Loss
 from convexbn.patches import PatchDesign, PatchGrid, check_images
 from convexbn.programs import Activation
+from convexbn.solvers.column_generation import Proof
 
 
 class Convolutional(FixedWeightDecay):
@@ -34,8 +35,10 @@ class Convolutional(FixedWeightDecay):
         spectral_power: float = 0.0,
         n_patterns: int = 50,
         solver: str = "auto",
-        tol: float = 1e-6,
+        tol: float = 1e-4,
         max_iter: int | None = None,
+        max_time: float | None = None,
+        prove: Proof = "auto",
         random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
@@ -50,6 +53,8 @@ class Convolutional(FixedWeightDecay):
             solver=solver,
             tol=tol,
             max_iter=max_iter,
+            max_time=max_time,
+            prove=prove,
             random_state=random_state,
             verbose=verbose,
         )
@@ -116,7 +121,7 @@ class ConvexBNConvRegressor(Regression, Convolutional):
         Leading singular directions of the patches to keep, as a number or a fraction of the variance; None keeps all.
     spectral_power : float, default=0.0
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
-    n_patterns, solver, tol, max_iter, random_state, verbose
+    n_patterns, solver, tol, max_iter, max_time, prove, random_state, verbose
         As in `ConvexBNRegressor`.
 
     Attributes
@@ -178,7 +183,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         Leading singular directions of the patches to keep, as a number or a fraction of the variance; None keeps all.
     spectral_power : float, default=0.0
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
-    class_weight, n_patterns, solver, tol, max_iter, random_state, verbose
+    class_weight, n_patterns, solver, tol, max_iter, max_time, prove, random_state, verbose
         As in `ConvexBNClassifier`.
 
     Attributes
@@ -228,8 +233,10 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,
         solver: str = "auto",
-        tol: float = 1e-6,
+        tol: float = 1e-4,
         max_iter: int | None = None,
+        max_time: float | None = None,
+        prove: Proof = "auto",
         random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
@@ -247,6 +254,8 @@ class ConvexBNConvClassifier(Classification, Convolutional):
             solver=solver,
             tol=tol,
             max_iter=max_iter,
+            max_time=max_time,
+            prove=prove,
             random_state=random_state,
             verbose=verbose,
         )

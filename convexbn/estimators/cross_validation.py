@@ -6,15 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils.parallel import Parallel, delayed
 
 from convexbn.estimators.base import BaseConvexBN
-from convexbn.estimators.path import check_grid, fixed_seed, follow_path, make_grid, warn_of_gaps
+from convexbn.estimators.path import check_grid, fixed_seed, follow_path, gaps_along, make_grid, warn_of_gaps
 from convexbn.losses import Loss
 from convexbn.programs import Activation
+from convexbn.solvers.column_generation import Proof
+from convexbn.solvers.monitor import Clock
 
 Components = int | float | None
 
@@ -36,8 +39,10 @@ class CrossValidated(BaseConvexBN):
         spectral_power: float = 0.0,
         n_patterns: int = 50,
         solver: str = "auto",
-        tol: float = 1e-6,
+        tol: float = 1e-4,
         max_iter: int | None = None,
+        max_time: float | None = None,
+        prove: Proof = "auto",
         cv: Any = None,
         scoring: str | Callable | None = None,
         n_jobs: int | None = None,
@@ -55,6 +60,8 @@ class CrossValidated(BaseConvexBN):
             solver=solver,
             tol=tol,
             max_iter=max_iter,
+            max_time=max_time,
+            prove=prove,
             random_state=random_state,
             verbose=verbose,
         )
@@ -83,7 +90,7 @@ class CrossValidated(BaseConvexBN):
         """Targets as the scorers know them."""
         return y[:, 0] if y.shape[1] == 1 else y
 
-    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray) -> None:
+    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock) -> None:
         folds = list(check_cv(self.cv, self._targets(y), classifier=self._margin).split(X, self._targets(y)))
         self._check_folds(folds, y, sample_weight)
         choices = self._component_choices()
@@ -92,8 +99,10 @@ class CrossValidated(BaseConvexBN):
         self.weight_decays_ = make_grid(largest, self.weight_decays, self.n_weight_decays, self.eps)
 
         seed = fixed_seed(self)
+        turns = -(-len(choices) * len(folds) // effective_n_jobs(self.n_jobs))
+        share = clock.left(1 / (turns + 1))
         results = Parallel(n_jobs=self.n_jobs, verbose=self.verbose)(
-            delayed(_score_path)(self, X, y, sample_weight, *fold, choice, self.weight_decays_, seed)
+            delayed(_score_path)(self, X, y, sample_weight, *fold, choice, self.weight_decays_, seed, share)
             for choice in choices
             for fold in folds
         )
@@ -107,7 +116,7 @@ class CrossValidated(BaseConvexBN):
         self.best_score_ = float(mean[best])
         self.n_components_ = choices[best[0]]
         design, problem = problems[best[0]]
-        self._learn(design, replace(problem, weight_decay=float(self.weight_decays_[best[1]])))
+        self._learn(design, replace(problem, weight_decay=float(self.weight_decays_[best[1]])), clock)
 
     def _check_folds(self, folds: list[Any], y: np.ndarray, sample_weight: np.ndarray) -> None:
         if not folds:
@@ -133,10 +142,11 @@ def _score_path(
     n_components: Components,
     weight_decays: np.ndarray,
     seed: int,
+    max_time: float | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores on the test samples, and gaps, along the path of the training samples; both (n_weight_decays,)."""
+    """Scores on the test samples, and gaps in the terms of `tol`, along the path of the training samples."""
     design, problem = model._problem(X[train], y[train], sample_weight[train], n_components)
-    path = follow_path(model, design, problem, weight_decays, seed)
+    path = follow_path(model, design, problem, weight_decays, seed, max_time=max_time)
     if len(path) < len(weight_decays):
         raise KeyboardInterrupt
     scorer = check_scoring(model, model.scoring)
@@ -148,4 +158,4 @@ def _score_path(
     for network in path.networks:
         fitted.network_ = network
         scores.append(scorer(fitted, X[test], model._targets(y[test]), **weights))
-    return np.array(scores, dtype=np.float64), path.gaps
+    return np.array(scores, dtype=np.float64), gaps_along(path, problem)

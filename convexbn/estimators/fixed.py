@@ -8,6 +8,8 @@ from convexbn.estimators.base import BaseConvexBN
 from convexbn.losses import Loss
 from convexbn.problem import check_weight_decay
 from convexbn.programs import Activation
+from convexbn.solvers.column_generation import Proof
+from convexbn.solvers.monitor import Clock
 
 AUTO_FRACTION = 0.03  # weight_decay="auto" is this fraction of weight_decay_max
 
@@ -27,8 +29,10 @@ class FixedWeightDecay(BaseConvexBN):
         spectral_power: float = 0.0,
         n_patterns: int = 50,
         solver: str = "auto",
-        tol: float = 1e-6,
+        tol: float = 1e-4,
         max_iter: int | None = None,
+        max_time: float | None = None,
+        prove: Proof = "auto",
         random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
@@ -43,6 +47,8 @@ class FixedWeightDecay(BaseConvexBN):
             solver=solver,
             tol=tol,
             max_iter=max_iter,
+            max_time=max_time,
+            prove=prove,
             random_state=random_state,
             verbose=verbose,
         )
@@ -56,8 +62,8 @@ class FixedWeightDecay(BaseConvexBN):
     def _auto(self) -> bool:
         return isinstance(self.weight_decay, str) and self.weight_decay == "auto"
 
-    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray) -> None:
+    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock) -> None:
         design, problem = self._problem(X, y, sample_weight, self.n_components)
         # At a weight_decay_max of zero the zero network fits perfectly and is optimal at any weight decay.
         weight_decay = AUTO_FRACTION * problem.weight_decay_max or 1.0 if self._auto() else float(self.weight_decay)
-        self._learn(design, replace(problem, weight_decay=weight_decay))
+        self._learn(design, replace(problem, weight_decay=weight_decay), clock)

@@ -20,7 +20,8 @@ from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 from convexbn.programs import Activation
 from convexbn.solution import Solution, Status
-from convexbn.solvers.monitor import Monitor
+from convexbn.solvers.monitor import Clock, Monitor
+from convexbn.tolerance import ZERO_NETWORKS, Tolerance
 
 if TYPE_CHECKING:
     from convexbn.estimators.base import BaseConvexBN
@@ -91,8 +92,9 @@ def convexbn_path(
     sample_weight: ArrayLike | None = None,
     n_patterns: int = 50,
     solver: str = "auto",
-    tol: float = 1e-6,
+    tol: float = 1e-4,
     max_iter: int | None = None,
+    max_time: float | None = None,
     random_state: int | np.random.RandomState | np.random.Generator | None = 0,
     verbose: bool = False,
 ) -> Path:
@@ -124,6 +126,8 @@ def convexbn_path(
         Weights of the samples; integer weights equal repeated rows.
     n_patterns, solver, tol, max_iter, random_state
         As in `ConvexBNRegressor`. Patterns that are sampled, and the gates of gated networks, are the same all along.
+    max_time : float or None, default=None
+        Seconds, shared among the weight decays that are left; each ends with its best network so far.
     verbose : bool, default=False
         Whether to show a progress bar.
 
@@ -142,7 +146,7 @@ def convexbn_path(
     Warns
     -----
     ConvergenceWarning
-        Once, if gaps exceed `tol`: how many, and the largest.
+        Once, if gaps exceed `tol`, which is a multiple of the objective of the zero network: how many, and the largest.
 
     Examples
     --------
@@ -150,7 +154,7 @@ def convexbn_path(
     >>> from convexbn import convexbn_path
     >>> X, y = load_diabetes(return_X_y=True)
     >>> path = convexbn_path(X[:30, :2], y[:30], n_weight_decays=3, eps=0.1)
-    >>> path.n_neurons[0], bool(path.objectives[2] < path.objectives[0]), bool(path.gaps.max() < 1e-6)
+    >>> path.n_neurons[0], bool(path.objectives[2] < path.objectives[0]), bool(path.gaps.max() < 1e-3)
     (np.int64(0), True, True)
     """
     known = isinstance(loss, Loss) or (isinstance(loss, str) and loss in LOSSES)
@@ -166,14 +170,16 @@ def convexbn_path(
         solver=solver,
         tol=tol,
         max_iter=max_iter,
+        max_time=max_time,
         random_state=random_state,
     )
+    clock = Clock(max_time)
     model._check_parameters()
     check_grid(weight_decays, n_weight_decays, eps)
     design, problem = model._problem(*model._samples(X, y, sample_weight), n_components)
     grid = make_grid(problem.weight_decay_max, weight_decays, n_weight_decays, eps)
-    path = follow_path(model, design, problem, grid, fixed_seed(model), verbose=verbose)
-    warn_of_gaps(path.gaps, tol)
+    path = follow_path(model, design, problem, grid, fixed_seed(model), max_time=clock.left(), verbose=verbose)
+    warn_of_gaps(gaps_along(path, problem), tol)
     return path
 
 
@@ -215,16 +221,19 @@ def follow_path(
     weight_decays: np.ndarray,
     seed: int,
     *,
+    max_time: float | None = None,
     verbose: bool = False,
 ) -> Path:
     """Path of a problem, without a warning where gaps exceed the tolerance."""
     solutions: list[Solution] = []
+    clock = Clock(max_time)
     monitor = Monitor("path", max_iter=len(weight_decays), max_time=None, callback=None, verbose=verbose)
     with monitor, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for weight_decay in weight_decays:
             start = solutions[-1].neurons if solutions else None
-            solution = model._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, prove=False)
+            share = clock.left(1 / (len(weight_decays) - len(solutions)))
+            solution = model._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, share)
             if solution.status is Status.INTERRUPTED:
                 break
             solutions.append(solution)
@@ -237,13 +246,19 @@ def follow_path(
     )
 
 
+def gaps_along(path: Path, problem: Problem) -> np.ndarray:
+    """Gaps of a path as multiples of the objective of the zero network, as the tolerance of an estimator has it."""
+    tolerance = Tolerance(0.0, problem.zero_objective)
+    return np.array([tolerance.gap(found.objective, found.lower_bound) for found in path.certificates])
+
+
 def warn_of_gaps(gaps: np.ndarray, tol: float) -> None:
     """Warn once, with a ConvergenceWarning, if gaps exceed the tolerance."""
     missed = int((gaps > tol).sum())
     if missed:
         warnings.warn(
-            f"{missed} of {gaps.size} problems along the path stopped at a relative gap above tol={tol:.1e}; the "
-            f"largest is {gaps.max():.1e}. Raise max_iter, tol or the smallest weight decay.",
+            f"{missed} of {gaps.size} problems along the path stopped at a gap above tol={tol:.1e} {ZERO_NETWORKS}; "
+            f"the largest is {gaps.max():.1e}. Raise max_iter, max_time, tol or the smallest weight decay.",
             ConvergenceWarning,
             stacklevel=3,
         )

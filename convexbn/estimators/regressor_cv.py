@@ -19,8 +19,10 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         Length of the grid, which is geometric and starts at the `Problem.weight_decay_max` of all the data.
     eps : float, default=3e-2
         Smallest weight decay of the grid as a fraction of the largest. Much smaller ones take much longer.
-    normalization, activation, loss, fit_intercept, spectral_power, n_patterns, solver, tol, max_iter
-        As in `ConvexBNRegressor`.
+    normalization, activation, loss, fit_intercept, spectral_power, n_patterns, solver, tol, max_iter, prove
+        As in `ConvexBNRegressor`; only the last fit is proved.
+    max_time : float or None, default=None
+        Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far.
     n_components : int, float, None or list of these, default=None
         Leading singular directions of X to keep, as in `ConvexBNRegressor`; of a list the best is chosen.
     cv : int, cross-validation generator, iterable of splits or None, default=None

@@ -11,10 +11,11 @@ from convexbn.programs import Activation, check_cvxpy_solver
 from convexbn.solution import Solution
 from convexbn.solvers.by_class import Classes, solve_by_class
 from convexbn.solvers.closed_form import closed_form_obstacle, solve_closed_form
-from convexbn.solvers.column_generation import solve_column_generation
+from convexbn.solvers.column_generation import Proof, solve_column_generation
 from convexbn.solvers.gated import solve_gated
 from convexbn.solvers.monitor import Callback
 from convexbn.solvers.reference import solve_reference
+from convexbn.tolerance import Reference
 
 ENUMERATION_ENTRIES = 1_000_000  # patterns are all of them up to this many entries n * k * P of their program
 OWN_SOLVERS = ("auto", "closed_form", "column_generation")
@@ -35,10 +36,11 @@ def solve(
     solver: str = "auto",
     n_patterns: int = 50,
     tol: float = 1e-6,
+    relative_to: Reference = "objective",
     max_iter: int | None = None,
     max_time: float | None = None,
     start: Neurons | None = None,
-    prove: bool = True,
+    prove: Proof = True,
     random_state: int | np.random.Generator | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
@@ -62,11 +64,13 @@ def solve(
     n_patterns : int, default=50
         Directions drawn where patterns are sampled.
     tol : float, default=1e-6
-        Relative gap above which the solution is reported as not converged.
+        Gap above which the solution is reported as not converged, as a multiple of `relative_to`.
+    relative_to : {"objective", "zero_network"}, default="objective"
+        What the gap is measured against, as in `solve_column_generation`.
     max_iter : int or None, default=None
         Iterations of the solver; None leaves its own limit.
     max_time, start, prove, callback, verbose
-        As in `solve_column_generation` and `solve_gated`; cvxpy solvers take `verbose` only.
+        As in `solve_column_generation` and `solve_gated`; cvxpy solvers take `max_time` and `verbose` only.
     random_state : int, Generator or None, default=None
         Seed of whatever is random.
 
@@ -90,11 +94,12 @@ def solve(
     """
     check_solver(solver, activation)
     smooth = bool(np.isfinite(problem.loss.curvature))
+    rule: dict[str, Any] = {"tol": tol, "relative_to": relative_to}
     limits: dict[str, Any] = {"max_time": max_time, "start": start, "callback": callback, "verbose": verbose}
     if activation == "relu":
         if solver == "closed_form" or (solver == "auto" and closed_form_obstacle(problem) is None):
-            return solve_closed_form(problem, tol=tol)
-        options = {"tol": tol, "max_iter": max_iter or 100, "prove": prove, "random_state": random_state} | limits
+            return solve_closed_form(problem, **rule)
+        options = rule | {"max_iter": max_iter or 100, "prove": prove, "random_state": random_state} | limits
         classes = Classes.of(problem) if solver == "auto" else None
         if classes is not None:
             return solve_by_class(classes, **options)
@@ -108,13 +113,14 @@ def solve(
     # nuclear norms are slow in it.
     own = len(patterns) * problem.Z.Z.size > ENUMERATION_ENTRIES or problem.n_outputs > 1
     if activation == "gated_relu" and solver == "auto" and smooth and own:
-        return solve_gated(problem, patterns, tol=tol, max_iter=max_iter or 500, **limits)
+        return solve_gated(problem, patterns, max_iter=max_iter or 500, **rule, **limits)
     return solve_reference(
         problem,
         patterns,
         activation=activation,
         solver="CLARABEL" if solver == "auto" else solver,
-        tol=tol,
         max_iter=max_iter,
+        max_time=max_time,
         verbose=verbose,
+        **rule,
     )

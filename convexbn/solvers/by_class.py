@@ -16,9 +16,10 @@ from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
 from convexbn.pricing import Price, flats_of_rows, largest_on_cone
 from convexbn.problem import Problem
-from convexbn.solution import Solution, status_of
+from convexbn.solution import Solution, Status, status_of
 from convexbn.solvers.closed_form import row_rank_obstacle, row_scale
 from convexbn.solvers.column_generation import solve_column_generation
+from convexbn.tolerance import Reference, Tolerance
 
 _MAX_CLASSES = 12
 _BASIS = "column generation on one sample a class, for whitened data of full row rank, and all faces of its cone"
@@ -84,7 +85,14 @@ class Classes:
         return Price(found + float(apart), "global")
 
 
-def solve_by_class(classes: Classes, *, tol: float = 1e-6, start: Neurons | None = None, **options: Any) -> Solution:
+def solve_by_class(
+    classes: Classes,
+    *,
+    tol: float = 1e-6,
+    relative_to: Reference = "objective",
+    start: Neurons | None = None,
+    **options: Any,
+) -> Solution:
     """Global optimum at full row rank with few distinct targets, as in classification.
 
     Parameters
@@ -92,7 +100,9 @@ def solve_by_class(classes: Classes, *, tol: float = 1e-6, start: Neurons | None
     classes : Classes
         From `Classes.of`.
     tol : float, default=1e-6
-        Relative gap.
+        Largest gap, as a multiple of `relative_to`.
+    relative_to : {"objective", "zero_network"}, default="objective"
+        What the gap is measured against, as in `solve_column_generation`.
     start : Neurons or None, default=None
         Network on all samples to start from.
     **options
@@ -126,10 +136,11 @@ def solve_by_class(classes: Classes, *, tol: float = 1e-6, start: Neurons | None
     (3, 'global', True)
     """
     started = None if start is None else classes.reduced(start)
-    within = solve_column_generation(classes.problem, tol=tol, start=started, **options)
+    within = solve_column_generation(classes.problem, tol=tol, relative_to=relative_to, start=started, **options)
     neurons, v = classes.restored(within.neurons), classes.restored_dual(within.dual)
     certificate = certify(classes.whole, neurons, v, classes.price, _BASIS)
-    status = within.status
-    if within.certificate.gap <= tol < certificate.gap:
-        status = status_of(certificate, tol, "Column generation on one sample a class")
+    tolerance, status = Tolerance.of(classes.whole, tol, relative_to), within.status
+    if tolerance.reached_by(within.certificate):  # or there was a warning
+        ending = status if status is Status.INTERRUPTED else Status.NOT_CONVERGED
+        status = status_of(certificate, tolerance, "Column generation on one sample a class", ending)
     return replace(within, neurons=neurons, dual=v, certificate=certificate, status=status)

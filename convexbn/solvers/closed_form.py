@@ -20,11 +20,12 @@ from convexbn.neurons import Neurons
 from convexbn.pricing import price_bound
 from convexbn.problem import Problem
 from convexbn.solution import Solution, status_of
+from convexbn.tolerance import Reference, Tolerance
 
 _ROW_RANK_RTOL = 1e-8  # how far P^1/2 Z Z^T P^1/2 may be from a multiple of the identity
 
 
-def solve_closed_form(problem: Problem, *, tol: float = 1e-6) -> Solution:
+def solve_closed_form(problem: Problem, *, tol: float = 1e-6, relative_to: Reference = "objective") -> Solution:
     """Global optimum in closed form, where the whitened data has as many columns as samples.
 
     One output: two neurons, on the positive and the negative part of the target; squared error, log loss and hinge
@@ -36,7 +37,10 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6) -> Solution:
     problem : Problem
         Training problem with ``P^1/2 Z Z^T P^1/2 = c I``, P the sample weights on a diagonal.
     tol : float, default=1e-6
-        Relative gap that rounding may leave; it leaves more only where the objective is next to nothing.
+        Gap that rounding may leave, as a multiple of `relative_to`; it leaves more only where the objective is next to
+        nothing.
+    relative_to : {"objective", "zero_network"}, default="objective"
+        What the gap is measured against, as in `solve_column_generation`.
 
     Returns
     -------
@@ -70,6 +74,7 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6) -> Solution:
     >>> len(solution.neurons), solution.certificate.scope, solution.certificate.gap < 1e-12
     (2, 'global', True)
     """
+    tolerance = Tolerance.of(problem, tol, relative_to)
     obstacle = closed_form_obstacle(problem)
     if obstacle:
         raise ValueError(f"No closed form reaches this problem: {obstacle}.")
@@ -95,7 +100,7 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6) -> Solution:
         lambda v: price_bound(problem.Z, v, problem.sample_weight),
         "closed form for whitened data of full row rank",
     )
-    return Solution(neurons, p * u, certificate, status_of(certificate, tol, "the closed form"), 0)
+    return Solution(neurons, p * u, certificate, status_of(certificate, tolerance, "the closed form"), 0)
 
 
 def closed_form_obstacle(problem: Problem) -> str | None:

@@ -1,8 +1,9 @@
 """Column generation: neurons enter by their price, and after every round all active ones move to a joint optimum."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -13,16 +14,20 @@ from convexbn.pricing import (
     Peaks,
     Price,
     find_peaks,
+    price_bound,
     price_by_branch_and_bound,
     price_by_enumeration,
     quickly_enumerated,
 )
 from convexbn.problem import Problem
-from convexbn.solution import Solution, Status, status_of
+from convexbn.solution import Solution, Status, status_of, with_proof
 from convexbn.solvers.monitor import Callback, Monitor
 from convexbn.solvers.newton import merged, refine
 from convexbn.solvers.slide import slide
 from convexbn.solvers.units import Units
+from convexbn.tolerance import Reference, Tolerance
+
+Proof = bool | Literal["auto"]
 
 _FIRST_NEURONS = 3, 100  # at the start: this many times k, but no more than so many
 _NEW_NEURONS = 20  # a round
@@ -38,10 +43,15 @@ _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z
 _STALLED_ROUNDS = 3
 _PROOF_COLUMNS = 6  # up to so many prices are proved
 _PROOF_NODES, _PROOF_ENTRIES = 500_000, 10**9  # budget of the proof: cones, and cones times rows
-_SHARP_COLUMNS, _SHARP_NODES = 4, 50_000  # up to so many the proof aims at tol, within this budget; else at 1e-3
+_NODES_A_START = 5  # of prove="auto", for each direction from which the search ascended: about as long as it took
+# Up to so many columns the proof aims at the tolerance itself, within a budget of its own; else no lower than at 1e-3.
+_SHARP_COLUMNS, _SHARP_NODES = 4, 50_000
 _PROOF_TOL = 1e-3
-_PROOF_GAP = 1e-2  # a proof that leaves a larger gap stands beside the local certificate, not in its place
+_PROOF_SHARE = 0.9  # of the tolerance at which the proof aims; what is left is for rounding
+_HALVINGS = 40  # of the interval of prices in which its aim lies
 _FOUND = "column generation, which found no neuron worth adding by ascent from many starts"
+_DEARER = "column generation, which ended while ascent from many starts still found neurons worth adding"
+_NOT_SEARCHED = "column generation, which ended before a thorough search for neurons worth adding"
 _PROVED = "column generation, and branch and bound over all directions"
 _PROVED_SEVERAL = "column generation, and a visit to every face of the cones of all activation patterns"
 
@@ -50,10 +60,11 @@ def solve_column_generation(
     problem: Problem,
     *,
     tol: float = 1e-6,
+    relative_to: Reference = "objective",
     max_iter: int | None = 100,
     max_time: float | None = None,
     start: Neurons | None = None,
-    prove: bool = True,
+    prove: Proof = True,
     random_state: int | np.random.Generator | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
@@ -64,9 +75,9 @@ def solve_column_generation(
     weight_decay, by ascent from many starts at once (`find_peaks`), and adds the dearest; when none is found, a search
     eight times as hard has the last word. While a large network is far from the optimum, its rounds are cheaper and
     coarser (`slide`). The objective never rises. With one output and up to six columns of Z the price of every
-    direction is then proved by branch and bound, and what it finds goes on as a new neuron; the certificate is global.
-    So it is with several outputs on tiny problems, whose patterns' cones are enumerated face by face. Otherwise it is
-    local: evidence, beside the best lower bound that is proved.
+    direction is then proved by branch and bound, and what it finds goes on as a new neuron; the certificate is global
+    if that proof is within the tolerance. So it is with several outputs on tiny problems, whose patterns' cones are
+    enumerated face by face. Otherwise it is local: evidence, beside the best lower bound that is proved.
 
     Memory grows with n (k + active neurons), beside the squared matrix of the about 400 weights that move at once.
 
@@ -75,26 +86,33 @@ def solve_column_generation(
     problem : Problem
         Training problem with a smooth loss.
     tol : float, default=1e-6
-        Relative gap at which to stop.
+        Gap at which to stop, as a multiple of `relative_to`.
+    relative_to : {"objective", "zero_network"}, default="objective"
+        What the gap is measured against: the objective of the network, or that of the zero network, which with an
+        intercept is the best constant. The second is the rule of scikit-learn's Lasso; it does not ask for more digits
+        where the network fits well.
     max_iter : int or None, default=100
         Rounds at most.
     max_time : float or None, default=None
-        Seconds after which the best network so far is returned.
+        Seconds after which the best network so far is returned. Without a search after that, the certificate rests on
+        the last one.
     start : Neurons or None, default=None
         ReLU neurons to start from, such as those at another weight decay. None starts from random directions.
-    prove : bool, default=True
-        Whether to prove the price of every direction where that is possible. It takes up to a few seconds.
+    prove : bool or "auto", default=True
+        Whether to prove the price of every direction where that is possible. It takes up to half a minute; with "auto"
+        about as long as the search took, by a count of its work, so that the outcome does not depend on the machine.
     random_state : int, Generator or None, default=None
         Seed of the random starts.
     callback : callable or None, default=None
         Called with a `Progress` after every round; a true value ends the run.
     verbose : bool, default=False
-        Whether to show a progress bar.
+        Whether to show progress.
 
     Returns
     -------
     solution : Solution
-        Scope "global" where prices were proved, "local" otherwise. Interrupted by Ctrl-C, the best network so far.
+        Scope "global" where the proof is within the tolerance, "local" otherwise, with the proved bound beside.
+        Interrupted by Ctrl-C, the best network so far, with status INTERRUPTED; a second Ctrl-C is passed on.
 
     Raises
     ------
@@ -123,31 +141,54 @@ def solve_column_generation(
     >>> round(solution.certificate.objective, 6), solution.certificate.scope
     (0.28, 'global')
     """
-    _check(problem, tol, start)
+    _check(problem, start)
+    check_prove(prove)
+    tolerance = Tolerance.of(problem, tol, relative_to)
     monitor = Monitor("column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
-    units = Units.of(problem)
-    search = _Search(units, np.random.default_rng(random_state), tol, prove, monitor)
+    search = _Search(Units.of(problem), np.random.default_rng(random_state), tolerance, prove, monitor)
     if start is not None:
-        search.neurons = merged(search.problem, units.neurons_from(start).with_unit_outputs())
+        search.neurons = merged(search.problem, search.units.neurons_from(start).with_unit_outputs())
     with monitor:
         search.run()
-    return search.solution(problem)
+        return search.solution(problem, tolerance)
+    return search.solution(problem, tolerance)  # the best so far after Ctrl-C; another one is not caught here
+
+
+def check_prove(prove: object) -> None:
+    """Raise a ValueError unless `prove` is True, False or "auto"."""
+    if not (isinstance(prove, (bool, np.bool)) or (isinstance(prove, str) and prove == "auto")):
+        raise ValueError(f'prove={prove!r} must be True, False or "auto".')
+
+
+@dataclass(frozen=True, eq=False)
+class _Searched:
+    """What a search for neurons worth adding found at the dual point v (n, C) of a network."""
+
+    network: Neurons
+    v: np.ndarray
+    directions: np.ndarray  # (k, m) of the active neurons, and of the dearest outside the network if one was found
+    bound: float  # lower bound, if no direction prices higher than these
+    thorough: bool
+    dearer: bool  # whether a neuron worth adding was found
 
 
 class _Search:
     """The method and its state, in the units of `problem`; whatever interrupts it, `neurons` is the best network."""
 
-    def __init__(self, units: Units, rng: np.random.Generator, tol: float, prove: bool, monitor: Monitor):
-        self.units, self.problem, self.rng, self.tol, self.monitor = units, units.problem, rng, tol, monitor
+    def __init__(self, units: Units, rng: np.random.Generator, tolerance: Tolerance, prove: Proof, monitor: Monitor):
+        self.units, self.problem, self.rng, self.monitor = units, units.problem, rng, monitor
+        scale = None if tolerance.scale is None else tolerance.scale / units.objective_to(1.0)
+        self.tolerance = replace(tolerance, scale=scale)
         one_output = self.problem.n_outputs == 1
         Z = self.problem.Z
-        self.prove = prove and (Z.n_columns <= _PROOF_COLUMNS if one_output else quickly_enumerated(Z, 2))
+        provable = Z.n_columns <= _PROOF_COLUMNS if one_output else quickly_enumerated(Z, 2)
+        self.prove: Proof = prove if provable else False
         self.several = 1 if one_output else _SEVERAL
         self.neurons = self.problem.zero_network
         self.coarse = False  # whether rounds are cheap and far from exact
-        self.dearest = np.zeros((self.problem.Z.n_columns, 0))  # unit direction outside the network, if one was found
-        self.priced: Neurons | None = None  # the network outside which it was looked for
-        self.proved: Price | None = None  # of all directions, at the dual point of these neurons
+        self.n_starts = 0  # directions from which the searches ascended
+        self.searched: _Searched | None = None
+        self.proved: Price | None = None  # of all directions, at the dual point of the last search
 
     def run(self) -> None:
         """Rounds until the gap is within the tolerance, or nothing moves, or the monitor ends the run."""
@@ -159,25 +200,31 @@ class _Search:
         objective = self.problem.objective(self.neurons)
         while True:
             self._improve(rtol, damping)
-            peaks, gap = self._price()
+            peaks = self._price()
             before, objective = objective, self.problem.objective(self.neurons)
+            bound = 0.0 if self.searched is None else self.searched.bound
+            gap = relative_gap(objective, bound)
             goes_on = self.monitor.goes_on(self.units.objective_to(objective), gap, len(self.neurons))
             stalled = stalled + 1 if objective >= before and len(peaks) == 0 else 0
-            if gap <= self.tol and goes_on and self.prove:
+            reached = self.tolerance.reached(objective, bound)
+            if reached and goes_on and self.prove:
                 peaks = self._prove()
                 goes_on = len(peaks) > 0
-            elif gap <= self.tol or stalled == _STALLED_ROUNDS:
+            elif reached or stalled == _STALLED_ROUNDS:
                 break
             if not goes_on:
                 break
             self.neurons = self._with(peaks)
             # The objective is within about gap^2 of that of a joint local optimum; to come closer can wait, as long as
             # there are new neurons and the rounds make progress.
-            above = gap**2 if len(peaks) else (self.tol / 10) ** 2
+            above = gap**2 if len(peaks) else (self.tolerance.relative(objective) / 10) ** 2
             progress = (before - objective) / objective
             rtol, damping = float(np.clip(0.1 * min(above, progress), 1e-14, 1e-3)), 1e-4
             goes_well = self.monitor.n_iter == 1 or progress > _COARSE_PROGRESS * gap
             self.coarse = self._many_weights and gap > _COARSE_GAP and goes_well
+        if self.searched is not None and not self.searched.thorough and self.monitor.ending is not Status.INTERRUPTED:
+            self.coarse = False
+            self._price()
 
     @property
     def _many_weights(self) -> bool:
@@ -186,7 +233,8 @@ class _Search:
     def _improve(self, rtol: float, damping: float) -> None:
         """Move all neurons, to a joint local optimum unless the round is coarse."""
         if self.coarse:
-            self.neurons = merged(self.problem, slide(self.problem, self.neurons, max_steps=_COARSE_STEPS))
+            moved = slide(self.problem, self.neurons, max_steps=_COARSE_STEPS, stop=self.monitor.out_of_time)
+            self.neurons = merged(self.problem, moved)
             return
         self.neurons = refine(
             self.problem,
@@ -210,18 +258,33 @@ class _Search:
             outputs /= np.linalg.norm(outputs, axis=1, keepdims=True)
         first = Neurons(directions, outputs, self.neurons.intercept)
         steps = _COARSE_STEPS if directions.size > _MANY_WEIGHTS else _SLIDE_STEPS
-        first = slide(self.problem, first, max_steps=steps).without_zeros(1e-3)
+        first = slide(self.problem, first, max_steps=steps, stop=self.monitor.out_of_time).without_zeros(1e-3)
         return first if self.problem.objective(first) < self.problem.objective(self.neurons) else self.neurons
 
-    def _price(self) -> tuple[Peaks, float]:
-        """The dearest neurons outside the network, and its gap if there is none dearer."""
-        v = self._dual_point()
-        peaks = self._peaks(v, _STARTS, polish=not self.coarse)
-        gap = self._gap(v, peaks)
-        if gap <= self.tol:
-            peaks = self._peaks(v, _HARDER * _STARTS)
-            gap = self._gap(v, peaks)
-        return peaks, gap
+    def _price(self) -> Peaks:
+        """The dearest neurons outside the network; none are looked for when time is out."""
+        peaks = self._search(_STARTS, polish=not self.coarse)
+        if self.searched is not None and self.tolerance.reached(
+            self.problem.objective(self.neurons), self.searched.bound
+        ):
+            peaks = self._search(_HARDER * _STARTS)
+        return peaks
+
+    def _search(self, n_starts: int, *, polish: bool = True) -> Peaks:
+        """Look for neurons worth adding, and note what was found."""
+        Z, C, count = self.problem.Z, self.problem.n_outputs, self.several * _NEW_NEURONS
+        if self.monitor.out_of_time():
+            return Peaks(np.zeros((Z.n_columns, 0)), np.zeros((0, C)), np.zeros(0))
+        if self.coarse:
+            count = max(count, len(self.neurons))
+        starts, v = self._starts(self.several * n_starts), self._dual_point()
+        peaks = find_peaks(Z, v, starts, threshold=self._threshold, count=count, polish=polish)
+        self.n_starts += starts.shape[1]
+        directions = np.hstack([_directions(self.neurons), peaks.directions[:, :1]])
+        bound = dual_bound(self.problem, v, _price_of(directions, Z, v))
+        thorough = polish and not self.monitor.out_of_time()
+        self.searched = _Searched(self.neurons, v, directions, bound, thorough, len(peaks) > 0)
+        return peaks
 
     def _dual_point(self) -> np.ndarray:
         return self.problem.feasible_dual(self.problem.dual_point(self.neurons.outputs(self.problem.Z)))
@@ -229,44 +292,43 @@ class _Search:
     @property
     def _threshold(self) -> float:
         """Price above which a neuron is worth adding."""
-        return self.problem.weight_decay * (1 + self.tol / 10)
-
-    def _peaks(self, v: np.ndarray, n_starts: int, *, polish: bool = True) -> Peaks:
-        starts = self._starts(self.several * n_starts)
-        count = self.several * _NEW_NEURONS
-        if self.coarse:
-            count = max(count, len(self.neurons))
-        return find_peaks(self.problem.Z, v, starts, threshold=self._threshold, count=count, polish=polish)
+        return self.problem.weight_decay * (1 + self.tolerance.relative(self.problem.objective(self.neurons)) / 10)
 
     def _prove(self) -> Peaks:
-        """Price all directions; none, or the one that turns out to be dearer than weight_decay."""
-        Z, v = self.problem.Z, self._dual_point()
-        sharp = Z.n_columns <= _SHARP_COLUMNS
+        """Price all directions; none, or the one that turns out to be too dear for the tolerance."""
+        assert self.searched is not None
+        Z, v = self.problem.Z, self.searched.v
         if self.problem.n_outputs > 1:
             price = price_by_enumeration(Z, v)
         else:
+            sharp = Z.n_columns <= _SHARP_COLUMNS
+            budget = _SHARP_NODES if sharp else _PROOF_NODES
+            if self.prove == "auto":
+                budget = min(budget, _NODES_A_START * self.n_starts)
+            aim = self._price_within_tolerance(v)
             price = price_by_branch_and_bound(
                 Z,
                 v,
-                threshold=self._threshold,
-                tol=self.tol / 10 if sharp else _PROOF_TOL,
-                starts=np.hstack([self.neurons.weights, self.dearest]),
-                max_nodes=max(1, min(_SHARP_NODES if sharp else _PROOF_NODES, _PROOF_ENTRIES // Z.n_rows)),
+                threshold=aim if sharp else max(aim, self.problem.weight_decay * (1 + _PROOF_TOL)),
+                tol=self.tolerance.tol / 10 if sharp else _PROOF_TOL,
+                starts=np.hstack([self.neurons.weights, self.searched.directions]),
+                max_nodes=max(1, min(budget, _PROOF_ENTRIES // Z.n_rows)),
                 stop=self.monitor.out_of_time,
             )
         self.proved = price if price.scope == "global" else None  # rounding may hide patterns of an enumeration
-        dearer = np.zeros((Z.n_columns, 0)) if price.direction is None else price.direction[:, None]
+        enough = self.tolerance.reached(self.problem.objective(self.neurons), dual_bound(self.problem, v, price))
+        dearer = np.zeros((Z.n_columns, 0)) if enough or price.direction is None else price.direction[:, None]
         return find_peaks(Z, v, dearer, threshold=self._threshold, count=1)
 
-    def _gap(self, v: np.ndarray, peaks: Peaks) -> float:
-        self.priced, self.dearest = self.neurons, peaks.directions[:, :1]
-        bound = dual_bound(self.problem, v, self._found_price(self.problem.Z, v))
-        return relative_gap(self.problem.objective(self.neurons), bound)
-
-    def _found_price(self, Z: DesignMatrix, v: np.ndarray) -> Price:
-        """The largest price that is known, that of active neurons or of the dearest outside, in any units."""
-        directions = np.hstack([_directions(self.neurons), self.dearest])
-        return Price(float(np.linalg.norm(v.T @ Z.neuron_outputs(directions), axis=0).max(initial=0)), "local")
+    def _price_within_tolerance(self, v: np.ndarray) -> float:
+        """The largest price of all directions at which the bound of a dual point is within the tolerance, about."""
+        tolerance = replace(self.tolerance, tol=_PROOF_SHARE * self.tolerance.tol)
+        objective, low, high = self.problem.objective(self.neurons), 1.0, 2.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            bound = dual_bound(self.problem, v, Price(middle * self.problem.weight_decay, "global"))
+            low, high = (middle, high) if tolerance.reached(objective, bound) else (low, middle)
+        return low * self.problem.weight_decay
 
     def _starts(self, count: int) -> np.ndarray:
         """Starts of the ascent: half of them random, a quarter around active neurons, a quarter across their kinks."""
@@ -295,34 +357,27 @@ class _Search:
             weights=np.hstack([self.neurons.weights, _SEED * peaks.directions]),
             output_weights=np.vstack([self.neurons.output_weights, peaks.output_directions]),
         )
-        grown = slide(self.problem, grown, max_steps=_LENGTH_STEPS, directions_too=False)
+        grown = slide(self.problem, grown, max_steps=_LENGTH_STEPS, directions_too=False, stop=self.monitor.out_of_time)
         return grown if self.problem.objective(grown) <= self.problem.objective(self.neurons) else self.neurons
 
-    def solution(self, problem: Problem) -> Solution:
+    def solution(self, problem: Problem, tolerance: Tolerance) -> Solution:
         """The network in the original units, with its certificate."""
-        v = self._dual_point()
-        # Interrupted since, or after a coarse round: without a thorough search there would be no evidence.
-        if self.priced is not self.neurons or self.coarse:
-            self.coarse = False
-            self._gap(v, self._peaks(v, _STARTS))
-        neurons, v = self.units.neurons_to(self.neurons), self.units.dual_to(v)
+        searched = self.searched
+        neurons = self.units.neurons_to(self.neurons)
+        v = self.units.dual_to(self._dual_point() if searched is None else searched.v)
         pruned = neurons.pruned(problem.Z)
         neurons = pruned if problem.objective(pruned) <= problem.objective(neurons) else neurons
-        certificate = certify(problem, neurons, v, partial(self._found_price, problem.Z), _FOUND)
-        ending = self.monitor.ending or Status.NOT_CONVERGED
-        if certificate.gap <= self.tol:
-            status = Status.CONVERGED
+        if searched is None:
+            price, basis = partial(price_bound, problem.Z, sample_weight=problem.sample_weight), _NOT_SEARCHED
         else:
-            status = status_of(certificate, self.tol, "Column generation", ending)
+            price = partial(_price_of, searched.directions, problem.Z)
+            basis = _NOT_SEARCHED if not searched.thorough else _DEARER if searched.dearer else _FOUND
+        certificate = certify(problem, neurons, v, price, basis)
         if self.proved is not None:
             basis = _PROVED if problem.n_outputs == 1 else _PROVED_SEVERAL
             proof = certify(problem, neurons, v, self._proved_price(problem, v), basis)
-            if proof.gap <= _PROOF_GAP:
-                status = Status.PROVED_LESS if status is Status.CONVERGED and proof.gap > self.tol else status
-                certificate = proof
-            else:
-                bounds = certificate.global_lower_bound or 0.0, proof.lower_bound
-                certificate = replace(certificate, global_lower_bound=max(bounds))
+            certificate = with_proof(certificate, proof, tolerance)
+        status = status_of(certificate, tolerance, "Column generation", self.monitor.ending or Status.NOT_CONVERGED)
         return Solution(neurons, v, certificate, status, self.monitor.n_iter, tuple(self.monitor.history))
 
     def _proved_price(self, problem: Problem, known: np.ndarray) -> Callable[[np.ndarray], Price]:
@@ -342,14 +397,17 @@ def _directions(neurons: Neurons) -> np.ndarray:
     return neurons.weights / np.linalg.norm(neurons.weights, axis=0)
 
 
-def _check(problem: Problem, tol: float, start: Neurons | None) -> None:
+def _price_of(directions: np.ndarray, Z: DesignMatrix, v: np.ndarray) -> Price:
+    """The largest price of some unit directions, in any units."""
+    return Price(float(np.linalg.norm(v.T @ Z.neuron_outputs(directions), axis=0).max(initial=0)), "local")
+
+
+def _check(problem: Problem, start: Neurons | None) -> None:
     if not np.isfinite(problem.loss.curvature):
         raise ValueError(
             f"Column generation takes smooth losses, not {problem.loss.name!r}; use 'squared_hinge' instead of "
             "'hinge', or solve_reference."
         )
-    if not (isinstance(tol, (int, float, np.floating)) and 0 < tol < np.inf):
-        raise ValueError(f"tol={tol!r} must be a positive number.")
     if start is not None and (start.gates is not None or start.weights.shape[0] != problem.Z.n_columns):
         raise ValueError(
             f"start must be ReLU neurons (without gates) with weights of {problem.Z.n_columns} rows, as many as Z has "

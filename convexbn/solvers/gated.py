@@ -29,6 +29,7 @@ from convexbn.solvers.conjugate_gradients import conjugate_gradients
 from convexbn.solvers.gated_nuclear import NuclearNorm
 from convexbn.solvers.monitor import Callback, Monitor
 from convexbn.solvers.working_set import Point, Products, WorkingSets, matched
+from convexbn.tolerance import Reference, Tolerance
 
 _STEPS = 5  # pairs of a proximal and a Newton step a round
 _SWEEPS = 5  # of block coordinate descent on the model of a proximal step
@@ -42,6 +43,7 @@ def solve_gated(
     patterns: Patterns,
     *,
     tol: float = 1e-6,
+    relative_to: Reference = "objective",
     max_iter: int | None = 500,
     max_time: float | None = None,
     start: Neurons | None = None,
@@ -66,7 +68,9 @@ def solve_gated(
     patterns : Patterns
         Activation patterns of the gates.
     tol : float, default=1e-6
-        Relative gap at which the solver stops.
+        Gap at which the solver stops, as a multiple of `relative_to`.
+    relative_to : {"objective", "zero_network"}, default="objective"
+        What the gap is measured against, as in `solve_column_generation`.
     max_iter : int or None, default=500
         Rounds after which the solver stops.
     max_time : float or None, default=None
@@ -80,13 +84,13 @@ def solve_gated(
     callback : callable or None, default=None
         Called with a `Progress` after every round; a true value ends the run.
     verbose : bool, default=False
-        Whether to show a progress bar.
+        Whether to show progress.
 
     Returns
     -------
     solution : Solution
         Neurons with gates, in the order of the patterns, output weights of length one (and positive, if there is one
-        output); scope "patterns". On a limit or Ctrl-C the best network so far.
+        output); scope "patterns". On a limit or Ctrl-C the best network so far; a second Ctrl-C is passed on.
 
     Raises
     ------
@@ -119,7 +123,8 @@ def solve_gated(
     >>> solution.status.name, solution.certificate.gap <= 1e-6
     ('CONVERGED', True)
     """
-    _check(problem, patterns, tol)
+    _check(problem, patterns)
+    tolerance = Tolerance.of(problem, tol, relative_to)
     rows_dtype = _precision(dtype)
     monitor = Monitor("gated", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
     method = _GroupLasso if problem.n_outputs == 1 else NuclearNorm
@@ -129,19 +134,22 @@ def solve_gated(
     basis = f"the {len(patterns)} gates of the network"
     certificate_of = partial(certify, problem, price=partial(price_of_gates, problem.Z, patterns), basis=basis)
     with monitor:
-        for n_rounds, (best, v, gap) in enumerate(lasso.rounds(first, tol, monitor.out_of_time)):
+        for n_rounds, (best, v, gap) in enumerate(lasso.rounds(first, tolerance, monitor.out_of_time)):
             certificate = None
             goes_on = n_rounds == 0 or monitor.goes_on(best.objective, gap, len(lasso.neurons(best)))
-            if gap <= tol:
+            if gap <= tolerance.relative(best.objective):
                 certificate = certificate_of(lasso.neurons(best), v)
-                if certificate.gap <= tol:
+                if tolerance.reached_by(certificate):
                     break
             if not goes_on:
                 break
+        if certificate is None:
+            certificate = certificate_of(lasso.neurons(best), v)
     neurons = lasso.neurons(best)
-    if certificate is None:
+    if certificate is None or monitor.ending is Status.INTERRUPTED:  # after Ctrl-C; another one is not caught here
         certificate = certificate_of(neurons, v)
-    status = status_of(certificate, tol, f"solve_gated in {rows_dtype}", monitor.ending or Status.NOT_CONVERGED)
+    ending = monitor.ending or Status.NOT_CONVERGED
+    status = status_of(certificate, tolerance, f"solve_gated in {rows_dtype}", ending)
     return Solution(neurons, v, certificate, status, monitor.n_iter, tuple(monitor.history))
 
 
@@ -343,7 +351,7 @@ def _put(S: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
     return S
 
 
-def _check(problem: Problem, patterns: Patterns, tol: float) -> None:
+def _check(problem: Problem, patterns: Patterns) -> None:
     if not np.isfinite(problem.loss.curvature):
         raise ValueError(
             f"solve_gated takes smooth losses, and loss {problem.loss.name!r} has a kink; use 'squared_hinge', or "
@@ -355,9 +363,6 @@ def _check(problem: Problem, patterns: Patterns, tol: float) -> None:
             f"patterns must be at least one, of the problem's {problem.Z.n_rows} rows and {problem.Z.n_columns} "
             f"columns; got {len(patterns)} of {shape[1]} rows and {shape[0]} columns."
         )
-    number = isinstance(tol, (int, float, np.integer, np.floating)) and not isinstance(tol, bool)
-    if not (number and tol > 0):
-        raise ValueError(f"tol={tol!r} must be a positive number.")
 
 
 def _precision(dtype: DTypeLike) -> np.dtype:

@@ -11,6 +11,32 @@ from convexbn.progress import progress_bar
 from convexbn.solution import Progress, Status
 
 Callback = Callable[[Progress], bool | None]
+_LEAST_SECONDS = 1e-9  # left to a step of a run that is out of time: it ends where it began
+
+
+class Clock:
+    """Seconds since it was made, and those left until a limit.
+
+    Parameters
+    ----------
+    max_time : float or None
+        Limit in seconds.
+    """
+
+    def __init__(self, max_time: float | None):
+        self.max_time, self._start = max_time, perf_counter()
+
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return perf_counter() - self._start
+
+    def is_out(self) -> bool:
+        """Whether the limit has passed."""
+        return self.max_time is not None and self.seconds() >= self.max_time
+
+    def left(self, share: float = 1.0) -> float | None:
+        """Share of the seconds that are left, as the `max_time` of a step; None without a limit."""
+        return None if self.max_time is None else max(share * (self.max_time - self.seconds()), _LEAST_SECONDS)
 
 
 class Monitor:
@@ -27,7 +53,7 @@ class Monitor:
     callback : callable or None
         Called with a `Progress` after every iteration; a true value ends the run.
     verbose : bool
-        Whether to show a progress bar.
+        Whether to show progress: a bar, or plain lines where tqdm is not installed.
 
     Attributes
     ----------
@@ -40,8 +66,6 @@ class Monitor:
     ------
     ValueError
         If a limit is not positive or the callback cannot be called.
-    ImportError
-        If `verbose` is set and tqdm is not installed.
 
     Examples
     --------
@@ -66,16 +90,14 @@ class Monitor:
         integer = isinstance(max_iter, (int, np.integer)) and not isinstance(max_iter, bool)
         if not (max_iter is None or (integer and max_iter >= 1)):
             raise ValueError(f"max_iter={max_iter!r} must be a positive integer or None.")
-        number = isinstance(max_time, (int, float, np.integer, np.floating)) and not isinstance(max_time, bool)
-        if not (max_time is None or (number and max_time > 0)):
-            raise ValueError(f"max_time={max_time!r} must be a positive number of seconds or None.")
+        check_max_time(max_time)
         if not (callback is None or callable(callback)):
             raise ValueError(f"callback={callback!r} must be a function of a Progress, or None.")
-        self.max_iter, self.max_time, self.callback = max_iter, max_time, callback
+        self.max_iter, self.callback = max_iter, callback
+        self.clock = Clock(max_time)
         self.ending: Status | None = None
         self.history: list[Progress] = []
         self._bar = progress_bar(method, max_iter) if verbose else None
-        self._start = perf_counter()
 
     @property
     def n_iter(self) -> int:
@@ -84,11 +106,11 @@ class Monitor:
 
     def out_of_time(self) -> bool:
         """Whether `max_time` has passed, for a solver to ask inside an iteration."""
-        return self.max_time is not None and perf_counter() - self._start >= self.max_time
+        return self.clock.is_out()
 
     def goes_on(self, objective: float, gap: float, n_neurons: int) -> bool:
         """Note an iteration; False if a limit or the callback ends the run."""
-        progress = Progress(self.n_iter + 1, perf_counter() - self._start, objective, gap, n_neurons)
+        progress = Progress(self.n_iter + 1, self.clock.seconds(), objective, gap, n_neurons)
         self.history.append(progress)
         if self._bar is not None:
             self._bar.set_postfix_str(f"objective {objective:.8g}, gap {gap:.1e}, {n_neurons} neurons", refresh=False)
@@ -102,7 +124,6 @@ class Monitor:
         return self.ending is None
 
     def __enter__(self) -> Self:
-        self._start = perf_counter()
         return self
 
     def __exit__(
@@ -114,3 +135,10 @@ class Monitor:
             self.ending = Status.INTERRUPTED
             return True
         return False
+
+
+def check_max_time(max_time: object) -> None:
+    """Raise a ValueError unless `max_time` is None or a positive number."""
+    number = isinstance(max_time, (int, float, np.integer, np.floating)) and not isinstance(max_time, bool)
+    if not (max_time is None or (number and max_time > 0)):  # type: ignore[operator]
+        raise ValueError(f"max_time={max_time!r} must be a positive number of seconds or None.")

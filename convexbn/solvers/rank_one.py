@@ -12,6 +12,7 @@ from convexbn.pricing import dearest_patterns, flats_of_rows, price_of_pattern
 from convexbn.problem import Problem
 from convexbn.programs import rank_one_program
 from convexbn.solvers.conic import solve_in_units
+from convexbn.solvers.monitor import Clock
 from convexbn.solvers.units import Units
 
 _NEURONS_ADDED = 10  # a round
@@ -19,7 +20,7 @@ _MAX_ROUNDS = 100
 
 
 def solve_rank_one(
-    problem: Problem, patterns: Patterns, *, tol: float, **options: Any
+    problem: Problem, patterns: Patterns, *, tol: float, clock: Clock, **options: Any
 ) -> tuple[Neurons, np.ndarray, int, str]:
     """Neurons whose norm is the nuclear norm constrained to the patterns' cones, by cutting planes.
 
@@ -35,6 +36,8 @@ def solve_rank_one(
         Activation patterns.
     tol : float
         Relative price above weight_decay at which a neuron is still added, times ten.
+    clock : Clock
+        No round begins when it is out.
     **options
         Of `solve_program`.
 
@@ -56,7 +59,7 @@ def solve_rank_one(
     chosen, S, c = np.zeros(0, dtype=int), np.zeros((k, 0)), np.zeros((0, C))
     for _ in range(_MAX_ROUNDS):
         added = dearest(problem.feasible_dual(v))
-        if len(added) == 0 or ending == cp.USER_LIMIT:
+        if len(added) == 0 or ending == cp.USER_LIMIT or clock.is_out():
             break
         W = np.stack([price_of_pattern(Z, mask, v, flats)[1] for mask in patterns.masks(added).T], axis=1)
         W /= np.linalg.norm(W, axis=0)
@@ -64,7 +67,9 @@ def solve_rank_one(
         chosen, S = np.append(chosen, added), np.hstack([S, W])
         c = np.vstack([c, outputs / np.linalg.norm(outputs, axis=1, keepdims=True)])
         build = partial(rank_one_program, patterns=patterns.take(chosen), S=S, c=c)
-        variables, v, iterations, ending = solve_in_units(units, build, tol=tol / 1000, **options)
+        variables, v, iterations, ending = solve_in_units(
+            units, build, tol=tol / 1000, max_time=clock.left(), **options
+        )
         intercept = variables["intercept"].reshape(-1) if problem.fit_intercept else np.zeros(C)
         hidden, output = np.hstack([S, variables["T"]]), np.vstack([variables["X"], c])
         neurons = units.neurons_to(Neurons(hidden, output, intercept))

@@ -16,8 +16,10 @@ from convexbn.programs import Activation, check_cvxpy_solver, primal_program
 from convexbn.solution import Solution, Status, status_of
 from convexbn.solvers.conic import solve_in_units
 from convexbn.solvers.gated_nuclear import singular_neurons
+from convexbn.solvers.monitor import Clock, check_max_time
 from convexbn.solvers.rank_one import solve_rank_one
 from convexbn.solvers.units import Units
+from convexbn.tolerance import Reference, Tolerance
 
 _PATTERNS_ADDED = 5  # at once; of 5, 10, 20 and 50 the first left Clarabel the fewest log-loss programs it fails on
 _MAX_FACES = 5_000_000  # of all cones together, which take about a minute
@@ -32,7 +34,9 @@ def solve_reference(
     activation: Activation = "relu",
     solver: str = "CLARABEL",
     tol: float = 1e-6,
+    relative_to: Reference = "objective",
     max_iter: int | None = None,
+    max_time: float | None = None,
     verbose: bool = False,
 ) -> Solution:
     """Optimal network on given patterns, by cvxpy.
@@ -54,7 +58,13 @@ def solve_reference(
     solver : str, default="CLARABEL"
         Any installed cvxpy solver of second-order cone programs (of exponential cones for the log loss).
     tol : float, default=1e-6
-        Relative gap above which the solution is reported as not converged. The solver is run to a thousandth of it.
+        Gap above which the solution is reported as not converged, as a multiple of `relative_to`. The solver is run to
+        a thousandth of it.
+    relative_to : {"objective", "zero_network"}, default="objective"
+        What the gap is measured against, as in `solve_column_generation`.
+    max_time : float or None, default=None
+        Seconds after which the best network so far is returned. No program is begun after them, and CLARABEL and SCS
+        end the one they are at.
     max_iter, verbose
         As in `convexbn.programs.solve_program`.
 
@@ -94,6 +104,9 @@ def solve_reference(
     (0.28, 'global')
     """
     check_cvxpy_solver(solver)
+    tolerance = Tolerance.of(problem, tol, relative_to)
+    check_max_time(max_time)
+    clock = Clock(max_time)
     several_relu = activation == "relu" and problem.n_outputs > 1
     if several_relu and len(patterns) * count_flats(problem.Z) > _MAX_FACES:
         raise ValueError(
@@ -110,19 +123,20 @@ def solve_reference(
     if certificate.gap <= 1e-12:
         return Solution(zero, v, certificate, Status.CONVERGED, 0)
 
-    options: dict[str, Any] = {"solver": solver, "tol": tol, "max_iter": max_iter, "verbose": verbose}
+    options: dict[str, Any] = {"solver": solver, "tol": tol, "max_iter": max_iter, "verbose": verbose, "clock": clock}
     if several_relu:
         neurons, v, n_iter, ending = solve_rank_one(problem, patterns, **options)
     else:
         neurons, v, n_iter, ending = _grow(problem, patterns, activation, **options)
     neurons = _sparsest(problem, neurons, tol / 100)
     certificate = certificate_of(neurons, v)
-    status = status_of(certificate, tol, f"{solver} (status {ending!r})")
+    limit = Status.MAX_TIME if clock.is_out() else Status.NOT_CONVERGED
+    status = status_of(certificate, tolerance, f"{solver} (status {ending!r})", limit)
     return Solution(neurons, v, certificate, status, n_iter)
 
 
 def _grow(
-    problem: Problem, patterns: Patterns, activation: Activation, *, tol: float, **options: Any
+    problem: Problem, patterns: Patterns, activation: Activation, *, tol: float, clock: Clock, **options: Any
 ) -> tuple[Neurons, np.ndarray, int, str]:
     """Solve over a growing subset of the patterns until none outside it prices above weight_decay.
 
@@ -137,10 +151,10 @@ def _grow(
         chosen = violating if len(violating) else chosen
     while True:
         neurons, v, iterations, ending = _solve_on(
-            problem, patterns.take(chosen), activation, tol=tol / 1000, **options
+            problem, patterns.take(chosen), activation, tol=tol / 1000, max_time=clock.left(), **options
         )
         n_iter += iterations
-        if len(chosen) == len(patterns) or ending == cp.USER_LIMIT:
+        if len(chosen) == len(patterns) or ending == cp.USER_LIMIT or clock.is_out():
             break
         violating = dearest(problem.feasible_dual(v), threshold=problem.weight_decay * (1 + tol / 10))
         larger = np.union1d(chosen, violating)

@@ -1,5 +1,6 @@
 """Quasi-Newton descent for all neurons of a network together: fast, until the kinks stop it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,14 @@ _MEMORY = 20
 _FTOL = 1e-8  # least relative decrease of a step: what then remains is left to Newton's method
 
 
-def slide(problem: Problem, neurons: Neurons, *, max_steps: int, directions_too: bool = True) -> Neurons:
+def slide(
+    problem: Problem,
+    neurons: Neurons,
+    *,
+    max_steps: int,
+    directions_too: bool = True,
+    stop: Callable[[], bool] | None = None,
+) -> Neurons:
     """Lower the objective by L-BFGS on the weights.
 
     With one output the signs of the neurons are fixed. With several, hidden and output weights move at the cost
@@ -28,6 +36,8 @@ def slide(problem: Problem, neurons: Neurons, *, max_steps: int, directions_too:
         Quasi-Newton steps.
     directions_too : bool, default=True
         Whether neurons may turn. If not, only their lengths change: a convex problem, in which neurons may vanish.
+    stop : callable or None, default=None
+        Asked after every step; when it says True the descent ends.
 
     Returns
     -------
@@ -88,7 +98,13 @@ def slide(problem: Problem, neurons: Neurons, *, max_steps: int, directions_too:
         "ftol": _FTOL if directions_too else 0,
         "gtol": 0,
     }
-    found, intercept = split(minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x)
+
+    def ended(x: np.ndarray) -> None:
+        if stop is not None and stop():
+            raise StopIteration
+
+    descent = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options, callback=ended)
+    found, intercept = split(descent.x)
     weights = found[: k * m].reshape(k, m) if directions_too else neurons.weights / lengths * found
     if directions_too and C > 1:
         outputs = found[k * m :].reshape(m, C)

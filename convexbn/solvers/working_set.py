@@ -20,6 +20,7 @@ from convexbn.pricing import Price, spectral_norms
 from convexbn.problem import Problem
 from convexbn.solvers.masked import MaskedProducts
 from convexbn.solvers.pooled import PooledProducts
+from convexbn.tolerance import Tolerance
 
 _ENTERING = 50  # gates that enter at once while few are in use; later as many as are in use
 _PRECISION = 0.3  # a round ends where the gap over its gates is this fraction of the gap over all
@@ -97,7 +98,7 @@ class WorkingSets(ABC):
         return self.problem.training_loss(point.outputs) + self.problem.weight_decay * self.cost(point.S)
 
     def rounds(
-        self, point: Point, tol: float, out_of_time: Callable[[], bool]
+        self, point: Point, tolerance: Tolerance, out_of_time: Callable[[], bool]
     ) -> Iterator[tuple[Point, np.ndarray, float]]:
         """Improve a point round by round: the best point, the best dual point, and their relative gap.
 
@@ -118,7 +119,7 @@ class WorkingSets(ABC):
                 best = replace(point, objective=objective)
             gap = relative_gap(best.objective, bound)
             yield best, best_v, gap
-            if gap <= tol and len(alive) < len(self.patterns):
+            if tolerance.reached(best.objective, bound) and len(alive) < len(self.patterns):
                 alive, bound = np.arange(len(self.patterns)), -np.inf
                 continue
             progress = gap < 0.9 * last_gap or best.objective < (1 - 1e-9) * last_objective
@@ -129,9 +130,8 @@ class WorkingSets(ABC):
 
             alive, prices = self.screened(alive, prices, v, best.objective)
             stage, stage_gap = self.next_stage(stage, point, v, prices)
-            precision = _PRECISION * max(
-                stage_gap, tol if stage.problem.weight_decay == self.problem.weight_decay else _STAGE_GAP
-            )
+            last_stage = stage.problem.weight_decay == self.problem.weight_decay
+            precision = _PRECISION * max(stage_gap, tolerance.relative(best.objective) if last_stage else _STAGE_GAP)
             working = stage.working_set(point, alive, prices)
             point = stage.improved(working, precision, out_of_time)
             point = stage.point(point.chosen, point.S, self.exact_outputs(point.chosen, point.S), point.intercept)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg import qr
 from scipy.linalg.blas import dsyrk
 
 from convexbn.hyperplanes import Hyperplanes
@@ -102,6 +103,16 @@ class DesignMatrix:
         rays, rows, moved = self._rays
         V = self.unpool(v)
         return rows, rays.summed(V), float(np.linalg.norm(V, axis=1) @ moved)
+
+    @cached_property
+    def on_row_space(self) -> tuple["DesignMatrix", np.ndarray]:
+        """The matrix times an orthonormal basis (k, N) of a space that holds its rows, and the basis.
+
+        With more columns than rows it is the smaller one, and as good for every purpose: what is across the rows of a
+        neuron changes no output, and only costs.
+        """
+        basis, triangle = qr(self.Z.T, mode="economic")
+        return DesignMatrix(triangle.T, self.n_patches), basis
 
     def products(self, S: np.ndarray) -> np.ndarray:
         """Z S (N, m) of neurons S (k, m), in which rows that are multiples of each other are on the same side."""

@@ -145,7 +145,7 @@ def solve_column_generation(
     check_prove(prove)
     tolerance = Tolerance.of(problem, tol, relative_to)
     monitor = Monitor("column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
-    search = _Search(Units.of(problem), np.random.default_rng(random_state), tolerance, prove, monitor)
+    search = _Search(Units.of(problem).with_fewest_columns(), np.random.default_rng(random_state), tolerance, prove, monitor)
     if start is not None:
         search.neurons = merged(search.problem, search.units.neurons_from(start).with_unit_outputs())
     with monitor:
@@ -278,7 +278,9 @@ class _Search:
         if self.coarse:
             count = max(count, len(self.neurons))
         starts, v = self._starts(self.several * n_starts), self._dual_point()
-        peaks = find_peaks(Z, v, starts, threshold=self._threshold, count=count, polish=polish)
+        peaks = find_peaks(
+            Z, v, starts, threshold=self._threshold, count=count, polish=polish, stop=self.monitor.out_of_time
+        )
         self.n_starts += starts.shape[1]
         directions = np.hstack([_directions(self.neurons), peaks.directions[:, :1]])
         bound = dual_bound(self.problem, v, _price_of(directions, Z, v))
@@ -370,7 +372,7 @@ class _Search:
         if searched is None:
             price, basis = partial(price_bound, problem.Z, sample_weight=problem.sample_weight), _NOT_SEARCHED
         else:
-            price = partial(_price_of, searched.directions, problem.Z)
+            price = partial(_price_of, self.units.directions_to(searched.directions), problem.Z)
             basis = _NOT_SEARCHED if not searched.thorough else _DEARER if searched.dearer else _FOUND
         certificate = certify(problem, neurons, v, price, basis)
         if self.proved is not None:

@@ -61,7 +61,7 @@ def refine(
         for turn in range(n_turns):
             if stop():
                 return merged(problem, moved)
-            moved, decrease, damping = _step(problem, moved, np.arange(turn, len(neurons), n_turns), damping)
+            moved, decrease, damping = _step(problem, moved, np.arange(turn, len(neurons), n_turns), damping, stop)
             promised += decrease
         neurons = merged(problem, moved)
         done = promised <= rtol * problem.objective(neurons) and damping <= _FREE
@@ -109,7 +109,9 @@ def _equal(problem: Problem, neurons: Neurons, outputs: np.ndarray) -> np.ndarra
     return np.array([groups.setdefault(key, len(groups)) for key in keys], dtype=int)
 
 
-def _step(problem: Problem, neurons: Neurons, turn: np.ndarray, damping: float) -> tuple[Neurons, float, float]:
+def _step(
+    problem: Problem, neurons: Neurons, turn: np.ndarray, damping: float, stop: Callable[[], bool]
+) -> tuple[Neurons, float, float]:
     """One damped step of the neurons whose turn it is: the network, the decrease promised, and the next damping."""
     Z, k, n_outputs = problem.Z, problem.Z.n_columns, problem.n_outputs
     S, outputs = neurons.weights[:, turn], neurons.output_weights[turn]
@@ -152,7 +154,7 @@ def _step(problem: Problem, neurons: Neurons, turn: np.ndarray, damping: float) 
         damped = H.copy()
         damped[np.diag_indices_from(damped)] += damping * diagonal + rounding
         try:
-            d, decrease = solve_kink_program(damped, gradient, A, b, c)
+            d, decrease = solve_kink_program(damped, gradient, A, b, c, stop=stop)
         except np.linalg.LinAlgError:
             decrease, actual = 0.0, -1.0
         else:

@@ -92,13 +92,14 @@ class DesignMatrix:
         if rays.all_differ:
             return rays, self if self.n_patches == 1 else DesignMatrix(self.Z), np.zeros(self.n_rows)
         rows = DesignMatrix(self.Z[rays.first])
-        return rays, rows, np.linalg.norm(self.Z - rays.ratio[:, None] * rows.Z[rays.group], axis=1)
+        moved = np.linalg.norm(self.Z - rays.ratio[:, None] * rows.Z[rays.group], axis=1)
+        return rays, rows, moved + self.n_rows * np.finfo(float).eps * self.row_norms
 
     def for_prices(self, v: np.ndarray) -> tuple["DesignMatrix", np.ndarray, float]:
         """Fewest rows with the same prices: ``|V^T relu(Zw)|`` is that of rows (G, k) and a dual point (G, C) for them.
 
-        Positive multiples of a row are one row, since ``relu(c z·w) = c relu(z·w)`` for c > 0. Where rows are multiples
-        up to rounding only, prices of unit directions differ by no more than the number that is returned beside them.
+        Positive multiples of a row are one row, since ``relu(c z·w) = c relu(z·w)`` for c > 0. Rows that are multiples
+        up to rounding count, too: prices of unit directions differ by no more than the number that is returned.
         """
         rays, rows, moved = self._rays
         V = self.unpool(v)

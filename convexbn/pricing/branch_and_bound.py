@@ -86,7 +86,7 @@ def price_by_branch_and_bound(
     rows = np.abs(v) * Z.Z
     scale = float(np.linalg.norm(rows, axis=1).sum())
     if scale == 0:
-        return Price(0.0, "global")
+        return Price(moved, "global")
     rows /= scale
     _, sizes, axes = np.linalg.svd(rows, full_matrices=False)
     axes = axes[sizes > _ZERO * sizes[0]]

@@ -82,6 +82,12 @@ class DesignMatrix:
         return float(np.linalg.norm(self.Z, 2))
 
     @cached_property
+    def in_single_precision(self) -> tuple[np.ndarray, np.ndarray]:
+        """Z (N, k) and its transpose, both contiguous, in single precision."""
+        rows = self.Z.astype(np.float32)
+        return rows, np.ascontiguousarray(rows.T)
+
+    @cached_property
     def hyperplanes(self) -> Hyperplanes:
         """The kinks of the rows, which equal rows and multiples of each other share."""
         return Hyperplanes.of_rows(self.Z)

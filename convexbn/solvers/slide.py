@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 
-_MEMORY = 20
+_MEMORY = 30
 _FTOL = 1e-8  # least relative decrease of a step: what then remains is left to Newton's method
 
 
@@ -19,6 +19,7 @@ def slide(
     *,
     max_steps: int,
     directions_too: bool = True,
+    single_precision: bool = False,
     stop: Callable[[], bool] | None = None,
 ) -> Neurons:
     """Lower the objective by L-BFGS on the weights.
@@ -36,6 +37,8 @@ def slide(
         Quasi-Newton steps.
     directions_too : bool, default=True
         Whether neurons may turn. If not, only their lengths change: a convex problem, in which neurons may vanish.
+    single_precision : bool, default=False
+        Whether the products with Z are made in single precision, in about half the time, where neurons may turn.
     stop : callable or None, default=None
         Asked after every step; when it says True the descent ends.
 
@@ -49,6 +52,8 @@ def slide(
     outputs, signs = neurons.output_weights, neurons.output_weights[:, 0]
     lengths = np.linalg.norm(neurons.weights, axis=0)
     hidden = np.zeros((0, m)) if directions_too else Z.neuron_outputs(neurons.weights / lengths)
+    rows, columns = Z.in_single_precision if single_precision else (Z.Z, Z.Z.T)
+    dtype = rows.dtype
 
     def split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return (x[:-C], x[-C:]) if problem.fit_intercept else (x, neurons.intercept)
@@ -60,20 +65,24 @@ def slide(
     def of_hidden_weights(x: np.ndarray) -> tuple[float, np.ndarray]:
         weights, intercept = split(x)
         S = weights.reshape(k, m)
-        inner = Z.Z @ S
-        loss, v, slope = loss_and_adjoint(Z.pool(np.maximum(inner, 0)) @ outputs + intercept)
+        active = rows @ S.astype(dtype, copy=False)
+        np.maximum(active, 0, out=active)
+        loss, v, slope = loss_and_adjoint(Z.pool(active) @ outputs.astype(dtype, copy=False) + intercept)
         length = np.maximum(np.linalg.norm(S, axis=0), np.finfo(float).tiny)
-        gradient = decay * S / length - Z.masked_adjoint((inner > 0) * signs, v)
-        return loss + decay * float(length.sum()), np.append(gradient.ravel(), slope)
+        of_signs = (columns * Z.unpool(v)[:, 0].astype(dtype)) @ np.greater(active, 0, out=active)
+        return loss + decay * float(length.sum()), np.append((decay * S / length - signs * of_signs).ravel(), slope)
 
     def of_all_weights(x: np.ndarray) -> tuple[float, np.ndarray]:
         weights, intercept = split(x)
         S, c = weights[: k * m].reshape(k, m), weights[k * m :].reshape(m, C)
-        inner = Z.Z @ S
-        active = Z.pool(np.maximum(inner, 0))
-        loss, v, slope = loss_and_adjoint(active @ c + intercept)
-        of_hidden = decay * S - Z.Z.T @ ((inner > 0) * (Z.unpool(v) @ c.T))
-        of_outputs = decay * c - active.T @ v
+        active = rows @ S.astype(dtype, copy=False)
+        np.maximum(active, 0, out=active)
+        pooled = Z.pool(active)
+        loss, v, slope = loss_and_adjoint(pooled @ c.astype(dtype, copy=False) + intercept)
+        of_outputs = decay * c - pooled.T @ v.astype(dtype, copy=False)
+        masked = Z.unpool(v).astype(dtype, copy=False) @ c.T.astype(dtype, copy=False)
+        masked *= active > 0
+        of_hidden = decay * S - columns @ masked
         value = loss + decay / 2 * float(weights @ weights)
         return value, np.concatenate([of_hidden.ravel(), of_outputs.ravel(), slope])
 

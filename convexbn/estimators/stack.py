@@ -167,7 +167,8 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
     def to_torch(self) -> "torch.nn.Sequential":
         """Return the whole network, from X to the outputs, as one torch.nn.Sequential.
 
-        It is in double precision and ``eval()``; call ``.train()`` to train on. Its outputs are those of a regressor's `predict` or a classifier's `decision_function`.
+        It is in double precision and ``eval()``; call ``.train()`` to train on. Its outputs are those of a regressor's
+        `predict` or a classifier's `decision_function`.
 
         Raises
         ------

@@ -248,7 +248,7 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         if moved.max(initial=0) > 1e-6:
             raise ValueError(
                 "prune needs the training data X whose mean and std the network carries, and its weights; "
-                "with_statistics(X, sample_weight) gives a network those of X, such as one with torch's running averages."
+                "with_statistics(X, sample_weight) gives those of X to a network that has, say, torch's running averages."
             )
         design = self._unfitted_design().fit(data, sample_weight=sample_weight)
         S = design.neurons(self.weights, self.gamma, self.bias)
@@ -282,9 +282,7 @@ def finite(outputs: Callable[[], np.ndarray]) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         values = outputs()
     if not np.isfinite(values).all():
-        raise ValueError(
-            "The outputs for X overflow: X holds numbers far larger than those the network was trained on."
-        )
+        raise ValueError("The outputs for X overflow: X holds numbers far larger than the training data.")
     return values
 
 

@@ -157,7 +157,7 @@ class BatchNormNetwork(NormalizedNetwork):
         return [hidden, norm, torch.nn.ReLU()]
 
     def _with_eps(self, eps: float) -> Self:
-        """Network that has the outputs of this one where eps is added to the variances, none of them below 1e5 * eps."""
+        """Network with the outputs of this one where eps is added to variances, which are at least 1e5 * eps."""
         lengths = np.maximum(1, np.sqrt(eps / _LARGEST_SHARE) / self.std)
         std = lengths * self.std
         gamma = self.gamma * np.hypot(1, np.sqrt(eps) / std)

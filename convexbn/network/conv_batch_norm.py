@@ -163,7 +163,6 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
         if pooling.output_size not in (1, (1, 1)):
             raise ValueError(f"module's AdaptiveAvgPool2d must average the whole image, got {pooling}.")
         filters = array_of(hidden, "weight")
-        assert filters is not None
         return cls(
             weights=filters.reshape(len(filters), -1),
             filter_shape=np.array(filters.shape[1:]),

@@ -35,15 +35,7 @@ def layers_of(module: Any, expected: str, *kinds: str) -> list[Any]:
     """
     nn = import_torch().nn
     plain = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
-    silent = (
-        nn.Identity,
-        nn.AlphaDropout,
-        nn.FeatureAlphaDropout,
-        nn.Dropout,
-        nn.Dropout1d,
-        nn.Dropout2d,
-        nn.Dropout3d,
-    )
+    dropout = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
     layers = [layer for layer in module if type(layer) not in (nn.Identity, *dropout)] if plain else []
     found = [nn.utils.parametrize.type_before_parametrizations(layer) for layer in layers]
     if found != [getattr(nn, kind) for kind in kinds]:
@@ -55,7 +47,7 @@ def layers_of(module: Any, expected: str, *kinds: str) -> list[Any]:
     return layers
 
 
-def array_of(layer: Any, name: str) -> np.ndarray | None:
+def array_of(layer: Any, name: str) -> Any:
     """Return a parameter or buffer of a layer as it computes with it in ``eval()``, None if it has none."""
     with _evaluating(layer):
         for hook in layer._forward_pre_hooks.values():  # they make the weight anew before every forward pass
@@ -79,7 +71,6 @@ def directions_and_lengths(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     if len(hooks) == 1 and not chain and type(hooks[0]).__name__ == "WeightNorm" and hooks[0].dim == 0:
         return to_numpy(layer.weight_v), to_numpy(layer.weight_g)[:, 0]
     weights = array_of(layer, "weight")
-    assert weights is not None
     lengths = np.linalg.norm(weights, axis=1)
     return np.where(lengths[:, None] > 0, weights, np.eye(1, weights.shape[1])), lengths
 
@@ -87,7 +78,6 @@ def directions_and_lengths(layer: Any) -> tuple[np.ndarray, np.ndarray]:
 def read_output(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the weights (m, C) and the intercept (C,) of an output layer."""
     weights, intercept = array_of(layer, "weight"), array_of(layer, "bias")
-    assert weights is not None
     return weights.T, np.zeros(len(weights)) if intercept is None else intercept
 
 

@@ -112,7 +112,7 @@ class WeightNormNetwork(NormalizedNetwork):
             If the layers are others.
         """
         hidden, _, output = layers_of(
-            module, "Linear (weight-normalized or not), ReLU, Linear", "Linear", "ReLU", "Linear"
+            module, "Linear (weight-normalized, say), ReLU, Linear", "Linear", "ReLU", "Linear"
         )
         weights, gamma = directions_and_lengths(hidden)
         bias, (output_weights, intercept) = array_of(hidden, "bias"), read_output(output)

@@ -177,7 +177,7 @@ class FrozenModule(TransformerMixin, BaseEstimator):
                 raise ValueError(f"module's {part} keeps no running statistics; give statistics='batch'.")
         data = self._validate(X, self.module)
         weights, data = weighted_samples(sample_weight, data)
-        self.module_ = _plain(self.module).cpu().double().requires_grad_(False)
+        self.module_ = _plain(self.module)
         if self.statistics == "batch":
             self._take_statistics(data, weights)
         else:
@@ -260,18 +260,23 @@ def _is_parametrized(module: Any) -> bool:
 
 
 def _plain(module: Any) -> Any:
-    """Copy of a torch module in ``eval()``, with plain weights in place of parametrized ones, which no pickle takes."""
-    parametrize = import_torch().nn.utils.parametrize
+    """Copy of a torch module in double precision and ``eval()``, with plain weights, which a pickle takes."""
+    nn = import_torch().nn
     try:
-        copy = deepcopy(module).eval()
+        copy = deepcopy(module).cpu().double().eval().requires_grad_(False)
     except RuntimeError as error:  # of torch.nn.utils.weight_norm and spectral_norm
         raise ValueError(
             f"module cannot be copied: {error}. Where hooks make its weights, use torch.nn.utils.parametrizations."
         ) from error
     for part in list(copy.modules()):
-        if parametrize.is_parametrized(part):
-            for name in list(part.parametrizations):
-                parametrize.remove_parametrizations(part, name, leave_parametrized=True)
+        if nn.utils.parametrize.is_parametrized(part):
+            weights = {name: getattr(part, name) for name in part.parametrizations}
+            # not by remove_parametrizations, which would take them from the class that part shares with the original
+            part.__class__ = nn.utils.parametrize.type_before_parametrizations(part)
+            del part.parametrizations
+            for name, values in weights.items():
+                part.register_parameter(name, nn.Parameter(values.clone(), requires_grad=False))
+            part._load_state_dict_pre_hooks.clear()  # those of weight normalization, which no pickle takes either
     return copy
 
 

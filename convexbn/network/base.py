@@ -248,7 +248,7 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         if moved.max(initial=0) > 1e-6:
             raise ValueError(
                 "prune needs the training data X whose mean and std the network carries, and its weights; "
-                "with_statistics(X, sample_weight) gives those of X to a network that has, say, torch's running averages."
+                "with_statistics(X, sample_weight) gives it those of X, in place of running averages of torch, say."
             )
         design = self._unfitted_design().fit(data, sample_weight=sample_weight)
         S = design.neurons(self.weights, self.gamma, self.bias)
@@ -289,7 +289,7 @@ def finite(outputs: Callable[[], np.ndarray]) -> np.ndarray:
 def as_finite_arrays(network: Any) -> None:
     """Turn the fields of a network into arrays, or raise a ValueError if an entry is not finite."""
     for field in fields(network):
-        array = np.asarray(getattr(network, field.name), dtype=np.float64)
+        array = np.asarray(getattr(network, field.name), dtype=np.float64, order="C")
         if not np.isfinite(array).all():
             raise ValueError(f"{field.name} contains NaN or infinity.")
         object.__setattr__(network, field.name, array)

@@ -75,8 +75,7 @@ class WeightNormNetwork(NormalizedNetwork):
     def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
         """Return weight-normalized Linear and ReLU; there must be a neuron.
 
-        Torch pickles no parametrized module: save its ``state_dict()``, or make the weight of the Linear a plain one
-        by ``torch.nn.utils.parametrize.remove_parametrizations(module[0], "weight")`` before ``torch.save``.
+        Torch pickles no parametrized module; give ``torch.save`` its ``state_dict()``, or `save` the network.
         """
         torch = import_torch()
         m, d = self.weights.shape

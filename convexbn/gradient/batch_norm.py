@@ -51,7 +51,8 @@ def train(
     """Train a normalized network by gradient steps.
 
     The objective is that of the convex program: the averaged loss, plus ``weight_decay / 2`` times the sum of squares
-    of gamma, bias and output weights. Batch statistics are those of the batch that a step is taken on.
+    of gamma, bias and output weights. Batch statistics are those of the batch that a step is taken on. Mini-batches, on
+    which a neuron may not vary, are normalized with torch's eps of 1e-5, the full batch with none.
 
     Parameters
     ----------
@@ -87,7 +88,8 @@ def train(
         Samples of a mini-batch; None takes the full batch. Mini-batches are drawn without replacement; the samples that
         do not fill another one are left out of an epoch.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of the training.
+        Precision of the training. The mean of the data is subtracted before rounding where the network does not change
+        by it: under batch normalization, unless images are padded.
     start : NormalizedNetwork or None, default=None
         Network to start from; its type, filters and width go before `normalization`, `kernel_size` and `n_neurons`.
         None draws random directions of the whitened data (of a sample of it where it is large), as wide as asked for,
@@ -115,10 +117,15 @@ def train(
     ImportError
         If PyTorch is not installed, or `verbose` is set and tqdm is not.
     ValueError
-        If the data is not finite or of unequal length, the loss does not take the targets, or an option is unknown, out
-        of range, or does not go with another.
+        If the data is not finite or of unequal length, the loss does not take the targets, an option is unknown, out
+        of range, or does not go with another, or a neuron of `start` does not vary over X.
     DivergenceError
         If the objective is not finite any more, or a million times the first; it holds the trace.
+
+    Warns
+    -----
+    UserWarning
+        If `dtype` is "float32" and the data lies so far from zero that it loses how the data varies.
 
     Examples
     --------

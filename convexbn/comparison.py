@@ -21,6 +21,7 @@ from convexbn.network import NormalizedNetwork, make_network
 from convexbn.problem import Problem
 from convexbn.solution import Solution, Status
 from convexbn.solvers import solve
+from convexbn.summary import Summarized
 
 RUNS: Mapping[str, Mapping[str, Any]] = {
     "SGD": {"optimizer": "sgd", "momentum": 0.9},
@@ -35,8 +36,8 @@ _DEFAULTS = {
 _OF_A_RUN = ("n_neurons", "optimizer", "learning_rate", "momentum", "n_steps", "dtype", "start", "callback", "verbose")
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Summarized):
     """A convex solution, and the gradient-trained runs beside it.
 
     Parameters
@@ -55,6 +56,10 @@ class Comparison:
     network: NormalizedNetwork
     convex: Trace
     traces: Mapping[str, tuple[Trace, ...]]
+
+    def _summary(self) -> str:
+        runs = "".join(f", {label} {self.best(label):.8g}" for label in self.traces)
+        return f"objective {self.certificate.objective:.8g}, lower bound {self.certificate.lower_bound:.8g}{runs}"
 
     @property
     def certificate(self) -> Certificate:

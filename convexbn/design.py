@@ -15,10 +15,11 @@ from sklearn.utils.extmath import svd_flip
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexbn.sample_weight import weighted_samples
+from convexbn.summary import Summarized, counted
 
 
-@dataclass(frozen=True, eq=False)
-class LayerWeights:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerWeights(Summarized):
     """Weights of a normalized hidden layer: neuron j is relu(gamma_j (x·w_j - mean_j) / std_j + bias_j).
 
     Parameters
@@ -36,6 +37,9 @@ class LayerWeights:
     bias: np.ndarray
     mean: np.ndarray
     std: np.ndarray
+
+    def _summary(self) -> str:
+        return f"{counted(self.weights.shape[1], 'feature')}, {counted(len(self.weights), 'neuron')}"
 
 
 class BatchNormDesign(TransformerMixin, BaseEstimator):

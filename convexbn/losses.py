@@ -318,7 +318,8 @@ class CrossEntropy(Loss):
     one_hot = True
 
     def probabilities(self, f: np.ndarray) -> np.ndarray:
-        return softmax(f, axis=1)
+        with np.errstate(over="ignore"):  # of a difference of outputs, whose exponential is zero anyway
+            return softmax(f, axis=1)
 
     def check_targets(self, y: np.ndarray) -> None:
         if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all() and y.shape[1] > 1):

@@ -9,12 +9,13 @@ from scipy.linalg import qr
 from scipy.linalg.blas import dsyrk
 
 from convexbn.hyperplanes import Hyperplanes
+from convexbn.summary import Summarized, counted
 
 _BLOCK_ENTRIES = 2**22  # entries of the features made at once
 
 
-@dataclass(frozen=True, eq=False)
-class DesignMatrix:
+@dataclass(frozen=True, eq=False, repr=False)
+class DesignMatrix(Summarized):
     """The design matrix Z with its pooling, and the products with it that solvers use.
 
     A convolutional network reads `n_patches` consecutive rows of Z for one sample and averages the
@@ -55,6 +56,10 @@ class DesignMatrix:
         if self.n_patches < 1 or len(Z) % self.n_patches:
             raise ValueError(f"n_patches={self.n_patches} must divide the {len(Z)} rows of Z.")
         object.__setattr__(self, "Z", Z)
+
+    def _summary(self) -> str:
+        patches = "" if self.n_patches == 1 else f" of {self.n_patches} patches"
+        return f"{counted(self.n_samples, 'sample')}{patches}, {counted(self.n_columns, 'column')}"
 
     @property
     def n_rows(self) -> int:

@@ -11,10 +11,11 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from convexbn.matrix import DesignMatrix
+from convexbn.summary import Summarized, counted
 
 
-@dataclass(frozen=True, eq=False)
-class Neurons:
+@dataclass(frozen=True, eq=False, repr=False)
+class Neurons(Summarized):
     """Neurons (s_j, c_j) on a design matrix: f = sum_j relu(Z s_j) c_j^T + intercept.
 
     With `gates` the network is gated: f = sum_j 1[Z g_j >= 0] * (Z s_j) c_j^T + intercept.
@@ -65,6 +66,10 @@ class Neurons:
 
     def __len__(self) -> int:
         return self.weights.shape[1]
+
+    def _summary(self) -> str:
+        columns, outputs = counted(len(self.weights), "column"), counted(len(self.intercept), "output")
+        return f"{columns}, {counted(len(self), 'neuron' if self.gates is None else 'gated neuron')}, {outputs}"
 
     @cached_property
     def cost(self) -> np.ndarray:

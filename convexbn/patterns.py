@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn.matrix import DesignMatrix
+from convexbn.summary import Summarized, counted
 
 _ZERO = 1e-9  # what separates unit vectors, or a unit normal from a ray, counts as zero up to here
 _ROUNDING = 1e-12  # and up to here it is rounding; in between nobody can tell
 _BLOCK_ENTRIES = 2**22  # entries of the largest array made on the way
 
 
-@dataclass(frozen=True, eq=False)
-class Patterns:
+@dataclass(frozen=True, eq=False, repr=False)
+class Patterns(Summarized):
     """A set of distinct activation patterns, one bit an entry, with a direction of each.
 
     Parameters
@@ -52,6 +53,10 @@ class Patterns:
 
     def __len__(self) -> int:
         return len(self.packed)
+
+    def _summary(self) -> str:
+        complete = ", all there are" if self.complete else ""
+        return f"{counted(len(self), 'pattern')} of {counted(self.n_rows, 'row')}{complete}"
 
     def take(self, chosen: np.ndarray) -> "Patterns":
         """Return the chosen patterns only."""

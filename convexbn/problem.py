@@ -15,10 +15,11 @@ from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
 from convexbn.patterns import as_design_matrix
 from convexbn.pricing import price_bound, price_by_ascent, price_by_enumeration, quickly_enumerated
+from convexbn.summary import Summarized, counted
 
 
-@dataclass(frozen=True, eq=False, init=False)
-class Problem:
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class Problem(Summarized):
     r"""Two-layer ReLU network with weight decay on a design matrix.
 
     ``minimise  sum_i p_i loss(f_i, y_i) + weight_decay * sum_j |s_j| |c_j|``,
@@ -93,6 +94,13 @@ class Problem:
         values = (Z, y, loss, float(weight_decay), bool(fit_intercept), weights / weights.sum())
         for field, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
+
+    def _summary(self) -> str:
+        intercept = "with" if self.fit_intercept else "without"
+        return (
+            f"{self.Z._summary()}, {counted(self.n_outputs, 'output')}, {self.loss.name}, "
+            f"weight decay {self.weight_decay:.4g}, {intercept} intercept"
+        )
 
     @property
     def n_outputs(self) -> int:

@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from convexbn.certificate import Certificate
 from convexbn.neurons import Neurons
+from convexbn.summary import Summarized, counted
 from convexbn.tolerance import Tolerance
 
 
@@ -70,8 +71,8 @@ class Progress:
     n_neurons: int
 
 
-@dataclass(frozen=True, eq=False)
-class Solution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Solution(Summarized):
     """A network on the design matrix, the dual point that certifies it, and how the solver ended.
 
     Parameters
@@ -96,3 +97,8 @@ class Solution:
     status: Status
     n_iter: int
     history: tuple[Progress, ...] = ()
+
+    def _summary(self) -> str:
+        certificate = self.certificate
+        found = f"objective {certificate.objective:.8g}, relative gap {certificate.gap:.2e}, scope {certificate.scope}"
+        return f"{counted(len(self.neurons), 'neuron')}, {found}, {self.status.name.lower().replace('_', ' ')}"

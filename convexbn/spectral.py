@@ -7,10 +7,11 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array
 
 from convexbn.design import BatchNormDesign
+from convexbn.summary import Summarized, counted
 
 
-@dataclass(frozen=True, eq=False)
-class SpectralTrace:
+@dataclass(frozen=True, eq=False, repr=False)
+class SpectralTrace(Summarized):
     """Components of fitted outputs along the left singular vectors u_i of the centred data.
 
     Parameters
@@ -35,6 +36,9 @@ class SpectralTrace:
     components: np.ndarray
     targets: np.ndarray
     singular_values: np.ndarray
+
+    def _summary(self) -> str:
+        return f"{counted(len(self.steps), 'step')}, {counted(len(self.targets), 'direction')}"
 
     @property
     def shares(self) -> np.ndarray:

@@ -45,6 +45,13 @@ def test_both_sides_are_on_the_same_objective(Network, data, options):
     np.testing.assert_array_equal(comparison.traces["Adam"][1].objective, alone.objective)
 
 
+def test_single_precision_far_from_zero_comes_as_near_to_the_certificate():
+    runs = {dtype: {"n_steps": 300, "n_neurons": 20, "dtype": dtype} for dtype in ("float64", "float32")}
+    comparison = compare(X + 1e6, Y, weight_decay=0.05, runs=runs, random_state=0)
+    assert comparison.best("float32") == pytest.approx(comparison.best("float64"), rel=1e-3)
+    assert comparison.best("float32") <= 1.02 * comparison.certificate.objective
+
+
 def test_the_convex_curve_ends_at_the_certificate():
     comparison = compare(X, Y, weight_decay=0.05, runs={}, random_state=0)
     history, convex = comparison.solution.history, comparison.convex

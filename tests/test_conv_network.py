@@ -73,7 +73,7 @@ def test_objective_is_that_of_the_neurons_and_of_torch(geometry, C):
     f = neurons.outputs(DesignMatrix(design.transform(X), design.n_patches))
     objective = network.objective(X, y, 0.3)
     assert objective == pytest.approx(make_loss("squared_error").value(f, y).mean() + 0.3 * neurons.cost.sum())
-    module = network.to_torch().train()
+    module = network.to_torch(eps=1e-12).train()
     loss = ((module(torch.tensor(X)) - torch.tensor(y)) ** 2).sum(dim=1).mean() / 2
     decay = sum((parameter**2).sum() for parameter in network.decayed_parameters(module)) / 2
     assert float((loss + 0.3 * decay).detach()) == pytest.approx(objective, rel=1e-9)

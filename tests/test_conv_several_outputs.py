@@ -60,7 +60,7 @@ def test_torch_computes_the_same_outputs_in_both_modes():
     targets = torch.tensor(Y), torch.tensor(np.searchsorted(fitted[1].classes_, KINDS))
     losses = lambda f, y: ((f - y) ** 2).sum(dim=1).mean() / 2, torch.nn.functional.cross_entropy
     for model, y, loss in zip(fitted, targets, losses, strict=True):
-        module = model.network_.to_torch()
+        module = model.network_.to_torch(eps=1e-12)
         assert [type(layer).__name__ for layer in module] == [
             *("Conv2d", "BatchNorm2d", "ReLU", "AdaptiveAvgPool2d", "Flatten", "Linear")
         ]

@@ -84,13 +84,13 @@ def test_certificate_is_of_the_network_that_torch_trains(model):
     assert len(network) > 0
     signs = Y if isinstance(model, ConvexBNConvRegressor) else np.where(y == "many", 1.0, -1.0)
     assert network.objective(X, signs, 0.02, model.loss) == pytest.approx(certificate.objective, rel=1e-8)
-    module = network.to_torch().train()
+    module = network.to_torch(eps=1e-12).train()
     decay = sum((parameter**2).sum() for parameter in network.decayed_parameters(module)) * 0.02 / 2
     f = module(torch.tensor(X)).detach().numpy()
     loss = make_loss(model.loss).value(f, signs[:, None]).mean()
     assert loss + decay.item() == pytest.approx(certificate.objective, rel=1e-8)
     np.testing.assert_allclose(f, network.predict(X), atol=1e-9)
-    outputs = network.to_torch().eval()(torch.tensor(X)).detach().numpy()
+    outputs = network.to_torch()(torch.tensor(X)).detach().numpy()
     np.testing.assert_allclose(outputs, network.predict(X), atol=1e-9)
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -105,7 +107,7 @@ def test_gradients_are_those_of_the_objective(kind):
     data, options = data_of(kind), KINDS[kind][2]
     network = train(data, Y, weight_decay=0.05, n_neurons=4, n_steps=5, random_state=0, **options)[0]
     objective = TrainingObjective(network, make_loss("squared_error"), 0.05, True, "float64")
-    inputs, y = objective.tensor(data), Y[:, None]
+    inputs, y = objective.inputs(data), Y[:, None]
     before = objective.evaluate(inputs, y)[0]
     step, squares = 1e-7, 0.0
     with torch.no_grad():
@@ -122,7 +124,7 @@ def test_steps_are_those_of_torch_with_weight_decay_on_gamma_bias_and_output_wei
     network, _ = train(
         X, Y, weight_decay=0.1, optimizer=optimizer, learning_rate=0.03, n_steps=20, start=start, **options
     )
-    module = start.to_torch().train()
+    module = start.to_torch(eps=1e-12).train()
     groups = [{"params": [module[0].weight]}, {"params": start.decayed_parameters(module), "weight_decay": 0.1}]
     plain = (torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam)(groups, lr=0.03, **options)
     for _ in range(20):
@@ -138,8 +140,8 @@ def test_lbfgs_makes_the_iterations_of_torch():
     start = train(X, Y, weight_decay=0.01, n_neurons=10, n_steps=0, random_state=0)[0]
     trace = train(X, Y, weight_decay=0.01, optimizer="lbfgs", n_steps=40, start=start)[1]
     assert (np.diff(trace.objective) < 0).all()
-    objective = TrainingObjective(start, make_loss("squared_error"), 0.01, False, "float64")
-    inputs, values = objective.tensor(X), []
+    objective = TrainingObjective(start, make_loss("squared_error"), 0.01, False, "float64", origin=start.origin(X))
+    inputs, values = objective.inputs(X), []
 
     def closure():
         values.append(objective.evaluate(inputs, Y[:, None])[0])
@@ -222,6 +224,70 @@ def test_single_precision_on_a_memory_map_of_bytes(kind, tmp_path):
         np.testing.assert_allclose(network.predict(mapped), double.predict(pixels), atol=1e-3)
         # statistics of all of X, in double precision
         np.testing.assert_allclose(network.predict(mapped), network.with_statistics(pixels * 1.0).predict(pixels))
+
+
+BINARY = (np.random.default_rng(0).random((400, 2)) < 0.97).astype(float)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_mini_batches_on_which_a_neuron_does_not_vary(columns, optimizer, dtype):
+    """Training goes on as with the eps of torch, and comes near what the full batch comes to."""
+    data = BINARY[:, :columns]
+    y = data @ [1.0, 2.0][:columns] + 0.1 * np.random.default_rng(1).standard_normal(400)
+    options = {"weight_decay": 1e-3, "n_neurons": 5, "optimizer": optimizer, "n_steps": 300, "random_state": 3}
+    network = train(data, y, batch_size=8, dtype=dtype, **options)[0]
+    full = train(data, y, **options)[0].objective(data, y, 1e-3)
+    assert network.objective(data, y, 1e-3) < full + 0.1
+    assert network.weights.max() < 100
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1.0])
+def test_mini_batches_start_at_the_outputs_of_the_start(unit):
+    start = BatchNormNetwork.at_initialization(unit * X, 6, n_outputs=1, random_state=0)
+    network = train(unit * X, Y, weight_decay=0.01, n_steps=0, batch_size=10, start=start)[0]
+    np.testing.assert_allclose(network.predict(unit * X), start.predict(unit * X), atol=1e-10)
+    trained, trace = train(unit * X, Y, weight_decay=0.01, n_steps=90, batch_size=10, start=start, random_state=0)
+    assert trained.objective(unit * X, Y, 0.01) < start.objective(unit * X, Y, 0.01)
+    assert trace.objective[-1] < trace.objective[0]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("batches", [{}, {"batch_size": 10}])
+@pytest.mark.parametrize("kind", ["batch", "convolutional"])
+def test_training_far_from_zero_is_training_near_zero(kind, batches, dtype):
+    data, geometry = (images(), {"kernel_size": 2}) if kind == "convolutional" else (X, {})
+    options = {"weight_decay": 1e-3, "n_steps": 60, "n_neurons": 10, "random_state": 0, "dtype": dtype}
+    options |= geometry | batches
+    network, trace = train(data, Y, **options)
+    expected = network.objective(data, Y, 1e-3)
+    for offset in (1e4, 1e8):
+        far, noted = train(data + offset, Y, **options)
+        assert far.objective(data + offset, Y, 1e-3) == pytest.approx(expected, rel=2e-3)
+        np.testing.assert_allclose(noted.objective, trace.objective, rtol=2e-3)
+        if not batches:
+            assert noted.objective[-1] == pytest.approx(far.objective(data + offset, Y, 1e-3), rel=1e-4)
+
+
+def test_single_precision_far_from_zero_is_warned_of_where_it_cannot_be_helped():
+    for data, options in (
+        (X + 1e5, {"normalization": "weight"}),
+        (images() + 1e5, {"kernel_size": 2, "padding": 1}),
+    ):
+        options = options | {"weight_decay": 0.1, "n_steps": 0, "random_state": 0}
+        with pytest.warns(UserWarning, match=r"so far from zero.*dtype='float32' loses it; subtract the mean"):
+            train(data, Y, dtype="float32", **options)
+        train(data, Y, **options)
+        train(data - 1e5, Y, dtype="float32", **options)
+
+
+def test_a_start_with_a_neuron_that_does_not_vary_is_refused():
+    start = BatchNormNetwork.at_initialization(X, 3, n_outputs=1, random_state=0)
+    constant = np.c_[np.ones(30), X[:, :2]]
+    start = replace(start, weights=np.eye(3))
+    with pytest.raises(ValueError, match="does not vary over X"):
+        train(constant, Y, weight_decay=0.1, start=start)
 
 
 def test_directions_of_large_data_are_drawn_from_a_sample(monkeypatch):

@@ -194,3 +194,9 @@ class TestCrossEntropy:
     def test_targets_that_are_not_classes(self, targets, message):
         with pytest.raises(ValueError, match=message):
             self.loss.check_targets(targets)
+
+
+def test_probabilities_of_outputs_at_the_ends_of_the_floats():
+    huge = np.array([[1.7e308, -1.7e308, 0.0], [0.0, 0.0, -1.7e308]])
+    np.testing.assert_array_equal(make_loss("cross_entropy").probabilities(huge), [[1, 0, 0], [0.5, 0.5, 0]])
+    np.testing.assert_array_equal(make_loss("log_loss").probabilities(huge[:1, :2].T), [[0, 1], [1, 0]])

@@ -111,7 +111,7 @@ def test_from_torch_without_running_statistics():
 
 def test_decayed_parameters_are_the_penalty(Network):
     network = random_network(Network)[0]
-    module = network.to_torch()
+    module = network.to_torch(eps=1e-12)
     squares = sum(float((parameter**2).sum().detach()) for parameter in network.decayed_parameters(module))
     assert squares / 2 == pytest.approx(network.penalty())
 

@@ -46,7 +46,7 @@ def test_torch_computes_the_same_objective(regressor, classifier):
             torch.nn.functional.cross_entropy,
         ),
     ):
-        module = model.network_.to_torch().train()
+        module = model.network_.to_torch(eps=1e-12).train()
         decay = sum((p**2).sum() for p in model.network_.decayed_parameters(module)) / 2
         objective = loss(module(torch.tensor(X)), targets) + model.weight_decay_ * decay
         assert objective.item() == pytest.approx(model.certificate_.objective, rel=1e-6)

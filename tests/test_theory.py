@@ -51,7 +51,7 @@ def test_pytorch_reaches_the_objective_of_the_program(case, solved):
     problem, _, solution = solved
     X, y = case.data()
     network = make_network(solution.neurons, case.design())
-    module = network.to_torch().train()
+    module = network.to_torch(eps=1e-12).train()
     with torch.no_grad():
         outputs = module(torch.tensor(X)).numpy()
         squares = sum(float((parameter**2).sum()) for parameter in network.decayed_parameters(module))

@@ -99,9 +99,13 @@ class RandomBatchNormLayers(TransformerMixin, BaseEstimator):
         return features
 
     def to_torch(self) -> "torch.nn.Sequential":
-        """Return the layers as a torch.nn.Sequential of Linear, BatchNorm1d, ReLU, ... in double precision."""
+        """Return Linear, BatchNorm1d, ReLU, ... as a torch.nn.Sequential in double precision and ``eval()``.
+
+        Call ``.train()`` to train on; see `BatchNormNetwork.to_torch` for the eps of batch normalization.
+        """
         check_is_fitted(self)
-        return import_torch().nn.Sequential(*(part for layer in self.layers_ for part in layer.hidden_to_torch()))
+        parts = [part for layer in self.layers_ for part in layer.hidden_to_torch()]
+        return import_torch().nn.Sequential(*parts).eval()
 
 
 class FrozenModule(TransformerMixin, BaseEstimator):
@@ -122,7 +126,8 @@ class FrozenModule(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     module_ : torch.nn.Module
-        The copy, in double precision and ``eval()``.
+        The copy, in double precision and ``eval()``, with the weights that parametrizations such as weight
+        normalization come to. It alone is pickled of a fitted transformer, and takes the place of `module`.
     n_features_in_ : int
         Features seen in `fit`; the second dimension of X.
 
@@ -172,7 +177,7 @@ class FrozenModule(TransformerMixin, BaseEstimator):
                 raise ValueError(f"module's {part} keeps no running statistics; give statistics='batch'.")
         data = self._validate(X, self.module)
         weights, data = weighted_samples(sample_weight, data)
-        self.module_ = deepcopy(self.module).cpu().double().eval().requires_grad_(False)
+        self.module_ = _plain(self.module)
         if self.statistics == "batch":
             self._take_statistics(data, weights)
         else:
@@ -221,6 +226,20 @@ class FrozenModule(TransformerMixin, BaseEstimator):
             )
         return outputs.double().numpy().reshape(len(X), -1)
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "module_" in state:
+            del state["module"]
+            state["module_"] = _compact(self.module_)
+        elif _is_parametrized(self.module):
+            state["module"] = _plain(self.module)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "module_" in state:
+            self.module = self.module_ = self.module_.double()
+
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Outputs of the module, one row for each sample of X (n, ...), flattened."""
         check_is_fitted(self)
@@ -229,10 +248,47 @@ class FrozenModule(TransformerMixin, BaseEstimator):
         return np.concatenate([self._outputs(data[start : start + _BLOCK_SAMPLES]) for start in starts])
 
     def to_torch(self) -> "torch.nn.Sequential":
-        """Return a copy of the module and a layer that flattens its outputs."""
+        """Return a copy of `module_` and a layer that flattens its outputs, in ``eval()``."""
         check_is_fitted(self)
         nn = import_torch().nn
-        return nn.Sequential(deepcopy(self.module_), nn.Flatten())
+        return nn.Sequential(deepcopy(self.module_), nn.Flatten()).eval()
+
+
+def _is_parametrized(module: Any) -> bool:
+    nn = import_torch().nn
+    return isinstance(module, nn.Module) and any(map(nn.utils.parametrize.is_parametrized, module.modules()))
+
+
+def _plain(module: Any) -> Any:
+    """Copy of a torch module in double precision and ``eval()``, with plain weights, which a pickle takes."""
+    nn = import_torch().nn
+    try:
+        copy = deepcopy(module).cpu().double().eval().requires_grad_(False)
+    except RuntimeError as error:  # of torch.nn.utils.weight_norm and spectral_norm
+        raise ValueError(
+            f"module cannot be copied: {error}. Where hooks make its weights, use torch.nn.utils.parametrizations."
+        ) from error
+    for part in list(copy.modules()):
+        if nn.utils.parametrize.is_parametrized(part):
+            weights = {name: getattr(part, name) for name in part.parametrizations}
+            # not by remove_parametrizations, which would take them from the class that part shares with the original
+            part.__class__ = nn.utils.parametrize.type_before_parametrizations(part)
+            del part.parametrizations
+            for name, values in weights.items():
+                part.register_parameter(name, nn.Parameter(values.clone(), requires_grad=False))
+            part._load_state_dict_pre_hooks.clear()  # those of weight normalization, which no pickle takes either
+    return copy
+
+
+def _compact(module: Any) -> Any:
+    """Copy of a torch module whose numbers are in single precision where that holds them exactly."""
+    torch = import_torch()
+
+    def compact(values: Any) -> Any:
+        single = values.float()
+        return single if values.dtype == torch.float64 and torch.equal(single.double(), values) else values
+
+    return deepcopy(module)._apply(compact)
 
 
 def _is_integer(value: Any) -> bool:

@@ -21,14 +21,15 @@ from convexbn.problem import Problem
 from convexbn.programs import Activation
 from convexbn.solution import Solution, Status
 from convexbn.solvers.monitor import Clock, Monitor
+from convexbn.summary import Summarized, counted
 from convexbn.tolerance import ZERO_NETWORKS, Tolerance
 
 if TYPE_CHECKING:
     from convexbn.estimators.base import BaseConvexBN
 
 
-@dataclass(frozen=True, eq=False)
-class Path:
+@dataclass(frozen=True, eq=False, repr=False)
+class Path(Summarized):
     """Networks along a grid of weight decays, the largest first.
 
     Parameters
@@ -59,6 +60,13 @@ class Path:
 
     def __len__(self) -> int:
         return len(self.weight_decays)
+
+    def _summary(self) -> str:
+        if len(self) == 0:
+            return counted(0, "weight decay")
+        first, last = self.weight_decays[0], self.weight_decays[-1]
+        neurons = f"{self.n_neurons[0]} to {counted(self.n_neurons[-1], 'neuron')}"
+        return f"{counted(len(self), 'weight decay')} from {first:.4g} to {last:.4g}, {neurons}"
 
     @property
     def objectives(self) -> np.ndarray:

@@ -165,9 +165,10 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         return self.estimators_[-1]
 
     def to_torch(self) -> "torch.nn.Sequential":
-        """Return the whole network, from X to the outputs, as one torch.nn.Sequential in double precision.
+        """Return the whole network, from X to the outputs, as one torch.nn.Sequential.
 
-        In ``eval()`` its outputs are those of a regressor's `predict` or a classifier's `decision_function`.
+        It is in double precision and ``eval()``; call ``.train()`` to train on. Its outputs are those of a regressor's
+        `predict` or a classifier's `decision_function`.
 
         Raises
         ------
@@ -183,7 +184,7 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
                 "network_.to_torch() is the part behind the features."
             )
         given = [] if self.features_ is None else self.features_.to_torch()
-        return import_torch().nn.Sequential(*given, *self.network_.to_torch())
+        return import_torch().nn.Sequential(*given, *self.network_.to_torch()).eval()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,5 +1,6 @@
 """Normalized networks trained by gradient steps in PyTorch, on exactly the objective of the convex program."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -8,14 +9,14 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array, check_consistent_length
 
 from convexbn.design import NORMALIZATIONS, BatchNormDesign, WeightNormDesign
-from convexbn.gradient.objective import TrainingObjective
+from convexbn.gradient.objective import SMALLEST_EPS, TrainingObjective
 from convexbn.gradient.optimizers import LEARNING_RATES, by_lbfgs, make_optimizer, on_full_batch, on_mini_batches
 from convexbn.gradient.options import as_numbers, check_options
 from convexbn.gradient.trace import Recorder, Trace
 from convexbn.losses import Loss, make_loss
 from convexbn.matrix import DesignMatrix
 from convexbn.network import NormalizedNetwork, make_network
-from convexbn.network.base import import_torch
+from convexbn.network.base import TORCH_EPS, import_torch
 from convexbn.neurons import Neurons
 from convexbn.patches import PatchDesign, check_images
 
@@ -50,7 +51,8 @@ def train(
     """Train a normalized network by gradient steps.
 
     The objective is that of the convex program: the averaged loss, plus ``weight_decay / 2`` times the sum of squares
-    of gamma, bias and output weights. Batch statistics are those of the batch that a step is taken on.
+    of gamma, bias and output weights. Batch statistics are those of the batch that a step is taken on. Mini-batches, on
+    which a neuron may not vary, are normalized with torch's eps of 1e-5, the full batch with none.
 
     Parameters
     ----------
@@ -86,7 +88,8 @@ def train(
         Samples of a mini-batch; None takes the full batch. Mini-batches are drawn without replacement; the samples that
         do not fill another one are left out of an epoch.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of the training.
+        Precision of the training. The mean of the data is subtracted before rounding where the network does not change
+        by it: under batch normalization, unless images are padded.
     start : NormalizedNetwork or None, default=None
         Network to start from; its type, filters and width go before `normalization`, `kernel_size` and `n_neurons`.
         None draws random directions of the whitened data (of a sample of it where it is large), as wide as asked for,
@@ -114,10 +117,15 @@ def train(
     ImportError
         If PyTorch is not installed, or `verbose` is set and tqdm is not.
     ValueError
-        If the data is not finite or of unequal length, the loss does not take the targets, or an option is unknown, out
-        of range, or does not go with another.
+        If the data is not finite or of unequal length, the loss does not take the targets, an option is unknown, out
+        of range, or does not go with another, or a neuron of `start` does not vary over X.
     DivergenceError
         If the objective is not finite any more, or a million times the first; it holds the trace.
+
+    Warns
+    -----
+    UserWarning
+        If `dtype` is "float32" and the data lies so far from zero that it loses how the data varies.
 
     Examples
     --------
@@ -158,7 +166,15 @@ def train(
             f"start must have neurons, and an output for each of the {targets.shape[1]} columns of y; it has "
             f"{len(network)} neurons and {network.n_outputs} outputs."
         )
-    objective = TrainingObjective(network, loss, weight_decay, fit_intercept, dtype)
+    full_batch = batch_size is None or batch_size == len(data)
+    if start is not None:
+        network = start.with_statistics(data)
+    origin = network.origin(data)
+    if dtype == "float32" and not origin.any():
+        _warn_of_lost_digits(data)
+    objective = TrainingObjective(
+        network, loss, weight_decay, fit_intercept, dtype, eps=SMALLEST_EPS if full_batch else TORCH_EPS, origin=origin
+    )
     rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
     steps = make_optimizer(optimizer, objective.parameters, rate, momentum)
 
@@ -173,7 +189,7 @@ def train(
             on_mini_batches(objective, data, targets, steps, n_steps, batch_size, rng, recorder)
         else:
             loop = by_lbfgs if optimizer == "lbfgs" else on_full_batch
-            loop(objective, objective.tensor(data), targets, steps, n_steps, note)
+            loop(objective, objective.inputs(data), targets, steps, n_steps, note)
     return objective.network().with_statistics(data), recorder.trace()
 
 
@@ -201,6 +217,19 @@ def check_data(X: ArrayLike, design: BatchNormDesign | WeightNormDesign) -> np.n
         raise ValueError("X holds images: give kernel_size for a convolutional network, or rows X.reshape(len(X), -1).")
     data: np.ndarray = check_array(X, dtype="numeric")
     return data
+
+
+def _warn_of_lost_digits(X: np.ndarray) -> None:
+    """Warn if float32 keeps fewer than three digits of how X varies, where the origin of X matters to the network."""
+    samples = X[:: max(1, X.size // _START_ENTRIES)]
+    mean, std = samples.mean(axis=0, dtype=np.float64), samples.std(axis=0, dtype=np.float64)
+    if np.linalg.norm(mean) * np.finfo(np.float32).eps > 1e-3 * np.linalg.norm(std):
+        warnings.warn(
+            "X lies so far from zero, measured by how much it varies, that dtype='float32' loses it; subtract the mean "
+            "of X, or take dtype='float64'.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _initial(

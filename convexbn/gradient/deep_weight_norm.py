@@ -12,12 +12,13 @@ from convexbn.gradient.hessian import hessian_norm
 from convexbn.gradient.options import check_integer, check_number, check_samples
 from convexbn.gradient.trace import Recorder, Trace
 from convexbn.network.base import check_data, import_torch
+from convexbn.summary import Summarized, counted
 
 ACTIVATIONS = ("tanh", "softplus")
 
 
-@dataclass(frozen=True, eq=False)
-class SmoothNetwork:
+@dataclass(frozen=True, eq=False, repr=False)
+class SmoothNetwork(Summarized):
     """Network f(x) = v·a_L / sqrt(m) of smooth layers a_l = phi(W_l a_(l-1)), each row of W_l divided by its norm.
 
     The input is a_0 = x. The scale is chosen so that all layers are of the same order of magnitude when inputs have a
@@ -80,6 +81,11 @@ class SmoothNetwork:
         object.__setattr__(self, "output_weights", output_weights)
         if self.normalized and self.smallest_row_norm == 0:
             raise ValueError("weights has a row of zeros, which cannot be normalized.")
+
+    def _summary(self) -> str:
+        units = " + ".join(str(len(layer)) for layer in self.weights)
+        normalized = "weight-normalized" if self.normalized else "not normalized"
+        return f"{counted(self.weights[0].shape[1], 'feature')}, {units} units, {self.activation}, {normalized}"
 
     @classmethod
     def at_initialization(

@@ -8,6 +8,8 @@ from convexbn.losses import Loss
 from convexbn.network import NormalizedNetwork
 from convexbn.network.base import import_torch
 
+SMALLEST_EPS = 1e-300  # torch's batch normalization refuses zero
+
 
 class TrainingObjective:
     """Averaged loss, plus ``weight_decay / 2 * sum_j (gamma_j^2 + bias_j^2 + |c_j|^2)``.
@@ -24,6 +26,10 @@ class TrainingObjective:
         Whether the output bias is trained (without weight decay).
     dtype : {"float64", "float32"}
         Precision of weights and activations; losses are added up in double precision.
+    eps : float, default=1e-300
+        What batch normalization adds to variances; next to nothing, unless a neuron may not vary on a batch.
+    origin : ndarray or float, default=0.0
+        What is subtracted from samples before they are rounded to `dtype`, as `NormalizedNetwork.origin` says.
 
     Attributes
     ----------
@@ -40,20 +46,36 @@ class TrainingObjective:
     >>> one = np.ones(1)
     >>> network = BatchNormNetwork([[1.0]], one, 0 * one, [[2.0]], 0 * one, 0 * one, one)
     >>> objective = TrainingObjective(network, SquaredError(), 0.1, False, "float64")
-    >>> round(objective.evaluate(objective.tensor(X), y)[0], 9)
+    >>> round(objective.evaluate(objective.inputs(X), y)[0], 9)
     1.25
     >>> [parameter.grad.item() for parameter in objective.parameters[1:]]
     [-1.9, -2.0, -0.8]
     """
 
-    def __init__(self, network: NormalizedNetwork, loss: Loss, weight_decay: float, fit_intercept: bool, dtype: str):
+    def __init__(
+        self,
+        network: NormalizedNetwork,
+        loss: Loss,
+        weight_decay: float,
+        fit_intercept: bool,
+        dtype: str,
+        *,
+        eps: float = SMALLEST_EPS,
+        origin: np.ndarray | float = 0.0,
+    ):
         torch = import_torch()
-        self.loss, self.weight_decay, self.dtype = loss, weight_decay, dtype
+        self.loss, self.weight_decay, self.dtype, self.origin = loss, weight_decay, dtype, origin
         self._read = type(network).from_torch
-        self._module = network.to_torch().train().to(getattr(torch, dtype))
+        self._module = network.to_torch(eps=eps).train().to(getattr(torch, dtype))
         self._module[-1].bias.requires_grad_(fit_intercept)
         self.parameters = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
         self._decayed = network.decayed_parameters(self._module)
+
+    def inputs(self, X: np.ndarray) -> Any:
+        """Samples as a torch tensor in the precision of the weights, moved to the origin in double precision."""
+        moved = np.empty(X.shape, dtype=self.dtype)
+        np.subtract(X, self.origin, out=moved, dtype=np.float64, casting="same_kind")
+        return import_torch().from_numpy(moved)
 
     def tensor(self, array: np.ndarray) -> Any:
         """Copy of an array as a torch tensor in the precision of the weights."""

@@ -123,7 +123,7 @@ def on_mini_batches(
         order = rng.permutation(len(X))[: n_batches * batch_size].reshape(n_batches, batch_size)
         values = []
         for samples in np.sort(order[: n_steps - step]):  # in order, since X may lie on a disk
-            values.append(objective.evaluate(objective.tensor(X[samples]), y[samples])[0])
+            values.append(objective.evaluate(objective.inputs(X[samples]), y[samples])[0])
             optimizer.step()
         step += len(values)
         recorder.note(step, float(np.mean(values)) if objective.is_finite() else np.nan)

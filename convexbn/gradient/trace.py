@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from convexbn.progress import progress_bar
+from convexbn.summary import Summarized
 
 _DIVERGED = 1e6  # an objective so many times the first one (or one, if that is more) will not come back
 
@@ -32,8 +33,8 @@ class DivergenceError(RuntimeError):
         return type(self), (str(self), self.trace)
 
 
-@dataclass(frozen=True, eq=False)
-class Trace:
+@dataclass(frozen=True, eq=False, repr=False)
+class Trace(Summarized):
     """A training run: what was noted, at which step, and when.
 
     Parameters
@@ -66,6 +67,16 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    def _summary(self) -> str:
+        if len(self) == 0:
+            return "nothing noted"
+        watched = "".join(f", {name}" for name in self.watched)
+        interrupted = ", interrupted" if self.interrupted else ""
+        return (
+            f"steps {self.steps[0]} to {self.steps[-1]}, {self.times[-1]:.3g} s, "
+            f"objective {self.objective[0]:.8g} to {self.objective[-1]:.8g}{watched}{interrupted}"
+        )
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.watched:

@@ -1,6 +1,7 @@
 """What networks of every normalization have in common: forward pass, objective, pruning."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -14,13 +15,16 @@ from convexbn.matrix import DesignMatrix
 from convexbn.network.persistence import Stored
 from convexbn.neurons import Neurons
 from convexbn.sample_weight import check_sample_weight
+from convexbn.summary import Summarized, counted
 
 if TYPE_CHECKING:
     import torch
 
+TORCH_EPS = 1e-5  # what torch's batch normalization adds to variances unless told otherwise
 
-@dataclass(frozen=True, eq=False)
-class NormalizedNetwork(Stored, ABC):
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NormalizedNetwork(Summarized, Stored, ABC):
     """Two-layer ReLU network f(x) = sum_j relu(gamma_j (x·w_j - mean_j) / std_j + bias_j) c_j + intercept.
 
     Subclasses say where mean_j and std_j come from.
@@ -65,6 +69,13 @@ class NormalizedNetwork(Stored, ABC):
     def __len__(self) -> int:
         return len(self.weights)
 
+    def _summary(self) -> str:
+        return f"{self._inputs()}, {counted(len(self), 'neuron')}, {counted(self.n_outputs, 'output')}"
+
+    def _inputs(self) -> str:
+        """What a neuron reads, in words."""
+        return counted(self.weights.shape[1], "feature")
+
     @property
     def n_outputs(self) -> int:
         """Outputs C."""
@@ -93,12 +104,51 @@ class NormalizedNetwork(Stored, ABC):
         """Mean and std (m,) used in training on the full batch X."""
 
     @abstractmethod
-    def hidden_to_torch(self) -> list[Any]:
-        """Return the torch modules that compute `hidden`; there must be a neuron."""
+    def origin(self, X: np.ndarray) -> np.ndarray:
+        """What can be subtracted from the training data X without changing `objective`; zero if nothing can."""
 
     @abstractmethod
-    def to_torch(self) -> "torch.nn.Sequential":
-        """Return the same network as a torch module in double precision."""
+    def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
+        """Return the torch modules that compute `hidden`; there must be a neuron. See `to_torch` for `eps`."""
+
+    def to_torch(self, *, eps: float = TORCH_EPS) -> "torch.nn.Sequential":
+        """Return the same network as a torch module in double precision and ``eval()``; call ``.train()`` to train on.
+
+        The output equals `predict`, in ``train()`` on the full training batch too. A network without neurons gets one
+        that is zero.
+
+        `objective` divides by the standard deviation itself. Torch adds `eps` to the variance first, which the module
+        makes up for: gamma_j is multiplied by ``sqrt(1 + eps / std_j^2)``, and where std_j^2 is below ``1e5 * eps``,
+        w_j is lengthened until it is not, which changes no output. So weight decay sees a gamma^2 that is larger by a
+        share of at most 1e-5.
+
+        Parameters
+        ----------
+        eps : float, default=1e-5
+            What batch normalization adds to variances. The default is torch's own, so that the ``state_dict()`` fits
+            a module that was made with torch's defaults. Take a smaller one, as 1e-12, for a training objective that
+            equals `objective` to more than five digits. Weight normalization has none.
+
+        Returns
+        -------
+        module : torch.nn.Sequential
+
+        Raises
+        ------
+        ImportError
+            If PyTorch is not installed.
+        ValueError
+            If `eps` is not a positive number.
+        """
+        torch = import_torch()
+        if not 0 < eps < np.inf:
+            raise ValueError(f"eps={eps!r} must be a positive number; torch's batch normalization refuses zero.")
+        network = self if len(self) else self._idle()
+        return torch.nn.Sequential(*network.hidden_to_torch(eps), output_layer(network)).eval()
+
+    @abstractmethod
+    def _idle(self) -> Self:
+        """Network with one neuron, which is zero, in place of none."""
 
     @staticmethod
     @abstractmethod
@@ -112,15 +162,17 @@ class NormalizedNetwork(Stored, ABC):
     @classmethod
     @abstractmethod
     def from_torch(cls, module: Any) -> Self:
-        """Read a torch module as built by `to_torch`."""
+        """Read a torch module whose output in ``eval()`` is that of a network of this kind."""
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Network outputs (n, C) for X (n, d), with the population statistics."""
-        return self._forward(self.check_data(X), *self.population_statistics())
+        """Network outputs (n, C) for X (n, d), with the population statistics; a ValueError if they overflow."""
+        data = self.check_data(X)
+        return finite(lambda: self._forward(data, *self.population_statistics()))
 
     def hidden(self, X: ArrayLike) -> np.ndarray:
         """Hidden neurons relu(gamma_j (x·w_j - mean_j) / std_j + bias_j), (n, m) for X (n, d)."""
-        return self._hidden(self.check_data(X), *self.population_statistics())
+        data = self.check_data(X)
+        return finite(lambda: self._hidden(data, *self.population_statistics()))
 
     def objective(
         self,
@@ -194,7 +246,10 @@ class NormalizedNetwork(Stored, ABC):
         (mean, std), (batch_mean, batch_std) = self.population_statistics(), self.batch_statistics(data, sample_weight)
         moved = np.abs([mean - batch_mean, std - batch_std]) / std
         if moved.max(initial=0) > 1e-6:
-            raise ValueError("prune needs the training data X whose mean and std the network carries, and its weights.")
+            raise ValueError(
+                "prune needs the training data X whose mean and std the network carries, and its weights; "
+                "with_statistics(X, sample_weight) gives it those of X, in place of running averages of torch, say."
+            )
         design = self._unfitted_design().fit(data, sample_weight=sample_weight)
         S = design.neurons(self.weights, self.gamma, self.bias)
         neurons = Neurons(S, self.output_weights, self.intercept).pruned(
@@ -222,10 +277,19 @@ class NormalizedNetwork(Stored, ABC):
         return {}
 
 
+def finite(outputs: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return what a function computes of X, or raise a ValueError if it overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = outputs()
+    if not np.isfinite(values).all():
+        raise ValueError("The outputs for X overflow: X holds numbers far larger than the training data.")
+    return values
+
+
 def as_finite_arrays(network: Any) -> None:
     """Turn the fields of a network into arrays, or raise a ValueError if an entry is not finite."""
     for field in fields(network):
-        array = np.asarray(getattr(network, field.name), dtype=np.float64)
+        array = np.asarray(getattr(network, field.name), dtype=np.float64, order="C")
         if not np.isfinite(array).all():
             raise ValueError(f"{field.name} contains NaN or infinity.")
         object.__setattr__(network, field.name, array)
@@ -265,11 +329,3 @@ def output_layer(network: NormalizedNetwork) -> Any:
 def to_numpy(parameter: Any) -> np.ndarray:
     """Copy a torch parameter into an array."""
     return parameter.detach().cpu().double().numpy().copy()
-
-
-def layers_of(module: Any, expected: str, *names: str) -> list[Any]:
-    """Return the layers of a torch Sequential, or raise a ValueError unless their class names are these."""
-    layers = list(module) if isinstance(module, import_torch().nn.Sequential) else [module]
-    if tuple(type(layer).__name__ for layer in layers) != names:
-        raise ValueError(f"module must be a torch.nn.Sequential of {expected}, got {module}.")
-    return layers

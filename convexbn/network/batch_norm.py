@@ -2,25 +2,23 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array
 
 from convexbn.design import BatchNormDesign, WeightNormDesign
-from convexbn.network.base import NormalizedNetwork, import_torch, layers_of, output_layer, tensor, to_numpy
+from convexbn.network.base import TORCH_EPS, NormalizedNetwork, import_torch, tensor
+from convexbn.network.torch_layers import array_of, layers_of, read_output
 from convexbn.sample_weight import weighted_samples
 
-if TYPE_CHECKING:
-    import torch
-
-SMALLEST_EPS = float(np.finfo(float).tiny)  # torch's normalization layers refuse none at all
+_LARGEST_SHARE = 1e-5  # of a variance that eps may be in a torch module
 _BLOCK_ENTRIES = 2**22  # entries of the data made double at once
 _ROUNDING = 10 * np.finfo(float).eps  # a standard deviation below this share of what is added up is rounding
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BatchNormNetwork(NormalizedNetwork):
     """Two-layer network Linear -> BatchNorm -> ReLU -> Linear, trained on the full batch.
 
@@ -125,6 +123,8 @@ class BatchNormNetwork(NormalizedNetwork):
             mean += share * (block_mean - mean)
             total += row_weights.sum()
         std = np.sqrt(squares / total)
+        if not np.isfinite(std).all():
+            raise ValueError("The standard deviations over X overflow: X holds numbers too large to be squared.")
         if not (std > _ROUNDING * (np.abs(self.weights) @ largest)).all():
             raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
         return self.weights @ origin + mean, std
@@ -141,38 +141,29 @@ class BatchNormNetwork(NormalizedNetwork):
             samples = slice(start, start + size)
             yield samples, X[samples].astype(np.float64)
 
-    def to_torch(self) -> "torch.nn.Sequential":
-        """Return the modules of `hidden_to_torch` and Linear, the output layer, in double precision.
+    def origin(self, X: np.ndarray) -> np.ndarray:
+        """Mean of X (n, d), which batch normalization takes off again, in double precision."""
+        mean: np.ndarray = X.mean(axis=0, dtype=np.float64)
+        return mean
 
-        In ``eval()`` its output equals `predict`; in ``train()`` on the full training batch it does too. Our batch
-        normalization divides by the standard deviation itself, so torch's has the smallest positive number as eps. A
-        network without neurons gets one that is zero.
-
-        Returns
-        -------
-        module : torch.nn.Sequential
-
-        Raises
-        ------
-        ImportError
-            If PyTorch is not installed.
-        """
+    def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
+        """Return Linear, BatchNorm1d and ReLU; there must be a neuron. See `to_torch` for `eps`."""
         torch = import_torch()
-        if len(self) == 0:
-            return self._idle().to_torch()
-        return torch.nn.Sequential(*self.hidden_to_torch(), output_layer(self))
-
-    def hidden_to_torch(self) -> list[Any]:
-        """Return Linear, BatchNorm1d and ReLU; there must be a neuron."""
-        torch = import_torch()
-        m, d = self.weights.shape
+        network = self._with_eps(eps)
+        m, d = network.weights.shape
         hidden = torch.nn.Linear(d, m, bias=False, dtype=torch.float64)
-        hidden.weight = tensor(self.weights)
-        norm = self._fill(torch.nn.BatchNorm1d(m, eps=SMALLEST_EPS, dtype=torch.float64))
+        hidden.weight = tensor(network.weights)
+        norm = network._fill(torch.nn.BatchNorm1d(m, eps=eps, dtype=torch.float64))
         return [hidden, norm, torch.nn.ReLU()]
 
+    def _with_eps(self, eps: float) -> Self:
+        """Network with the outputs of this one where eps is added to variances, which are at least 1e5 * eps."""
+        lengths = np.maximum(1, np.sqrt(eps / _LARGEST_SHARE) / self.std)
+        std = lengths * self.std
+        gamma = self.gamma * np.hypot(1, np.sqrt(eps) / std)
+        return replace(self, weights=lengths[:, None] * self.weights, gamma=gamma, mean=lengths * self.mean, std=std)
+
     def _idle(self) -> Self:
-        """Network with one neuron, which is zero, in place of none."""
         zero = np.zeros(1)
         return replace(
             self,
@@ -202,36 +193,42 @@ class BatchNormNetwork(NormalizedNetwork):
         Parameters
         ----------
         module : torch.nn.Sequential
-            Trained network. PyTorch's running statistics are moving averages with an unbiased variance;
+            Trained network, in whatever mode; `predict` equals its output in ``eval()``. Layers may be parametrized,
+            and Dropout is left out. PyTorch's running statistics are moving averages with an unbiased variance;
             `with_statistics` sets those of the training data instead.
 
         Returns
         -------
         network : BatchNormNetwork
+            Its gamma_j is the module's times ``sqrt(var_j / (var_j + eps))``, since its std_j has no eps.
 
         Raises
         ------
         ValueError
-            If the layers are others.
+            If the layers are others, or keep no running statistics.
         """
         hidden, norm, _, output = layers_of(
             module, "Linear, BatchNorm1d, ReLU, Linear", "Linear", "BatchNorm1d", "ReLU", "Linear"
         )
-        return cls(weights=to_numpy(hidden.weight), **read_layers(hidden, norm, output))
+        return cls(weights=array_of(hidden, "weight"), **read_layers(hidden, norm, output))
 
 
-def read_layers(hidden: Any, norm: Any, output: Any) -> dict[str, np.ndarray]:
+def read_layers(hidden: Any, norm: Any, output: Any) -> dict[str, Any]:
     """Fields of the network, other than its weights, that torch's layers hold."""
-    if not norm.track_running_stats:
+    mean, variance = array_of(norm, "running_mean"), array_of(norm, "running_var")
+    if mean is None or variance is None:
         raise ValueError(f"module's {type(norm).__name__} keeps no running statistics; set track_running_stats=True.")
-    m = norm.num_features
+    gamma, bias, shift = array_of(norm, "weight"), array_of(norm, "bias"), array_of(hidden, "bias")
+    varies = variance != 0  # where nothing varies, eps alone is divided by
+    share = np.divide(variance, variance + norm.eps, where=varies, out=np.ones_like(variance))
+    output_weights, intercept = read_output(output)
     return {
-        "gamma": to_numpy(norm.weight) if norm.affine else np.ones(m),
-        "bias": to_numpy(norm.bias) if norm.affine else np.zeros(m),
-        "output_weights": to_numpy(output.weight).T,
-        "intercept": to_numpy(output.bias) if output.bias is not None else np.zeros(output.out_features),
-        "mean": to_numpy(norm.running_mean) - (to_numpy(hidden.bias) if hidden.bias is not None else 0),
-        "std": np.sqrt(to_numpy(norm.running_var) + norm.eps),
+        "gamma": np.sqrt(share) * (1 if gamma is None else gamma),
+        "bias": np.zeros_like(mean) if bias is None else bias,
+        "output_weights": output_weights,
+        "intercept": intercept,
+        "mean": mean - (0 if shift is None else shift),
+        "std": np.sqrt(np.where(varies, variance, norm.eps)),
     }
 
 

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn.design import BatchNormDesign
-from convexbn.network.base import import_torch, layers_of, tensor, to_numpy
-from convexbn.network.batch_norm import SMALLEST_EPS, BatchNormNetwork, initial_layers, read_layers
+from convexbn.network.base import TORCH_EPS, import_torch, tensor
+from convexbn.network.batch_norm import BatchNormNetwork, initial_layers, read_layers
 from convexbn.network.convolution import Convolution
+from convexbn.network.torch_layers import array_of, layers_of
 from convexbn.patches import PatchDesign, PatchGrid, check_images
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
     """Convolutional network Conv2d -> BatchNorm2d -> ReLU -> global average pooling -> Linear.
 
@@ -113,14 +114,21 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
         network = cls(**layers, filter_shape=filter_shape, stride=np.array(grid.stride), padding=np.array(grid.padding))
         return network.with_statistics(images, sample_weight)
 
-    def hidden_to_torch(self) -> list[Any]:
+    def origin(self, X: np.ndarray) -> np.ndarray:
+        """Mean of each channel of X (n, channels, height, width); zero where images are padded with zeros."""
+        if self.padding.any():
+            return np.zeros((1, 1, 1))
+        mean: np.ndarray = X.mean(axis=(0, 2, 3), dtype=np.float64)
+        return mean[:, None, None]
+
+    def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
         """Return Conv2d, BatchNorm2d, ReLU, AdaptiveAvgPool2d and Flatten; there must be a neuron."""
-        torch, grid = import_torch(), self.grid
+        torch, grid, network = import_torch(), self.grid, self._with_eps(eps)
         channels, m = int(self.filter_shape[0]), len(self)
         geometry = {"kernel_size": grid.kernel_size, "stride": grid.stride, "padding": grid.padding}
         hidden = torch.nn.Conv2d(channels, m, **geometry, bias=False, dtype=torch.float64)
-        hidden.weight = tensor(self.filters)
-        norm = self._fill(torch.nn.BatchNorm2d(m, eps=SMALLEST_EPS, dtype=torch.float64))
+        hidden.weight = tensor(network.filters)
+        norm = network._fill(torch.nn.BatchNorm2d(m, eps=eps, dtype=torch.float64))
         return [hidden, norm, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
 
     @classmethod
@@ -130,12 +138,14 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
         Parameters
         ----------
         module : torch.nn.Sequential
-            Trained network. PyTorch's running statistics are moving averages with an unbiased variance;
+            Trained network, in whatever mode; `predict` equals its output in ``eval()``. Layers may be parametrized,
+            and Dropout is left out. PyTorch's running statistics are moving averages with an unbiased variance;
             `with_statistics` sets those of the training data instead.
 
         Returns
         -------
         network : ConvBatchNormNetwork
+            Its gamma_j is the module's times ``sqrt(var_j / (var_j + eps))``, since its std_j has no eps.
 
         Raises
         ------
@@ -152,7 +162,7 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
             )
         if pooling.output_size not in (1, (1, 1)):
             raise ValueError(f"module's AdaptiveAvgPool2d must average the whole image, got {pooling}.")
-        filters = to_numpy(hidden.weight)
+        filters = array_of(hidden, "weight")
         return cls(
             weights=filters.reshape(len(filters), -1),
             filter_shape=np.array(filters.shape[1:]),

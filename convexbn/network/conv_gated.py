@@ -8,7 +8,7 @@ from convexbn.network.convolution import Convolution
 from convexbn.network.gated import GatedNetwork
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ConvGatedNetwork(Convolution, GatedNetwork):
     """Gated ReLU network of filters whose outputs are averaged over an image, with fixed gates.
 

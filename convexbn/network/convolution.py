@@ -11,7 +11,7 @@ from convexbn.design import BatchNormDesign, WeightNormDesign
 from convexbn.patches import PatchDesign, PatchGrid, check_images
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Convolution:
     """Mixin of a network whose rows of `weights` are flattened filters.
 
@@ -55,6 +55,9 @@ class Convolution:
         h = self.grid.n_entries(self.filter_shape[0])
         if self.weights.shape[1] != h:
             raise ValueError(f"weights must have shape {(len(self.weights), h)}, got {self.weights.shape}.")
+
+    def _inputs(self) -> str:
+        return f"patches of {' x '.join(str(size) for size in self.filter_shape)}"
 
     def check_data(self, X: ArrayLike) -> np.ndarray:
         """Return X as an array of its own numeric type, or raise a ValueError if the network does not take it."""

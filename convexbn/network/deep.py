@@ -10,13 +10,14 @@ from numpy.typing import ArrayLike
 from convexbn.network.base import NormalizedNetwork, import_torch
 from convexbn.network.convolution import Convolution
 from convexbn.network.persistence import Stored
+from convexbn.summary import Summarized, counted
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, eq=False)
-class DeepNetwork(Stored):
+@dataclass(frozen=True, eq=False, repr=False)
+class DeepNetwork(Summarized, Stored):
     """Network whose first layers are the hidden layers of given networks, and whose last two are a network.
 
     Parameters
@@ -54,6 +55,11 @@ class DeepNetwork(Stored):
                 d = after.weights.shape[1]
                 raise ValueError(f"Layer {number + 1} has {len(layer)} neurons, the one after takes {d} features.")
 
+    def _summary(self) -> str:
+        networks = (*self.layers, self.head)
+        inputs, neurons = networks[0]._inputs(), " + ".join(str(len(network)) for network in networks)
+        return f"{inputs}, {neurons} neurons, {counted(self.head.n_outputs, 'output')}"
+
     def features(self, X: ArrayLike) -> np.ndarray:
         """Outputs (n, m) of the last hidden layer before the head, for X (n, d)."""
         features = np.asarray(X)
@@ -66,7 +72,9 @@ class DeepNetwork(Stored):
         return self.head.predict(self.features(X))
 
     def to_torch(self) -> "torch.nn.Sequential":
-        """Return one torch.nn.Sequential in double precision, whose output in ``eval()`` equals `predict`.
+        """Return one torch.nn.Sequential in double precision and ``eval()``, whose output equals `predict`.
+
+        Call ``.train()`` to train on; see `BatchNormNetwork.to_torch` for the eps of batch normalization.
 
         Returns
         -------
@@ -78,7 +86,7 @@ class DeepNetwork(Stored):
             If PyTorch is not installed.
         """
         hidden = [module for layer in self.layers for module in layer.hidden_to_torch()]
-        return import_torch().nn.Sequential(*hidden, *self.head.to_torch())
+        return import_torch().nn.Sequential(*hidden, *self.head.to_torch()).eval()
 
     def _contents(self) -> dict[str, np.ndarray]:
         """The arrays of all layers, and the type of each, under the number of the layer."""

@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn.design import BatchNormDesign, WeightNormDesign
-from convexbn.network.base import as_finite_arrays, check_data
+from convexbn.network.base import as_finite_arrays, check_data, finite
 from convexbn.network.persistence import Stored
 from convexbn.neurons import Neurons
+from convexbn.summary import Summarized, counted
 
 
-@dataclass(frozen=True, eq=False)
-class GatedNetwork(Stored):
+@dataclass(frozen=True, eq=False, repr=False)
+class GatedNetwork(Summarized, Stored):
     """Gated ReLU network f(x) = sum_j 1[x·g_j + h_j >= 0] (x·w_j + b_j) c_j + intercept with fixed gates.
 
     Parameters
@@ -59,6 +60,14 @@ class GatedNetwork(Stored):
     def __len__(self) -> int:
         return len(self.weights)
 
+    def _summary(self) -> str:
+        outputs = counted(self.output_weights.shape[1], "output")
+        return f"{self._inputs()}, {counted(len(self), 'neuron')}, {outputs}"
+
+    def _inputs(self) -> str:
+        """What a neuron reads, in words."""
+        return counted(self.weights.shape[1], "feature")
+
     @classmethod
     def from_neurons(cls, neurons: Neurons, design: BatchNormDesign | WeightNormDesign) -> Self:
         """Map gated neurons on a fitted design back to weights on the data."""
@@ -73,8 +82,9 @@ class GatedNetwork(Stored):
         )
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Network outputs (n, C) for X (n, d)."""
-        return self._hidden(self.check_data(X)) @ self.output_weights + self.intercept
+        """Network outputs (n, C) for X (n, d); a ValueError if they overflow."""
+        data = self.check_data(X)
+        return finite(lambda: self._hidden(data) @ self.output_weights + self.intercept)
 
     def _hidden(self, rows: np.ndarray) -> np.ndarray:
         """Outputs of the neurons on rows of data."""

@@ -1,19 +1,17 @@
 """The weight-normalized network."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn.design import WeightNormDesign
-from convexbn.network.base import NormalizedNetwork, import_torch, layers_of, output_layer, tensor, to_numpy
-
-if TYPE_CHECKING:
-    import torch
+from convexbn.network.base import TORCH_EPS, NormalizedNetwork, import_torch, tensor
+from convexbn.network.torch_layers import array_of, directions_and_lengths, layers_of, read_output
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class WeightNormNetwork(NormalizedNetwork):
     """Two-layer network of neurons relu(gamma_j x·w_j / |w_j| + bias_j).
 
@@ -66,28 +64,19 @@ class WeightNormNetwork(NormalizedNetwork):
         """Return the network itself: its statistics are those of its weights."""
         return self
 
-    def to_torch(self) -> "torch.nn.Sequential":
-        """Return weight-normalized Linear -> ReLU -> Linear in double precision.
+    def origin(self, X: np.ndarray) -> np.ndarray:
+        """Zero: weight normalization is not invariant to shifts of the data."""
+        return np.zeros(1)
 
-        Returns
-        -------
-        module : torch.nn.Sequential
-            Its output equals `predict`; a network without neurons gets one that is zero.
+    def _idle(self) -> Self:
+        direction, zero = np.eye(1, self.weights.shape[1]), np.zeros(1)
+        return type(self)(direction, zero, zero, np.zeros((1, self.n_outputs)), self.intercept)
 
-        Raises
-        ------
-        ImportError
-            If PyTorch is not installed.
+    def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
+        """Return weight-normalized Linear and ReLU; there must be a neuron.
+
+        Torch pickles no parametrized module; give ``torch.save`` its ``state_dict()``, or `save` the network.
         """
-        torch = import_torch()
-        if len(self) == 0:
-            direction = np.eye(1, self.weights.shape[1])
-            idle = np.zeros((1, self.n_outputs))
-            return type(self)(direction, np.zeros(1), np.zeros(1), idle, self.intercept).to_torch()
-        return torch.nn.Sequential(*self.hidden_to_torch(), output_layer(self))
-
-    def hidden_to_torch(self) -> list[Any]:
-        """Return weight-normalized Linear and ReLU; there must be a neuron."""
         torch = import_torch()
         m, d = self.weights.shape
         hidden = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(d, m, dtype=torch.float64))
@@ -103,12 +92,14 @@ class WeightNormNetwork(NormalizedNetwork):
 
     @classmethod
     def from_torch(cls, module: Any) -> Self:
-        """Read a torch.nn.Sequential of a weight-normalized Linear, ReLU, Linear.
+        """Read a torch.nn.Sequential of Linear, ReLU, Linear.
 
         Parameters
         ----------
         module : torch.nn.Sequential
-            Network as built by `to_torch`.
+            Network whose output in ``eval()`` `predict` shall equal. Of a first layer that is weight-normalized by rows
+            (``dim=0``, torch's default), directions and lengths are read; of any other, plain or parametrized, the
+            weight that it computes with: w_j is its row, and gamma_j its norm. Dropout is left out.
 
         Returns
         -------
@@ -120,13 +111,8 @@ class WeightNormNetwork(NormalizedNetwork):
             If the layers are others.
         """
         hidden, _, output = layers_of(
-            module, "weight_norm(Linear), ReLU, Linear", "ParametrizedLinear", "ReLU", "Linear"
+            module, "Linear (weight-normalized, say), ReLU, Linear", "Linear", "ReLU", "Linear"
         )
-        direction = hidden.parametrizations.weight
-        return cls(
-            weights=to_numpy(direction.original1),
-            gamma=to_numpy(direction.original0)[:, 0],
-            bias=to_numpy(hidden.bias) if hidden.bias is not None else np.zeros(hidden.out_features),
-            output_weights=to_numpy(output.weight).T,
-            intercept=to_numpy(output.bias) if output.bias is not None else np.zeros(output.out_features),
-        )
+        weights, gamma = directions_and_lengths(hidden)
+        bias, (output_weights, intercept) = array_of(hidden, "bias"), read_output(output)
+        return cls(weights, gamma, np.zeros(len(gamma)) if bias is None else bias, output_weights, intercept)

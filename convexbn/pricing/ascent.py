@@ -241,6 +241,7 @@ def _polish(
 
     A step is taken with the output direction c held, which can only raise the price, and c follows.
     """
+
     def priced(w: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Products Z W, dual points V c (N, p), and prices."""
         inner = Z.products(w)

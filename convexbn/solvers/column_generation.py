@@ -145,7 +145,9 @@ def solve_column_generation(
     check_prove(prove)
     tolerance = Tolerance.of(problem, tol, relative_to)
     monitor = Monitor("column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
-    search = _Search(Units.of(problem).with_fewest_columns(), np.random.default_rng(random_state), tolerance, prove, monitor)
+    search = _Search(
+        Units.of(problem).with_fewest_columns(), np.random.default_rng(random_state), tolerance, prove, monitor
+    )
     if start is not None:
         search.neurons = merged(search.problem, search.units.neurons_from(start).with_unit_outputs())
     with monitor:

@@ -133,6 +133,11 @@ class DesignMatrix(Summarized):
             return self.Z @ S
         return planes.ratio[:, None] * (self.Z[planes.first] @ S)[planes.group]
 
+    def of_samples(self, samples: np.ndarray) -> "DesignMatrix":
+        """Return the matrix of some samples, given by their indices."""
+        rows = self.Z.reshape(self.n_samples, self.n_patches, -1)[samples]
+        return DesignMatrix(rows.reshape(-1, self.n_columns), self.n_patches)
+
     def pool(self, A: np.ndarray) -> np.ndarray:
         """Average an (N, m) array over the patches of each sample: (n, m)."""
         if self.n_patches == 1:

@@ -4,7 +4,7 @@ Shapes, said once for the whole package: n samples, N = n * n_patches rows of Z,
 Targets, predictions and dual points are (n, C) arrays.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -106,6 +106,12 @@ class Problem(Summarized):
     def n_outputs(self) -> int:
         """Outputs C."""
         return int(self.y.shape[1])
+
+    def restricted(self, samples: np.ndarray) -> "Problem":
+        """Return the same problem for some of the samples, given by their indices; weights add up to one again."""
+        return replace(
+            self, Z=self.Z.of_samples(samples), y=self.y[samples], sample_weight=self.sample_weight[samples]
+        )
 
     def training_loss(self, f: np.ndarray) -> float:
         """Weighted loss of predictions f (n, C)."""

@@ -1,0 +1,316 @@
+"""The self-tuned fit: weight decay and spectral power chosen on held-out samples, along warm-started fast paths.
+
+Whitening is shared by all folds: it sees features only. The networks of the folds at the values that win, averaged, are
+where training on all samples starts from.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from sklearn.utils.parallel import Parallel, delayed
+
+from convexbn.neurons import Neurons
+from convexbn.problem import Problem
+from convexbn.solvers.fast import price_quickly
+from convexbn.solvers.monitor import Clock
+
+FRACTIONS = 10.0 ** -np.arange(0, 8.5, 0.5)  # of the largest weight decay, the grid of a path
+_TURNED = 2  # values of weight decay without a better score after which a path has turned
+_BETTER = 2e-3  # share of the best loss by which a better one is lower
+FIRST_POWERS, _POWER_STEP, _LARGEST_POWER = (0.0, 0.5, 1.0), 0.5, 3.0
+_FIRST_FOLDS, _FINALISTS = 2, 2  # of the race: folds that all powers are validated on, and powers that see the others
+_FOLDS = {1000: 5, 3000: 3}  # up to so many rows so many folds are held out in turn; beyond, one fifth of the samples
+_HELD_OUT = 5  # that fifth
+_SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
+_FEWEST_SAMPLES = 4  # with fewer nothing is held out
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a path is made for.
+
+    Parameters
+    ----------
+    spectral_power : float
+        Weight of small singular directions.
+    n_components : int, float or None
+        Singular directions that are kept.
+    """
+
+    spectral_power: float
+    n_components: int | float | None = None
+
+
+@dataclass(eq=False)
+class Curve:
+    """Validation losses of a candidate along its path, for each fold.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        What the path is made for.
+    problem : Problem
+        Training problem of all samples.
+    weight_decays : ndarray of shape (n_weight_decays,)
+        The grid, falling.
+    folds : list of (train, test)
+        Indices of samples.
+    """
+
+    candidate: Candidate
+    problem: Problem
+    weight_decays: np.ndarray
+    folds: Sequence[tuple[np.ndarray, np.ndarray]]
+    losses: np.ndarray = field(init=False)
+    networks: list[dict[int, Neurons]] = field(init=False)  # of each weight decay, by fold
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.losses = np.full((len(self.weight_decays), len(self.folds)), np.nan)
+        self.networks = [{} for _ in self.weight_decays]
+
+    @property
+    def n_validated(self) -> int:
+        """Folds that were validated on."""
+        return int(np.isfinite(self.losses[0]).sum())
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean loss over the folds that were validated on, for each weight decay; NaN where the path did not get."""
+        return self.losses[:, np.isfinite(self.losses[0])].mean(axis=1)
+
+    @property
+    def best(self) -> int:
+        """Index of the weight decay of least mean loss; the largest of equal ones."""
+        return int(np.nanargmin(self.mean))
+
+    @property
+    def least(self) -> float:
+        """Least mean loss."""
+        return float(self.mean[self.best])
+
+    def validate(self, folds: Sequence[int], follow: "Follow", parallel: Parallel, clock: Clock) -> None:
+        """Follow the paths of some folds, all to the same weight decay: until the loss has turned, or as others did."""
+        start = perf_counter()
+        length = len(self.weight_decays) if self.n_validated == 0 else int(np.isfinite(self.losses).any(axis=1).sum())
+        turns = self.n_validated == 0
+        paths = [follow(self.problem.restricted(self.folds[fold][0]), self.weight_decays) for fold in folds]
+        tests = [self.problem.restricted(self.folds[fold][1]) for fold in folds]
+        least, since = np.inf, 0
+        for index in range(length):
+            steps = parallel(delayed(_step)(path, test) for path, test in zip(paths, tests, strict=True))
+            for fold, (neurons, loss) in zip(folds, steps, strict=True):
+                self.networks[index][fold], self.losses[index, fold] = neurons, loss
+            loss = float(np.mean([loss for _, loss in steps]))
+            since = 0 if loss < least * (1 - _BETTER) else since + 1
+            least = min(least, loss)
+            if (turns and since >= _TURNED) or clock.is_out():
+                break
+        self.seconds += perf_counter() - start
+
+    def average(self) -> Neurons:
+        """The networks of the folds at the best weight decay, averaged."""
+        networks = list(self.networks[self.best].values())
+        parts = [network for network in networks if len(network)] or networks[:1]
+        return Neurons(
+            np.hstack([network.weights for network in parts]) / len(networks),
+            np.vstack([network.output_weights for network in parts]),
+            np.mean([network.intercept for network in networks], axis=0),
+        )
+
+    def __str__(self) -> str:
+        fraction = self.weight_decays[self.best] / self.weight_decays[0]
+        return (
+            f"spectral_power={self.candidate.spectral_power:g}: validation loss {self.least:.5g} at weight_decay="
+            f"{self.weight_decays[self.best]:.3g} ({fraction:.0e} of the largest), "
+            f"{self.n_validated} of {len(self.folds)} folds, {self.seconds:.1f} s"
+        )
+
+
+Follow = Callable[[Problem, np.ndarray], Iterator[Neurons]]
+
+
+def _step(path: Iterator[Neurons], test: Problem) -> tuple[Neurons, float]:
+    """The next network of a path, and its loss on other samples."""
+    neurons = next(path)
+    return neurons, test.training_loss(neurons.outputs(test.Z))
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """How values were chosen.
+
+    Parameters
+    ----------
+    curves : list of Curve
+        Validation of every candidate, in the order of their least losses.
+    """
+
+    curves: list[Curve]
+
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate that won."""
+        return self.curves[0].candidate
+
+    @property
+    def weight_decay(self) -> float:
+        """The weight decay that won."""
+        return float(self.curves[0].weight_decays[self.curves[0].best])
+
+    @property
+    def table(self) -> dict[str, np.ndarray]:
+        """Columns of a table with a row for each candidate and weight decay that was validated."""
+        rows = [(curve, index) for curve in self.curves for index in np.flatnonzero(np.isfinite(curve.mean))]
+        scores = -np.array([_padded(curve.losses[index], self.curves) for curve, index in rows])
+        return {
+            "spectral_power": np.array([curve.candidate.spectral_power for curve, _ in rows]),
+            "weight_decay": np.array([curve.weight_decays[index] for curve, index in rows]),
+            "fraction": np.array([curve.weight_decays[index] / curve.weight_decays[0] for curve, index in rows]),
+            "n_folds": np.isfinite(scores).sum(axis=1),
+            "mean_score": np.nanmean(scores, axis=1),
+            "std_score": np.nanstd(scores, axis=1),
+            "scores": scores,
+        }
+
+
+def _padded(losses: np.ndarray, curves: list[Curve]) -> np.ndarray:
+    """The losses, and NaN for the folds that other curves have."""
+    width = max(len(curve.folds) for curve in curves)
+    return np.append(losses, np.full(width - len(losses), np.nan))
+
+
+def tune(
+    problem_of: Callable[[Candidate], Problem],
+    powers: Sequence[float] | None,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
+    follow: Follow,
+    *,
+    n_components: int | float | None,
+    rng: np.random.Generator,
+    n_jobs: int | None,
+    clock: Clock,
+    report: Callable[[Any], None],
+) -> Tuning:
+    """Choose spectral power and weight decay by the loss on held-out samples.
+
+    Powers race: all of them are validated on two folds, the best two on the others. Where the largest of 0, 0.5 and 1
+    is best, larger ones follow. Where there is one fold only, that is, on many samples, powers are compared on a
+    subset, and the weight decay is chosen with all samples for the power that won.
+
+    Parameters
+    ----------
+    problem_of : callable
+        Training problem of all samples for a candidate.
+    powers : sequence of float or None
+        Spectral powers; None searches.
+    folds : list of (train, test)
+        Indices of samples.
+    follow : callable
+        Networks of a problem along falling weight decays.
+    n_components : int, float or None
+        Singular directions that are kept.
+    rng : Generator
+        Draws the subset.
+    n_jobs : int or None
+        Folds that are worked on at the same time.
+    clock : Clock
+        Tells when to end with what there is.
+    report : callable
+        Called with every curve when it is there.
+
+    Returns
+    -------
+    tuning : Tuning
+    """
+    parallel = Parallel(n_jobs=n_jobs, prefer="threads")
+    first, *others = [list(range(len(folds)))[part] for part in (slice(_FIRST_FOLDS), slice(_FIRST_FOLDS, None))]
+    others = others[0]
+
+    def curve_of(power: float, folds: Sequence[tuple[np.ndarray, np.ndarray]], validated: Sequence[int]) -> Curve:
+        candidate = Candidate(power, n_components)
+        problem = problem_of(candidate)
+        curve = Curve(candidate, problem, (price_quickly(problem) or 1.0) * FRACTIONS, folds)
+        curve.validate(validated, follow, parallel, clock)
+        report(curve)
+        return curve
+
+    given = list(powers) if powers is not None else list(FIRST_POWERS)
+    alone = len(given) == 1
+    subset = folds if alone or len(folds) > 1 else [_subset(problem_of(Candidate(given[0], n_components)), *folds[0], rng)]
+    curves = [curve_of(power, subset, first if not alone else [*first, *others]) for power in given]
+    while powers is None and not clock.is_out():
+        best = min(curves, key=lambda curve: curve.least)
+        power = best.candidate.spectral_power
+        if power < max(curve.candidate.spectral_power for curve in curves) or power >= _LARGEST_POWER:
+            break
+        curves.append(curve_of(power + _POWER_STEP, subset, first))
+    curves.sort(key=lambda curve: curve.least)
+    if alone or clock.is_out():
+        return Tuning(curves)
+    if len(folds) == 1:
+        final = curve_of(curves[0].candidate.spectral_power, folds, first)
+        return Tuning([final, *curves])
+    if others:
+        for curve in curves[:_FINALISTS]:
+            curve.validate(others, follow, parallel, clock)
+            report(curve)
+    return Tuning(sorted(curves, key=lambda curve: (-curve.n_validated, curve.least)))
+
+
+def _subset(
+    problem: Problem, train: np.ndarray, test: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """So many samples to train on and to validate on that comparing powers is quick."""
+    size = max(_SAMPLED_ROWS // problem.Z.n_patches, 10 * problem.n_outputs)
+    return tuple(rng.permutation(part)[:size] for part in (train, test))  # type: ignore[return-value]
+
+
+def hold_out(
+    y: np.ndarray, n_rows: int, rng: np.random.Generator, *, stratified: bool, groups: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Folds to validate on: five or three for few rows, one fifth of the samples for many; none for hardly any samples.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n, C)
+        Targets.
+    n_rows : int
+        Rows of the design matrix.
+    rng : Generator
+        Deals the samples out.
+    stratified : bool
+        Whether every class is dealt out evenly; the only sample of a class is never held out.
+    groups : ndarray of shape (n,) or None, default=None
+        Samples of one group are held out together.
+
+    Returns
+    -------
+    folds : list of (train, test)
+        Indices of samples.
+    """
+    n = len(y)
+    if n < _FEWEST_SAMPLES:
+        return []
+    count = next((count for limit, count in _FOLDS.items() if n_rows <= limit), 1)
+    parts = max(count, 3) if count > 1 else _HELD_OUT
+    number = np.full(n, -1)
+    if groups is not None:
+        labels, codes = np.unique(groups, return_inverse=True)
+        number = (rng.permutation(len(labels)) % parts)[codes]
+    else:
+        strata = np.unique(y, axis=0, return_inverse=True)[1].ravel() if stratified else np.zeros(n, dtype=int)
+        offset = 0
+        for stratum in range(strata.max() + 1):
+            members = rng.permutation(np.flatnonzero(strata == stratum))
+            if len(members) > 1:
+                number[members] = (offset + np.arange(len(members))) % parts
+                offset += len(members)
+    folds = [(np.flatnonzero(number != part), np.flatnonzero(number == part)) for part in range(count)]
+    if stratified:
+        classes = np.unique(y, axis=0)
+        folds = [fold for fold in folds if len(np.unique(y[fold[0]], axis=0)) == len(classes)]
+    return [(train, test) for train, test in folds if len(train) > 1 and len(test)]

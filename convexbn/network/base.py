@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from convexbn.design import BatchNormDesign, WeightNormDesign
+from convexbn.design import EXACT_RTOL, BatchNormDesign, WeightNormDesign
 from convexbn.losses import Loss, make_loss
 from convexbn.matrix import DesignMatrix
 from convexbn.network.persistence import Stored
@@ -195,7 +195,7 @@ class NormalizedNetwork(Stored, ABC):
         moved = np.abs([mean - batch_mean, std - batch_std]) / std
         if moved.max(initial=0) > 1e-6:
             raise ValueError("prune needs the training data X whose mean and std the network carries, and its weights.")
-        design = self._unfitted_design().fit(data, sample_weight=sample_weight)
+        design = self._unfitted_design().set_params(rtol=EXACT_RTOL).fit(data, sample_weight=sample_weight)
         S = design.neurons(self.weights, self.gamma, self.bias)
         neurons = Neurons(S, self.output_weights, self.intercept).pruned(
             DesignMatrix(design.transform(data), design.n_patches)

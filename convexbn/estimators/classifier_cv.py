@@ -27,7 +27,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         Length of the grid, which is geometric and starts at the `Problem.weight_decay_max` of all the data.
     eps : float, default=3e-2
         Smallest weight decay of the grid as a fraction of the largest. Much smaller ones take much longer.
-    normalization, activation, loss, fit_intercept, spectral_power, class_weight, n_patterns, solver, tol, max_iter
+    normalization, activation, loss, fit_intercept, spectral_power, standardize, class_weight, n_patterns, solver, tol, max_iter
         As in `ConvexBNClassifier`. Class weights are those of the training samples and do not enter the scores.
     n_components : int, float, None or list of these, default=None
         Leading singular directions of X to keep, as in `ConvexBNClassifier`; of a list the best is chosen.
@@ -90,6 +90,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         fit_intercept: bool = True,
         n_components: Components | Sequence[Components] = None,
         spectral_power: float = 0.0,
+        standardize: bool = True,
         class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,
         solver: str = "auto",
@@ -111,6 +112,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
             fit_intercept=fit_intercept,
             n_components=n_components,
             spectral_power=spectral_power,
+            standardize=standardize,
             n_patterns=n_patterns,
             solver=solver,
             tol=tol,

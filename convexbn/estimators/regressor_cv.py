@@ -21,6 +21,8 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         Smallest weight decay of the grid as a fraction of the largest. Much smaller ones take much longer.
     normalization, activation, loss, fit_intercept, spectral_power, n_patterns, solver, tol, max_iter
         As in `ConvexBNRegressor`.
+    standardize, scale_outputs : bool, default=True
+        As in `ConvexBNRegressor`.
     n_components : int, float, None or list of these, default=None
         Leading singular directions of X to keep, as in `ConvexBNRegressor`; of a list the best is chosen.
     cv : int, cross-validation generator, iterable of splits or None, default=None
@@ -38,6 +40,8 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     ----------
     weight_decay_ : float
         The weight decay that was chosen.
+    output_scales_ : ndarray of shape (C,)
+        What the targets were divided by in the last fit, as in `ConvexBNRegressor`.
     n_components_ : int, float or None
         The choice of `n_components`.
     weight_decays_ : ndarray of shape (n_weight_decays,)

@@ -368,7 +368,10 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
         return np.vstack([S, bias]) if self.bias else S
 
 
-NORMALIZATIONS = {"batch": BatchNormDesign, "weight": WeightNormDesign}
+NORMALIZATIONS: dict[str, type[BatchNormDesign] | type[WeightNormDesign]] = {
+    "batch": BatchNormDesign,
+    "weight": WeightNormDesign,
+}
 
 
 def make_design(
@@ -501,7 +504,7 @@ def _leading_directions(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Singular values and right singular vectors that are kept, and their share of the sum of squares."""
     if rtol < MOMENTS_RTOL:
-        U, S, Vt = svd(matrix.block(), full_matrices=False, overwrite_a=True, check_finite=False)
+        _, S, Vt = svd(matrix.block(), full_matrices=False, overwrite_a=True, check_finite=False)
         keep = rank_to_keep(S, n_components, rtol)
         return S[:keep], _with_signs(Vt[:keep]), float(np.sum(S[:keep] ** 2) / np.sum(S**2))
     gram = matrix.gram()

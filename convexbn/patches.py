@@ -341,4 +341,3 @@ def _slices(n_samples: int, entries: int) -> Iterator[slice]:
     samples = max(1, _BLOCK_ENTRIES // entries)
     for start in range(0, n_samples, samples):
         yield slice(start, min(start + samples, n_samples))
-

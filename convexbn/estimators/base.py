@@ -30,7 +30,6 @@ from convexbn.solution import Solution, Status
 from convexbn.solvers import solve
 from convexbn.solvers.auto import check_solver
 
-
 _ROUNDING = 1e-12  # of a share of the variance
 
 
@@ -65,8 +64,8 @@ class Prepared:
         design, basis = self.design, certificate.basis
         if design.variance_share_ < 1 - _ROUNDING:
             basis += (
-                f"; for networks along the {len(design.spectral_weights_)} largest singular directions of X, with "
-                f"{design.variance_share_:.7%} of its variance"
+                f"; for networks along the {len(design.spectral_weights_)} largest singular directions of X, which "
+                f"leave out {1 - design.variance_share_:.1e} of its variance"
             )
         if design.spectral_power:
             basis += f"; with the penalty of spectral_power={design.spectral_power:g}, not plain weight decay"

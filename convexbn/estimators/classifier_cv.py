@@ -27,8 +27,10 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         Length of the grid, which is geometric and starts at the `Problem.weight_decay_max` of all the data.
     eps : float, default=3e-2
         Smallest weight decay of the grid as a fraction of the largest. Much smaller ones take much longer.
-    normalization, activation, loss, fit_intercept, spectral_power, standardize, class_weight, n_patterns, solver, tol, max_iter
+    normalization, activation, loss, fit_intercept, spectral_power, class_weight, n_patterns, solver, tol, max_iter
         As in `ConvexBNClassifier`. Class weights are those of the training samples and do not enter the scores.
+    standardize : bool, default=True
+        As in `ConvexBNClassifier`.
     n_components : int, float, None or list of these, default=None
         Leading singular directions of X to keep, as in `ConvexBNClassifier`; of a list the best is chosen.
     cv : int, cross-validation generator, iterable of splits or None, default=None

@@ -156,9 +156,7 @@ def convexbn_path(
     """
     known = isinstance(loss, Loss) or (isinstance(loss, str) and loss in LOSSES)
     margin = known and make_loss(loss).margin
-    of_regression = {} if margin else {"scale_outputs": scale_outputs}
     model = (ConvexBNClassifier if margin else ConvexBNRegressor)(
-        **of_regression,
         normalization=normalization,
         activation=activation,
         loss=loss,
@@ -172,6 +170,7 @@ def convexbn_path(
         max_iter=max_iter,
         random_state=random_state,
     )
+    model.scale_outputs = scale_outputs
     model._check_parameters()
     check_grid(weight_decays, n_weight_decays, eps)
     prepared, problem = model._problem(*model._samples(X, y, sample_weight), n_components)

@@ -164,9 +164,8 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
             )
         units = self._units(std)
         deviations = _Deviations(data, mean, units, np.sqrt(p))
-        spread, Vt, share = _leading_directions(deviations, self.n_components, self.rtol)
-        self._set_directions(mean, units, spread, Vt, weights.sum(), deviations.moments)
-        self.variance_share_ = share
+        spread, Vt, variance = _leading_directions(deviations, self.n_components, self.rtol)
+        self._set_directions(mean, units, spread, Vt, variance, weights.sum(), deviations.moments)
         return self
 
     def _check_parameters(self) -> None:
@@ -189,6 +188,7 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         units: np.ndarray,
         spread: np.ndarray,
         Vt: np.ndarray,
+        variance: float,
         total: float,
         moments: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     ) -> None:
@@ -202,6 +202,8 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
             Standard deviations along the directions.
         Vt : ndarray of shape (r, d)
             The directions.
+        variance : float
+            Variance along all directions together.
         total : float
             Sum of the weights of all rows.
         moments : callable
@@ -219,6 +221,7 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         self.coloring_ = root.T @ coloring / D[:, None]
         self.singular_values_ = np.sqrt(total) * spread * (1.0 if self._own_units else units.max())
         self.spectral_weights_ = D
+        self.variance_share_ = float(np.sum(spread**2) / variance)
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Design rows z(x) = [sqrt(n) D S^-1 V^T (x - mu); 1] for any X (n', d): an array (n', k)."""
@@ -337,10 +340,11 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
         else:
             zero = np.zeros(data.shape[1])
             rows = _Deviations(data, zero, zero + max(data.max(), -data.min()), np.sqrt(weights / weights.sum()))
-            spread, Vt, self.variance_share_ = _leading_directions(rows, self.n_components, self.rtol)
+            spread, Vt, squares = _leading_directions(rows, self.n_components, self.rtol)
             D = (spread / spread[0]) ** self.spectral_power
             keep = D > _SMALLEST_WEIGHT
             self.basis_, self.spectral_weights_ = Vt[keep].T, D[keep]
+            self.variance_share_ = float(np.sum(spread[keep] ** 2) / squares)
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
@@ -502,20 +506,20 @@ class _Deviations:
 def _leading_directions(
     matrix: _Deviations, n_components: int | float | None, rtol: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Singular values and right singular vectors that are kept, and their share of the sum of squares."""
+    """Singular values and right singular vectors that are kept, and the sum of the squares of all singular values."""
     if rtol < MOMENTS_RTOL:
         _, S, Vt = svd(matrix.block(), full_matrices=False, overwrite_a=True, check_finite=False)
         keep = rank_to_keep(S, n_components, rtol)
-        return S[:keep], _with_signs(Vt[:keep]), float(np.sum(S[:keep] ** 2) / np.sum(S**2))
+        return S[:keep], _with_signs(Vt[:keep]), float(np.sum(S**2))
     gram = matrix.gram()
-    total = np.trace(gram)
+    squares = float(np.trace(gram))
     S, directions = principal_directions(gram, n_components)
     keep = rank_to_keep(S, n_components, rtol)
     S, directions = S[:keep], directions[:keep]
     if directions.shape[1] < len(matrix.mean):  # they are left singular vectors, of a matrix with fewer rows
         Vt = matrix.left_multiplied(directions) / S[:, None]
         directions = _with_signs(solve_triangular(cholesky(Vt @ Vt.T, lower=True), Vt, lower=True))
-    return S, directions, float(np.sum(S**2) / total)
+    return S, directions, squares
 
 
 def _column_statistics(data: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

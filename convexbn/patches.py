@@ -235,13 +235,12 @@ class PatchDesign(BatchNormDesign):
         units = self._units(std)
         scale = np.where(units > 0, units, np.inf)
         moments /= np.outer(scale, scale)
-        total = np.trace(moments)
+        variance = float(np.trace(moments))
         spread, Vt = principal_directions(moments, self.n_components)
         keep = rank_to_keep(spread, self.n_components, max(self.rtol, MOMENTS_RTOL))
         spread, Vt = spread[:keep], Vt[:keep]
         of_basis = partial(grid.moments, images, weights, mean)
-        self._set_directions(mean, units, spread, Vt, weights.sum() * n_rows / len(images), of_basis)
-        self.variance_share_ = float(np.sum(spread**2) / total)
+        self._set_directions(mean, units, spread, Vt, variance, weights.sum() * n_rows / len(images), of_basis)
         self.image_shape_ = images.shape[1:]
         self.n_patches = grid.n_patches(images)
         return self

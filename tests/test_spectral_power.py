@@ -91,6 +91,7 @@ def test_directions_of_vanishing_weight_are_dropped(design):
     design.fit(X)
     assert design.transform(X).shape[1] == 2
     np.testing.assert_array_equal(design.spectral_weights_, 1)
+    assert design.variance_share_ < 0.99
 
 
 @pytest.mark.parametrize("model", [ConvexBNRegressor(spectral_power=1.0), ConvexBNRegressor(n_components=1)], ids=repr)

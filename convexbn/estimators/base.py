@@ -230,7 +230,6 @@ class BaseConvexBN(BaseEstimator, ABC):
         solution = self._solve(problem, self._seed(), verbose=bool(self.verbose))
         self.network_ = prepared.network(solution.neurons)
         self.certificate_ = prepared.explained(solution.certificate)
-        self.output_scales_ = prepared.output_scales
         self.weight_decay_ = problem.weight_decay
         self.n_iter_ = solution.n_iter
         self._status = solution.status

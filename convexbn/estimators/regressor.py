@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 
-from convexbn.estimators.base import BaseConvexBN
+from convexbn.estimators.base import BaseConvexBN, Prepared
 from convexbn.estimators.fixed import FixedWeightDecay
 from convexbn.losses import make_loss
+from convexbn.problem import Problem
 from convexbn.sample_weight import check_sample_weight, standard_deviations
 
 
@@ -32,6 +33,10 @@ class Regression(RegressorMixin, BaseConvexBN):
             return np.ones(y.shape[1])
         std, size = standard_deviations(y, sample_weight), np.abs(y).max(axis=0)
         return np.where(std > 0, std, np.where(size > 0, size, 1.0))
+
+    def _learn(self, prepared: Prepared, problem: Problem) -> None:
+        super()._learn(prepared, problem)
+        self.output_scales_ = prepared.output_scales
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict targets of X (n, d): shape (n, C), or (n,) if y had one dimension in `fit`."""

@@ -171,8 +171,9 @@ class NormalizedNetwork(Stored, ABC):
         """Return a smaller network with the same predictions on the training data and no higher objective.
 
         Neurons of equal pattern and sign are merged, zeros dropped, and by Caratheodory's theorem at most n*C + 1
-        neurons kept. The objective is `objective`, with plain weight decay; a network trained with another
-        `spectral_power` may come out dearer in the objective it was trained for.
+        neurons kept. The objective is `objective`, with plain weight decay and the targets' own units; a
+        network trained with another `spectral_power`, or with scaled outputs, may come out dearer in the objective it
+        was trained for.
 
         Parameters
         ----------

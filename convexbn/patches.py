@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
-from scipy.linalg import eigh
-from sklearn.utils.extmath import svd_flip
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from convexbn.design import BatchNormDesign, check_components, check_spectral_power, rank_to_keep, weighted_directions
+from convexbn.design import MOMENTS_RTOL, BatchNormDesign, check_components, principal_directions, rank_to_keep
 from convexbn.sample_weight import weighted_samples
 
 _BLOCK_ENTRIES = 2**19  # entries of the patch matrix made at once
@@ -134,9 +133,10 @@ class PatchDesign(BatchNormDesign):
     n_components : int, float or None, default=None
         None keeps every direction of numerical rank, an int so many leading singular directions of the centred
         patches, a float in (0, 1] the smallest number that reach this fraction of the variance.
-    rtol : float, default=1e-6
-        A singular value counts towards the rank if it exceeds `rtol` times the largest. With ``n_components=None``
-        and ``spectral_power=0`` the entries of a patch are divided by their standard deviation first.
+    rtol : float, default=1e-4
+        A direction is kept if its singular value exceeds `rtol` times the largest, or 1e-6 where that is more. With
+        ``n_components=None`` and ``spectral_power=0`` the entries of a patch are divided by their standard deviation
+        first, and otherwise taken as they are, since they share a unit.
     spectral_power : float, default=0.0
         Column i of Z is multiplied by ``(S_i / S_1)^spectral_power``, as in `BatchNormDesign`.
 
@@ -157,6 +157,8 @@ class PatchDesign(BatchNormDesign):
         ``(patches - mean_) @ whitening_`` are the first r columns of Z.
     coloring_ : ndarray of shape (r, h)
         The way back.
+    variance_share_ : float
+        Share of the variance along the directions that were kept; 1 up to rounding where none was left out.
 
     References
     ----------
@@ -180,11 +182,11 @@ class PatchDesign(BatchNormDesign):
         stride: int | tuple[int, int] = 1,
         padding: int | tuple[int, int] = 0,
         n_components: int | float | None = None,
-        rtol: float = 1e-6,
+        rtol: float = 1e-4,
         *,
         spectral_power: float = 0.0,
     ):
-        super().__init__(n_components=n_components, rtol=rtol, spectral_power=spectral_power)
+        super().__init__(n_components, rtol, spectral_power=spectral_power, standardize=False)
         self.kernel_size = kernel_size
         self.stride = stride
         self.padding = padding
@@ -215,35 +217,30 @@ class PatchDesign(BatchNormDesign):
             If X are not finite images that the filter fits on, if all their patches are equal, or if a parameter or a
             sample weight is out of range.
         """
-        check_spectral_power(self.spectral_power)
+        self._check_parameters()
         grid = self.grid
         weights, images = weighted_samples(sample_weight, check_images(X, grid))
-        n_rows, h = len(images) * grid.n_patches(images), grid.n_entries(images.shape[1])
-        check_components(self.n_components, min(n_rows, h))
+        n_rows = len(images) * grid.n_patches(images)
+        check_components(self.n_components, min(n_rows, grid.n_entries(images.shape[1])))
         mean = grid.mean(images, weights)
         shift, moments = grid.moments(images, weights, mean)
         mean = mean + shift
-        spread = np.sqrt(np.maximum(moments.diagonal(), 0))
-        constant = spread <= 10 * np.finfo(float).eps * np.abs(mean)
-        if constant.all():
+        std = np.sqrt(np.maximum(moments.diagonal(), 0))
+        std[std <= 10 * np.finfo(float).eps * np.abs(mean)] = 0
+        if not std.any():
             raise ValueError(
                 "All patches of X are equal, so batch normalization would divide by a zero variance; give images "
                 "that vary."
             )
-        moments[constant] = moments[:, constant] = 0
-        directions_matter = self.n_components is not None or self.spectral_power > 0
-        units = np.ones(h) if directions_matter else np.where(constant, 1, spread)
-        std, Vt = _leading_eigenvectors(moments / np.outer(units, units), self.n_components, self.rtol, n_rows - 1)
-        std, Vt, D = weighted_directions(std, Vt, self.spectral_power, self.rtol)
-        whitening, coloring = Vt.T / std / units[:, None], std[:, None] * Vt * units
-        # What rounding of the moments left of mean and correlation, which is much along small directions.
-        shift, moments = grid.moments(images, weights, mean, whitening)
-        variances, axes = eigh(moments)
-        self.mean_ = mean + shift @ coloring
-        self.whitening_ = whitening @ (axes / np.sqrt(variances)) @ axes.T * D
-        self.coloring_ = (axes * np.sqrt(variances)) @ axes.T @ coloring / D[:, None]
-        self.singular_values_ = np.sqrt(weights.sum() * grid.n_patches(images)) * std
-        self.spectral_weights_ = D
+        units = self._units(std)
+        scale = np.where(units > 0, units, np.inf)
+        moments /= np.outer(scale, scale)
+        variance = float(np.trace(moments))
+        spread, Vt = principal_directions(moments, self.n_components)
+        keep = rank_to_keep(spread, self.n_components, max(self.rtol, MOMENTS_RTOL))
+        spread, Vt = spread[:keep], Vt[:keep]
+        of_basis = partial(grid.moments, images, weights, mean)
+        self._set_directions(mean, units, spread, Vt, variance, weights.sum() * n_rows / len(images), of_basis)
         self.image_shape_ = images.shape[1:]
         self.n_patches = grid.n_patches(images)
         return self
@@ -343,14 +340,3 @@ def _slices(n_samples: int, entries: int) -> Iterator[slice]:
     samples = max(1, _BLOCK_ENTRIES // entries)
     for start in range(0, n_samples, samples):
         yield slice(start, min(start + samples, n_samples))
-
-
-def _leading_eigenvectors(
-    covariance: np.ndarray, n_components: int | float | None, rtol: float, largest_rank: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Standard deviations along the leading eigenvectors, and these as rows."""
-    variances, axes = eigh(covariance)
-    std, axes = np.sqrt(np.maximum(variances[::-1], 0)), axes[:, ::-1]
-    Vt = svd_flip(axes, axes.T.copy())[1]
-    keep = rank_to_keep(std, n_components, rtol, largest_rank)
-    return std[:keep], Vt[:keep]

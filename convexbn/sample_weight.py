@@ -84,7 +84,46 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
     (array([3., 5.]), array([0., 1.]), array([1., 2.]))
     """
     present = weights > 0
-    samples = np.column_stack([X.reshape(len(X), -1), y])[present]
-    distinct, group = np.unique(samples, axis=0, return_inverse=True)
-    data, targets = np.split(distinct, [distinct.shape[1] - y.shape[1]], axis=1)
-    return data.reshape(-1, *X.shape[1:]), targets.copy(), np.bincount(group.ravel(), weights[present])
+    if not present.all():
+        X, y, weights = X[present], y[present], weights[present]
+    keys = np.add(X.reshape(len(X), -1), 0.0, order="C")  # 0.0 and -0.0 are equal
+    order = np.argsort(keys.view(f"V{keys.strides[0]}").ravel())  # by their bytes
+    del keys
+    X, y, weights = X[order], y[order], weights[order]
+    rows = X.reshape(len(X), -1)
+    new = np.ones(len(X), dtype=bool)
+    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    order = np.lexsort((weights, *y.T[::-1], np.cumsum(new)))  # among equal rows of X
+    y, weights = y[order], weights[order]
+    new[1:] |= (y[1:] != y[:-1]).any(axis=1)
+    if new.all():
+        return X, y, weights
+    return X[new], y[new], np.bincount(np.cumsum(new) - 1, weights)
+
+
+def standard_deviations(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted standard deviation of each column, zero where only rounding varies.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n, C)
+        Data.
+    weights : ndarray of shape (n,)
+        Positive weights.
+
+    Returns
+    -------
+    std : ndarray of shape (C,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.sample_weight import standard_deviations
+    >>> standard_deviations(np.array([[1.0, 5.0], [3.0, 5.0], [3.0, 5.0]]), np.array([2.0, 1.0, 1.0]))
+    array([1., 0.])
+    """
+    spread = np.ptp(y, axis=0)
+    spread[spread <= 10 * np.finfo(float).eps * np.abs(y).max(axis=0)] = 0
+    deviations = (y - np.average(y, axis=0, weights=weights)) / np.where(spread > 0, spread, np.inf)
+    deviations -= np.average(deviations, axis=0, weights=weights)
+    return spread * np.sqrt(np.average(deviations**2, axis=0, weights=weights))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array
 
-from convexbn.design import BatchNormDesign
+from convexbn.design import EXACT_RTOL, BatchNormDesign
 from convexbn.summary import Summarized, counted
 
 
@@ -73,7 +73,7 @@ def spectral_trace(
     steps : array-like of shape (n_steps,) or None, default=None
         What to call the steps; None numbers them.
     n_components : int or float, default=1.0
-        Leading directions to follow, as in `BatchNormDesign`; 1.0 follows all of them.
+        Leading directions to follow, as in `BatchNormDesign` with ``standardize=False``; 1.0 follows all of them.
 
     Returns
     -------
@@ -105,6 +105,6 @@ def spectral_trace(
     times = np.arange(len(f)) if steps is None else np.asarray(steps)
     if times.shape != (len(f),):
         raise ValueError(f"steps must have shape ({len(f)},), one for each row of outputs, got {times.shape}.")
-    design = BatchNormDesign(n_components=n_components).fit(data)
+    design = BatchNormDesign(n_components, EXACT_RTOL, standardize=False).fit(data)
     U = design.transform(data)[:, :-1] / np.sqrt(len(data))
     return SpectralTrace(times, f @ U, targets @ U, design.singular_values_)

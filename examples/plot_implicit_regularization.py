@@ -55,8 +55,9 @@ def descend(X, y, callback=None):
 
 
 def solve(X, y, weight_decays=(WEIGHT_DECAY,), **options):
-    """Solve the convex program at falling weight decays."""
-    return convexbn_path(X, y, weight_decays=weight_decays, tol=1e-3, max_iter=10, **options).networks
+    """Solve the convex program at falling weight decays, on the singular directions of the data as they are."""
+    options = {"weight_decays": weight_decays, "tol": 1e-3, "max_iter": 10, "standardize": False, **options}
+    return convexbn_path(X, y, **options).networks
 
 
 def error(network, X, y):

@@ -37,7 +37,7 @@ def error(network, X, y):
 
 def solve(X, y, **options):
     options = {"weight_decays": [WEIGHT_DECAY], "loss": "log_loss", "tol": 1e-2, "max_iter": 6} | options
-    return convexbn_path(X, y, **options).networks[0]
+    return convexbn_path(X, y, standardize=False, **options).networks[0]
 
 
 def best(networks, X, y):

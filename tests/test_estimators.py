@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -307,3 +308,27 @@ def test_failed_fit_leaves_the_estimator_as_it_was(model):
         model.fit(np.full((5, 7), np.nan), y[:5])
     assert model.network_ is network
     assert model.n_features_in_ == 2
+
+
+def test_rows_rounded_otherwise_than_those_of_training_are_predicted_as_well():
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((140, 2)).astype(np.float32)
+    data = np.column_stack([A, A.sum(axis=1, dtype=np.float32)]).astype(float)
+    y = data[:, 0] - data[:, 1] + 0.3 * rng.standard_normal(140)
+    model = ConvexBNRegressor(tol=1e-2).fit(data[:40], y[:40])
+    moved = data[40:].copy()
+    moved[:, 2] += 1e-3
+    for new in (data[40:], data[40:].round(3), data[40:].round(2), moved):
+        assert model.score(new, y[40:]) > 0.93
+
+
+def test_certificate_says_which_directions_it_is_about():
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((30, 3))
+    data[:, 2] = data[:, 1] + 1e-5 * data[:, 2]
+    y = np.abs(data[:, 0])
+    basis = ConvexBNRegressor(0.1).fit(data, y).certificate_.basis
+    assert re.search(r"along the 2 largest singular directions of X, which leave out .\..e-11 of its variance", basis)
+    assert "1 largest" in ConvexBNRegressor(0.1, n_components=1).fit(data, y).certificate_.basis
+    assert "largest" not in ConvexBNRegressor(0.1).fit(data[:, :2], y).certificate_.basis
+    assert "largest" not in ConvexBNRegressor(0.1).fit(data[:, [0, 1, 1]], y).certificate_.basis

@@ -106,12 +106,13 @@ def test_truncation_is_that_of_the_dense_design(n_components):
     X = images(n=20)
     design = PatchDesign(2, n_components=n_components).fit(X)
     patches = design.grid.patches(X)
-    dense = BatchNormDesign(n_components=n_components).fit(patches)
+    dense = BatchNormDesign(n_components, standardize=False).fit(patches)
     Z, Z_dense = design.transform(X), dense.transform(patches)
     assert Z.shape == Z_dense.shape
     np.testing.assert_allclose(Z @ Z.T, Z_dense @ Z_dense.T, atol=1e-7)
     if n_components is not None:
         np.testing.assert_allclose(design.singular_values_, dense.singular_values_)
+    assert design.variance_share_ == pytest.approx(dense.variance_share_)
 
 
 def test_constant_pixels_and_repeated_channels_do_not_count():

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +19,7 @@ from convexbn import (
     solve_reference,
 )
 from convexbn.pricing import price_bound, price_by_enumeration
-from convexbn.sample_weight import check_sample_weight, merge_equal_samples
+from convexbn.sample_weight import check_sample_weight, merge_equal_samples, standard_deviations
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:24, [2, 3]], Y[:24]
@@ -83,7 +85,7 @@ def test_rank_is_at_most_the_number_of_distinct_weighted_rows_minus_one():
 def test_fraction_of_the_variance_is_weighted():
     data = np.array([[10.0, 0.0], [-10.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     for weights, leading in (([1, 1, 1, 1], 0), ([1, 1, 1e3, 1e3], 1)):
-        design = BatchNormDesign(n_components=0.9).fit(data, sample_weight=weights)
+        design = BatchNormDesign(n_components=0.9, standardize=False).fit(data, sample_weight=weights)
         assert np.flatnonzero(design.whitening_[:, 0]).tolist() == [leading]
 
 
@@ -176,6 +178,41 @@ def test_equal_samples_are_merged_only_if_their_targets_are_equal():
     np.testing.assert_array_equal(data, [[0, 0], [1, 2], [1, 2]])
     np.testing.assert_array_equal(targets, [[1], [-1], [1]])
     np.testing.assert_array_equal(weights, [8, 4, 3])
+
+
+def test_merged_samples_do_not_depend_on_order_or_on_the_sign_of_zero():
+    rng = np.random.default_rng(0)
+    data, targets = rng.integers(-1, 2, (60, 4)).astype(float), rng.integers(0, 2, (60, 1)).astype(float)
+    weights = rng.random(60)
+    expected = merge_equal_samples(data, targets, weights)
+    distinct, group = np.unique(np.hstack([data, targets]), axis=0, return_inverse=True)
+    found = np.hstack(expected[:2])
+    np.testing.assert_array_equal(found[np.lexsort(found.T[::-1])], distinct)
+    np.testing.assert_allclose(expected[2][np.lexsort(found.T[::-1])], np.bincount(group.ravel(), weights))
+    for order in (rng.permutation(60), np.arange(60)[::-1]):
+        signs = np.where((data == 0) & (rng.random(data.shape) < 0.5), -1.0, 1.0)
+        merged = merge_equal_samples(np.asfortranarray(data * signs)[order], targets[order], weights[order])
+        for one, other in zip(merged, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_samples_of_mostly_zeros_are_merged_with_little_memory():
+    rng = np.random.default_rng(0)
+    data = np.zeros((2000, 400))
+    data[np.arange(2000), 200 + rng.integers(0, 200, 2000)] = rng.random(2000)
+    tracemalloc.start()
+    merged = merge_equal_samples(data, data.sum(axis=1, keepdims=True), np.ones(2000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert merged[0].shape == data.shape
+    assert peak < 1.5 * data.nbytes
+
+
+def test_standard_deviations_are_weighted_and_of_any_size():
+    y = np.column_stack([Y, 1e-200 * Y + 1e-190, np.full(24, 0.1), 1e200 * Y])
+    rows = np.repeat(Y, WEIGHTS + 1)
+    expected = np.array([1, 1e-200, 0, 1e200]) * rows.std()
+    np.testing.assert_allclose(standard_deviations(y, WEIGHTS + 1), expected, rtol=1e-5)
 
 
 def test_balanced_classes_weigh_the_same():

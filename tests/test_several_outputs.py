@@ -1,14 +1,24 @@
 """Estimators with several outputs and several classes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.datasets import load_wine
+from sklearn.metrics import r2_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from convexbn import ConvexBNClassifier, ConvexBNClassifierCV, ConvexBNRegressor, ConvexBNRegressorCV, convexbn_path
+from convexbn import (
+    ConvexBNClassifier,
+    ConvexBNClassifierCV,
+    ConvexBNConvRegressor,
+    ConvexBNRegressor,
+    ConvexBNRegressorCV,
+    convexbn_path,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 3))
@@ -18,7 +28,7 @@ SPECIES = np.array(["ant", "bee", "cat"])[((Y - Y.mean(axis=0)) / Y.std(axis=0))
 
 @pytest.fixture(scope="module")
 def regressor():
-    return ConvexBNRegressor().fit(X, Y)
+    return ConvexBNRegressor(scale_outputs=False).fit(X, Y)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +60,75 @@ def test_torch_computes_the_same_objective(regressor, classifier):
         decay = sum((p**2).sum() for p in model.network_.decayed_parameters(module)) / 2
         objective = loss(module(torch.tensor(X)), targets) + model.weight_decay_ * decay
         assert objective.item() == pytest.approx(model.certificate_.objective, rel=1e-6)
+
+
+def make_two_units(ratio):
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((120, 3))
+    hinges = 4 * np.maximum(data[:, 0] - data[:, 1], 0), np.maximum(data[:, 2] + 0.5 * data[:, 0], 0)
+    noise = rng.standard_normal((120, 2)) * [0.5, 0.1]
+    return data, (np.column_stack([25 + hinges[0], hinges[1]]) + noise) * [1, ratio]
+
+
+@pytest.mark.parametrize("ratio", [1e-12, 1.0, 1e6, 1e12])
+def test_each_output_is_fitted_in_its_own_unit(ratio):
+    data, targets = make_two_units(ratio)
+    model = ConvexBNRegressor(tol=1e-3).fit(data, targets)
+    np.testing.assert_allclose(model.output_scales_, targets.std(axis=0))
+    r2 = r2_score(targets, model.predict(data), multioutput="raw_values")
+    assert (r2 > 0.96).all()
+    scales = model.output_scales_
+    scaled = replace(
+        model.network_,
+        output_weights=model.network_.output_weights / scales,
+        intercept=model.network_.intercept / scales,
+    )
+    objective = scaled.objective(data, targets / scales, model.weight_decay_)
+    assert objective == pytest.approx(model.certificate_.objective, rel=1e-9)
+    assert "each output in units of its standard deviation" in model.certificate_.basis
+
+
+def test_outputs_in_one_unit_are_fitted_together_on_request():
+    data, targets = make_two_units(1e6)
+    model = ConvexBNRegressor(tol=1e-3, scale_outputs=False).fit(data, targets)
+    assert r2_score(targets, model.predict(data), multioutput="raw_values")[0] < 0.5
+    assert "standard deviation" not in model.certificate_.basis
+    np.testing.assert_array_equal(model.output_scales_, 1)
+    with pytest.raises(ValueError, match="scale_outputs=None must be True or False"):
+        clone(model).set_params(scale_outputs=None).fit(data, targets)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, -1e12])
+def test_an_output_that_is_constant_is_predicted(constant):
+    targets = np.column_stack([Y[:, 0], np.full(40, constant)])
+    model = ConvexBNRegressor(0.1, tol=1e-3).fit(X, targets)
+    np.testing.assert_allclose(model.predict(X)[:, 1], constant, rtol=1e-5, atol=1e-5)
+    alone = ConvexBNRegressor(0.1, tol=1e-3).fit(X, Y[:, 0] / Y[:, 0].std())
+    np.testing.assert_allclose(model.predict(X)[:, 0], Y[:, 0].std() * alone.predict(X), atol=0.02)
+
+
+def test_one_output_is_fitted_as_it_is():
+    for scale_outputs in (True, False):
+        model = ConvexBNRegressor(0.1, scale_outputs=scale_outputs).fit(X, 7 * Y[:, 0])
+        np.testing.assert_array_equal(model.output_scales_, 1)
+        assert model.network_.objective(X, 7 * Y[:, 0], 0.1) == pytest.approx(model.certificate_.objective, rel=1e-9)
+
+
+def test_path_folds_weights_gates_and_images_know_the_units_of_outputs():
+    targets, weights = Y * [1, 1e6, 1e-6], np.arange(40) % 3
+    path, plain = (convexbn_path(X, y, weight_decays=[0.3, 0.1], tol=1e-3) for y in (targets, Y))
+    for one, other in zip(path.networks, plain.networks, strict=True):
+        np.testing.assert_allclose(one.predict(X) / [1, 1e6, 1e-6], other.predict(X), atol=1e-2)
+    assert all("standard deviation" in certificate.basis for certificate in path.certificates)
+    cv = ConvexBNRegressorCV(weight_decays=[0.3, 0.1], cv=2, tol=1e-3).fit(X, targets)
+    assert (r2_score(targets, cv.predict(X), multioutput="raw_values") > 0.5).all()
+    weighted = ConvexBNRegressor(0.1, tol=1e-3).fit(X, targets, sample_weight=weights)
+    np.testing.assert_allclose(weighted.output_scales_, np.repeat(targets, weights, axis=0).std(axis=0))
+    gated = ConvexBNRegressor(activation="gated_relu", n_patterns=10, tol=1e-3).fit(X, targets)
+    assert (r2_score(targets, gated.predict(X), multioutput="raw_values") > 0.5).all()
+    conv = ConvexBNConvRegressor(kernel_size=(1, 3), tol=1e-3).fit(X[:, None, None], targets)
+    np.testing.assert_allclose(conv.output_scales_, targets.std(axis=0))
+    assert (r2_score(targets, conv.predict(X[:, None, None]), multioutput="raw_values") > 0.5).all()
 
 
 def test_predictions_have_the_shape_of_the_targets():

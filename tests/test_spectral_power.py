@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import svd
+from sklearn.base import clone
 
 from convexbn import (
     BatchNormDesign,
@@ -33,7 +34,10 @@ def relu_layer(layer, data):
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
 def test_columns_are_the_whitened_ones_times_powers_of_singular_values(power):
-    plain, weighted = BatchNormDesign(n_components=3).fit(X), BatchNormDesign(spectral_power=power).fit(X)
+    plain, weighted = (
+        BatchNormDesign(**options, standardize=False).fit(X)
+        for options in ({"n_components": 3}, {"spectral_power": power})
+    )
     S = svd(X - X.mean(axis=0), compute_uv=False)
     np.testing.assert_allclose(weighted.singular_values_, S)
     np.testing.assert_allclose(weighted.spectral_weights_, (S / S[0]) ** power)
@@ -43,7 +47,7 @@ def test_columns_are_the_whitened_ones_times_powers_of_singular_values(power):
 
 
 def test_power_one_is_the_centred_data_itself():
-    Z = BatchNormDesign(spectral_power=1.0).fit_transform(X)[:, :-1]
+    Z = BatchNormDesign(spectral_power=1.0, standardize=False).fit_transform(X)[:, :-1]
     centred = X - X.mean(axis=0)
     largest = np.linalg.norm(centred, 2) / np.sqrt(len(X))
     np.testing.assert_allclose(Z @ Z.T, centred @ centred.T / largest**2, atol=1e-12)
@@ -82,23 +86,38 @@ def test_sample_weights_equal_repeated_rows():
     np.testing.assert_allclose(weighted.transform(NEW), repeated.transform(NEW), atol=1e-10)
 
 
-@pytest.mark.parametrize("Design", DESIGNS)
-def test_directions_of_vanishing_weight_are_dropped(Design):
-    design = Design(spectral_power=40.0).fit(X)
+@pytest.mark.parametrize("design", [BatchNormDesign(spectral_power=400.0), WeightNormDesign(spectral_power=40.0)])
+def test_directions_of_vanishing_weight_are_dropped(design):
+    design.fit(X)
     assert design.transform(X).shape[1] == 2
     np.testing.assert_array_equal(design.spectral_weights_, 1)
+    assert design.variance_share_ < 0.99
 
 
+@pytest.mark.parametrize("model", [ConvexBNRegressor(spectral_power=1.0), ConvexBNRegressor(n_components=1)], ids=repr)
+def test_units_of_columns_do_not_matter_to_an_estimator(model):
+    units = np.array([1e-6, 1.0, 1e6])
+    plain, scaled = (clone(model).fit(data, Y) for data in (X, X * units))
+    np.testing.assert_allclose(scaled.predict(NEW * units), plain.predict(NEW), rtol=1e-6, atol=1e-6)
+    raw = clone(model).set_params(standardize=False).fit(X * units, Y)
+    assert np.abs(raw.predict(NEW * units) - plain.predict(NEW)).max() > 0.01
+    with pytest.raises(ValueError, match="standardize=1 must be True or False"):
+        clone(model).set_params(standardize=1).fit(X, Y)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
 @pytest.mark.parametrize("power", [0.5, 1.0])
-def test_objective_of_the_certificate_is_that_of_the_documented_penalty(power):
-    model = ConvexBNRegressor(WEIGHT_DECAY, spectral_power=power, fit_intercept=False).fit(X, Y)
+def test_objective_of_the_certificate_is_that_of_the_documented_penalty(power, standardize):
+    options = {"spectral_power": power, "fit_intercept": False, "standardize": standardize}
+    model = ConvexBNRegressor(WEIGHT_DECAY, **options).fit(X, Y)
     assert f"spectral_power={power:g}" in str(model.certificate_)
     network = model.network_
     assert type(network) is BatchNormNetwork
     std = network.batch_statistics(X)[1]
     np.testing.assert_allclose(std, network.std)
-    _, S, Vt = svd(X - X.mean(axis=0), full_matrices=False)
-    q = (S[:, None] * Vt) @ network.weights.T / (std * np.sqrt(len(X)))
+    units = X.std(axis=0) if standardize else np.ones(3)
+    _, S, Vt = svd((X - X.mean(axis=0)) / units, full_matrices=False)
+    q = (S[:, None] * Vt * units) @ network.weights.T / (std * np.sqrt(len(X)))
     np.testing.assert_allclose(np.linalg.norm(q, axis=0), 1)
     directions = ((S[0] / S) ** power)[:, None] * q * network.gamma
     penalty = (directions**2).sum() + (network.bias**2).sum() + (network.output_weights**2).sum()
@@ -176,7 +195,7 @@ def test_one_filter_on_the_whole_image_is_the_dense_design(power, n_components):
     rng = np.random.default_rng(0)
     images, new = (rng.standard_normal((n, 2, 1, 2)) * np.array([1, 5])[:, None, None] + 3 for n in (20, 9))
     patches = PatchDesign((1, 2), n_components=n_components, spectral_power=power).fit(images)
-    dense = BatchNormDesign(n_components=n_components, spectral_power=power).fit(images.reshape(20, 4))
+    dense = BatchNormDesign(n_components, spectral_power=power, standardize=False).fit(images.reshape(20, 4))
     np.testing.assert_allclose(patches.spectral_weights_, dense.spectral_weights_)
     Z, expected = patches.transform(new), dense.transform(new.reshape(9, 4))
     np.testing.assert_allclose(Z @ Z.T, expected @ expected.T, atol=1e-9)
@@ -201,7 +220,7 @@ def test_convolutional_estimator_is_the_dense_one_under_one_filter():
     y = np.abs(images[:, 0, 0, 0]) + 0.1 * rng.standard_normal(30)
     options = {"weight_decay": 0.02, "spectral_power": 1.0, "tol": 1e-3}
     conv = ConvexBNConvRegressor(kernel_size=(1, 3), **options).fit(images, y)
-    dense = ConvexBNRegressor(**options).fit(images.reshape(30, 3), y)
+    dense = ConvexBNRegressor(standardize=False, **options).fit(images.reshape(30, 3), y)
     plain = ConvexBNConvRegressor(kernel_size=(1, 3), **options | {"spectral_power": 0.0}).fit(images, y)
     assert conv.certificate_.objective == pytest.approx(dense.certificate_.objective, rel=1e-5)
     assert conv.certificate_.objective > plain.certificate_.objective * 1.01
@@ -209,7 +228,7 @@ def test_convolutional_estimator_is_the_dense_one_under_one_filter():
     np.testing.assert_allclose(conv.predict(images), dense.predict(images.reshape(30, 3)), atol=1e-3)
     signs = np.where(y > np.median(y), 1, -1)
     classifier = ConvexBNConvClassifier(kernel_size=(1, 3), **options).fit(images, signs)
-    expected = ConvexBNClassifier(**options).fit(images.reshape(30, 3), signs).certificate_.objective
+    expected = ConvexBNClassifier(standardize=False, **options).fit(images.reshape(30, 3), signs).certificate_.objective
     assert classifier.certificate_.objective == pytest.approx(expected, rel=2e-3)
     with pytest.raises(ValueError, match="spectral_power=-1"):
         conv.set_params(spectral_power=-1).fit(images, y)

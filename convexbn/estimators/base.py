@@ -1,7 +1,7 @@
 """What the estimators share: from data to a problem, and from a problem to a certified network."""
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -9,10 +9,18 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexbn.design import NORMALIZATIONS, BatchNormDesign, WeightNormDesign, check_spectral_power
+from convexbn.certificate import Certificate
+from convexbn.design import (
+    NORMALIZATIONS,
+    BatchNormDesign,
+    WeightNormDesign,
+    check_spectral_power,
+    check_standardize,
+    make_design,
+)
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.matrix import DesignMatrix
-from convexbn.network import make_network
+from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 from convexbn.programs import ACTIVATIONS, Activation
@@ -23,6 +31,49 @@ from convexbn.solvers.auto import check_solver
 from convexbn.solvers.column_generation import Proof, check_prove
 from convexbn.solvers.monitor import Clock, check_max_time
 from convexbn.tolerance import check_tol
+
+_ROUNDING = 1e-12  # of a share of the variance
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """How data became a problem, and so the way from its neurons back to a network on the data.
+
+    Parameters
+    ----------
+    design : BatchNormDesign or WeightNormDesign
+        The fitted design.
+    output_scales : ndarray of shape (C,)
+        What the targets were divided by.
+    """
+
+    design: BatchNormDesign | WeightNormDesign
+    output_scales: np.ndarray
+
+    def network(self, neurons: Neurons) -> NormalizedNetwork | GatedNetwork:
+        """Network on the data, with outputs in the units of the targets."""
+        network = make_network(neurons, self.design)
+        if (self.output_scales == 1).all():
+            return network
+        return replace(
+            network,
+            output_weights=network.output_weights * self.output_scales,
+            intercept=network.intercept * self.output_scales,
+        )
+
+    def explained(self, certificate: Certificate) -> Certificate:
+        """The same certificate, with a basis that says what data and which penalty it is about."""
+        design, basis = self.design, certificate.basis
+        if design.variance_share_ < 1 - _ROUNDING:
+            basis += (
+                f"; for networks along the {len(design.spectral_weights_)} largest singular directions of X, which "
+                f"leave out {1 - design.variance_share_:.1e} of its variance"
+            )
+        if design.spectral_power:
+            basis += f"; with the penalty of spectral_power={design.spectral_power:g}, not plain weight decay"
+        if (self.output_scales != 1).any():
+            basis += "; for each output in units of its standard deviation"
+        return replace(certificate, basis=basis)
 
 
 class BaseConvexBN(BaseEstimator, ABC):
@@ -40,6 +91,8 @@ class BaseConvexBN(BaseEstimator, ABC):
         fit_intercept: bool = True,
         n_components: int | float | None = None,
         spectral_power: float = 0.0,
+        standardize: bool = True,
+        scale_outputs: bool = True,
         n_patterns: int = 50,
         solver: str = "auto",
         tol: float = 1e-4,
@@ -55,6 +108,8 @@ class BaseConvexBN(BaseEstimator, ABC):
         self.fit_intercept = fit_intercept
         self.n_components = n_components
         self.spectral_power = spectral_power
+        self.standardize = standardize
+        self.scale_outputs = scale_outputs
         self.n_patterns = n_patterns
         self.solver = solver
         self.tol = tol
@@ -135,7 +190,11 @@ class BaseConvexBN(BaseEstimator, ABC):
         return validate_data(self, X, y, dtype=np.float64, **options)
 
     def _unfitted_design(self, n_components: int | float | None) -> BatchNormDesign | WeightNormDesign:
-        return NORMALIZATIONS[self.normalization](n_components=n_components, spectral_power=self.spectral_power)
+        return make_design(self.normalization, n_components, self.spectral_power, self.standardize)
+
+    def _output_scales(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
+        """What the outputs (n, C) are divided by in training."""
+        return np.ones(y.shape[1])
 
     def _class_weighted(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
         """Sample weights times those of the classes."""
@@ -143,19 +202,20 @@ class BaseConvexBN(BaseEstimator, ABC):
 
     def _problem(
         self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, n_components: int | float | None
-    ) -> tuple[BatchNormDesign | WeightNormDesign, Problem]:
-        """Fitted design and training problem, whose weight decay is not set yet."""
+    ) -> tuple[Prepared, Problem]:
+        """Prepared data and training problem, whose weight decay is not set yet."""
         X, y, weights = merge_equal_samples(X, y, self._class_weighted(y, sample_weight))
         design = self._unfitted_design(n_components).fit(X, sample_weight=weights)
+        prepared = Prepared(design, self._output_scales(y, weights))
         problem = Problem(
             DesignMatrix(design.transform(X), design.n_patches),
-            y,
+            y / prepared.output_scales,
             self._training_loss(),
             weight_decay=1.0,
             fit_intercept=self.fit_intercept,
             sample_weight=weights,
         )
-        return design, problem
+        return prepared, problem
 
     def _solve(
         self,
@@ -166,7 +226,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         prove: Proof = False,
         verbose: bool = False,
     ) -> Solution:
-        solution = solve(
+        return solve(
             problem,
             activation=self.activation,
             solver=self.solver,
@@ -180,18 +240,13 @@ class BaseConvexBN(BaseEstimator, ABC):
             start=start,
             prove=prove,
         )
-        if not self.spectral_power:
-            return solution
-        certificate = solution.certificate
-        penalty = f"with the penalty of spectral_power={self.spectral_power:g}, not plain weight decay"
-        return replace(solution, certificate=replace(certificate, basis=f"{certificate.basis}; {penalty}"))
 
-    def _learn(self, design: BatchNormDesign | WeightNormDesign, problem: Problem, clock: Clock) -> None:
+    def _learn(self, prepared: Prepared, problem: Problem, clock: Clock) -> None:
         """Set the fitted attributes of the network that solves a problem."""
         options: dict[str, Any] = {"max_time": clock.left(), "prove": self.prove, "verbose": bool(self.verbose)}
         solution = self._solve(problem, self._seed(), **options)
-        self.network_ = make_network(solution.neurons, design)
-        self.certificate_ = solution.certificate
+        self.network_ = prepared.network(solution.neurons)
+        self.certificate_ = prepared.explained(solution.certificate)
         self.weight_decay_ = problem.weight_decay
         self.n_iter_ = solution.n_iter
         self._status = solution.status
@@ -214,6 +269,9 @@ class BaseConvexBN(BaseEstimator, ABC):
             raise ValueError(f"loss={self.loss!r} is not one that {type(self).__name__} takes; choose one of {losses}.")
         check_solver(self.solver, self.activation)
         check_spectral_power(self.spectral_power)
+        check_standardize(self.standardize)
+        if not isinstance(self.scale_outputs, (bool, np.bool)):
+            raise ValueError(f"scale_outputs={self.scale_outputs!r} must be True or False.")
         if not isinstance(self.fit_intercept, (bool, np.bool)):
             raise ValueError(f"fit_intercept={self.fit_intercept!r} must be True or False.")
         seed = self.random_state

@@ -119,11 +119,17 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
     fit_intercept : bool, default=True
         Whether the output has an intercept that is not penalised.
     n_components : int, float or None, default=None
-        Leading singular directions of X to keep, as a number or a fraction of the variance; None keeps all.
+        Leading singular directions of X to keep, as a number or a fraction of the variance. None keeps all but those
+        below 1e-4 of the largest, along which rounding of new rows would count most (`BatchNormDesign`); the
+        certificate says what was left out.
     spectral_power : float, default=0.0
         Weight of small singular directions: direction i counts ``(S_i / S_1)^spectral_power``. 0 is the batch (or
         weight) normalized network with plain weight decay; a larger value penalises neurons that look along small
         directions (`BatchNormDesign`), and objective and certificate are those of this penalty.
+    standardize : bool, default=True
+        Whether columns are divided by their standard deviations before their singular directions are taken, so that
+        `n_components` and `spectral_power` do not depend on units; of batch normalization alone. Weight normalization
+        takes the columns as they are.
     class_weight : dict, "balanced" or None, default=None
         Weight of each label, by which the sample weights are multiplied; labels that a dictionary leaves out have
         weight one. "balanced" gives all classes the same total.
@@ -196,6 +202,7 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         fit_intercept: bool = True,
         n_components: int | float | None = None,
         spectral_power: float = 0.0,
+        standardize: bool = True,
         class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,
         solver: str = "auto",
@@ -214,6 +221,7 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
             fit_intercept=fit_intercept,
             n_components=n_components,
             spectral_power=spectral_power,
+            standardize=standardize,
             n_patterns=n_patterns,
             solver=solver,
             tol=tol,

@@ -32,6 +32,8 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
     prove
         As in `ConvexBNClassifier`. Class weights are those of the training samples and do not enter the scores; only
         the last fit is proved.
+    standardize : bool, default=True
+        As in `ConvexBNClassifier`.
     max_time : float or None, default=None
         Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far.
     n_components : int, float, None or list of these, default=None
@@ -95,6 +97,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         fit_intercept: bool = True,
         n_components: Components | Sequence[Components] = None,
         spectral_power: float = 0.0,
+        standardize: bool = True,
         class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,
         solver: str = "auto",
@@ -118,6 +121,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
             fit_intercept=fit_intercept,
             n_components=n_components,
             spectral_power=spectral_power,
+            standardize=standardize,
             n_patterns=n_patterns,
             solver=solver,
             tol=tol,

@@ -33,6 +33,7 @@ class Convolutional(FixedWeightDecay):
         fit_intercept: bool = True,
         n_components: int | float | None = None,
         spectral_power: float = 0.0,
+        scale_outputs: bool = True,
         n_patterns: int = 50,
         solver: str = "auto",
         tol: float = 1e-4,
@@ -49,6 +50,7 @@ class Convolutional(FixedWeightDecay):
             fit_intercept=fit_intercept,
             n_components=n_components,
             spectral_power=spectral_power,
+            scale_outputs=scale_outputs,
             n_patterns=n_patterns,
             solver=solver,
             tol=tol,
@@ -121,6 +123,8 @@ class ConvexBNConvRegressor(Regression, Convolutional):
         Leading singular directions of the patches to keep, as a number or a fraction of the variance; None keeps all.
     spectral_power : float, default=0.0
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
+    scale_outputs : bool, default=True
+        Whether each of several outputs is fitted in units of its standard deviation, as in `ConvexBNRegressor`.
     n_patterns, solver, tol, max_iter, max_time, prove, random_state, verbose
         As in `ConvexBNRegressor`.
 
@@ -136,6 +140,8 @@ class ConvexBNConvRegressor(Regression, Convolutional):
         Iterations of the solver; 0 for a closed form.
     image_shape_ : tuple of int
         Channels, height and width of the images seen in `fit`. There is no `n_features_in_`.
+    output_scales_ : ndarray of shape (C,)
+        What the targets were divided by in training; ones unless there are several and `scale_outputs`.
 
     References
     ----------

@@ -37,6 +37,8 @@ class CrossValidated(BaseConvexBN):
         fit_intercept: bool = True,
         n_components: Components | Sequence[Components] = None,
         spectral_power: float = 0.0,
+        standardize: bool = True,
+        scale_outputs: bool = True,
         n_patterns: int = 50,
         solver: str = "auto",
         tol: float = 1e-4,
@@ -56,6 +58,8 @@ class CrossValidated(BaseConvexBN):
             fit_intercept=fit_intercept,
             n_components=n_components,  # type: ignore[arg-type]
             spectral_power=spectral_power,
+            standardize=standardize,
+            scale_outputs=scale_outputs,
             n_patterns=n_patterns,
             solver=solver,
             tol=tol,
@@ -115,8 +119,8 @@ class CrossValidated(BaseConvexBN):
         best = np.unravel_index(int(np.nanargmax(mean)), mean.shape)
         self.best_score_ = float(mean[best])
         self.n_components_ = choices[best[0]]
-        design, problem = problems[best[0]]
-        self._learn(design, replace(problem, weight_decay=float(self.weight_decays_[best[1]])), clock)
+        prepared, problem = problems[best[0]]
+        self._learn(prepared, replace(problem, weight_decay=float(self.weight_decays_[best[1]])), clock)
 
     def _check_folds(self, folds: list[Any], y: np.ndarray, sample_weight: np.ndarray) -> None:
         if not folds:
@@ -145,8 +149,8 @@ def _score_path(
     max_time: float | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores on the test samples, and gaps in the terms of `tol`, along the path of the training samples."""
-    design, problem = model._problem(X[train], y[train], sample_weight[train], n_components)
-    path = follow_path(model, design, problem, weight_decays, seed, max_time=max_time)
+    prepared, problem = model._problem(X[train], y[train], sample_weight[train], n_components)
+    path = follow_path(model, prepared, problem, weight_decays, seed, max_time=max_time)
     if len(path) < len(weight_decays):
         raise KeyboardInterrupt
     scorer = check_scoring(model, model.scoring)

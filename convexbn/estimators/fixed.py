@@ -27,6 +27,8 @@ class FixedWeightDecay(BaseConvexBN):
         fit_intercept: bool = True,
         n_components: int | float | None = None,
         spectral_power: float = 0.0,
+        standardize: bool = True,
+        scale_outputs: bool = True,
         n_patterns: int = 50,
         solver: str = "auto",
         tol: float = 1e-4,
@@ -43,6 +45,8 @@ class FixedWeightDecay(BaseConvexBN):
             fit_intercept=fit_intercept,
             n_components=n_components,
             spectral_power=spectral_power,
+            standardize=standardize,
+            scale_outputs=scale_outputs,
             n_patterns=n_patterns,
             solver=solver,
             tol=tol,
@@ -63,7 +67,7 @@ class FixedWeightDecay(BaseConvexBN):
         return isinstance(self.weight_decay, str) and self.weight_decay == "auto"
 
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock) -> None:
-        design, problem = self._problem(X, y, sample_weight, self.n_components)
+        prepared, problem = self._problem(X, y, sample_weight, self.n_components)
         # At a weight_decay_max of zero the zero network fits perfectly and is optimal at any weight decay.
         weight_decay = AUTO_FRACTION * problem.weight_decay_max or 1.0 if self._auto() else float(self.weight_decay)
-        self._learn(design, replace(problem, weight_decay=weight_decay), clock)
+        self._learn(prepared, replace(problem, weight_decay=weight_decay), clock)

@@ -11,11 +11,10 @@ from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
 from convexbn.certificate import Certificate
-from convexbn.design import BatchNormDesign, WeightNormDesign
 from convexbn.estimators.classifier import ConvexBNClassifier
 from convexbn.estimators.regressor import ConvexBNRegressor
 from convexbn.losses import LOSSES, Loss, make_loss
-from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
+from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 from convexbn.programs import Activation
@@ -25,7 +24,7 @@ from convexbn.summary import Summarized, counted
 from convexbn.tolerance import ZERO_NETWORKS, Tolerance
 
 if TYPE_CHECKING:
-    from convexbn.estimators.base import BaseConvexBN
+    from convexbn.estimators.base import BaseConvexBN, Prepared
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,7 +36,7 @@ class Path(Summarized):
     weight_decays : ndarray of shape (n_weight_decays,)
         The grid, falling.
     neurons : tuple of Neurons
-        The network at each weight decay, on the design matrix.
+        The network at each weight decay, on the design matrix, with outputs scaled as in training.
     networks : tuple of BatchNormNetwork, WeightNormNetwork or GatedNetwork
         The same networks on the data.
     certificates : tuple of Certificate
@@ -94,6 +93,8 @@ def convexbn_path(
     fit_intercept: bool = True,
     n_components: int | float | None = None,
     spectral_power: float = 0.0,
+    standardize: bool = True,
+    scale_outputs: bool = True,
     n_weight_decays: int = 50,
     eps: float = 1e-2,
     weight_decays: ArrayLike | None = None,
@@ -121,8 +122,8 @@ def convexbn_path(
     loss : str or Loss, default="squared_error"
         Training loss: "squared_error", of any number of outputs, or "huber"; "log_loss" or "cross_entropy", of any
         number of classes, "squared_hinge" or "hinge".
-    normalization, activation, fit_intercept, n_components, spectral_power
-        As in `ConvexBNRegressor`.
+    normalization, activation, fit_intercept, n_components, spectral_power, standardize, scale_outputs
+        As in `ConvexBNRegressor`; the outputs of a classifier have no units.
     n_weight_decays : int, default=50
         Length of the grid.
     eps : float, default=1e-2
@@ -174,6 +175,7 @@ def convexbn_path(
         fit_intercept=fit_intercept,
         n_components=n_components,
         spectral_power=spectral_power,
+        standardize=standardize,
         n_patterns=n_patterns,
         solver=solver,
         tol=tol,
@@ -181,12 +183,13 @@ def convexbn_path(
         max_time=max_time,
         random_state=random_state,
     )
+    model.scale_outputs = scale_outputs
     clock = Clock(max_time)
     model._check_parameters()
     check_grid(weight_decays, n_weight_decays, eps)
-    design, problem = model._problem(*model._samples(X, y, sample_weight), n_components)
+    prepared, problem = model._problem(*model._samples(X, y, sample_weight), n_components)
     grid = make_grid(problem.weight_decay_max, weight_decays, n_weight_decays, eps)
-    path = follow_path(model, design, problem, grid, fixed_seed(model), max_time=clock.left(), verbose=verbose)
+    path = follow_path(model, prepared, problem, grid, fixed_seed(model), max_time=clock.left(), verbose=verbose)
     warn_of_gaps(gaps_along(path, problem), tol)
     return path
 
@@ -224,7 +227,7 @@ def fixed_seed(model: "BaseConvexBN") -> int:
 
 def follow_path(
     model: "BaseConvexBN",
-    design: BatchNormDesign | WeightNormDesign,
+    prepared: "Prepared",
     problem: Problem,
     weight_decays: np.ndarray,
     seed: int,
@@ -249,8 +252,8 @@ def follow_path(
     return Path(
         weight_decays[: len(solutions)],
         tuple(solution.neurons for solution in solutions),
-        tuple(make_network(solution.neurons, design) for solution in solutions),
-        tuple(solution.certificate for solution in solutions),
+        tuple(prepared.network(solution.neurons) for solution in solutions),
+        tuple(prepared.explained(solution.certificate) for solution in solutions),
     )
 
 

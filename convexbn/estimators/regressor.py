@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 
-from convexbn.estimators.base import BaseConvexBN
+from convexbn.estimators.base import BaseConvexBN, Prepared
 from convexbn.estimators.fixed import FixedWeightDecay
 from convexbn.losses import make_loss
-from convexbn.sample_weight import check_sample_weight
+from convexbn.problem import Problem
+from convexbn.sample_weight import check_sample_weight, standard_deviations
+from convexbn.solvers.monitor import Clock
 
 
 class Regression(RegressorMixin, BaseConvexBN):
@@ -26,6 +28,16 @@ class Regression(RegressorMixin, BaseConvexBN):
         targets = targets.astype(np.float64).reshape(len(targets), -1)
         make_loss(self.loss).check_targets(targets)
         return data, targets, check_sample_weight(sample_weight, len(data))
+
+    def _output_scales(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
+        if y.shape[1] == 1 or not self.scale_outputs:
+            return np.ones(y.shape[1])
+        std, size = standard_deviations(y, sample_weight), np.abs(y).max(axis=0)
+        return np.where(std > 0, std, np.where(size > 0, size, 1.0))
+
+    def _learn(self, prepared: Prepared, problem: Problem, clock: Clock) -> None:
+        super()._learn(prepared, problem, clock)
+        self.output_scales_ = prepared.output_scales
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict targets of X (n, d): shape (n, C), or (n,) if y had one dimension in `fit`."""
@@ -55,11 +67,21 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
     fit_intercept : bool, default=True
         Whether the output has an intercept that is not penalised.
     n_components : int, float or None, default=None
-        Leading singular directions of X to keep, as a number or a fraction of the variance; None keeps all.
+        Leading singular directions of X to keep, as a number or a fraction of the variance. None keeps all but those
+        below 1e-4 of the largest, along which rounding of new rows would count most (`BatchNormDesign`); the
+        certificate says what was left out.
     spectral_power : float, default=0.0
         Weight of small singular directions: direction i counts ``(S_i / S_1)^spectral_power``. 0 is the batch (or
         weight) normalized network with plain weight decay; a larger value penalises neurons that look along small
         directions (`BatchNormDesign`), and objective and certificate are those of this penalty.
+    standardize : bool, default=True
+        Whether columns are divided by their standard deviations before their singular directions are taken, so that
+        `n_components` and `spectral_power` do not depend on units; of batch normalization alone. Weight normalization
+        takes the columns as they are.
+    scale_outputs : bool, default=True
+        Whether each of several outputs is fitted in units of its standard deviation. The network's outputs are in the
+        units of y; objective, certificate and weight decay are those of the targets divided by `output_scales_`. One
+        output is fitted as it is.
     n_patterns : int, default=50
         Directions drawn where activation patterns are sampled.
     solver : str, default="auto"
@@ -96,6 +118,11 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float
         The weight decay that was used.
+    output_scales_ : ndarray of shape (C,)
+        What the targets were divided by in training; ones unless there are several and `scale_outputs`. With
+        ``scaled = replace(network_, output_weights=network_.output_weights / output_scales_,
+        intercept=network_.intercept / output_scales_)`` the objective is
+        ``scaled.objective(X, y / output_scales_, weight_decay_)``.
     n_iter_ : int
         Iterations of the solver; 0 for a closed form.
     n_features_in_ : int

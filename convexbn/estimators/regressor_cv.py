@@ -21,6 +21,8 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         Smallest weight decay of the grid as a fraction of the largest. Much smaller ones take much longer.
     normalization, activation, loss, fit_intercept, spectral_power, n_patterns, solver, tol, max_iter, prove
         As in `ConvexBNRegressor`; only the last fit is proved.
+    standardize, scale_outputs : bool, default=True
+        As in `ConvexBNRegressor`.
     max_time : float or None, default=None
         Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far.
     n_components : int, float, None or list of these, default=None
@@ -40,6 +42,8 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     ----------
     weight_decay_ : float
         The weight decay that was chosen.
+    output_scales_ : ndarray of shape (C,)
+        What the targets were divided by in the last fit, as in `ConvexBNRegressor`.
     n_components_ : int, float or None
         The choice of `n_components`.
     weight_decays_ : ndarray of shape (n_weight_decays,)

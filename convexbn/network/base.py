@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from convexbn.design import BatchNormDesign, WeightNormDesign
+from convexbn.design import EXACT_RTOL, BatchNormDesign, WeightNormDesign
 from convexbn.losses import Loss, make_loss
 from convexbn.matrix import DesignMatrix
 from convexbn.network.persistence import Stored
@@ -223,8 +223,9 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         """Return a smaller network with the same predictions on the training data and no higher objective.
 
         Neurons of equal pattern and sign are merged, zeros dropped, and by Caratheodory's theorem at most n*C + 1
-        neurons kept. The objective is `objective`, with plain weight decay; a network trained with another
-        `spectral_power` may come out dearer in the objective it was trained for.
+        neurons kept. The objective is `objective`, with plain weight decay and the targets' own units; a
+        network trained with another `spectral_power`, or with scaled outputs, may come out dearer in the objective it
+        was trained for.
 
         Parameters
         ----------
@@ -250,7 +251,7 @@ class NormalizedNetwork(Summarized, Stored, ABC):
                 "prune needs the training data X whose mean and std the network carries, and its weights; "
                 "with_statistics(X, sample_weight) gives it those of X, in place of running averages of torch, say."
             )
-        design = self._unfitted_design().fit(data, sample_weight=sample_weight)
+        design = self._unfitted_design().set_params(rtol=EXACT_RTOL).fit(data, sample_weight=sample_weight)
         S = design.neurons(self.weights, self.gamma, self.bias)
         neurons = Neurons(S, self.output_weights, self.intercept).pruned(
             DesignMatrix(design.transform(data), design.n_patches)

@@ -109,9 +109,7 @@ class Problem(Summarized):
 
     def restricted(self, samples: np.ndarray) -> "Problem":
         """Return the same problem for some of the samples, given by their indices; weights add up to one again."""
-        return replace(
-            self, Z=self.Z.of_samples(samples), y=self.y[samples], sample_weight=self.sample_weight[samples]
-        )
+        return replace(self, Z=self.Z.of_samples(samples), y=self.y[samples], sample_weight=self.sample_weight[samples])
 
     def training_loss(self, f: np.ndarray) -> float:
         """Weighted loss of predictions f (n, C)."""

@@ -90,7 +90,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         loss: str | Loss = "squared_error",
         fit_intercept: bool = True,
         n_components: int | float | None = None,
-        spectral_power: float = 0.0,
+        spectral_power: float | str = "auto",
         standardize: bool = True,
         scale_outputs: bool = True,
         n_patterns: int = 50,
@@ -189,8 +189,10 @@ class BaseConvexBN(BaseEstimator, ABC):
             )
         return validate_data(self, X, y, dtype=np.float64, **options)
 
-    def _unfitted_design(self, n_components: int | float | None) -> BatchNormDesign | WeightNormDesign:
-        return make_design(self.normalization, n_components, self.spectral_power, self.standardize)
+    def _unfitted_design(
+        self, n_components: int | float | None, spectral_power: float
+    ) -> BatchNormDesign | WeightNormDesign:
+        return make_design(self.normalization, n_components, spectral_power, self.standardize)
 
     def _output_scales(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
         """What the outputs (n, C) are divided by in training."""
@@ -201,11 +203,32 @@ class BaseConvexBN(BaseEstimator, ABC):
         return sample_weight
 
     def _problem(
-        self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, n_components: int | float | None
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: np.ndarray,
+        n_components: int | float | None,
+        spectral_power: float,
     ) -> tuple[Prepared, Problem]:
         """Prepared data and training problem, whose weight decay is not set yet."""
-        X, y, weights = merge_equal_samples(X, y, self._class_weighted(y, sample_weight))
-        design = self._unfitted_design(n_components).fit(X, sample_weight=weights)
+        return self._prepare(*self._merged(X, y, sample_weight), n_components, spectral_power)
+
+    def _merged(
+        self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Distinct samples, in an order that does not depend on theirs, and their weights."""
+        return merge_equal_samples(X, y, self._class_weighted(y, sample_weight))
+
+    def _prepare(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        weights: np.ndarray,
+        n_components: int | float | None,
+        spectral_power: float,
+    ) -> tuple[Prepared, Problem]:
+        """Prepared data and training problem of distinct samples."""
+        design = self._unfitted_design(n_components, spectral_power).fit(X, sample_weight=weights)
         prepared = Prepared(design, self._output_scales(y, weights))
         problem = Problem(
             DesignMatrix(design.transform(X), design.n_patches),
@@ -217,6 +240,17 @@ class BaseConvexBN(BaseEstimator, ABC):
         )
         return prepared, problem
 
+    @property
+    def _plain_power(self) -> float:
+        """The spectral power where none is chosen: "auto" is plain batch normalization then."""
+        return 0.0 if isinstance(self.spectral_power, str) else float(self.spectral_power)
+
+    @property
+    def _takes_fast_path(self) -> bool:
+        """Whether the fast preset of column generation trains these networks."""
+        smooth = bool(np.isfinite(make_loss(self.loss).curvature))
+        return smooth and self.activation == "relu" and self.solver in ("auto", "column_generation")
+
     def _solve(
         self,
         problem: Problem,
@@ -225,6 +259,8 @@ class BaseConvexBN(BaseEstimator, ABC):
         max_time: float | None = None,
         prove: Proof = False,
         verbose: bool = False,
+        max_iter: int | None = None,
+        max_newton_steps: int | None = None,
     ) -> Solution:
         return solve(
             problem,
@@ -233,7 +269,8 @@ class BaseConvexBN(BaseEstimator, ABC):
             n_patterns=self.n_patterns,
             tol=self.tol,
             relative_to="zero_network",
-            max_iter=self.max_iter,
+            max_iter=self.max_iter or max_iter,
+            max_newton_steps=None if self.max_iter else max_newton_steps,
             max_time=max_time,
             random_state=random_state,
             verbose=verbose,
@@ -241,13 +278,14 @@ class BaseConvexBN(BaseEstimator, ABC):
             prove=prove,
         )
 
-    def _learn(self, prepared: Prepared, problem: Problem, clock: Clock) -> None:
-        """Set the fitted attributes of the network that solves a problem."""
+    def _learn(self, prepared: Prepared, problem: Problem, clock: Clock, **limits: Any) -> None:
+        """Set the fitted attributes of the network that solves a problem, from a start and within limits if given."""
         options: dict[str, Any] = {"max_time": clock.left(), "prove": self.prove, "verbose": bool(self.verbose)}
-        solution = self._solve(problem, self._seed(), **options)
+        solution = self._solve(problem, self._seed(), **options, **limits)
         self.network_ = prepared.network(solution.neurons)
         self.certificate_ = prepared.explained(solution.certificate)
         self.weight_decay_ = problem.weight_decay
+        self.spectral_power_ = float(prepared.design.spectral_power)
         self.n_iter_ = solution.n_iter
         self._status = solution.status
 
@@ -268,7 +306,8 @@ class BaseConvexBN(BaseEstimator, ABC):
         ):
             raise ValueError(f"loss={self.loss!r} is not one that {type(self).__name__} takes; choose one of {losses}.")
         check_solver(self.solver, self.activation)
-        check_spectral_power(self.spectral_power)
+        if not (isinstance(self.spectral_power, str) and self.spectral_power == "auto"):
+            check_spectral_power(self.spectral_power)
         check_standardize(self.standardize)
         if not isinstance(self.scale_outputs, (bool, np.bool)):
             raise ValueError(f"scale_outputs={self.scale_outputs!r} must be True or False.")
@@ -295,3 +334,11 @@ class BaseConvexBN(BaseEstimator, ABC):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
+
+
+def fixed_seed(model: BaseConvexBN) -> int:
+    """Seed that gives every problem of a path the same patterns."""
+    seed = model._seed()
+    return int(
+        np.random.default_rng(seed).integers(2**31) if seed is None or isinstance(seed, np.random.Generator) else seed
+    )

@@ -201,7 +201,7 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         loss: str | Loss = "log_loss",
         fit_intercept: bool = True,
         n_components: int | float | None = None,
-        spectral_power: float = 0.0,
+        spectral_power: float | str = "auto",
         standardize: bool = True,
         class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,
@@ -210,6 +210,7 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         max_iter: int | None = None,
         max_time: float | None = None,
         prove: Proof = "auto",
+        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
@@ -228,6 +229,7 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
             max_iter=max_iter,
             max_time=max_time,
             prove=prove,
+            n_jobs=n_jobs,
             random_state=random_state,
             verbose=verbose,
         )

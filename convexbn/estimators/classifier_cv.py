@@ -96,7 +96,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         loss: str | Loss = "log_loss",
         fit_intercept: bool = True,
         n_components: Components | Sequence[Components] = None,
-        spectral_power: float = 0.0,
+        spectral_power: float | str = "auto",
         standardize: bool = True,
         class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,

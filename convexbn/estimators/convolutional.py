@@ -32,7 +32,7 @@ class Convolutional(FixedWeightDecay):
         loss: str | Loss = "squared_error",
         fit_intercept: bool = True,
         n_components: int | float | None = None,
-        spectral_power: float = 0.0,
+        spectral_power: float | str = "auto",
         scale_outputs: bool = True,
         n_patterns: int = 50,
         solver: str = "auto",
@@ -40,6 +40,7 @@ class Convolutional(FixedWeightDecay):
         max_iter: int | None = None,
         max_time: float | None = None,
         prove: Proof = "auto",
+        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
@@ -57,6 +58,7 @@ class Convolutional(FixedWeightDecay):
             max_iter=max_iter,
             max_time=max_time,
             prove=prove,
+            n_jobs=n_jobs,
             random_state=random_state,
             verbose=verbose,
         )
@@ -71,13 +73,15 @@ class Convolutional(FixedWeightDecay):
     def _grid(self) -> PatchGrid:
         return PatchGrid(self.kernel_size, self.stride, self.padding)
 
-    def _unfitted_design(self, n_components: int | float | None) -> BatchNormDesign | WeightNormDesign:
+    def _unfitted_design(
+        self, n_components: int | float | None, spectral_power: float
+    ) -> BatchNormDesign | WeightNormDesign:
         return PatchDesign(
             self.kernel_size,
             self.stride,
             self.padding,
             n_components=n_components,
-            spectral_power=self.spectral_power,
+            spectral_power=spectral_power,
         )
 
     def _validate(self, X: ArrayLike, y: Any = None, reset: bool = True, **options: Any) -> Any:
@@ -235,7 +239,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         loss: str | Loss = "log_loss",
         fit_intercept: bool = True,
         n_components: int | float | None = None,
-        spectral_power: float = 0.0,
+        spectral_power: float | str = "auto",
         class_weight: dict[Any, float] | str | None = None,
         n_patterns: int = 50,
         solver: str = "auto",
@@ -243,6 +247,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         max_iter: int | None = None,
         max_time: float | None = None,
         prove: Proof = "auto",
+        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
@@ -262,6 +267,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
             max_iter=max_iter,
             max_time=max_time,
             prove=prove,
+            n_jobs=n_jobs,
             random_state=random_state,
             verbose=verbose,
         )

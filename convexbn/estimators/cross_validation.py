@@ -12,8 +12,8 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils.parallel import Parallel, delayed
 
-from convexbn.estimators.base import BaseConvexBN
-from convexbn.estimators.path import check_grid, fixed_seed, follow_path, gaps_along, make_grid, warn_of_gaps
+from convexbn.estimators.base import BaseConvexBN, fixed_seed
+from convexbn.estimators.path import check_grid, follow_path, gaps_along, make_grid, warn_of_gaps
 from convexbn.losses import Loss
 from convexbn.programs import Activation
 from convexbn.solvers.column_generation import Proof
@@ -36,7 +36,7 @@ class CrossValidated(BaseConvexBN):
         loss: str | Loss = "squared_error",
         fit_intercept: bool = True,
         n_components: Components | Sequence[Components] = None,
-        spectral_power: float = 0.0,
+        spectral_power: float | str = "auto",
         standardize: bool = True,
         scale_outputs: bool = True,
         n_patterns: int = 50,
@@ -98,7 +98,7 @@ class CrossValidated(BaseConvexBN):
         folds = list(check_cv(self.cv, self._targets(y), classifier=self._margin).split(X, self._targets(y)))
         self._check_folds(folds, y, sample_weight)
         choices = self._component_choices()
-        problems = [self._problem(X, y, sample_weight, choice) for choice in choices]
+        problems = [self._problem(X, y, sample_weight, choice, self._plain_power) for choice in choices]
         largest = max(problem.weight_decay_max for _, problem in problems)
         self.weight_decays_ = make_grid(largest, self.weight_decays, self.n_weight_decays, self.eps)
 
@@ -149,7 +149,7 @@ def _score_path(
     max_time: float | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores on the test samples, and gaps in the terms of `tol`, along the path of the training samples."""
-    prepared, problem = model._problem(X[train], y[train], sample_weight[train], n_components)
+    prepared, problem = model._problem(X[train], y[train], sample_weight[train], n_components, model._plain_power)
     path = follow_path(model, prepared, problem, weight_decays, seed, max_time=max_time)
     if len(path) < len(weight_decays):
         raise KeyboardInterrupt

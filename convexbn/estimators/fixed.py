@@ -1,21 +1,36 @@
-"""Training at one weight decay."""
+"""Training at a weight decay that is given, or chosen on held-out samples."""
 
+import warnings
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
-from convexbn.estimators.base import BaseConvexBN
+from convexbn.estimators.base import BaseConvexBN, Prepared, fixed_seed
+from convexbn.estimators.tuning import Candidate, Tuning, hold_out, tune
 from convexbn.losses import Loss
-from convexbn.problem import check_weight_decay
+from convexbn.neurons import Neurons
+from convexbn.problem import Problem, check_weight_decay
 from convexbn.programs import Activation
-from convexbn.solvers.column_generation import Proof
+from convexbn.solution import Status
+from convexbn.solvers.column_generation import MANY_WEIGHTS, Proof
+from convexbn.solvers.fast import descend, fast_path
 from convexbn.solvers.monitor import Clock
+from convexbn.solvers.newton import NEWTON_SIZE
 
-AUTO_FRACTION = 0.03  # weight_decay="auto" is this fraction of weight_decay_max
+AUTO_FRACTION = 0.03  # of weight_decay_max, where there are too few samples to hold any out
+_TUNING_SHARE = 0.5  # of max_time, for the choice; and of what is left, for the descent on all samples
+_HASTY_TOL = 1e-2  # of the solvers that have no fast preset
+_DESCENT_STEPS = 100, 1500  # quasi-Newton steps on all samples, at least and at most
+_ROUNDS, _NEWTON_SHARE = 10, 0.5  # of column generation after it; and of the work of the choice, for Newton steps
 
 
 class FixedWeightDecay(BaseConvexBN):
-    """Base class of the estimators whose weight decay is a parameter."""
+    """Base class of the estimators whose weight decay is a parameter: a number, or "auto"."""
 
     def __init__(
         self,
@@ -26,7 +41,7 @@ class FixedWeightDecay(BaseConvexBN):
         loss: str | Loss = "squared_error",
         fit_intercept: bool = True,
         n_components: int | float | None = None,
-        spectral_power: float = 0.0,
+        spectral_power: float | str = "auto",
         standardize: bool = True,
         scale_outputs: bool = True,
         n_patterns: int = 50,
@@ -35,6 +50,7 @@ class FixedWeightDecay(BaseConvexBN):
         max_iter: int | None = None,
         max_time: float | None = None,
         prove: Proof = "auto",
+        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         verbose: bool | int = False,
     ):
@@ -57,6 +73,7 @@ class FixedWeightDecay(BaseConvexBN):
             verbose=verbose,
         )
         self.weight_decay = weight_decay
+        self.n_jobs = n_jobs
 
     def _check_parameters(self) -> None:
         if not self._auto():
@@ -67,7 +84,86 @@ class FixedWeightDecay(BaseConvexBN):
         return isinstance(self.weight_decay, str) and self.weight_decay == "auto"
 
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock) -> None:
-        prepared, problem = self._problem(X, y, sample_weight, self.n_components)
-        # At a weight_decay_max of zero the zero network fits perfectly and is optimal at any weight decay.
-        weight_decay = AUTO_FRACTION * problem.weight_decay_max or 1.0 if self._auto() else float(self.weight_decay)
-        self._learn(prepared, replace(problem, weight_decay=weight_decay), clock)
+        merged = self._merged(X, y, sample_weight)
+        vars(self).pop("validation_scores_", None)
+        if self._auto():
+            self._tune(*merged, clock)
+        else:
+            prepared, problem = self._prepare(*merged, self.n_components, self._plain_power)
+            self._learn(prepared, replace(problem, weight_decay=float(self.weight_decay)), clock)
+
+    def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, clock: Clock) -> None:
+        """Choose weight decay and spectral power on held-out samples, then train on all."""
+        seed = fixed_seed(self)
+        rng = np.random.default_rng(seed)
+        prepared: dict[float, tuple[Prepared, Problem]] = {}
+
+        def problem_of(candidate: Candidate) -> Problem:
+            power = candidate.spectral_power
+            if power not in prepared:
+                prepared[power] = self._prepare(X, y, weights, candidate.n_components, power)
+            return prepared[power][1]
+
+        chosen = isinstance(self.spectral_power, str) and self.normalization == "batch"
+        powers = None if chosen else [self._plain_power]
+        n_rows = problem_of(Candidate((powers or [0.0])[0], self.n_components)).Z.n_rows
+        folds = hold_out(y, n_rows, rng, stratified=self._margin)
+        if not folds:
+            problem = problem_of(Candidate(self._plain_power, self.n_components))
+            weight_decay = AUTO_FRACTION * problem.weight_decay_max or 1.0
+            self._learn(prepared[self._plain_power][0], replace(problem, weight_decay=weight_decay), clock)
+            return
+        tuning = tune(
+            problem_of,
+            powers,
+            folds,
+            partial(self._follow, seed),
+            n_components=self.n_components,
+            rng=rng,
+            n_jobs=self.n_jobs,
+            clock=Clock(clock.left(_TUNING_SHARE)),
+            report=print if self.verbose else lambda curve: None,
+        )
+        design, problem = prepared[tuning.candidate.spectral_power]
+        problem = replace(problem, weight_decay=tuning.weight_decay)
+        limits: dict[str, Any] = {}
+        if self._takes_fast_path:
+            limits = self._polished(problem, tuning, Clock(clock.left(_TUNING_SHARE)))
+        self._learn(design, problem, clock, **limits)
+        self.validation_scores_ = tuning.table
+
+    def _follow(self, seed: int, problem: Problem, weight_decays: np.ndarray) -> Iterator[Neurons]:
+        """Networks along a path, good enough to compare weight decays: the fast preset, or the solver in a hurry."""
+        if self._takes_fast_path:
+            yield from fast_path(problem, weight_decays, random_state=seed)
+            return
+        hasty, start = clone(self).set_params(tol=_HASTY_TOL, verbose=False), None
+        for weight_decay in weight_decays:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                solution = hasty._solve(replace(problem, weight_decay=float(weight_decay)), seed, start)
+            if solution.status is Status.INTERRUPTED:
+                raise KeyboardInterrupt
+            start = solution.neurons
+            yield start
+
+    def _polished(self, problem: Problem, tuning: Tuning, clock: Clock) -> dict[str, Any]:
+        """Start and limits of the last fit: it takes about as much work as the choice did.
+
+        The average of the folds' networks descends on all samples, and Newton steps and new neurons follow.
+        """
+        start = tuning.curves[0].average()
+        if len(start) == 0:
+            return {"max_iter": _ROUNDS}
+        n, k = problem.Z.n_rows, problem.Z.n_columns
+        work = sum(curve.work for curve in tuning.curves)
+        max_steps = int(np.clip(work / (n * len(start)), *_DESCENT_STEPS))
+        start = descend(problem, start, max_steps=max_steps, stop=clock.is_out)
+        size = min(len(start) * k, NEWTON_SIZE)
+        newton_work = n * size**2 / k + 7 * size**3 / k  # in the unit of `work`: 6 k flops a row and neuron
+        coarse = len(start) * k > MANY_WEIGHTS
+        return {
+            "start": start,
+            "max_iter": 1 if coarse else _ROUNDS,
+            "max_newton_steps": max(1, int(_NEWTON_SHARE * work / newton_work)),
+        }

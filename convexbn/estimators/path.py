@@ -6,11 +6,11 @@ from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
 from convexbn.certificate import Certificate
+from convexbn.estimators.base import fixed_seed
 from convexbn.estimators.classifier import ConvexBNClassifier
 from convexbn.estimators.regressor import ConvexBNRegressor
 from convexbn.losses import LOSSES, Loss, make_loss
@@ -187,7 +187,7 @@ def convexbn_path(
     clock = Clock(max_time)
     model._check_parameters()
     check_grid(weight_decays, n_weight_decays, eps)
-    prepared, problem = model._problem(*model._samples(X, y, sample_weight), n_components)
+    prepared, problem = model._problem(*model._samples(X, y, sample_weight), n_components, spectral_power)
     grid = make_grid(problem.weight_decay_max, weight_decays, n_weight_decays, eps)
     path = follow_path(model, prepared, problem, grid, fixed_seed(model), max_time=clock.left(), verbose=verbose)
     warn_of_gaps(gaps_along(path, problem), tol)
@@ -217,12 +217,6 @@ def make_grid(largest: float, weight_decays: ArrayLike | None, n_weight_decays: 
         return np.sort(np.asarray(weight_decays, dtype=np.float64))[::-1]
     # At a weight_decay_max of zero the zero network fits perfectly and is optimal at any weight decay.
     return (largest or 1.0) * np.geomspace(1, eps, n_weight_decays)
-
-
-def fixed_seed(model: "BaseConvexBN") -> int:
-    """Seed that gives every problem of a path the same patterns."""
-    seed = model._seed()
-    return int(np.random.default_rng(seed).integers(2**31) if seed is None or isinstance(seed, Generator) else seed)
 
 
 def follow_path(

@@ -35,8 +35,8 @@ class Regression(RegressorMixin, BaseConvexBN):
         std, size = standard_deviations(y, sample_weight), np.abs(y).max(axis=0)
         return np.where(std > 0, std, np.where(size > 0, size, 1.0))
 
-    def _learn(self, prepared: Prepared, problem: Problem, clock: Clock) -> None:
-        super()._learn(prepared, problem, clock)
+    def _learn(self, prepared: Prepared, problem: Problem, clock: Clock, **limits: Any) -> None:
+        super()._learn(prepared, problem, clock, **limits)
         self.output_scales_ = prepared.output_scales
 
     def predict(self, X: ArrayLike) -> np.ndarray:

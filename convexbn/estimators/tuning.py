@@ -14,7 +14,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
-from convexbn.solvers.fast import price_quickly
+from convexbn.solvers.fast import FAST, price_quickly
 from convexbn.solvers.monitor import Clock
 
 FRACTIONS = 10.0 ** -np.arange(0, 8.5, 0.5)  # of the largest weight decay, the grid of a path
@@ -81,6 +81,13 @@ class Curve:
     def mean(self) -> np.ndarray:
         """Mean loss over the folds that were validated on, for each weight decay; NaN where the path did not get."""
         return self.losses[:, np.isfinite(self.losses[0])].mean(axis=1)
+
+    @property
+    def work(self) -> int:
+        """Quasi-Newton steps of the paths times rows and neurons."""
+        rows = sum(len(self.folds[fold][0]) for fold in np.flatnonzero(np.isfinite(self.losses[0])))
+        length = int(np.isfinite(self.losses).any(axis=1).sum())
+        return rows * self.problem.Z.n_patches * length * FAST.max_steps * FAST.max_neurons(rows)
 
     @property
     def best(self) -> int:
@@ -227,8 +234,7 @@ def tune(
     tuning : Tuning
     """
     parallel = Parallel(n_jobs=n_jobs, prefer="threads")
-    first, *others = [list(range(len(folds)))[part] for part in (slice(_FIRST_FOLDS), slice(_FIRST_FOLDS, None))]
-    others = others[0]
+    first, others = list(range(len(folds)))[:_FIRST_FOLDS], list(range(len(folds)))[_FIRST_FOLDS:]
 
     def curve_of(power: float, folds: Sequence[tuple[np.ndarray, np.ndarray]], validated: Sequence[int]) -> Curve:
         candidate = Candidate(power, n_components)
@@ -240,7 +246,9 @@ def tune(
 
     given = list(powers) if powers is not None else list(FIRST_POWERS)
     alone = len(given) == 1
-    subset = folds if alone or len(folds) > 1 else [_subset(problem_of(Candidate(given[0], n_components)), *folds[0], rng)]
+    subset = (
+        folds if alone or len(folds) > 1 else [_subset(problem_of(Candidate(given[0], n_components)), *folds[0], rng)]
+    )
     curves = [curve_of(power, subset, first if not alone else [*first, *others]) for power in given]
     while powers is None and not clock.is_out():
         best = min(curves, key=lambda curve: curve.least)

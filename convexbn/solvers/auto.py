@@ -38,6 +38,7 @@ def solve(
     tol: float = 1e-6,
     relative_to: Reference = "objective",
     max_iter: int | None = None,
+    max_newton_steps: int | None = None,
     max_time: float | None = None,
     start: Neurons | None = None,
     prove: Proof = True,
@@ -69,6 +70,8 @@ def solve(
         What the gap is measured against, as in `solve_column_generation`.
     max_iter : int or None, default=None
         Iterations of the solver; None leaves its own limit.
+    max_newton_steps : int or None, default=None
+        Limit of column generation alone.
     max_time, start, prove, callback, verbose
         As in `solve_column_generation` and `solve_gated`; cvxpy solvers take `max_time` and `verbose` only.
     random_state : int, Generator or None, default=None
@@ -104,7 +107,7 @@ def solve(
         if classes is not None:
             return solve_by_class(classes, **options)
         if solver == "column_generation" or (solver == "auto" and smooth):
-            return solve_column_generation(problem, **options)
+            return solve_column_generation(problem, max_newton_steps=max_newton_steps, **options)
     if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES:
         patterns = enumerate_patterns(problem.Z)
     else:

@@ -37,7 +37,7 @@ _HARDER = 8  # times as many in the last round, before a gap is believed
 _SEVERAL = 3  # times as many of all three with several outputs, whose price has more maxima
 # Newton's method takes turns, and many weights take long ones. So many of them move by quasi-Newton steps, and as many
 # neurons as are in use enter without polish, until the gap is small or a round gains little of it.
-_MANY_WEIGHTS, _COARSE_STEPS = 5000, 50
+MANY_WEIGHTS, _COARSE_STEPS = 5000, 50
 _COARSE_GAP, _COARSE_PROGRESS = 1e-2, 1e-2
 _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z are of order one
 _STALLED_ROUNDS = 3
@@ -62,6 +62,7 @@ def solve_column_generation(
     tol: float = 1e-6,
     relative_to: Reference = "objective",
     max_iter: int | None = 100,
+    max_newton_steps: int | None = None,
     max_time: float | None = None,
     start: Neurons | None = None,
     prove: Proof = True,
@@ -93,6 +94,8 @@ def solve_column_generation(
         where the network fits well.
     max_iter : int or None, default=100
         Rounds at most.
+    max_newton_steps : int or None, default=None
+        Newton steps at most, of up to about 400 weights each: the costliest part of a round. None sets no limit.
     max_time : float or None, default=None
         Seconds after which the best network so far is returned. Without a search after that, the certificate rests on
         the last one.
@@ -148,6 +151,7 @@ def solve_column_generation(
     search = _Search(
         Units.of(problem).with_fewest_columns(), np.random.default_rng(random_state), tolerance, prove, monitor
     )
+    search.newton_steps_left = np.inf if max_newton_steps is None else max_newton_steps
     if start is not None:
         search.neurons = merged(search.problem, search.units.neurons_from(start).with_unit_outputs())
     with monitor:
@@ -188,6 +192,7 @@ class _Search:
         self.several = 1 if one_output else _SEVERAL
         self.neurons = self.problem.zero_network
         self.coarse = False  # whether rounds are cheap and far from exact
+        self.newton_steps_left = np.inf
         self.n_starts = 0  # directions from which the searches ascended
         self.searched: _Searched | None = None
         self.proved: Price | None = None  # of all directions, at the dual point of the last search
@@ -207,6 +212,8 @@ class _Search:
             bound = 0.0 if self.searched is None else self.searched.bound
             gap = relative_gap(objective, bound)
             goes_on = self.monitor.goes_on(self.units.objective_to(objective), gap, len(self.neurons))
+            if goes_on and self.newton_steps_left < 0:
+                self.monitor.ending, goes_on = Status.MAX_ITER, False
             stalled = stalled + 1 if objective >= before and len(peaks) == 0 else 0
             reached = self.tolerance.reached(objective, bound)
             if reached and goes_on and self.prove:
@@ -230,7 +237,7 @@ class _Search:
 
     @property
     def _many_weights(self) -> bool:
-        return self.neurons.weights.size > _MANY_WEIGHTS
+        return self.neurons.weights.size > MANY_WEIGHTS
 
     def _improve(self, rtol: float, damping: float) -> None:
         """Move all neurons, to a joint local optimum unless the round is coarse."""
@@ -244,8 +251,13 @@ class _Search:
             rtol=rtol,
             max_steps=_NEWTON_STEPS,
             damping=damping,
-            stop=self.monitor.out_of_time,
+            stop=self._no_newton_step,
         )
+
+    def _no_newton_step(self) -> bool:
+        """Whether there is no time, or no Newton step left, for another one."""
+        self.newton_steps_left -= 1
+        return self.newton_steps_left < 0 or self.monitor.out_of_time()
 
     def _first_neurons(self) -> Neurons:
         """Random directions after a quasi-Newton descent, or none if that is better."""
@@ -259,7 +271,7 @@ class _Search:
             outputs = self.rng.standard_normal((m, self.problem.n_outputs))
             outputs /= np.linalg.norm(outputs, axis=1, keepdims=True)
         first = Neurons(directions, outputs, self.neurons.intercept)
-        steps = _COARSE_STEPS if directions.size > _MANY_WEIGHTS else _SLIDE_STEPS
+        steps = _COARSE_STEPS if directions.size > MANY_WEIGHTS else _SLIDE_STEPS
         first = slide(self.problem, first, max_steps=steps, stop=self.monitor.out_of_time).without_zeros(1e-3)
         return first if self.problem.objective(first) < self.problem.objective(self.neurons) else self.neurons
 

@@ -101,6 +101,13 @@ def fast_path(
         yield units.neurons_to(neurons)
 
 
+def descend(problem: Problem, start: Neurons, *, max_steps: int, stop: Callable[[], bool] | None = None) -> Neurons:
+    """Lower the objective from a network by quasi-Newton steps in single precision."""
+    units = Units.of(problem).with_fewest_columns()
+    neurons = units.neurons_from(start).with_unit_outputs()
+    return units.neurons_to(slide(units.problem, neurons, max_steps=max_steps, single_precision=True, stop=stop))
+
+
 def price_quickly(problem: Problem, *, random_state: int | np.random.Generator | None = None) -> float:
     """Weight decay from which on the zero network is optimal, about: a hasty `Problem.weight_decay_max`."""
     Z, v = problem.Z, problem.zero_dual

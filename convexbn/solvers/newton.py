@@ -10,7 +10,7 @@ from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 from convexbn.solvers.gauss_newton import gauss_newton
 
-_SIZE = 400  # weights that move in one step; more neurons take turns
+NEWTON_SIZE = 400  # weights that move in one step; more neurons take turns
 _KINKS = 3  # kinks in the model, in multiples of k
 # Damping is relative to weight_decay / |s_j|, and must reach the curvature of the loss where that is larger by far.
 _MIN_DAMPING, _MAX_DAMPING = 1e-6, 1e10
@@ -55,7 +55,7 @@ def refine(
     """
     for _ in range(max_steps):
         promised = 0.0
-        size = max(1, _SIZE // (problem.Z.n_columns + problem.n_outputs - 1))
+        size = max(1, NEWTON_SIZE // (problem.Z.n_columns + problem.n_outputs - 1))
         n_turns = -(-len(neurons) // size)
         moved = neurons
         for turn in range(n_turns):

@@ -19,9 +19,10 @@ from convexbn.solvers.monitor import Clock
 
 FRACTIONS = 10.0 ** -np.arange(0, 8.5, 0.5)  # of the largest weight decay, the grid of a path
 _TURNED = 2  # values of weight decay without a better score after which a path has turned
-_BETTER = 2e-3  # share of the best loss by which a better one is lower
+_BETTER = 1e-2  # share of the best loss by which a better one is lower
 FIRST_POWERS, _POWER_STEP, _LARGEST_POWER = (0.0, 0.5, 1.0), 0.5, 3.0
-_FIRST_FOLDS, _FINALISTS = 2, 2  # of the race: folds that all powers are validated on, and powers that see the others
+_USUAL_POWER = 1.0  # wins unless another one is better by more than a standard error
+_FIRST_FOLDS = 2  # that all powers are validated on; the best and the usual one see the others, too
 _FOLDS = {1000: 5, 3000: 3}  # up to so many rows so many folds are held out in turn; beyond, one fifth of the samples
 _HELD_OUT = 5  # that fifth
 _SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
@@ -66,11 +67,13 @@ class Curve:
     folds: Sequence[tuple[np.ndarray, np.ndarray]]
     losses: np.ndarray = field(init=False)
     networks: list[dict[int, Neurons]] = field(init=False)  # of each weight decay, by fold
+    of_samples: list[dict[int, np.ndarray]] = field(init=False)  # weighted losses of held-out samples, likewise
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.losses = np.full((len(self.weight_decays), len(self.folds)), np.nan)
         self.networks = [{} for _ in self.weight_decays]
+        self.of_samples = [{} for _ in self.weight_decays]
 
     @property
     def n_validated(self) -> int:
@@ -91,13 +94,19 @@ class Curve:
 
     @property
     def best(self) -> int:
-        """Index of the weight decay of least mean loss; the largest of equal ones."""
-        return int(np.nanargmin(self.mean))
+        """Index of the largest weight decay at which the mean loss is within one percent of the least."""
+        return int(np.flatnonzero(self.mean <= (1 + _BETTER) * np.nanmin(self.mean))[0])
 
     @property
     def least(self) -> float:
-        """Least mean loss."""
+        """Mean loss at the best weight decay."""
         return float(self.mean[self.best])
+
+    def clearly_better(self, other: "Curve") -> bool:
+        """Whether the loss is lower by more than one standard error of the difference on samples that both held out."""
+        mine, theirs = self.of_samples[self.best], other.of_samples[other.best]
+        difference = np.concatenate([theirs[fold] - mine[fold] for fold in mine if fold in theirs])
+        return bool(difference.mean() > difference.std() / np.sqrt(len(difference)))
 
     def validate(self, folds: Sequence[int], follow: "Follow", parallel: Parallel, clock: Clock) -> None:
         """Follow the paths of some folds, all to the same weight decay: until the loss has turned, or as others did."""
@@ -109,9 +118,10 @@ class Curve:
         least, since = np.inf, 0
         for index in range(length):
             steps = parallel(delayed(_step)(path, test) for path, test in zip(paths, tests, strict=True))
-            for fold, (neurons, loss) in zip(folds, steps, strict=True):
-                self.networks[index][fold], self.losses[index, fold] = neurons, loss
-            loss = float(np.mean([loss for _, loss in steps]))
+            for fold, (neurons, of_samples) in zip(folds, steps, strict=True):
+                self.networks[index][fold], self.of_samples[index][fold] = neurons, of_samples
+                self.losses[index, fold] = of_samples.mean()
+            loss = float(self.losses[index, folds].mean())
             since = 0 if loss < least * (1 - _BETTER) else since + 1
             least = min(least, loss)
             if (turns and since >= _TURNED) or clock.is_out():
@@ -140,10 +150,11 @@ class Curve:
 Follow = Callable[[Problem, np.ndarray], Iterator[Neurons]]
 
 
-def _step(path: Iterator[Neurons], test: Problem) -> tuple[Neurons, float]:
-    """The next network of a path, and its loss on other samples."""
+def _step(path: Iterator[Neurons], test: Problem) -> tuple[Neurons, np.ndarray]:
+    """The next network of a path, and its losses on other samples (n,), times their weights over the mean weight."""
     neurons = next(path)
-    return neurons, test.training_loss(neurons.outputs(test.Z))
+    losses = test.loss.value(neurons.outputs(test.Z), test.y)
+    return neurons, losses * test.sample_weight * len(losses)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,8 +215,8 @@ def tune(
 ) -> Tuning:
     """Choose spectral power and weight decay by the loss on held-out samples.
 
-    Powers race: all of them are validated on two folds, the best two on the others. Where the largest of 0, 0.5 and 1
-    is best, larger ones follow. Where there is one fold only, that is, on many samples, powers are compared on a
+    Powers race: all of them are validated on two folds, the best one and 1 on the others, and 1 wins unless the best is
+    better by more than a standard error. Where 1 is better than 0.5, larger ones follow while that helps. Where there is one fold only, that is, on many samples, powers are compared on a
     subset, and the weight decay is chosen with all samples for the power that won.
 
     Parameters
@@ -251,22 +262,26 @@ def tune(
     )
     curves = [curve_of(power, subset, first if not alone else [*first, *others]) for power in given]
     while powers is None and not clock.is_out():
-        best = min(curves, key=lambda curve: curve.least)
-        power = best.candidate.spectral_power
-        if power < max(curve.candidate.spectral_power for curve in curves) or power >= _LARGEST_POWER:
+        best, last = min(curves, key=lambda curve: curve.least), curves[-1]
+        power = last.candidate.spectral_power
+        better = last is best and last.least < (1 - _BETTER) * curves[-2].least
+        if not better or power >= _LARGEST_POWER:
             break
         curves.append(curve_of(power + _POWER_STEP, subset, first))
     curves.sort(key=lambda curve: curve.least)
     if alone or clock.is_out():
         return Tuning(curves)
-    if len(folds) == 1:
-        final = curve_of(curves[0].candidate.spectral_power, folds, first)
-        return Tuning([final, *curves])
-    if others:
-        for curve in curves[:_FINALISTS]:
+    usual = next((curve for curve in curves if curve.candidate.spectral_power == _USUAL_POWER), curves[0])
+    finalists = [curves[0], usual if usual is not curves[0] else curves[1]]
+    if len(folds) > 1:
+        for curve in finalists if others else []:
             curve.validate(others, follow, parallel, clock)
             report(curve)
-    return Tuning(sorted(curves, key=lambda curve: (-curve.n_validated, curve.least)))
+        finalists.sort(key=lambda curve: curve.least)
+    winner = finalists[0] if finalists[0].clearly_better(usual) else usual
+    if len(folds) == 1:
+        winner = curve_of(winner.candidate.spectral_power, folds, first)
+    return Tuning([winner, *(curve for curve in curves if curve is not winner)])
 
 
 def _subset(

@@ -8,8 +8,9 @@ from scipy.optimize import minimize
 
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
+from convexbn.solvers.lbfgs import lbfgs
 
-_MEMORY = 30
+_MEMORY = 20  # of the descent in lengths alone
 _FTOL = 1e-8  # least relative decrease of a step: what then remains is left to Newton's method
 
 
@@ -99,21 +100,18 @@ def slide(
         balanced = neurons.balanced()
         value, variables = of_all_weights, np.append(balanced.weights, balanced.output_weights)
     start = np.append(variables, neurons.intercept if problem.fit_intercept else [])
-    bounds = None if directions_too else [(0, None)] * m + [(None, None)] * (C * problem.fit_intercept)
-    options = {
-        "maxiter": max_steps,
-        "maxfun": 2 * max_steps,
-        "maxcor": _MEMORY,
-        "ftol": _FTOL if directions_too else 0,
-        "gtol": 0,
-    }
+    if directions_too:
+        found = lbfgs(value, start, max_steps=max_steps, ftol=_FTOL, stop=stop)
+    else:
 
-    def ended(x: np.ndarray) -> None:
-        if stop is not None and stop():
-            raise StopIteration
+        def ended(x: np.ndarray) -> None:
+            if stop is not None and stop():
+                raise StopIteration
 
-    descent = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options, callback=ended)
-    found, intercept = split(descent.x)
+        bounds = [(0, None)] * m + [(None, None)] * (C * problem.fit_intercept)
+        options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "maxcor": _MEMORY, "ftol": 0, "gtol": 0}
+        found = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options, callback=ended).x
+    found, intercept = split(found)
     weights = found[: k * m].reshape(k, m) if directions_too else neurons.weights / lengths * found
     if directions_too and C > 1:
         outputs = found[k * m :].reshape(m, C)

@@ -13,6 +13,8 @@ from scipy.spatial import cKDTree
 from convexbn.matrix import DesignMatrix
 from convexbn.summary import Summarized, counted
 
+_EMPTY = 1e-13  # share of the largest entry of a vertex up to which another one is empty
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Neurons(Summarized):
@@ -175,9 +177,15 @@ def _vertex(system: np.ndarray, point: np.ndarray) -> np.ndarray:
             Q, R = qr_insert(Q, R, column, len(basis), which="col")
             basis.append(entering)
             continue
-        moves = solve_triangular(R, inner)
+        try:
+            moves = solve_triangular(R, inner)
+        except np.linalg.LinAlgError:  # rounding has made the basis dependent: what is left stays as it is
+            break
+        # Of the columns that run empty first, or almost, the one that moves most leaves: the basis stays independent.
         room = np.divide(-point[basis], moves, where=moves < 0, out=np.full_like(moves, np.inf))
-        leaving = int(room.argmin())
+        slack = np.divide(-_EMPTY * point.max(), moves, where=moves < 0, out=np.full_like(moves, np.inf))
+        first = np.flatnonzero(room <= (room + slack).min())
+        leaving = int(first[np.abs(moves[first]).argmax()]) if len(first) else int(room.argmin())
         step = min(room[leaving], point[entering])
         point[basis] = np.maximum(point[basis] + step * moves, 0)
         if step == point[entering]:

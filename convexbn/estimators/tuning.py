@@ -21,7 +21,7 @@ FRACTIONS = 10.0 ** -np.arange(0, 8.5, 0.5)  # of the largest weight decay, the 
 _TURNED = 2  # values of weight decay without a better score after which a path has turned
 _BETTER = 1e-2  # share of the best loss by which a better one is lower
 FIRST_POWERS, _POWER_STEP, _LARGEST_POWER = (0.0, 0.5, 1.0), 0.5, 3.0
-_USUAL_POWER = 1.0  # wins unless another one is better by more than a standard error
+_USUAL_POWER = 1.0  # wins unless another one is better by more than two standard errors
 _FIRST_FOLDS = 2  # that all powers are validated on; the best and the usual one see the others, too
 _FOLDS = {1000: 5, 3000: 3}  # up to so many rows so many folds are held out in turn; beyond, one fifth of the samples
 _HELD_OUT = 5  # that fifth
@@ -103,10 +103,10 @@ class Curve:
         return float(self.mean[self.best])
 
     def clearly_better(self, other: "Curve") -> bool:
-        """Whether the loss is lower by more than one standard error of the difference on samples that both held out."""
+        """Whether the loss is lower by two standard errors of the difference on the samples that both held out."""
         mine, theirs = self.of_samples[self.best], other.of_samples[other.best]
         difference = np.concatenate([theirs[fold] - mine[fold] for fold in mine if fold in theirs])
-        return bool(difference.mean() > difference.std() / np.sqrt(len(difference)))
+        return bool(difference.mean() > 2 * difference.std() / np.sqrt(len(difference)))
 
     def validate(self, folds: Sequence[int], follow: "Follow", parallel: Parallel, clock: Clock) -> None:
         """Follow the paths of some folds, all to the same weight decay: until the loss has turned, or as others did."""
@@ -216,8 +216,9 @@ def tune(
     """Choose spectral power and weight decay by the loss on held-out samples.
 
     Powers race: all of them are validated on two folds, the best one and 1 on the others, and 1 wins unless the best is
-    better by more than a standard error. Where 1 is better than 0.5, larger ones follow while that helps. Where there is one fold only, that is, on many samples, powers are compared on a
-    subset, and the weight decay is chosen with all samples for the power that won.
+    better by more than two standard errors. Where 1 is better than 0.5, larger ones follow while that helps. Where
+    there is one fold only, that is, on many samples, powers are compared on a subset, and the weight decay is chosen
+    with all samples for the power that won.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import svd
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.extmath import svd_flip
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -38,7 +38,7 @@ class LayerWeights:
     std: np.ndarray
 
 
-class BatchNormDesign(TransformerMixin, BaseEstimator):
+class BatchNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     r"""Whitened data: the design matrix of a batch-normalized layer.
 
     With the compact SVD ``X - 1 mu^T = U S V^T`` of rank r, ``Z = [sqrt(n) U, 1]`` has ``k = r + 1`` columns and
@@ -160,6 +160,10 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         whitened = (validate_data(self, X, dtype=np.float64, reset=False) - self.mean_) @ self.whitening_
         return np.hstack([whitened, np.ones((len(whitened), 1))])
 
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.coloring_) + 1
+
     def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""
         slopes = (self.whitening_ @ S[:-1]).T
@@ -184,7 +188,7 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         return np.vstack([gamma * directions / std, bias])
 
 
-class WeightNormDesign(TransformerMixin, BaseEstimator):
+class WeightNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """The data itself: the design matrix of a weight-normalized layer.
 
     A neuron ``relu(g w·x / |w| + bias)`` with weight decay on (g, bias) is ``relu(Z s)`` with
@@ -273,6 +277,10 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         Z = validate_data(self, X, dtype=np.float64, reset=False) @ self.basis_ * self.spectral_weights_
         return np.hstack([Z, np.ones((len(Z), 1))]) if self.bias else Z
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.basis_.shape[1] + bool(self.bias)
 
     def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""

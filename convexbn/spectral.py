@@ -102,5 +102,5 @@ def spectral_trace(
     if times.shape != (len(f),):
         raise ValueError(f"steps must have shape ({len(f)},), one for each row of outputs, got {times.shape}.")
     design = BatchNormDesign(n_components=n_components).fit(data)
-    U = design.transform(data)[:, :-1] / np.sqrt(len(data))
+    U = np.asarray(design.transform(data))[:, :-1] / np.sqrt(len(data))
     return SpectralTrace(times, f @ U, targets @ U, design.singular_values_)

@@ -90,10 +90,13 @@ class BaseConvexBN(BaseEstimator, ABC):
         ConvergenceWarning
             If the gap exceeds `tol`.
         """
+        return self._fit(X, y, sample_weight)
+
+    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, **given: Any) -> Self:
         self._check_parameters()
         before = vars(self).copy()
         try:
-            self._train(*self._samples(X, y, sample_weight))
+            self._train(*self._samples(X, y, sample_weight), **given)
         except BaseException:
             self.__dict__ = before
             raise

@@ -44,7 +44,13 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         self.n_stages = n_stages
         self.features = features
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
         """Train one stage after the other, each on the hidden neurons of the one before.
 
         Parameters
@@ -55,6 +61,8 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             Targets or labels, as `estimator` takes them.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples. All equal if None.
+        groups : array-like of shape (n,) or None, default=None
+            Groups of the samples, for an `estimator` that chooses its weight decay by cross-validation.
 
         Returns
         -------
@@ -72,15 +80,22 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         """
         estimator = self._estimator()
         self._check_parameters(estimator)
+        if groups is not None and not isinstance(estimator, CrossValidated):
+            raise ValueError(
+                f"groups are for folds, which estimator={estimator!r} does not make; give a {self._default.__name__}CV, "
+                "or leave groups out."
+            )
         before = vars(self).copy()
         try:
-            self._train(estimator, X, y, sample_weight)
+            self._train(estimator, X, y, sample_weight, groups)
         except BaseException:
             self.__dict__ = before
             raise
         return self
 
-    def _train(self, estimator: BaseConvexBN, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+    def _train(
+        self, estimator: BaseConvexBN, X: Any, y: Any, sample_weight: ArrayLike | None, groups: ArrayLike | None
+    ) -> None:
         features = self.features
         data, targets = self._validate(X, y)
         weights = check_sample_weight(sample_weight, len(targets))
@@ -88,13 +103,17 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             weighted = {"sample_weight": sample_weight} if has_fit_parameter(features, "sample_weight") else {}
             features = clone(features).fit(data, targets, **weighted)
         numbers = isinstance(data, np.ndarray) and data.dtype.kind in "biuf"
-        if numbers and not isinstance(estimator, CrossValidated):  # whose folds depend on the order of the samples
+        folded = isinstance(estimator, CrossValidated)
+        if numbers and not folded:  # folds depend on the order of the samples
             data, targets, weights = _merged(data, targets, weights)
+        for_stage: dict[str, Any] = {} if folded and sample_weight is None else {"sample_weight": weights}
+        if groups is not None:
+            for_stage["groups"] = groups
         H = data if features is None else _outputs(features, data)
         stages: list[BaseConvexBN] = []
         networks: list[NormalizedNetwork] = []
         while len(stages) < self.n_stages and (not stages or _vary(H[weights > 0])):
-            stages.append(clone(estimator).fit(H, targets, sample_weight=weights))
+            stages.append(clone(estimator).fit(H, targets, **for_stage))
             network = stages[-1].network_
             assert isinstance(network, NormalizedNetwork)
             networks.append(network)

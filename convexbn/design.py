@@ -124,7 +124,8 @@ class BatchNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             `spectral_power` or a sample weight is out of range.
         """
         check_spectral_power(self.spectral_power)
-        weights, data = weighted_samples(sample_weight, validate_data(self, X, dtype=np.float64))
+        data = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        weights, data = weighted_samples(sample_weight, data)
         check_components(self.n_components, min(data.shape))
         mean = np.average(data, axis=0, weights=weights)
         centred = data - mean

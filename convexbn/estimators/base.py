@@ -84,6 +84,8 @@ class BaseConvexBN(BaseEstimator, ABC):
             If a parameter or the data is out of range; the message names it. The estimator is left as it was.
         RuntimeError
             If a cvxpy solver fails; the estimator is left as it was.
+        TypeError
+            If X or y is sparse or no array; the estimator is left as it was.
 
         Warns
         -----

@@ -82,7 +82,7 @@ class Classification(ClassifierMixin, BaseConvexBN):
         if isinstance(self.class_weight, dict):
             return sample_weight * np.array([self.class_weight.get(c, 1.0) for c in self.classes_.tolist()])[classes]
         totals = np.bincount(classes, sample_weight, len(self.classes_))
-        return sample_weight * sample_weight.sum() / (np.count_nonzero(totals) * totals[classes])
+        return sample_weight * (sample_weight.sum() / np.count_nonzero(totals) / totals[classes])
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d); for two classes (n,), and positive means ``classes_[1]``."""

@@ -123,7 +123,7 @@ class CrossValidated(BaseConvexBN):
         RuntimeError
             If a cvxpy solver fails; the estimator is left as it was.
         TypeError
-            If metadata are routed, and some are given that neither splitter nor scorer takes.
+            If X or y is sparse or no array, or metadata are routed that neither splitter nor scorer takes.
 
         Warns
         -----

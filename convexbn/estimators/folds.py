@@ -1,5 +1,6 @@
 """The folds of cross-validation: which samples train and which test."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -80,11 +81,17 @@ def make_folds(
 
 def check_cv_parameter(cv: Any) -> None:
     """Raise a ValueError if `cv` is nothing that makes folds; an iterator is not read."""
-    if not hasattr(cv, "__next__"):
+    if not _is_list_of_folds(cv):
         check_cv(cv)
 
 
+def _is_list_of_folds(cv: Any) -> bool:
+    return isinstance(cv, Iterable) and not hasattr(cv, "split")
+
+
 def _split(cv: Any, X: Any, y: Any, classifier: bool, metadata: dict[str, Any]) -> list[Any]:
+    if _is_list_of_folds(cv):
+        return list(cv)
     try:
         return list(check_cv(cv, y, classifier=classifier).split(X, y, **metadata))
     except (TypeError, ValueError) as error:

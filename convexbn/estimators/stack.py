@@ -11,10 +11,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, Reg
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_array,
     check_consistent_length,
     check_is_fitted,
+    column_or_1d,
     has_fit_parameter,
     validate_data,
 )
@@ -72,6 +74,10 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         ------
         ValueError
             If a parameter or the data is out of range; the message names it. The stack is left as it was.
+        RuntimeError
+            If a cvxpy solver fails; the stack is left as it was.
+        TypeError
+            If X or y is sparse or no array; the stack is left as it was.
 
         Warns
         -----
@@ -82,8 +88,8 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         self._check_parameters(estimator)
         if groups is not None and not isinstance(estimator, CrossValidated):
             raise ValueError(
-                f"groups are for folds, which estimator={estimator!r} does not make; give a {self._default.__name__}CV, "
-                "or leave groups out."
+                f"groups are for folds, which estimator={estimator!r} does not make; give a "
+                f"{self._default.__name__}CV, or leave groups out."
             )
         before = vars(self).copy()
         try:
@@ -136,11 +142,16 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
 
     def _validate(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Data as the first stage takes it, or as it is for given features, and targets."""
+        classifier = self._default._margin
         if self.features is None:
-            return validate_data(self, X, y, dtype=np.float64, multi_output=True, ensure_min_samples=2)
-        validate_data(self, X, y, skip_check_array=True)  # the names and the number of features alone
-        targets = check_array(y, dtype=None, ensure_2d=False, input_name="y", estimator=self)
-        check_consistent_length(X, targets)
+            X, targets = validate_data(self, X, y, dtype=np.float64, multi_output=not classifier, ensure_min_samples=2)
+        else:
+            targets = check_array(y, dtype=None, ensure_2d=False, input_name="y", estimator=self)
+            check_consistent_length(X, targets)
+            validate_data(self, X, y, skip_check_array=True)  # the names and the number of features alone
+        if classifier:
+            targets = column_or_1d(targets, warn=True)
+            check_classification_targets(targets)
         return X, targets
 
     def _estimator(self) -> Any:

@@ -23,6 +23,7 @@ from convexbn import (
     ConvexBNClassifierCV,
     ConvexBNRegressor,
     ConvexBNRegressorCV,
+    ConvexBNStackRegressor,
     convexbn_path,
 )
 from convexbn.estimators import base, cross_validation
@@ -254,7 +255,7 @@ def test_scorers_and_splitters_see_the_data_as_they_were_given():
 
     def on_mondays(model, X, y):
         assert X.index.equals(y.index)
-        monday = X.index.dayofweek == 0
+        monday = X.index.day_of_week == 0
         return model.score(X[monday], y[monday])
 
     model = ConvexBNClassifierCV(**QUICK, cv=BeforeAndAfter(), scoring=on_mondays).fit(frame, targets)
@@ -394,3 +395,20 @@ def test_one_dictionary_of_class_weights_serves_folds_that_lack_a_label():
 
 def test_parallel_is_scikit_learns():
     assert cross_validation.Parallel.__module__.startswith("sklearn")
+
+
+@pytest.mark.parametrize("routes", [False, True])
+def test_groups_reach_the_folds_of_every_stage(routes):
+    data = np.random.default_rng(0).standard_normal((20, 3))
+    groups, targets = np.arange(20) % 4, np.abs(data[:, 0])
+    estimator = ConvexBNRegressorCV(cv=GroupKFold(2), n_components=1, n_weight_decays=2, tol=1e-2)
+    listed = clone(estimator).set_params(cv=list(GroupKFold(2).split(data, targets, groups)))
+    with config_context(enable_metadata_routing=routes):
+        stack = ConvexBNStackRegressor(estimator).fit(data, targets, groups=groups)
+        expected = ConvexBNStackRegressor(listed).fit(data, targets)
+        for stage, other in zip(stack.estimators_, expected.estimators_, strict=True):
+            np.testing.assert_array_equal(stage.scores_, other.scores_)
+        with pytest.raises(
+            ValueError, match="groups are for folds, .* give a ConvexBNRegressorCV, or leave groups out"
+        ):
+            ConvexBNStackRegressor().fit(data, targets, groups=groups)

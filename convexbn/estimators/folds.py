@@ -60,12 +60,12 @@ def make_folds(
     """
     folds = []
     for number, parts in enumerate(_split(cv, X, y, classifier, metadata or {})):
-        if not (isinstance(parts, (tuple, list)) and len(parts) == 2):
-            raise ValueError(f"cv must give pairs (train, test) of indices, but fold {number} is {parts!r}.")
-        train, test = (
-            _indices(part, sample_weight, f"the {name} samples of fold {number}")
-            for part, name in zip(parts, ("training", "test"), strict=True)
-        )
+        try:
+            train, test = parts
+        except (TypeError, ValueError):
+            raise ValueError(f"cv must give pairs (train, test) of indices, but fold {number} is {parts!r}.") from None
+        train = _indices(train, sample_weight, f"the training samples of fold {number}")
+        test = _indices(test, sample_weight, f"the test samples of fold {number}")
         if len(np.unique(train)) < 2 or not len(test):
             lack = "no test sample" if not len(test) else "fewer than two training samples"
             raise ValueError(

@@ -124,8 +124,7 @@ class BatchNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             `spectral_power` or a sample weight is out of range.
         """
         check_spectral_power(self.spectral_power)
-        data = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        weights, data = weighted_samples(sample_weight, data)
+        weights, data = weighted_samples(sample_weight, validate_data(self, X, dtype=np.float64))
         check_components(self.n_components, min(data.shape))
         mean = np.average(data, axis=0, weights=weights)
         centred = data - mean
@@ -137,8 +136,8 @@ class BatchNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         constant = spread <= 10 * np.finfo(float).eps * np.abs(data).max(axis=0)
         if constant.all():
             raise ValueError(
-                "All rows of X are equal, so batch normalization would divide by a zero variance; "
-                "give data with at least two distinct rows."
+                "All rows of X are equal, 1 sample or one repeated, so batch normalization would divide by a zero "
+                "variance; give data with at least two distinct rows."
             )
         centred[:, constant] = 0
         directions_matter = self.n_components is not None or self.spectral_power > 0

@@ -409,6 +409,6 @@ def test_groups_reach_the_folds_of_every_stage(routes):
         for stage, other in zip(stack.estimators_, expected.estimators_, strict=True):
             np.testing.assert_array_equal(stage.scores_, other.scores_)
         with pytest.raises(
-            ValueError, match="groups are for folds, .* give a ConvexBNRegressorCV, or leave groups out"
+            ValueError, match=r"groups are for folds, .* give a ConvexBNRegressorCV, or leave groups out"
         ):
             ConvexBNStackRegressor().fit(data, targets, groups=groups)

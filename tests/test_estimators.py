@@ -362,7 +362,8 @@ def test_sample_weights_of_every_size_at_once():
 def test_one_number_is_the_weight_of_all_samples():
     model = ConvexBNRegressor(0.1, n_components=1, tol=1e-2)
     np.testing.assert_array_equal(
-        clone(model).fit(X, Y, sample_weight=2.5).predict(X), clone(model).fit(X, Y).predict(X)
+        clone(model).fit(X, Y, sample_weight=2.5).predict(X),
+        clone(model).fit(X, Y, sample_weight=np.full(40, 2.5)).predict(X),
     )
 
 

@@ -146,7 +146,8 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         if self.features is None:
             X, targets = validate_data(self, X, y, dtype=np.float64, multi_output=not classifier, ensure_min_samples=2)
         else:
-            targets = check_array(y, dtype=None, ensure_2d=False, input_name="y", estimator=self)
+            options = {"dtype": None, "ensure_2d": False, "input_name": "y", "estimator": self}
+            targets = None if y is None else check_array(y, **options)
             check_consistent_length(X, targets)
             validate_data(self, X, y, skip_check_array=True)  # the names and the number of features alone
         if classifier:

@@ -4,18 +4,23 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import check_class_weight_classifiers, parametrize_with_checks
 
 from convexbn import (
     BatchNormNetwork,
     ConvexBNClassifier,
+    ConvexBNClassifierCV,
     ConvexBNRegressor,
+    ConvexBNRegressorCV,
+    ConvexBNStackClassifier,
     GatedNetwork,
     Problem,
     WeightNormNetwork,
@@ -332,3 +337,138 @@ def test_certificate_says_which_directions_it_is_about():
     assert "1 largest" in ConvexBNRegressor(0.1, n_components=1).fit(data, y).certificate_.basis
     assert "largest" not in ConvexBNRegressor(0.1).fit(data[:, :2], y).certificate_.basis
     assert "largest" not in ConvexBNRegressor(0.1).fit(data[:, [0, 1, 1]], y).certificate_.basis
+
+
+@pytest.mark.parametrize("loss", ["log_loss", "cross_entropy"])
+@pytest.mark.parametrize("labels", [LABELS, np.arange(40) % 3], ids=["2 classes", "3 classes"])
+@pytest.mark.parametrize("scale", [1e100, 1e300])
+def test_probabilities_of_huge_outputs_are_probabilities(labels, loss, scale):
+    model = ConvexBNClassifier(0.02, loss=loss, n_components=1, tol=1e-2).fit(X, labels)
+    outputs, probabilities = model.decision_function(scale * X), model.predict_proba(scale * X)
+    assert scale / 100 < np.abs(outputs).max() < np.inf
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    np.testing.assert_array_equal(model.classes_[probabilities.argmax(axis=1)], model.predict(scale * X))
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-300, 1e300, 1e308])
+@pytest.mark.parametrize(
+    "model",
+    [
+        ConvexBNRegressor(0.1),
+        ConvexBNRegressor(0.1, normalization="weight"),
+        ConvexBNRegressor(0.1, activation="gated_relu", n_patterns=3),
+        ConvexBNClassifier(0.02, class_weight="balanced"),
+        ConvexBNClassifier(0.02, class_weight={"high": 10}),
+        ConvexBNRegressorCV(weight_decays=[0.1], cv=2),
+        ConvexBNStackClassifier(ConvexBNClassifier(0.02, n_components=1, tol=1e-2), n_stages=1),
+    ],
+    ids=repr,
+)
+def test_only_ratios_of_sample_weights_count(model, scale):
+    y = LABELS if is_classifier(model) else Y / 100
+    model, ratios = clone(model), np.where(np.arange(40) < 20, 0.5, 1.0)
+    if "estimator" not in model.get_params():
+        model.set_params(n_components=1, tol=1e-2)
+    expected = clone(model).fit(X, y, sample_weight=ratios).network_.predict(X)
+    predictions = model.fit(X, y, sample_weight=scale * ratios).network_.predict(X)
+    np.testing.assert_allclose(predictions, expected, rtol=1e-3)
+
+
+def test_sample_weights_of_every_size_at_once():
+    weights = 10.0 ** np.linspace(-300, 300, 40)
+    heaviest = np.where(weights > weights.max() * 1e-50, weights / weights.max(), 0)
+    model = ConvexBNRegressor(0.1, n_components=1, tol=1e-2)
+    predictions = model.fit(X, Y / 100, sample_weight=weights).predict(X)
+    np.testing.assert_allclose(predictions, clone(model).fit(X, Y / 100, sample_weight=heaviest).predict(X), rtol=1e-2)
+
+
+def test_one_number_is_the_weight_of_all_samples():
+    model = ConvexBNRegressor(0.1, n_components=1, tol=1e-2)
+    np.testing.assert_array_equal(
+        clone(model).fit(X, Y, sample_weight=2.5).predict(X),
+        clone(model).fit(X, Y, sample_weight=np.full(40, 2.5)).predict(X),
+    )
+
+
+@pytest.mark.parametrize("weights", ["abc", ["a"] * 40, {"a": 1}, np.ones(40) + 1j, [[1, 2], [3]]])
+def test_sample_weights_that_are_no_numbers(weights):
+    with pytest.raises(ValueError, match="sample_weight must hold one real number for each sample"):
+        ConvexBNRegressor().fit(X, Y, sample_weight=weights)
+
+
+KINDS_OF_LABELS = {
+    "int": lambda positive: positive.astype(int),
+    "int8": lambda positive: positive.astype(np.int8),
+    "signs": lambda positive: 2.0 * positive - 1,
+    "bool": lambda positive: positive,
+    "str": lambda positive: np.where(positive, "no", "yes"),
+    "digits": lambda positive: np.where(positive, "1", "2"),
+    "object": lambda positive: np.where(positive, "no", "yes").astype(object),
+    "list": lambda positive: np.where(positive, "no", "yes").tolist(),
+    "far integers": lambda positive: np.where(positive, 2**62, 2**62 + 1),
+    "Categorical": lambda positive: pd.Categorical(np.where(positive, "no", "yes")),
+    "category": lambda positive: pd.Series(positive.astype(int), dtype="category"),
+    "Int64": lambda positive: pd.Series(positive.astype(int), dtype="Int64"),
+    "boolean": lambda positive: pd.Series(positive, dtype="boolean"),
+    "string": lambda positive: pd.Series(np.where(positive, "no", "yes"), dtype="string"),
+    "column": lambda positive: pd.DataFrame({"y": np.where(positive, "no", "yes")}),
+    "object numbers": lambda positive: positive.astype(object),
+    "mixed": lambda positive: np.where(positive, 1, np.array("a", dtype=object)),
+    "missing": lambda positive: pd.Series(positive.astype(int), dtype="Int64").mask(np.arange(40) == 3),
+    "fractions": lambda positive: positive + 0.5,
+    "bytes": lambda positive: np.where(positive, b"no", b"yes"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:A column-vector y was passed")
+@pytest.mark.parametrize("kind", KINDS_OF_LABELS)
+@pytest.mark.parametrize(
+    "model",
+    [
+        ConvexBNClassifier(0.02, n_components=1, tol=1e-2),
+        ConvexBNClassifierCV(weight_decays=[0.02], cv=2, n_components=1, tol=1e-2),
+        ConvexBNStackClassifier(ConvexBNClassifier(0.02, n_components=1, tol=1e-2), n_stages=1),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_labels_are_those_of_scikit_learn(model, kind):
+    y = KINDS_OF_LABELS[kind](np.median(Y) < Y)
+    try:
+        peer = LogisticRegression().fit(X, y)
+    except (ValueError, TypeError) as error:
+        with pytest.raises(type(error), match=re.escape(str(error)[:20])):
+            clone(model).fit(X, y)
+        return
+    model = clone(model).fit(X, y)
+    np.testing.assert_array_equal(model.classes_, peer.classes_)
+    assert model.classes_.dtype == peer.classes_.dtype
+    assert model.predict(X).dtype == peer.predict(X).dtype
+    assert model.score(X, y) > 0.6
+
+
+@pytest.mark.parametrize(
+    "class_weight",
+    [
+        {"high": 2},
+        {"high": 2, "low": 1},
+        {"high": 2, "low": 1, "absent": 5},
+        {"high": 2, "absent": 5},
+        {"absent": 5},
+        {1: 2.0},
+        {},
+    ],
+    ids=repr,
+)
+def test_class_weight_may_name_the_labels_that_it_may_in_scikit_learn(class_weight):
+    model = ConvexBNClassifier(0.02, n_components=1, tol=1e-2, class_weight=class_weight)
+    try:
+        LogisticRegression(class_weight=class_weight).fit(X, LABELS)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"class_weight=.* names \[.*\], which y does not hold, and not \["):
+            model.fit(X, LABELS)
+        return
+    expected = {label: class_weight.get(label, 1) for label in ("high", "low")}
+    weights = compute_sample_weight(expected, LABELS)
+    plain = ConvexBNClassifier(0.02, n_components=1, tol=1e-2).fit(X, LABELS, sample_weight=weights)
+    np.testing.assert_array_equal(model.fit(X, LABELS).predict_proba(X), plain.predict_proba(X))

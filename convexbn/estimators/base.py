@@ -145,6 +145,8 @@ class BaseConvexBN(BaseEstimator, ABC):
             If a parameter or the data is out of range; the message names it. The estimator is left as it was.
         RuntimeError
             If a cvxpy solver fails; the estimator is left as it was.
+        TypeError
+            If X or y is sparse or no array; the estimator is left as it was.
         KeyboardInterrupt
             After Ctrl-C, so that a search around the estimator ends, too. The estimator keeps the best network so far
             with its certificate, as if it had been trained; it is left as it was if there is none yet, or if Ctrl-C
@@ -155,11 +157,14 @@ class BaseConvexBN(BaseEstimator, ABC):
         ConvergenceWarning
             If the gap exceeds `tol`.
         """
+        return self._fit(X, y, sample_weight)
+
+    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, **given: Any) -> Self:
         clock = Clock(self.max_time)
         self._check_parameters()
         before = vars(self).copy()
         try:
-            self._train(*self._samples(X, y, sample_weight), clock)
+            self._train(*self._samples(X, y, sample_weight), clock, **given)
         except BaseException:
             self.__dict__ = before
             raise

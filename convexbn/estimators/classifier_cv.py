@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn.estimators.absent import constant_network, present_classes, with_absent, without_absent
 from convexbn.estimators.classifier import Classification
-from convexbn.estimators.cross_validation import Components, CrossValidated
+from convexbn.estimators.cross_validation import Components, CrossValidated, path_networks
 from convexbn.losses import Loss
+from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.programs import Activation
 from convexbn.solvers.column_generation import Proof
 
@@ -38,11 +40,13 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far.
     n_components : int, float, None or list of these, default=None
         Leading singular directions of X to keep, as in `ConvexBNClassifier`; of a list the best is chosen.
-    cv : int, cross-validation generator, iterable of splits or None, default=None
-        Folds, as in `sklearn.model_selection.check_cv`, stratified; None means five.
+    cv : int, splitter, iterable of (train, test) or None, default=None
+        Folds, as in `sklearn.model_selection.check_cv`, stratified; None means five. An iterator is read in `fit`,
+        once. A splitter that needs groups gets those of `fit`. Where a training part lacks a class, the network of this
+        fold is trained without it and never chooses it.
     scoring : str, callable or None, default=None
-        Scorer ``scorer(estimator, X, y)`` or its name; None takes the accuracy. It is given ``sample_weight`` if
-        weights differ.
+        Scorer ``scorer(estimator, X, y)`` or its name; None takes the accuracy. It sees X and y as they were given,
+        and gets ``sample_weight`` if weights differ and it takes them; else all samples count alike in the score.
     n_jobs : int or None, default=None
         Folds that are worked on at the same time; -1 takes all cores.
     random_state : int, RandomState, Generator or None, default=0
@@ -84,6 +88,8 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
     >>> model.weight_decay_ in model.weight_decays_, model.scores_.shape
     (True, (1, 4, 3))
     """
+
+    _default_scoring = "accuracy"
 
     def __init__(
         self,
@@ -136,5 +142,21 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         )
         self.class_weight = class_weight
 
-    def _targets(self, y: np.ndarray) -> np.ndarray:
-        return self._labels(y)
+    def _fold_networks(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: np.ndarray,
+        n_components: Components,
+        weight_decays: np.ndarray,
+        seed: int,
+        max_time: float | None,
+    ) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray]:
+        present = present_classes(y)
+        if present.sum() == 1:
+            design = self._unfitted_design(n_components).fit(X, sample_weight=sample_weight)
+            constant = constant_network(design, present, y.shape[1])
+            return [constant] * len(weight_decays), np.zeros(len(weight_decays))
+        model, y = without_absent(self, y, present)
+        networks, gaps = path_networks(model, X, y, sample_weight, n_components, weight_decays, seed, max_time)
+        return [with_absent(network, present) for network in networks], gaps

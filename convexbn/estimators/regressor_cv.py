@@ -27,10 +27,12 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far.
     n_components : int, float, None or list of these, default=None
         Leading singular directions of X to keep, as in `ConvexBNRegressor`; of a list the best is chosen.
-    cv : int, cross-validation generator, iterable of splits or None, default=None
-        Folds, as in `sklearn.model_selection.check_cv`; None means five.
+    cv : int, splitter, iterable of (train, test) or None, default=None
+        Folds, as in `sklearn.model_selection.check_cv`; None means five. An iterator is read in `fit`, once. A
+        splitter that needs groups gets those of `fit`.
     scoring : str, callable or None, default=None
-        Scorer ``scorer(estimator, X, y)`` or its name; None takes R^2. It is given ``sample_weight`` if weights differ.
+        Scorer ``scorer(estimator, X, y)`` or its name; None takes R^2. It sees X and y as they were given, and gets
+        ``sample_weight`` if weights differ and it takes them; else all samples count alike in the score.
     n_jobs : int or None, default=None
         Folds that are worked on at the same time; -1 takes all cores.
     random_state : int, RandomState, Generator or None, default=0
@@ -72,3 +74,5 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     >>> model.weight_decay_ in model.weight_decays_, model.scores_.shape
     (True, (1, 4, 3))
     """
+
+    _default_scoring = "r2"

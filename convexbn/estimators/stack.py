@@ -11,10 +11,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, Reg
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_array,
     check_consistent_length,
     check_is_fitted,
+    column_or_1d,
     has_fit_parameter,
     validate_data,
 )
@@ -44,7 +46,13 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         self.n_stages = n_stages
         self.features = features
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
         """Train one stage after the other, each on the hidden neurons of the one before.
 
         Parameters
@@ -55,6 +63,8 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             Targets or labels, as `estimator` takes them.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples. All equal if None.
+        groups : array-like of shape (n,) or None, default=None
+            Groups of the samples, for an `estimator` that chooses its weight decay by cross-validation.
 
         Returns
         -------
@@ -64,6 +74,10 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         ------
         ValueError
             If a parameter or the data is out of range; the message names it. The stack is left as it was.
+        RuntimeError
+            If a cvxpy solver fails; the stack is left as it was.
+        TypeError
+            If X or y is sparse or no array; the stack is left as it was.
 
         Warns
         -----
@@ -72,15 +86,22 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         """
         estimator = self._estimator()
         self._check_parameters(estimator)
+        if groups is not None and not isinstance(estimator, CrossValidated):
+            raise ValueError(
+                f"groups are for folds, which estimator={estimator!r} does not make; give a "
+                f"{self._default.__name__}CV, or leave groups out."
+            )
         before = vars(self).copy()
         try:
-            self._train(estimator, X, y, sample_weight)
+            self._train(estimator, X, y, sample_weight, groups)
         except BaseException:
             self.__dict__ = before
             raise
         return self
 
-    def _train(self, estimator: BaseConvexBN, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+    def _train(
+        self, estimator: BaseConvexBN, X: Any, y: Any, sample_weight: ArrayLike | None, groups: ArrayLike | None
+    ) -> None:
         features = self.features
         data, targets = self._validate(X, y)
         weights = check_sample_weight(sample_weight, len(targets))
@@ -88,13 +109,17 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             weighted = {"sample_weight": sample_weight} if has_fit_parameter(features, "sample_weight") else {}
             features = clone(features).fit(data, targets, **weighted)
         numbers = isinstance(data, np.ndarray) and data.dtype.kind in "biuf"
-        if numbers and not isinstance(estimator, CrossValidated):  # whose folds depend on the order of the samples
+        folded = isinstance(estimator, CrossValidated)
+        if numbers and not folded:  # folds depend on the order of the samples
             data, targets, weights = _merged(data, targets, weights)
+        for_stage: dict[str, Any] = {} if folded and sample_weight is None else {"sample_weight": weights}
+        if groups is not None:
+            for_stage["groups"] = groups
         H = data if features is None else _outputs(features, data)
         stages: list[BaseConvexBN] = []
         networks: list[NormalizedNetwork] = []
         while len(stages) < self.n_stages and (not stages or _vary(H[weights > 0])):
-            stages.append(clone(estimator).fit(H, targets, sample_weight=weights))
+            stages.append(clone(estimator).fit(H, targets, **for_stage))
             network = stages[-1].network_
             assert isinstance(network, NormalizedNetwork)
             networks.append(network)
@@ -117,11 +142,17 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
 
     def _validate(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Data as the first stage takes it, or as it is for given features, and targets."""
+        classifier = self._default._margin
         if self.features is None:
-            return validate_data(self, X, y, dtype=np.float64, multi_output=True, ensure_min_samples=2)
-        validate_data(self, X, y, skip_check_array=True)  # the names and the number of features alone
-        targets = check_array(y, dtype=None, ensure_2d=False, input_name="y", estimator=self)
-        check_consistent_length(X, targets)
+            X, targets = validate_data(self, X, y, dtype=np.float64, multi_output=not classifier, ensure_min_samples=2)
+        else:
+            options = {"dtype": None, "ensure_2d": False, "input_name": "y", "estimator": self}
+            targets = None if y is None else check_array(y, **options)
+            check_consistent_length(X, targets)
+            validate_data(self, X, y, skip_check_array=True)  # the names and the number of features alone
+        if classifier:
+            targets = column_or_1d(targets, warn=True)
+            check_classification_targets(targets)
         return X, targets
 
     def _estimator(self) -> Any:

@@ -25,6 +25,7 @@ from convexbn.solvers.monitor import Callback, Monitor
 from convexbn.solvers.newton import merged, refine
 from convexbn.solvers.slide import slide
 from convexbn.solvers.units import Units
+from convexbn.threads import on_one_thread
 from convexbn.tolerance import Reference, Tolerance
 
 Proof = bool | Literal["auto"]
@@ -56,6 +57,7 @@ _PROVED = "column generation, and branch and bound over all directions"
 _PROVED_SEVERAL = "column generation, and a visit to every face of the cones of all activation patterns"
 
 
+@on_one_thread
 def solve_column_generation(
     problem: Problem,
     *,
@@ -145,7 +147,9 @@ def solve_column_generation(
     check_prove(prove)
     tolerance = Tolerance.of(problem, tol, relative_to)
     monitor = Monitor("column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
-    search = _Search(Units.of(problem).with_fewest_columns(), np.random.default_rng(random_state), tolerance, prove, monitor)
+    search = _Search(
+        Units.of(problem).with_fewest_columns(), np.random.default_rng(random_state), tolerance, prove, monitor
+    )
     if start is not None:
         search.neurons = merged(search.problem, search.units.neurons_from(start).with_unit_outputs())
     with monitor:

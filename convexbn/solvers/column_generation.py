@@ -25,6 +25,7 @@ from convexbn.solvers.monitor import Callback, Monitor
 from convexbn.solvers.newton import merged, refine
 from convexbn.solvers.slide import slide
 from convexbn.solvers.units import Units
+from convexbn.threads import on_one_thread
 from convexbn.tolerance import Reference, Tolerance
 
 Proof = bool | Literal["auto"]
@@ -56,6 +57,7 @@ _PROVED = "column generation, and branch and bound over all directions"
 _PROVED_SEVERAL = "column generation, and a visit to every face of the cones of all activation patterns"
 
 
+@on_one_thread
 def solve_column_generation(
     problem: Problem,
     *,

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convexbn.certificate import Certificate
 from convexbn.design import NORMALIZATIONS, BatchNormDesign, WeightNormDesign, check_spectral_power
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.matrix import DesignMatrix
@@ -180,11 +181,14 @@ class BaseConvexBN(BaseEstimator, ABC):
             start=start,
             prove=prove,
         )
+        return replace(solution, certificate=self._of_penalty(solution.certificate))
+
+    def _of_penalty(self, certificate: Certificate) -> Certificate:
+        """The same certificate, saying which penalty it is about."""
         if not self.spectral_power:
-            return solution
-        certificate = solution.certificate
+            return certificate
         penalty = f"with the penalty of spectral_power={self.spectral_power:g}, not plain weight decay"
-        return replace(solution, certificate=replace(certificate, basis=f"{certificate.basis}; {penalty}"))
+        return replace(certificate, basis=f"{certificate.basis}; {penalty}")
 
     def _learn(self, design: BatchNormDesign | WeightNormDesign, problem: Problem, clock: Clock) -> None:
         """Set the fitted attributes of the network that solves a problem."""

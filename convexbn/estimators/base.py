@@ -61,6 +61,14 @@ class Prepared:
             intercept=network.intercept * self.output_scales,
         )
 
+    def neurons(self, network: NormalizedNetwork) -> Neurons:
+        """Undo `network`: the neurons on the design matrix, with outputs scaled as in training."""
+        return Neurons(
+            self.design.neurons(network.weights, network.gamma, network.bias),
+            network.output_weights / self.output_scales,
+            network.intercept / self.output_scales,
+        )
+
     def explained(self, certificate: Certificate) -> Certificate:
         """The same certificate, with a basis that says what data and which penalty it is about."""
         design, basis = self.design, certificate.basis

@@ -1,6 +1,5 @@
 """Deep networks, trained from the first layer to the last by one convex problem after the other."""
 
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -8,7 +7,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
@@ -30,7 +28,6 @@ from convexbn.estimators.regressor import ConvexBNRegressor
 from convexbn.network import DeepNetwork, NormalizedNetwork
 from convexbn.network.base import import_torch
 from convexbn.sample_weight import check_sample_weight, merge_equal_samples
-from convexbn.solution import Status
 
 if TYPE_CHECKING:
     import torch
@@ -78,11 +75,14 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             If a cvxpy solver fails; the stack is left as it was.
         TypeError
             If X or y is sparse or no array; the stack is left as it was.
+        KeyboardInterrupt
+            After Ctrl-C, so that a search around the stack ends, too. The stack keeps the stages so far, the last as
+            far as it was trained; it is left as it was if there is none yet.
 
         Warns
         -----
         ConvergenceWarning
-            If the gap of a stage exceeds its `tol`, or Ctrl-C ended a stage; the stack then has the stages so far.
+            If the gap of a stage exceeds its `tol`.
         """
         estimator = self._estimator()
         self._check_parameters(estimator)
@@ -93,15 +93,19 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             )
         before = vars(self).copy()
         try:
-            self._train(estimator, X, y, sample_weight, groups)
+            interrupted = self._train(estimator, X, y, sample_weight, groups)
         except BaseException:
             self.__dict__ = before
             raise
+        if interrupted:
+            stages = f"{len(self.estimators_)} of {self.n_stages} stages"
+            raise KeyboardInterrupt(f"The stack was interrupted: it has {stages}, the last as far as it was trained.")
         return self
 
     def _train(
         self, estimator: BaseConvexBN, X: Any, y: Any, sample_weight: ArrayLike | None, groups: ArrayLike | None
-    ) -> None:
+    ) -> bool:
+        """Train the stages; True if Ctrl-C ended them early."""
         features = self.features
         data, targets = self._validate(X, y)
         weights = check_sample_weight(sample_weight, len(targets))
@@ -118,20 +122,22 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         H = data if features is None else _outputs(features, data)
         stages: list[BaseConvexBN] = []
         networks: list[NormalizedNetwork] = []
-        while len(stages) < self.n_stages and (not stages or _vary(H[weights > 0])):
-            stages.append(clone(estimator).fit(H, targets, **for_stage))
-            network = stages[-1].network_
-            assert isinstance(network, NormalizedNetwork)
-            networks.append(network)
-            if stages[-1]._status is Status.INTERRUPTED:
-                warnings.warn(
-                    f"The stack was interrupted: it has {len(stages)} of {self.n_stages} stages, the last as far as it "
-                    "was trained.",
-                    ConvergenceWarning,
-                    stacklevel=3,
-                )
-                break
-            H = network.hidden(H)
+        interrupted = False
+        try:
+            while len(stages) < self.n_stages and (not stages or _vary(H[weights > 0])):
+                stage = clone(estimator)
+                try:
+                    stage.fit(H, targets, **for_stage)
+                finally:
+                    if hasattr(stage, "network_"):
+                        assert isinstance(stage.network_, NormalizedNetwork)
+                        stages.append(stage)
+                        networks.append(stage.network_)
+                H = networks[-1].hidden(H)
+        except KeyboardInterrupt:
+            interrupted = True
+            if not stages:
+                raise
         self.features_, self.estimators_ = features, tuple(stages)
         self.network_ = DeepNetwork(tuple(networks[:-1]), networks[-1])
         self.certificates_ = tuple(
@@ -139,6 +145,7 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             for number, stage in enumerate(stages)
         )
         self.certificate_ = self.certificates_[-1]
+        return interrupted
 
     def _validate(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Data as the first stage takes it, or as it is for given features, and targets."""
@@ -239,7 +246,8 @@ class ConvexBNStackRegressor(RegressorMixin, _Stack):
     Parameters
     ----------
     estimator : ConvexBNRegressor, ConvexBNRegressorCV or None, default=None
-        How each stage is trained; None takes a `ConvexBNRegressor` with its defaults.
+        How each stage is trained, which takes its `max_time` for itself; None takes a `ConvexBNRegressor` with its
+        defaults.
     n_stages : int, default=2
         Two-layer problems to solve, so that the network has n_stages hidden layers beside those of `features`. There
         are fewer if no hidden neuron of a stage varies, or Ctrl-C ended one.
@@ -290,7 +298,8 @@ class ConvexBNStackClassifier(ClassifierMixin, _Stack):
     Parameters
     ----------
     estimator : ConvexBNClassifier, ConvexBNClassifierCV or None, default=None
-        How each stage is trained; None takes a `ConvexBNClassifier` with its defaults.
+        How each stage is trained, which takes its `max_time` for itself; None takes a `ConvexBNClassifier` with its
+        defaults.
     n_stages : int, default=2
         Two-layer problems to solve; there are fewer if no hidden neuron of a stage varies, or Ctrl-C ended one.
     features : transformer or None, default=None

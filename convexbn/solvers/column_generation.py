@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from convexbn.certificate import certify, dual_bound, relative_gap
+from convexbn.certificate import Certificate, certify, dual_bound, relative_gap
 from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
 from convexbn.pricing import (
@@ -44,6 +44,7 @@ _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z
 _STALLED_ROUNDS = 3
 _PROOF_COLUMNS = 6  # up to so many prices are proved
 _PROOF_NODES, _PROOF_ENTRIES = 500_000, 10**9  # budget of the proof: cones, and cones times rows
+_LONG_PROOF_NODES = 2_000_000  # of a proof that is limited by its time
 _NODES_A_START = 5  # of prove="auto", for each direction from which the search ascended: about as long as it took
 # Up to so many columns the proof aims at the tolerance itself, within a budget of its own; else no lower than at 1e-3.
 _SHARP_COLUMNS, _SHARP_NODES = 4, 50_000
@@ -158,6 +159,43 @@ def solve_column_generation(
     return search.solution(problem, tolerance)  # the best so far after Ctrl-C; another one is not caught here
 
 
+@on_one_thread
+def certify_by_proof(
+    problem: Problem,
+    neurons: Neurons,
+    tolerance: Tolerance,
+    *,
+    max_time: float | None = None,
+    random_state: int | np.random.Generator | None = None,
+) -> Certificate:
+    """Certificate of a network as it is, from a hard search and a proof of the prices of all directions.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem.
+    neurons : Neurons
+        Its network, of ReLU neurons.
+    tolerance : Tolerance
+        Gap at which the proof ends.
+    max_time : float or None, default=None
+        Seconds for both. None takes a budget of cones, which lasts up to half a minute.
+    random_state : int, Generator or None, default=None
+        Seed of the search.
+
+    Returns
+    -------
+    certificate : Certificate
+        Scope "global" where the proof is within the tolerance; else "local", with the proved bound beside.
+    """
+    monitor = Monitor("proof", max_iter=None, max_time=max_time, callback=None, verbose=False)
+    units = Units.of(problem).with_fewest_columns()
+    search = _Search(units, np.random.default_rng(random_state), tolerance, True, monitor)
+    search.neurons = search.units.neurons_from(neurons).with_unit_outputs()
+    search.price_and_prove(_PROOF_NODES if max_time is None else _LONG_PROOF_NODES)
+    return search.certified(problem, neurons, tolerance)[1]
+
+
 def check_prove(prove: object) -> None:
     """Raise a ValueError unless `prove` is True, False or "auto"."""
     if not (isinstance(prove, (bool, np.bool)) or (isinstance(prove, str) and prove == "auto")):
@@ -212,7 +250,7 @@ class _Search:
             stalled = stalled + 1 if objective >= before and len(peaks) == 0 else 0
             reached = self.tolerance.reached(objective, bound)
             if reached and goes_on and self.prove:
-                peaks = self._prove()
+                peaks = self._prove(*self._proof_budget())
                 goes_on = len(peaks) > 0
             elif reached or stalled == _STALLED_ROUNDS:
                 break
@@ -229,6 +267,12 @@ class _Search:
         if self.searched is not None and not self.searched.thorough and self.monitor.ending is not Status.INTERRUPTED:
             self.coarse = False
             self._price()
+
+    def price_and_prove(self, max_nodes: int) -> None:
+        """A hard search and a proof for the network as it is, with any number of columns if there is one output."""
+        self._search(_HARDER * _STARTS)
+        if self.searched is not None and (self.problem.n_outputs == 1 or self.prove):
+            self._prove(max_nodes, 0.0)
 
     @property
     def _many_weights(self) -> bool:
@@ -300,25 +344,28 @@ class _Search:
         """Price above which a neuron is worth adding."""
         return self.problem.weight_decay * (1 + self.tolerance.relative(self.problem.objective(self.neurons)) / 10)
 
-    def _prove(self) -> Peaks:
+    def _proof_budget(self) -> tuple[int, float]:
+        """Cones that the proof may visit, and the relative distance above weight_decay to which it tells prices."""
+        sharp = self.problem.Z.n_columns <= _SHARP_COLUMNS
+        max_nodes, least = (_SHARP_NODES, 0.0) if sharp else (_PROOF_NODES, _PROOF_TOL)
+        if self.prove == "auto":
+            max_nodes = min(max_nodes, _NODES_A_START * self.n_starts)
+        return max(1, min(max_nodes, _PROOF_ENTRIES // self.problem.Z.n_rows)), least
+
+    def _prove(self, max_nodes: int, least: float) -> Peaks:
         """Price all directions; none, or the one that turns out to be too dear for the tolerance."""
         assert self.searched is not None
         Z, v = self.problem.Z, self.searched.v
         if self.problem.n_outputs > 1:
             price = price_by_enumeration(Z, v)
         else:
-            sharp = Z.n_columns <= _SHARP_COLUMNS
-            budget = _SHARP_NODES if sharp else _PROOF_NODES
-            if self.prove == "auto":
-                budget = min(budget, _NODES_A_START * self.n_starts)
-            aim = self._price_within_tolerance(v)
             price = price_by_branch_and_bound(
                 Z,
                 v,
-                threshold=aim if sharp else max(aim, self.problem.weight_decay * (1 + _PROOF_TOL)),
-                tol=self.tolerance.tol / 10 if sharp else _PROOF_TOL,
+                threshold=max(self._price_within_tolerance(v), self.problem.weight_decay * (1 + least)),
+                tol=max(self.tolerance.tol / 10, least),
                 starts=np.hstack([self.neurons.weights, self.searched.directions]),
-                max_nodes=max(1, min(budget, _PROOF_ENTRIES // Z.n_rows)),
+                max_nodes=max_nodes,
                 stop=self.monitor.out_of_time,
             )
         self.proved = price if price.scope == "global" else None  # rounding may hide patterns of an enumeration
@@ -368,23 +415,30 @@ class _Search:
 
     def solution(self, problem: Problem, tolerance: Tolerance) -> Solution:
         """The network in the original units, with its certificate."""
-        searched = self.searched
         neurons = self.units.neurons_to(self.neurons)
-        v = self.units.dual_to(self._dual_point() if searched is None else searched.v)
         pruned = neurons.pruned(problem.Z)
         neurons = pruned if problem.objective(pruned) <= problem.objective(neurons) else neurons
+        v, certificate = self.certified(problem, neurons, tolerance)
+        status = status_of(certificate, tolerance, "Column generation", self.monitor.ending or Status.NOT_CONVERGED)
+        return Solution(neurons, v, certificate, status, self.monitor.n_iter, tuple(self.monitor.history))
+
+    def certified(self, problem: Problem, neurons: Neurons, tolerance: Tolerance) -> tuple[np.ndarray, Certificate]:
+        """The dual point of the last search, and what it certifies of a network, both in the original units."""
+        searched = self.searched
+        v = self.units.dual_to(self._dual_point() if searched is None else searched.v)
         if searched is None:
             price, basis = partial(price_bound, problem.Z, sample_weight=problem.sample_weight), _NOT_SEARCHED
         else:
             price = partial(_price_of, self.units.directions_to(searched.directions), problem.Z)
-            basis = _NOT_SEARCHED if not searched.thorough else _DEARER if searched.dearer else _FOUND
+            enough = self.tolerance.reached(self.problem.objective(self.neurons), searched.bound)
+            found = _DEARER if searched.dearer and not enough else _FOUND
+            basis = found if searched.thorough else _NOT_SEARCHED
         certificate = certify(problem, neurons, v, price, basis)
         if self.proved is not None:
             basis = _PROVED if problem.n_outputs == 1 else _PROVED_SEVERAL
             proof = certify(problem, neurons, v, self._proved_price(problem, v), basis)
             certificate = with_proof(certificate, proof, tolerance)
-        status = status_of(certificate, tolerance, "Column generation", self.monitor.ending or Status.NOT_CONVERGED)
-        return Solution(neurons, v, certificate, status, self.monitor.n_iter, tuple(self.monitor.history))
+        return v, certificate
 
     def _proved_price(self, problem: Problem, known: np.ndarray) -> Callable[[np.ndarray], Price]:
         """What was proved in the units of the search, for dual points in the original units."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache, wraps
-from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
 import scipy.linalg  # noqa: F401 (its own BLAS must be loaded before it can be limited)
@@ -12,39 +11,16 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-class _OneThread:
-    """A context in which BLAS runs on one thread; the last one to leave it gives the threads back."""
-
-    def __init__(self) -> None:
-        self._lock, self._inside = Lock(), 0
-        self._limit: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._limit = _controller().limit(limits=1, user_api="blas")
-            self._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._limit.restore_original_limits()
-
-
-_one_thread = _OneThread()
-
-
 @cache
-def _controller() -> Any:
-    return ThreadpoolController()  # which takes milliseconds to find the libraries
+def _blas() -> Any:
+    return ThreadpoolController().select(user_api="blas")  # which takes milliseconds to find the libraries
 
 
 def on_one_thread(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Decorate a function whose linear algebra is to run on one thread, whatever the number outside.
 
-    The threads are those of the process. They are given back when the last of all functions so decorated has ended, be
-    they called by each other or side by side.
+    The threads are those of the process. A function that finds one thread, such as one that is called by another so
+    decorated, leaves the number as it is; so each that takes threads gives back what there was before all of them.
 
     Parameters
     ----------
@@ -69,7 +45,9 @@ def on_one_thread(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(function)
     def limited(*args: _P.args, **options: _P.kwargs) -> _R:
-        with _one_thread:
+        if all(library["num_threads"] == 1 for library in _blas().info()):
+            return function(*args, **options)
+        with _blas().limit(limits=1):
             return function(*args, **options)
 
     return limited

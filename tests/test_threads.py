@@ -1,4 +1,4 @@
-from threading import Barrier, Thread
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -12,14 +12,22 @@ def n_threads():
     return max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
 
 
+def set_in_a_thread(number):
+    """Set the number of threads in a thread that ends: one that lives on may keep others from setting theirs."""
+    setter = Thread(target=lambda: threadpool_limits(number, user_api="blas"))
+    setter.start()
+    setter.join()
+
+
 @pytest.fixture(autouse=True)
 def two_threads():
-    outside = threadpool_limits(2, user_api="blas")  # no context, which would keep other threads from changing it
+    original = n_threads()
+    set_in_a_thread(2)
     if n_threads() != 2:
         pytest.skip("this BLAS has one thread")
     yield
     assert n_threads() == 2
-    outside.restore_original_limits()
+    set_in_a_thread(original)
 
 
 @pytest.mark.parametrize("solver", ["column generation", "gated"])
@@ -45,26 +53,28 @@ def test_threads_come_back_after_an_error():
         on_one_thread(failing)()
 
 
-def test_side_by_side_the_last_one_gives_the_threads_back():
-    entered, left, seen = Barrier(2), Barrier(2), []
+def test_side_by_side_the_threads_are_given_back():
+    first_in, last_in, first_out = Event(), Event(), Event()
+    seen = []
 
     @on_one_thread
     def first():
-        entered.wait()
+        seen.append(n_threads())
+        first_in.set()
+        last_in.wait(60)
 
     @on_one_thread
     def last():
-        entered.wait()
-        left.wait()
         seen.append(n_threads())
+        last_in.set()
+        first_out.wait(60)
 
-    def run_first():
-        first()
-        left.wait()
-
-    threads = [Thread(target=run_first), Thread(target=last)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert seen == [1]
+    other = Thread(target=first)
+    other.start()
+    first_in.wait(60)
+    follower = Thread(target=last)
+    follower.start()
+    other.join()
+    first_out.set()
+    follower.join()
+    assert seen == [1, 1]

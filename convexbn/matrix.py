@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg import qr
 from scipy.linalg.blas import dsyrk
+
+from convexbn.hyperplanes import Hyperplanes
 
 _BLOCK_ENTRIES = 2**22  # entries of the features made at once
 
@@ -77,6 +80,49 @@ class DesignMatrix:
     def spectral_norm(self) -> float:
         """Largest singular value of Z."""
         return float(np.linalg.norm(self.Z, 2))
+
+    @cached_property
+    def hyperplanes(self) -> Hyperplanes:
+        """The kinks of the rows, which equal rows and multiples of each other share."""
+        return Hyperplanes.of_rows(self.Z)
+
+    @cached_property
+    def _rays(self) -> tuple[Hyperplanes, "DesignMatrix", np.ndarray]:
+        rays = self.hyperplanes.rays()
+        if rays.all_differ:
+            return rays, self if self.n_patches == 1 else DesignMatrix(self.Z), np.zeros(self.n_rows)
+        rows = DesignMatrix(self.Z[rays.first])
+        moved = np.linalg.norm(self.Z - rays.ratio[:, None] * rows.Z[rays.group], axis=1)
+        return rays, rows, moved + self.n_rows * np.finfo(float).eps * self.row_norms
+
+    def for_prices(self, v: np.ndarray) -> tuple["DesignMatrix", np.ndarray, float]:
+        """Fewest rows with the same prices: ``|V^T relu(Zw)|`` is that of rows (G, k) and a dual point (G, C) for them.
+
+        Positive multiples of a row are one row, since ``relu(c z·w) = c relu(z·w)`` for c > 0. Rows that are multiples
+        up to rounding count, too: prices of unit directions differ by no more than the number that is returned.
+        """
+        rays, rows, moved = self._rays
+        V = self.unpool(v)
+        return rows, rays.summed(V), float(np.linalg.norm(V, axis=1) @ moved)
+
+    @cached_property
+    def on_row_space(self) -> tuple["DesignMatrix", np.ndarray]:
+        """The matrix times an orthonormal basis (k, r) of the space of its rows, and the basis.
+
+        It has no more columns than rows, and is as good as the matrix for neurons: a part of one that is across the
+        rows changes no output, and only costs.
+        """
+        basis, triangle, _ = qr(self.Z.T, mode="economic", pivoting=True)
+        sizes = np.abs(np.diagonal(triangle))
+        basis = basis[:, : max(1, int((sizes > self.n_columns * np.finfo(float).eps * sizes[0]).sum()))]
+        return DesignMatrix(self.Z @ basis, self.n_patches), basis
+
+    def products(self, S: np.ndarray) -> np.ndarray:
+        """Z S (N, m) of neurons S (k, m), in which rows that are multiples of each other are on the same side."""
+        planes = self.hyperplanes
+        if planes.all_differ:
+            return self.Z @ S
+        return planes.ratio[:, None] * (self.Z[planes.first] @ S)[planes.group]
 
     def pool(self, A: np.ndarray) -> np.ndarray:
         """Average an (N, m) array over the patches of each sample: (n, m)."""

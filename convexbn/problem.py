@@ -15,6 +15,7 @@ from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
 from convexbn.patterns import as_design_matrix
 from convexbn.pricing import price_bound, price_by_ascent, price_by_enumeration, quickly_enumerated
+from convexbn.threads import on_one_thread
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -152,6 +153,7 @@ class Problem:
         return self.objective(self.zero_network) if self.zero_dual.any() else 0.0
 
     @cached_property
+    @on_one_thread
     def weight_decay_max(self) -> float:
         """Smallest weight decay at which the zero network is optimal, as far as known.
 

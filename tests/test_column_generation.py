@@ -475,6 +475,72 @@ def test_kinks_that_many_samples_share(seed):
     assert solution.certificate.gap <= 1e-6
 
 
+def groups(size, seed=0, codes=(0.0, 1.0)):
+    """The data of a two-sample t-test: X of two values, and y."""
+    noise = np.random.default_rng(seed).standard_normal(2 * size)
+    return np.repeat(codes, size)[:, None], np.repeat([0.0, 1.0], size) + 0.5 * noise
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "huber"])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize(
+    ("X", "y"),
+    [
+        (np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([-0.297, 0.315, 1.52, 1.515])),
+        groups(10, seed=3),
+        groups(20, seed=0),
+        groups(20, seed=1, codes=(-1.0, 1.0)),
+        groups(50, seed=0),
+        (np.eye(4)[np.arange(100) % 4], np.arange(100) % 4 + np.random.default_rng(0).standard_normal(100)),
+    ],
+    ids=["2 each", "10 each", "20 each", "-1 and 1", "50 each", "four levels"],
+)
+def test_groups(X, y, fit_intercept, loss):
+    Z = BatchNormDesign().fit_transform(X)
+    problem = Problem(Z, y, loss, weight_decay=1.0, fit_intercept=fit_intercept)
+    problem = replace(problem, weight_decay=0.1 * problem.weight_decay_max)
+    program = solve_reference(problem, enumerate_patterns(problem.Z)).certificate
+    certificate = solve_column_generation(problem, random_state=0).certificate
+    assert certificate.objective == pytest.approx(program.objective, rel=1e-6)
+    assert certificate.gap <= 1e-6
+
+
+@pytest.mark.parametrize("normalization", ["batch", "weight"])
+@pytest.mark.parametrize("seed", range(8))
+def test_repeated_rows_are_fitted_as_their_means(seed, normalization):
+    """A hundred targets a row: the loss is that of the means, and what varies within the rows."""
+    x = np.array([0.0, 1.0, 2.5, 5.0, 10.0])[:, None]
+    y = np.tanh(np.repeat(x[:, 0], 100) / 3) + 0.3 * np.random.default_rng(seed).standard_normal(500)
+    means = y.reshape(5, 100).mean(axis=1)
+    rows = BatchNormDesign().fit_transform(x) if normalization == "batch" else np.hstack([x / 5 - 1, 0 * x + 1])
+    single = Problem(rows, means, weight_decay=0.03, fit_intercept=True)
+    repeated = Problem(np.repeat(rows, 100, axis=0), y, weight_decay=0.03, fit_intercept=True)
+    fits = [solve_column_generation(problem, tol=1e-8, random_state=0) for problem in (single, repeated)]
+    within = ((y - np.repeat(means, 100)) ** 2).mean() / 2
+    assert fits[1].certificate.objective - within == pytest.approx(fits[0].certificate.objective, rel=1e-6)
+    assert fits[1].certificate.gap <= 1e-6
+    predictions = [fit.neurons.outputs(single.Z) for fit in fits]
+    np.testing.assert_allclose(predictions[1], predictions[0], atol=1e-4 * np.ptp(means))
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_more_columns_than_rows(n_outputs):
+    """Z = A Q^T with orthonormal Q is the problem of A."""
+    rng = np.random.default_rng(0)
+    A, Q = rng.standard_normal((8, 3)), np.linalg.qr(rng.standard_normal((30, 3)))[0]
+    narrow = Problem(A, rng.standard_normal((8, n_outputs)), weight_decay=0.05, fit_intercept=True)
+    wide = replace(narrow, Z=DesignMatrix(A @ Q.T))
+    expected = solve_column_generation(narrow, random_state=0).certificate
+    solution = solve_column_generation(wide, tol=1e-6, random_state=0)
+    assert solution.neurons.weights.shape[0] == 30
+    assert solution.certificate.objective == pytest.approx(expected.objective, rel=1e-6)
+    assert solution.certificate.objective == wide.objective(solution.neurons)
+    assert solution.certificate.gap <= 1e-6
+    tilted = replace(solution.neurons, weights=solution.neurons.weights + 0.1 * (np.eye(30) - Q @ Q.T)[:, :1])
+    again = solve_column_generation(wide, start=tilted, max_iter=1, tol=1e-3, random_state=0)
+    assert again.certificate.objective == pytest.approx(expected.objective, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

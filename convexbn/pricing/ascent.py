@@ -1,12 +1,14 @@
 """Local maxima of the price, by ascent from many starts at once."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from convexbn.kink_program import nearest_kinks, solve_kink_program
 from convexbn.matrix import DesignMatrix
 from convexbn.pricing.price import Price
+from convexbn.threads import on_one_thread
 
 _SORTING_STEPS, _STEPS = 12, 20  # of all starts, then of the dearest quarter
 # Steps 1 / (a + b * t), of half of the starts each: long ones leave poor maxima for better ones far away, short ones
@@ -14,8 +16,8 @@ _SORTING_STEPS, _STEPS = 12, 20  # of all starts, then of the dearest quarter
 _LONG_STEPS, _SHORT_STEPS = (1, 0.3), (5, 1)
 _SORTING_ROWS = 10_000  # of Z, about as many of them sort the starts
 _BLOCK_ENTRIES, _BLOCK_COLUMNS = 2**20, 64  # of the products Z W made at once, at least so many columns
-_POLISHED_ENTRIES = 2**23  # of the products of Z with directions that are polished at once
-_POLISH_STEPS = 8
+_POLISHED_ENTRIES = 2**23  # of Z times directions that are polished at once, and of the normals of their kinks
+_POLISH_STEPS, _KINKS = 8, 150  # kinks near a direction that hold it, at most
 _POLISHED, _POLISHED_WORK = 300, 3e7  # ends polished at most, and that number times k^3
 _SAME_END, _SAME_PEAK = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them are taken for one
 
@@ -50,6 +52,7 @@ def find_peaks(
     threshold: float = 0.0,
     count: int = 10,
     polish: bool = True,
+    stop: Callable[[], bool] | None = None,
 ) -> Peaks:
     """Distinct local maxima of the price ``|V^T relu(Zw)|``, reached from given starts.
 
@@ -72,6 +75,8 @@ def find_peaks(
         How many to return at most.
     polish : bool, default=True
         Whether to polish; without it ends are found in a fraction of the time, a little off their maxima.
+    stop : callable or None, default=None
+        Asked before every step; when it says True the best directions so far are returned.
 
     Returns
     -------
@@ -86,11 +91,15 @@ def find_peaks(
     >>> peaks.prices, peaks.output_directions
     (array([4.]), array([[-1.]]))
     """
-    V = Z.unpool(v)
+    if Z.n_columns > Z.n_rows:
+        Z, basis = Z.on_row_space
+        peaks = find_peaks(Z, v, basis.T @ starts, threshold=threshold, count=count, polish=polish, stop=stop)
+        return replace(peaks, directions=basis @ peaks.directions)
+    Z, V, _ = Z.for_prices(v)
     # One output direction a start: +1 and -1 stay as they are, those of several outputs follow the direction.
     n_signs = 2 if V.shape[1] == 1 else 1
     signs = np.repeat([1.0, -1.0][:n_signs], starts.shape[1])
-    ends, prices = _ascend(Z.Z, V, np.tile(starts / np.linalg.norm(starts, axis=0), n_signs), signs)
+    ends, prices = _ascend(Z.Z, V, np.tile(starts / np.linalg.norm(starts, axis=0), n_signs), signs, stop)
     # An end that the ascent left one percent below the threshold may still polish to above it.
     dear = np.flatnonzero((prices > 0.99 * threshold) & (prices > 0))
     dear = dear[np.argsort(-prices[dear], kind="stable")]
@@ -99,14 +108,15 @@ def find_peaks(
     ends, signs = ends[:, dear], signs[dear]
     prices = prices[dear]
     if polish:
-        size = max(1, _POLISHED_ENTRIES // Z.n_rows)
+        size = max(1, _POLISHED_ENTRIES // max(Z.n_rows, _near(Z) * (Z.n_columns + _near(Z))))
         blocks = [slice(start, start + size) for start in range(0, len(signs), size)]
-        prices = np.concatenate([np.zeros(0), *(_polish(Z, V, ends[:, block], signs[block]) for block in blocks)])
+        prices = np.concatenate([np.zeros(0), *(_polish(Z, V, ends[:, block], signs[block], stop) for block in blocks)])
     best = np.argsort(-prices, kind="stable")
     best = _distinct(ends, signs, best[prices[best] > threshold], _SAME_PEAK, count)
     return Peaks(ends[:, best], _output_directions(Z.Z @ ends[:, best], V, signs[best]).T, prices[best])
 
 
+@on_one_thread
 def price_by_ascent(
     Z: DesignMatrix,
     v: np.ndarray,
@@ -156,12 +166,15 @@ def _output_directions(inner: np.ndarray, V: np.ndarray, signs: np.ndarray) -> n
     return along / np.maximum(np.linalg.norm(along, axis=0), np.finfo(V.dtype).tiny)
 
 
-def _ascend(Z: np.ndarray, V: np.ndarray, W: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ascend(
+    Z: np.ndarray, V: np.ndarray, W: np.ndarray, signs: np.ndarray, stop: Callable[[], bool] | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Directions at the end of the ascent from the columns of W, and their prices, a block of columns at a time.
 
     Only the quarter that is dearest on some of the rows climbs to the end; the others keep their price on these rows.
+    Those whose turn has not come when the ascent is stopped have no price.
     """
-    ends, prices = np.empty_like(W), np.empty(W.shape[1])
+    ends, prices = W.copy(), np.full(W.shape[1], -np.inf)
     unit = np.abs(V).max() or 1.0
     Z32, V32 = Z.astype(np.float32), (V / unit).astype(np.float32)  # polishing is done in full precision
     pace = np.resize([_LONG_STEPS, _SHORT_STEPS], (W.shape[1], 2)).T.astype(np.float32)
@@ -170,18 +183,26 @@ def _ascend(Z: np.ndarray, V: np.ndarray, W: np.ndarray, signs: np.ndarray) -> t
     for start in range(0, W.shape[1], size):
         block = slice(start, start + size)
         w, sign = W[:, block].astype(np.float32), signs[block].astype(np.float32)
-        w, price = _ascend_block(Z32[some], V32[some], w, sign, pace[:, block], range(_SORTING_STEPS))
+        w, price = _ascend_block(Z32[some], V32[some], w, sign, pace[:, block], range(_SORTING_STEPS), stop)
         dearest = np.argsort(-price, kind="stable")[: -(-len(price) // 4)]
         later = range(_SORTING_STEPS, _SORTING_STEPS + _STEPS)
         w[:, dearest], price[dearest] = _ascend_block(
-            Z32, V32, w[:, dearest], sign[dearest], pace[:, block][:, dearest], later
+            Z32, V32, w[:, dearest], sign[dearest], pace[:, block][:, dearest], later, stop
         )
         ends[:, block], prices[block] = w, unit * price
+        if stop is not None and stop():
+            break
     return ends / np.maximum(np.linalg.norm(ends, axis=0), np.finfo(float).tiny), prices
 
 
 def _ascend_block(
-    Z: np.ndarray, V: np.ndarray, w: np.ndarray, signs: np.ndarray, pace: np.ndarray, steps: range
+    Z: np.ndarray,
+    V: np.ndarray,
+    w: np.ndarray,
+    signs: np.ndarray,
+    pace: np.ndarray,
+    steps: range,
+    stop: Callable[[], bool] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Directions after these steps, or the start where that is dearer, and their prices."""
     one_output = V.shape[1] == 1
@@ -189,6 +210,8 @@ def _ascend_block(
     tiny = np.finfo(np.float32).tiny
     start, start_prices = w, _prices(Z, V, w, signs)
     for step in steps:
+        if stop is not None and stop():
+            break
         inner = Z @ w
         if one_output:
             gradient = weighted @ np.greater(inner, 0, out=inner)
@@ -208,16 +231,22 @@ def _prices(Z: np.ndarray, V: np.ndarray, w: np.ndarray, signs: np.ndarray) -> n
     return signs * along[0] if len(along) == 1 else np.linalg.norm(along, axis=0)
 
 
-def _polish(Z: DesignMatrix, V: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.ndarray:
+def _near(Z: DesignMatrix) -> int:
+    """How many kinks hold a direction that is polished."""
+    return min(3 * Z.n_columns, Z.n_rows, _KINKS)
+
+
+def _polish(
+    Z: DesignMatrix, V: np.ndarray, w: np.ndarray, signs: np.ndarray, stop: Callable[[], bool] | None
+) -> np.ndarray:
     """Move unit directions w (k, p) to the local maxima near them, in place; their prices.
 
     A step is taken with the output direction c held, which can only raise the price, and c follows.
     """
-    n_near = min(3 * Z.n_columns, Z.n_rows, 150)
 
     def priced(w: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Products Z W, dual points V c (N, p), and prices."""
-        inner = Z.Z @ w
+        inner = Z.products(w)
         v = V @ _output_directions(inner, V, signs)
         return inner, v, (v * np.maximum(inner, 0)).sum(axis=0)
 
@@ -226,13 +255,12 @@ def _polish(Z: DesignMatrix, V: np.ndarray, w: np.ndarray, signs: np.ndarray) ->
     for _ in range(_POLISH_STEPS):
         kept = prices[moving] > 0
         moving, inner, v = moving[kept], inner[:, kept], v[:, kept]
-        if len(moving) == 0:
+        if len(moving) == 0 or (stop is not None and stop()):
             break
         length = prices[moving]
         gradient = w[:, moving] * length - Z.Z.T @ ((inner > 0) * v)
-        A, b, c = nearest_kinks(Z, inner * length, v, n_near)
-        identity = np.broadcast_to(np.eye(len(w)), (len(moving), len(w), len(w)))
-        step, _ = solve_kink_program(identity, gradient.T.ravel(), A, b, c, rtol=1e-6)
+        A, b, c = nearest_kinks(Z, inner * length, v, _near(Z))
+        step, _ = solve_kink_program(None, gradient.T.ravel(), A, b, c, rtol=1e-6, stop=stop)
         moved = w[:, moving] * length + step.reshape(len(moving), -1).T
         moved /= np.maximum(np.linalg.norm(moved, axis=0), np.finfo(float).tiny)
         inner, v, new_prices = priced(moved, signs[moving])

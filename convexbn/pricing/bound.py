@@ -38,8 +38,8 @@ def price_bound(Z: DesignMatrix, v: np.ndarray, sample_weight: np.ndarray | None
     >>> round(price_bound(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])).value, 12)
     4.0
     """
-    rows = Z.unpool(v)
-    p = Z.unpool(np.ones((Z.n_samples, 1)) if sample_weight is None else sample_weight[:, None])
+    p = np.ones((Z.n_samples, 1)) if sample_weight is None else sample_weight[:, None]
+    rows, p = Z.unpool(v), Z.unpool(p)
     norm = _weighted_norm(Z, p)
     if v.shape[1] > 1:
         return Price(norm * float(np.linalg.norm(rows / np.sqrt(p), 2)), "global")
@@ -52,4 +52,5 @@ def price_bound(Z: DesignMatrix, v: np.ndarray, sample_weight: np.ndarray | None
 
 def _weighted_norm(Z: DesignMatrix, weights: np.ndarray) -> float:
     """Spectral norm of Z with its rows times the roots of the weights (N, 1)."""
-    return float(np.sqrt(max(eigh(Z.Z.T @ (weights * Z.Z), eigvals_only=True)[-1], 0)))
+    gram = Z.Z.T @ (weights * Z.Z) if Z.n_columns <= Z.n_rows else (Z.Z @ Z.Z.T) * np.sqrt(weights * weights.T)
+    return float(np.sqrt(max(eigh(gram, eigvals_only=True)[-1], 0)))

@@ -11,6 +11,7 @@ import numpy as np
 from convexbn.matrix import DesignMatrix
 from convexbn.pricing.bound import price_bound
 from convexbn.pricing.price import Price
+from convexbn.threads import on_one_thread
 
 _MOST_ROOTS = 2**14  # cones to begin with; 2^rank of each sign are needed
 _BLOCK_ENTRIES = 2**22  # entries of the largest array made on the way, about
@@ -22,6 +23,7 @@ _ZERO = 1e-12  # squared angle of a cone that is not split further, and relative
 _RIDGE = 1e-13  # keeps Gram matrices of thin cones invertible; what it changes is bounded as a residual
 
 
+@on_one_thread
 def price_by_branch_and_bound(
     Z: DesignMatrix,
     v: np.ndarray,
@@ -82,28 +84,29 @@ def price_by_branch_and_bound(
     """
     _check(Z, v, tol, starts, max_nodes)
     cheap = price_bound(Z, v).value
-    rows = np.abs(Z.unpool(v)) * Z.Z
+    Z, v, moved = Z.for_prices(v)
+    rows = np.abs(v) * Z.Z
     scale = float(np.linalg.norm(rows, axis=1).sum())
     if scale == 0:
-        return Price(0.0, "global")
+        return Price(moved, "global")
     rows /= scale
     _, sizes, axes = np.linalg.svd(rows, full_matrices=False)
     axes = axes[sizes > _ZERO * sizes[0]]
     left_out = np.linalg.norm(rows - rows @ axes.T @ axes, axis=1).sum()
     slack = 4 * np.finfo(float).eps * (len(rows) + Z.n_columns**2 + 64) + left_out
-    rows, positive = rows @ axes.T, Z.unpool(v)[:, 0] > 0
+    rows, positive = rows @ axes.T, v[:, 0] > 0
     search = _Search(
         _Relus.of_rows(rows[positive]),
         _Relus.of_rows(rows[~positive & rows.any(axis=1)]),
         None if starts is None else axes @ starts,
-        threshold=threshold / scale - slack,
+        threshold=(threshold - moved) / scale - slack,
         factor=1 + tol,
         slack=slack,
     )
     value = cheap
     if cheap > search.target * scale and 2 ** (len(axes) + 1) <= min(max_nodes, _MOST_ROOTS):
         search.run(max_nodes, stop)
-        value = float(min((search.bound() + slack) * scale, cheap))
+        value = float(min((search.bound() + slack) * scale + moved, cheap))
     direction = axes.T @ search.direction
     direction /= np.linalg.norm(direction)
     attained = abs(float((v.T @ Z.neuron_outputs(direction[:, None]))[0, 0]))

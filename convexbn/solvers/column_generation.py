@@ -25,6 +25,7 @@ from convexbn.solvers.monitor import Callback, Monitor
 from convexbn.solvers.newton import merged, refine
 from convexbn.solvers.slide import slide
 from convexbn.solvers.units import Units
+from convexbn.threads import on_one_thread
 from convexbn.tolerance import Reference, Tolerance
 
 Proof = bool | Literal["auto"]
@@ -55,6 +56,7 @@ _PROVED = "column generation, and branch and bound over all directions"
 _PROVED_SEVERAL = "column generation, and a visit to every face of the cones of all activation patterns"
 
 
+@on_one_thread
 def solve_column_generation(
     problem: Problem,
     *,
@@ -144,7 +146,9 @@ def solve_column_generation(
     check_prove(prove)
     tolerance = Tolerance.of(problem, tol, relative_to)
     monitor = Monitor("column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
-    search = _Search(Units.of(problem), np.random.default_rng(random_state), tolerance, prove, monitor)
+    search = _Search(
+        Units.of(problem).with_fewest_columns(), np.random.default_rng(random_state), tolerance, prove, monitor
+    )
     if start is not None:
         search.neurons = merged(search.problem, search.units.neurons_from(start).with_unit_outputs())
     with monitor:
@@ -153,6 +157,7 @@ def solve_column_generation(
     return search.solution(problem, tolerance)  # the best so far after Ctrl-C; another one is not caught here
 
 
+@on_one_thread
 def certify_by_proof(
     problem: Problem,
     neurons: Neurons,
@@ -182,7 +187,8 @@ def certify_by_proof(
         Scope "global" where the proof is within the tolerance; else "local", with the proved bound beside.
     """
     monitor = Monitor("proof", max_iter=None, max_time=max_time, callback=None, verbose=False)
-    search = _Search(Units.of(problem), np.random.default_rng(random_state), tolerance, True, monitor)
+    units = Units.of(problem).with_fewest_columns()
+    search = _Search(units, np.random.default_rng(random_state), tolerance, True, monitor)
     search.neurons = search.units.neurons_from(neurons).with_unit_outputs()
     search.price_and_prove(_PROOF_NODES if max_time is None else _LONG_PROOF_NODES)
     return search.certified(problem, neurons, tolerance)[1]
@@ -318,7 +324,9 @@ class _Search:
         if self.coarse:
             count = max(count, len(self.neurons))
         starts, v = self._starts(self.several * n_starts), self._dual_point()
-        peaks = find_peaks(Z, v, starts, threshold=self._threshold, count=count, polish=polish)
+        peaks = find_peaks(
+            Z, v, starts, threshold=self._threshold, count=count, polish=polish, stop=self.monitor.out_of_time
+        )
         self.n_starts += starts.shape[1]
         directions = np.hstack([_directions(self.neurons), peaks.directions[:, :1]])
         bound = dual_bound(self.problem, v, _price_of(directions, Z, v))
@@ -385,9 +393,10 @@ class _Search:
         active = _directions(self.neurons)
         chosen = self.rng.integers(len(self.neurons), size=quarter)
         around = active[:, chosen] + self.rng.uniform(0.1, 1, quarter) * self.rng.standard_normal((k, quarter)) / k**0.5
-        n_near = min(k, Z.n_rows)
-        near = np.argpartition(np.abs(Z.Z @ active), n_near - 1, axis=0)[:n_near]
-        rows = near[self.rng.integers(n_near, size=quarter), chosen]
+        planes = Z.hyperplanes.first
+        n_near = min(k, len(planes))
+        near = np.argpartition(np.abs(Z.Z[planes] @ active), n_near - 1, axis=0)[:n_near]
+        rows = planes[near][self.rng.integers(n_near, size=quarter), chosen]
         normals = (Z.Z[rows] / np.maximum(Z.row_norms[rows], np.finfo(float).tiny)[:, None]).T
         across = active[:, chosen] + self.rng.uniform(-0.5, 0.5, quarter) * normals
         return np.hstack([self.rng.standard_normal((k, count - 2 * quarter)), around, across])
@@ -421,7 +430,7 @@ class _Search:
         if searched is None:
             price, basis = partial(price_bound, problem.Z, sample_weight=problem.sample_weight), _NOT_SEARCHED
         else:
-            price = partial(_price_of, searched.directions, problem.Z)
+            price = partial(_price_of, self.units.directions_to(searched.directions), problem.Z)
             enough = self.tolerance.reached(self.problem.objective(self.neurons), searched.bound)
             found = _DEARER if searched.dearer and not enough else _FOUND
             basis = found if searched.thorough else _NOT_SEARCHED

@@ -23,13 +23,16 @@ class Units:
     target_scale : float
         One scale for all outputs; 1 for margin losses.
     column_scale : float
-        The design matrix is ``column_scale * problem.Z``.
+        The design matrix is ``column_scale * problem.Z``, times the transpose of `basis` if there is one.
+    basis : ndarray of shape (k, r) or None, default=None
+        Orthonormal basis of the space of the rows of the design matrix, in which neurons have fewer weights.
     """
 
     problem: Problem
     shift: np.ndarray
     target_scale: float
     column_scale: float
+    basis: np.ndarray | None = None
 
     @classmethod
     def of(cls, problem: Problem) -> Self:
@@ -49,11 +52,19 @@ class Units:
         )
         return cls(scaled, shift, target_scale, column_scale)
 
+    def with_fewest_columns(self) -> Self:
+        """The same units, with no more columns than rows: optimal neurons lie in the space of the rows."""
+        if self.problem.Z.n_columns <= self.problem.Z.n_rows:
+            return self
+        Z, basis = self.problem.Z.on_row_space
+        return replace(self, problem=replace(self.problem, Z=Z), basis=basis)
+
     def neurons_from(self, neurons: Neurons) -> Neurons:
         """Neurons of the original problem, in these units."""
+        weights = neurons.weights if self.basis is None else self.basis.T @ neurons.weights
         return replace(
             neurons,
-            weights=neurons.weights * self.column_scale / self.target_scale,
+            weights=weights * self.column_scale / self.target_scale,
             intercept=(neurons.intercept - self.shift) / self.target_scale,
         )
 
@@ -61,9 +72,13 @@ class Units:
         """Neurons in these units, for the original problem."""
         return replace(
             neurons,
-            weights=neurons.weights * self.target_scale / self.column_scale,
+            weights=self.directions_to(neurons.weights) * self.target_scale / self.column_scale,
             intercept=self.shift + neurons.intercept * self.target_scale,
         )
+
+    def directions_to(self, directions: np.ndarray) -> np.ndarray:
+        """Directions (k', m) of weights in these units, for the original problem: (k, m), of the same lengths."""
+        return directions if self.basis is None else self.basis @ directions
 
     def dual_to(self, v: np.ndarray) -> np.ndarray:
         """Dual point in these units, for the original problem."""

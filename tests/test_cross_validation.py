@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,9 @@ from convexbn import (
     ConvexBNRegressor,
     ConvexBNRegressorCV,
     ConvexBNStackRegressor,
+    Status,
     convexbn_path,
+    solve,
 )
 from convexbn.estimators import base, cross_validation
 
@@ -32,7 +35,7 @@ X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:27, [2, 3]], Y[:27]
 LABELS = np.where(np.median(Y) < Y, "high", "low")
 SMALL = {"n_weight_decays": 3, "eps": 0.03, "cv": 3, "random_state": 0}
-EXACT = SMALL | {"solver": "CLARABEL"}  # the same network to the last digit, whatever it starts from
+EXACT = SMALL | {"solver": "CLARABEL", "tol": 1e-6}  # the same network to the last digit, whatever it starts from
 MODELS = [ConvexBNRegressorCV(**SMALL), ConvexBNClassifierCV(**SMALL)]
 
 
@@ -163,6 +166,43 @@ def test_interrupt_ends_the_fit(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, Y)
     assert not hasattr(model, "weight_decays_")
+
+
+def test_interrupted_in_the_last_fit_it_keeps_the_network(monkeypatch):
+    solves = []
+
+    def last_is_interrupted(*arguments, prove, **options):
+        solves.append(prove)
+        solution = solve(*arguments, prove=prove, **options)
+        return replace(solution, status=Status.INTERRUPTED) if prove else solution
+
+    monkeypatch.setattr(base, "solve", last_is_interrupted)
+    model = ConvexBNRegressorCV(**SMALL)
+    with pytest.raises(KeyboardInterrupt, match="has the best network so far"):
+        model.fit(X, Y)
+    assert solves == [False] * 9 + ["auto"]
+    assert model.score(X, Y) > 0
+    assert model.scores_.shape == (1, 3, 3)
+
+
+def test_time_is_shared_among_folds_and_the_last_fit(monkeypatch):
+    limits = []
+
+    def watched(problem, *, max_time, **options):
+        limits.append(max_time)
+        return solve(problem, **options)
+
+    monkeypatch.setattr(base, "solve", watched)
+    ConvexBNRegressorCV(**SMALL, max_time=1200.0).fit(X, Y)
+    assert 95 < limits[0] <= 100  # a third of the path's quarter
+    assert limits[-1] > 1000
+    monkeypatch.setattr(base, "solve", solve)
+    with pytest.warns(ConvergenceWarning) as record:
+        model = ConvexBNRegressorCV(**SMALL, max_time=1e-9).fit(X, Y)
+    assert "problems along the path" in str(record[0].message)
+    assert "reached max_time" in str(record[-1].message)
+    assert np.isfinite(model.scores_).all()
+    assert np.isfinite(model.predict(X)).all()
 
 
 @pytest.mark.parametrize("model", MODELS, ids=repr)

@@ -8,7 +8,7 @@ from scipy.sparse import issparse
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomTreesEmbedding
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -202,10 +202,30 @@ def test_ctrl_c_leaves_the_stages_so_far(monkeypatch):
 
     monkeypatch.setattr(base, "solve", second_is_interrupted)
     model = ConvexBNStackRegressor(ConvexBNRegressor(0.1, tol=0.1), n_stages=4)
-    with pytest.warns(ConvergenceWarning, match="was interrupted: it has 2 of 4 stages"):
+    with pytest.raises(KeyboardInterrupt, match="was interrupted: it has 2 of 4 stages"):
         model.fit(X, Y)
     assert len(model.estimators_) == len(model.certificates_) == len(calls) == 2
     np.testing.assert_array_equal(model.predict(NEW), model.network_.predict(NEW)[:, 0])
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_ctrl_c_before_a_stage_has_a_network(monkeypatch, stage):
+    calls = []
+
+    def interrupted(*arguments, **options):
+        calls.append(None)
+        if len(calls) > stage:
+            raise KeyboardInterrupt
+        return solve(*arguments, **options)
+
+    monkeypatch.setattr(base, "solve", interrupted)
+    model = ConvexBNStackRegressor(ConvexBNRegressor(0.1, tol=0.1), n_stages=4)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y)
+    assert hasattr(model, "network_") == (stage == 1)
+    if stage == 1:
+        assert len(model.estimators_) == 1
+        assert np.isfinite(model.predict(NEW)).all()
 
 
 def test_any_transformer_gives_features():

@@ -1,5 +1,6 @@
 import pickle
 import re
+import signal
 
 import numpy as np
 import pandas as pd
@@ -7,8 +8,8 @@ import pytest
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
@@ -25,11 +26,14 @@ from convexbn import (
     Problem,
     WeightNormNetwork,
     enumerate_patterns,
+    prove,
     solve_reference,
 )
 from convexbn.design import BatchNormDesign
+from convexbn.estimators import base
 from convexbn.estimators.fixed import AUTO_FRACTION
 from convexbn.losses import Huber
+from convexbn.solvers import column_generation
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:40, [2, 3]], Y[:40]
@@ -95,7 +99,7 @@ def test_gated_networks_are_certified_with_class_weights_far_apart(loss):
     ],
 )
 def test_certificate_is_of_the_network(options, Network):
-    model = ConvexBNRegressor(weight_decay=5.0, **options).fit(X[:20], Y[:20])
+    model = ConvexBNRegressor(weight_decay=5.0, tol=1e-7, **options).fit(X[:20], Y[:20])
     assert type(model.network_) is Network
     assert model.weight_decay_ == 5
     assert model.certificate_.gap <= 1e-6
@@ -218,13 +222,168 @@ def test_verbose_prints(capfd):
 
 
 def test_unreached_tolerance_warns():
-    with pytest.warns(ConvergenceWarning, match="relative gap"):
+    with pytest.warns(ConvergenceWarning, match=r"gap of .* of the zero network's objective, above tol=1.0e-09"):
         ConvexBNRegressor(max_iter=1, tol=1e-9).fit(X, Y)
+
+
+@pytest.mark.parametrize("model", [ConvexBNRegressor(), ConvexBNClassifier()], ids=repr)
+def test_the_gap_is_within_the_tolerance_times_the_objective_of_the_best_constant(model):
+    y = Y if isinstance(model, ConvexBNRegressor) else LABELS
+    shares = np.unique(y, return_counts=True)[1] / len(y)
+    constant = np.var(Y) / 2 if isinstance(model, ConvexBNRegressor) else -(shares * np.log(shares)).sum()
+    for tol in (1e-2, 1e-4):
+        certificate = clone(model).set_params(tol=tol).fit(X, y).certificate_  # without a warning
+        assert certificate.objective - certificate.lower_bound <= tol * constant
+
+
+@pytest.mark.parametrize("tol", [1e-6, 1e-4])
+def test_a_loose_proof_stands_beside_the_local_certificate(tol):
+    """A gap above the tolerance always warns, and warnings are errors here."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 5))
+    y = np.maximum(X @ rng.standard_normal(5), 0) + 0.3 * rng.standard_normal(60)
+    certificate = ConvexBNRegressor(tol=tol).fit(X, y).certificate_
+    assert certificate.objective - certificate.lower_bound <= tol * np.var(y) / 2
+    assert certificate.scope == "local"
+    assert 0 < certificate.global_lower_bound < certificate.lower_bound
+
+
+def test_proofs():
+    found = {prove: ConvexBNRegressor(prove=prove).fit(X, Y) for prove in (False, "auto", True)}
+    assert [model.certificate_.scope for model in found.values()] == ["local", "global", "global"]
+    for model in found.values():
+        np.testing.assert_array_equal(model.predict(X), found[False].predict(X))
+
+
+def test_out_of_time_it_has_the_best_network_so_far():
+    for options in ({}, {"activation": "gated_relu"}, {"normalization": "weight"}):
+        with pytest.warns(ConvergenceWarning, match="reached max_time"):
+            model = ConvexBNRegressor(1e-3, solver="auto", max_time=1e-9, n_patterns=2000, **options).fit(X, Y)
+        assert np.isfinite(model.predict(X)).all()
+        assert model.certificate_.objective <= np.var(Y) / 2 * (1 + 1e-12)
+
+
+class TestInterrupts:
+    """Ctrl-C, at a place of the solver."""
+
+    @pytest.fixture
+    def press(self, monkeypatch):
+        def press_in(name, call=1):
+            original, calls = getattr(column_generation, name), []
+
+            def pressed(*arguments, **options):
+                calls.append(None)
+                if len(calls) == call:
+                    signal.raise_signal(signal.SIGINT)
+                return original(*arguments, **options)
+
+            monkeypatch.setattr(column_generation, name, pressed)
+            return calls
+
+        return press_in
+
+    def test_fit_keeps_the_best_network_and_passes_it_on(self, press):
+        press("refine", call=2)
+        model = ConvexBNRegressor(1.0, tol=1e-8)
+        with (
+            pytest.warns(ConvergenceWarning, match="was interrupted"),
+            pytest.raises(KeyboardInterrupt, match="has the best network so far"),
+        ):
+            model.fit(X, Y)
+        assert 0 < model.score(X, Y) < 1
+        assert model.certificate_.gap > 1e-8
+        assert model.network_.objective(X, Y, 1.0) == pytest.approx(model.certificate_.objective)
+
+    def test_in_the_proof_it_is_not_forgotten(self, press):
+        press("price_by_branch_and_bound")
+        model = ConvexBNRegressor()
+        with pytest.raises(KeyboardInterrupt):  # and no warning: the gap is small enough
+            model.fit(X, Y)
+        assert model.certificate_.scope == "local"
+
+    def test_without_a_network_the_estimator_is_left_as_it_was(self, monkeypatch):
+        def interrupted(*arguments, **options):
+            raise KeyboardInterrupt
+
+        model = ConvexBNRegressor().fit(X, Y)
+        before = model.predict(X)
+        monkeypatch.setattr(base, "solve", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X[:, :1], Y)
+        np.testing.assert_array_equal(model.predict(X), before)
+
+    @pytest.mark.parametrize("wrap", [lambda model: model, lambda model: make_pipeline(StandardScaler(), model)])
+    def test_searches_end(self, press, wrap):
+        proofs = press("price_by_branch_and_bound", call=2)
+        model = wrap(ConvexBNRegressor())
+        with pytest.raises(KeyboardInterrupt):
+            cross_val_score(model, X, Y, cv=4)
+        assert len(proofs) == 2
+        name = "fit_intercept" if isinstance(model, ConvexBNRegressor) else "convexbnregressor__fit_intercept"
+        proofs = press("price_by_branch_and_bound", call=2)
+        with pytest.raises(KeyboardInterrupt):
+            GridSearchCV(model, {name: [True, False]}, cv=2).fit(X, Y)
+        assert len(proofs) == 2
+
+
+class TestProve:
+    """A proof after the fit."""
+
+    def data(self, model):
+        return X, LABELS if isinstance(model, ConvexBNClassifier) else Y
+
+    @pytest.mark.parametrize(
+        "model",
+        [
+            ConvexBNRegressor(prove=False),
+            ConvexBNRegressor(prove=False, normalization="weight", spectral_power=0.5, fit_intercept=False),
+            ConvexBNRegressorCV(prove=False, n_weight_decays=3, cv=2, n_components=[1, 2]),
+            ConvexBNClassifier(prove=False, class_weight="balanced"),
+        ],
+        ids=repr,
+    )
+    def test_it_sharpens_the_certificate_and_leaves_the_network(self, model):
+        X, y = self.data(model)
+        weights = 1.0 + np.arange(len(X)) % 3
+        model = clone(model).fit(X, y, sample_weight=weights)
+        before, network = model.certificate_, model.network_
+        assert before.scope == "local"
+        certificate = prove(model, X, y, weights, random_state=0)
+        assert certificate.scope == "global"
+        assert model.certificate_ is certificate
+        assert certificate.objective == pytest.approx(before.objective, rel=1e-9)
+        assert before.global_lower_bound < certificate.lower_bound <= before.objective
+        assert model.network_ is network
+        assert ("spectral_power" in certificate.basis) == bool(model.spectral_power)
+        assert prove(model, X, y, weights) is certificate
+
+    def test_out_of_time_it_keeps_what_is_proved(self):
+        model = ConvexBNRegressor(prove=False).fit(X, Y)
+        before = model.certificate_
+        certificate = prove(model, X, Y, max_time=1e-9)
+        assert certificate.global_lower_bound >= before.global_lower_bound
+        assert model.certificate_.lower_bound == before.lower_bound
+
+    def test_other_data_or_models_are_refused(self):
+        model = ConvexBNRegressor(prove=False).fit(X, Y)
+        for changed in ((X + 1e-2 * X**2, Y), (X, Y + X[:, 0]), (X[:-1], Y[:-1]), (X[:, :1], Y), (X, np.c_[Y, Y])):
+            with pytest.raises(ValueError, match="X, y and sample_weight are not what model was trained on"):
+                prove(model, *changed)
+        with pytest.raises(ValueError, match="max_time=0 must be"):
+            prove(model, X, Y, max_time=0)
+        with pytest.raises(ValueError, match=r"model=Ridge\(\) must be a convexbn estimator"):
+            prove(Ridge(), X, Y)
+        with pytest.raises(NotFittedError):
+            prove(ConvexBNRegressor(), X, Y)
+        with pytest.raises(ValueError, match="nothing is left to prove"):
+            prove(ConvexBNRegressor(activation="gated_relu").fit(X, Y), X, Y)
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
+        ({"max_time": -1.0}, "max_time=-1.0 must be a positive number of seconds or None"),
+        ({"prove": 1}, 'prove=1 must be True, False or "auto"'),
         ({"weight_decay": -1.0}, "weight_decay=-1.0 must be a positive"),
         ({"weight_decay": np.nan}, "weight_decay=nan"),
         ({"weight_decay": np.inf}, "weight_decay=inf"),

@@ -93,14 +93,16 @@ def prove(
         return known
     tolerance = Tolerance.of(problem, model.tol, "zero_network")
     found = certify_by_proof(problem, neurons, tolerance, max_time=max_time, random_state=random_state)
-    proved = max(found.global_lower_bound or 0.0, known.global_lower_bound or 0.0)
-    if found.scope == "global":
-        certificate = prepared.explained(found)
-    elif known.scope == "local":
-        certificate = prepared.explained(replace(found, global_lower_bound=proved))
-    else:  # the bound over the patterns is proved, which a search is not
+    found = prepared.explained(found)
+    before = known.global_lower_bound or 0.0
+    proved = max(found.global_lower_bound or 0.0, before)
+    if found.scope == "global" and tolerance.reached_by(found):
+        certificate = found
+    elif found.scope == known.scope == "local":
+        certificate = replace(found, global_lower_bound=proved)
+    else:  # no search was made, or one proves less than the bound over the patterns
         certificate = replace(known, global_lower_bound=proved)
-    if certificate.scope == "global" or proved > (known.global_lower_bound or 0.0):
+    if certificate is found or proved > before:
         model.certificate_ = certificate
     return certificate
 

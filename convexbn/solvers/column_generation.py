@@ -46,10 +46,8 @@ _PROOF_COLUMNS = 6  # up to so many prices are proved
 _PROOF_NODES, _PROOF_ENTRIES = 500_000, 10**9  # budget of the proof: cones, and cones times rows
 _LONG_PROOF_NODES = 2_000_000  # of a proof that is limited by its time
 _NODES_A_START = 5  # of prove="auto", for each direction from which the search ascended: about as long as it took
-# Up to so many columns the proof aims at the tolerance itself, within a budget of its own; else no lower than at 1e-3.
-_SHARP_COLUMNS, _SHARP_NODES = 4, 50_000
-_PROOF_TOL = 1e-3
-_PROOF_SHARE = 0.9  # of the tolerance at which the proof aims; what is left is for rounding
+_PROOF_SHARE, _PROOF_TOL = 0.9, 1e-3  # it aims at this share of the tolerance, but tells prices no better apart
+_SHARP_COLUMNS, _SHARP_NODES, _SHARP_SHARE = 4, 50_000, 0.1  # up to so many columns it aims lower, however low that is
 _HALVINGS = 40  # of the interval of prices in which its aim lies
 _FOUND = "column generation, which found no neuron worth adding by ascent from many starts"
 _DEARER = "column generation, which ended while ascent from many starts still found neurons worth adding"
@@ -250,18 +248,18 @@ class _Search:
             stalled = stalled + 1 if objective >= before and len(peaks) == 0 else 0
             reached = self.tolerance.reached(objective, bound)
             if reached and goes_on and self.prove:
-                peaks = self._prove(*self._proof_budget())
+                peaks = self._prove(*self._proof_plan())
                 goes_on = len(peaks) > 0
             elif reached or stalled == _STALLED_ROUNDS:
                 break
             if not goes_on:
                 break
             self.neurons = self._with(peaks)
-            # The objective is within about gap^2 of that of a joint local optimum; to come closer can wait, as long as
-            # there are new neurons and the rounds make progress.
+            # The objective is within about 10 gap^2 of that of a joint local optimum; to come closer can wait, as long
+            # as there are new neurons and the rounds make progress. Newton's method takes most of the time.
             above = gap**2 if len(peaks) else (self.tolerance.relative(objective) / 10) ** 2
             progress = (before - objective) / objective
-            rtol, damping = float(np.clip(0.1 * min(above, progress), 1e-14, 1e-3)), 1e-4
+            rtol, damping = float(np.clip(10 * min(above, progress), 1e-14, 1e-3)), 1e-4
             goes_well = self.monitor.n_iter == 1 or progress > _COARSE_PROGRESS * gap
             self.coarse = self._many_weights and gap > _COARSE_GAP and goes_well
         if self.searched is not None and not self.searched.thorough and self.monitor.ending is not Status.INTERRUPTED:
@@ -272,7 +270,7 @@ class _Search:
         """A hard search and a proof for the network as it is, with any number of columns if there is one output."""
         self._search(_HARDER * _STARTS)
         if self.searched is not None and (self.problem.n_outputs == 1 or self.prove):
-            self._prove(max_nodes, 0.0)
+            self._prove(max_nodes, self._price_within_tolerance(_PROOF_SHARE))
 
     @property
     def _many_weights(self) -> bool:
@@ -344,15 +342,17 @@ class _Search:
         """Price above which a neuron is worth adding."""
         return self.problem.weight_decay * (1 + self.tolerance.relative(self.problem.objective(self.neurons)) / 10)
 
-    def _proof_budget(self) -> tuple[int, float]:
-        """Cones that the proof may visit, and the relative distance above weight_decay to which it tells prices."""
+    def _proof_plan(self) -> tuple[int, float]:
+        """Cones that the proof may visit, and the price that it aims at."""
         sharp = self.problem.Z.n_columns <= _SHARP_COLUMNS
-        max_nodes, least = (_SHARP_NODES, 0.0) if sharp else (_PROOF_NODES, _PROOF_TOL)
+        max_nodes = _SHARP_NODES if sharp else _PROOF_NODES
         if self.prove == "auto":
             max_nodes = min(max_nodes, _NODES_A_START * self.n_starts)
-        return max(1, min(max_nodes, _PROOF_ENTRIES // self.problem.Z.n_rows)), least
+        aim = self._price_within_tolerance(_SHARP_SHARE if sharp else _PROOF_SHARE)
+        aim = aim if sharp else max(aim, self.problem.weight_decay * (1 + _PROOF_TOL))
+        return max(1, min(max_nodes, _PROOF_ENTRIES // self.problem.Z.n_rows)), aim
 
-    def _prove(self, max_nodes: int, least: float) -> Peaks:
+    def _prove(self, max_nodes: int, aim: float) -> Peaks:
         """Price all directions; none, or the one that turns out to be too dear for the tolerance."""
         assert self.searched is not None
         Z, v = self.problem.Z, self.searched.v
@@ -362,8 +362,8 @@ class _Search:
             price = price_by_branch_and_bound(
                 Z,
                 v,
-                threshold=max(self._price_within_tolerance(v), self.problem.weight_decay * (1 + least)),
-                tol=max(self.tolerance.tol / 10, least),
+                threshold=aim,
+                tol=max(aim / self.problem.weight_decay - 1, np.finfo(float).eps),
                 starts=np.hstack([self.neurons.weights, self.searched.directions]),
                 max_nodes=max_nodes,
                 stop=self.monitor.out_of_time,
@@ -373,9 +373,10 @@ class _Search:
         dearer = np.zeros((Z.n_columns, 0)) if enough or price.direction is None else price.direction[:, None]
         return find_peaks(Z, v, dearer, threshold=self._threshold, count=1)
 
-    def _price_within_tolerance(self, v: np.ndarray) -> float:
-        """The largest price of all directions at which the bound of a dual point is within the tolerance, about."""
-        tolerance = replace(self.tolerance, tol=_PROOF_SHARE * self.tolerance.tol)
+    def _price_within_tolerance(self, share: float) -> float:
+        """The largest price of all directions at which the bound is within a share of the tolerance, about."""
+        assert self.searched is not None
+        v, tolerance = self.searched.v, replace(self.tolerance, tol=share * self.tolerance.tol)
         objective, low, high = self.problem.objective(self.neurons), 1.0, 2.0
         for _ in range(_HALVINGS):
             middle = (low + high) / 2

@@ -106,9 +106,7 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
     present = weights > 0
     if not present.all():
         X, y, weights = X[present], y[present], weights[present]
-    keys = np.add(X.reshape(len(X), -1), 0.0, order="C")  # 0.0 and -0.0 are equal
-    order = np.argsort(keys.view(f"V{keys.strides[0]}").ravel())  # by their bytes
-    del keys
+    order = np.argsort(_sort_keys(X.reshape(len(X), -1)))
     X, y, weights = X[order], y[order], weights[order]
     rows = X.reshape(len(X), -1)
     new = np.ones(len(X), dtype=bool)
@@ -119,6 +117,19 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
     if new.all():
         return X, y, weights
     return X[new], y[new], np.bincount(np.cumsum(new) - 1, weights)
+
+
+def _sort_keys(rows: np.ndarray) -> np.ndarray:
+    """Keys (n,) of rows (n, d) whose order, byte by byte, is the lexicographic one of the numbers."""
+    keys, sign = np.empty(rows.shape, dtype=">u8"), np.int64(np.iinfo(np.int64).min)
+    size = max(1, 2**15 // rows.shape[1])
+    for start in range(0, len(rows), size):
+        bits = np.add(rows[start : start + size], 0.0, order="C").view(np.int64)  # 0.0 and -0.0 are equal
+        flips = bits >> 63  # all bits of a negative number, and the sign of any
+        flips |= sign
+        flips ^= bits
+        keys[start : start + size] = flips.view(np.uint64)
+    return keys.view(f"V{keys.strides[0]}").ravel()
 
 
 def standard_deviations(y: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -74,8 +74,8 @@ class Prepared:
         design, basis = self.design, certificate.basis
         if design.variance_share_ < 1 - _ROUNDING:
             basis += (
-                f"; for networks along the {len(design.spectral_weights_)} largest singular directions of X, which "
-                f"leave out {1 - design.variance_share_:.1e} of its variance"
+                f"; for X truncated to {len(design.spectral_weights_)} of its singular directions, without "
+                f"{1 - design.variance_share_:.1e} of its variance"
             )
         if design.spectral_power:
             basis += f"; with the penalty of spectral_power={design.spectral_power:g}, not plain weight decay"

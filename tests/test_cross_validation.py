@@ -340,7 +340,7 @@ def test_groups_reach_the_splitter():
             clone(model).fit(X, Y)
 
 
-def test_metadata_are_routed_by_the_rules_of_scikit_learn(monkeypatch):
+def test_metadata_are_routed_by_the_rules_of_scikit_learn():
     weights, seen = np.arange(27) + 1.0, []
 
     def measured(y, predictions, sample_weight=None, hours=None):
@@ -353,8 +353,9 @@ def test_metadata_are_routed_by_the_rules_of_scikit_learn(monkeypatch):
         clone(model).fit(X, Y, hours=weights)
     with config_context(enable_metadata_routing=True):
         np.testing.assert_array_equal(clone(model).fit(X, Y / 100, sample_weight=weights).scores_, plain.scores_)
-        with pytest.raises(ValueError, match=r"\[sample_weight\] are passed but are not explicitly set"):
-            clone(model).set_params(scoring="r2").fit(X, Y, sample_weight=weights)
+        requesting = get_scorer("r2").set_score_request(sample_weight=True)
+        routed = clone(model).set_params(scoring=requesting).fit(X, Y / 100, sample_weight=weights)
+        np.testing.assert_array_equal(routed.scores_, plain.scores_)
         with pytest.raises(TypeError, match="not routed"):
             clone(model).fit(X, Y, hours=weights)
         scorer = make_scorer(measured).set_score_request(sample_weight=False, hours=True)

@@ -33,7 +33,7 @@ def regressor():
 
 @pytest.fixture(scope="module")
 def classifier():
-    return ConvexBNClassifier().fit(X, SPECIES)
+    return ConvexBNClassifier(tol=1e-7).fit(X, SPECIES)
 
 
 def test_regressor_trains_one_network_for_all_outputs(regressor):
@@ -213,8 +213,8 @@ def test_folds_that_lack_one_of_three_classes(activation):
     everything = np.arange(40)
     options = {"activation": activation, "n_patterns": 10, "n_weight_decays": 2, "tol": 1e-3}
     model = ConvexBNClassifierCV(cv=[(others, ants)], **options)
-    with pytest.raises(ValueError, match="cv leaves no training sample of class 'ant' in fold 0"):
-        model.fit(X, SPECIES)
+    assert (model.fit(X, SPECIES).scores_ == 0).all()  # ants are never chosen by who never saw one
+    assert model.classes_.tolist() == ["ant", "bee", "cat"]
     model.set_params(cv=[(everything, others)]).fit(X, SPECIES)  # none to predict is no obstacle
     assert model.score(X, SPECIES) > 0.7
     with pytest.raises(ValueError, match="one class only, 'ant'"):

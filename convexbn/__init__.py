@@ -18,6 +18,7 @@ from convexbn.estimators import (
     Path,
     RandomBatchNormLayers,
     convexbn_path,
+    prove,
 )
 from convexbn.matrix import DesignMatrix
 from convexbn.network import (
@@ -80,6 +81,7 @@ __all__ = [
     "enumerate_patterns",
     "make_network",
     "primal_program",
+    "prove",
     "sample_patterns",
     "solve",
     "solve_closed_form",

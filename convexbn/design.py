@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import cholesky, eigh, solve_triangular, svd
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexbn.sample_weight import weighted_samples
@@ -47,7 +47,7 @@ class LayerWeights(Summarized):
         return f"{counted(self.weights.shape[1], 'feature')}, {counted(len(self.weights), 'neuron')}"
 
 
-class BatchNormDesign(TransformerMixin, BaseEstimator):
+class BatchNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     r"""Whitened data: the design matrix of a batch-normalized layer.
 
     With the compact SVD ``X - 1 mu^T = U S V^T`` of rank r, ``Z = [sqrt(n) U, 1]`` has ``k = r + 1`` columns and
@@ -163,8 +163,8 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         mean, std = _column_statistics(data, p)
         if not std.any():
             raise ValueError(
-                "All rows of X are equal, so batch normalization would divide by a zero variance; "
-                "give data with at least two distinct rows."
+                "All rows of X are equal, 1 sample or one repeated, so batch normalization would divide by a zero "
+                "variance; give data with at least two distinct rows."
             )
         units = self._units(std)
         deviations = _Deviations(data, mean, units, np.sqrt(p))
@@ -236,6 +236,10 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
             np.matmul(data[rows] - self.mean_, self.whitening_, out=Z[rows, :-1])
         return Z
 
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.coloring_) + 1
+
     def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""
         slopes = (self.whitening_ @ S[:-1]).T
@@ -260,7 +264,7 @@ class BatchNormDesign(TransformerMixin, BaseEstimator):
         return np.vstack([gamma * directions / std, bias])
 
 
-class WeightNormDesign(TransformerMixin, BaseEstimator):
+class WeightNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """The data itself: the design matrix of a weight-normalized layer.
 
     A neuron ``relu(g w·x / |w| + bias)`` with weight decay on (g, bias) is ``relu(Z s)`` with
@@ -356,6 +360,10 @@ class WeightNormDesign(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         Z = validate_data(self, X, dtype=np.float64, reset=False) @ self.basis_ * self.spectral_weights_
         return np.hstack([Z, np.ones((len(Z), 1))]) if self.bias else Z
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.basis_.shape[1] + bool(self.bias)
 
     def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""

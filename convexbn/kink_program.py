@@ -14,11 +14,9 @@ _FIRST_MU = 0.1  # of the mean of slope * b
 _LEAST_MU = 1e-6  # of the decrease without kinks, all together: with d on all its kinks that mean is rounding
 _TO_BOUNDARY = 0.995
 _NOTHING = 1e-100  # gradients and products up to here count as zero
-_LEAST, _ROUNDING = (
-    1e-13,
-    1e-15,
-)  # of the first duality gap, and of what the kinks could lower: then rounding takes over
-_STIFFEST = 1e14  # of the curvature that the kinks of a neuron add to that of H, which must not vanish beside it
+_LEAST = 1e-13  # of the first duality gap, below which rounding takes over
+_STIFFEST = 1e14  # curvature that the kinks of a neuron may add, in multiples of H, which must not vanish beside it
+_FIRST_SOFTNESS = 100  # of the kinks, at least, in multiples of that of the stiffest
 _SMALL = 12  # up to this size matrices are solved with in one call
 
 
@@ -133,12 +131,12 @@ def solve_kink_program(
     slope = np.maximum(c, np.maximum(1e-12 * scale, _NOTHING)[:, None, None])
     stiffness = np.einsum("pmlk,pmlk->pml", rows, rows) / size
     softness = K * stiffness / _STIFFEST
-    most = slope**2 * stiffness  # about twice what the force of a kink alone could lower
+    balanced = 1e-6 * scale + 4 * np.finfo(float).eps * (slope * np.sqrt(stiffness * size)).sum(axis=(1, 2))
     # theta is the force of a kink, room what it lacks to its slope; a step goes `over` a kink, or stays `under` it.
     # The start is on the central path of d = 0: theta * under = room * over = mu, and under - over = b.
     decrease_scale = (g * g).sum(axis=1) / size
     first = np.maximum((slope * b).mean(axis=(1, 2)), _LEAST_MU * decrease_scale / b[0].size)
-    first = np.maximum(_FIRST_MU * first, 10 * _ROUNDING * most.mean(axis=(1, 2)))
+    first = np.maximum(_FIRST_MU * first, _FIRST_SOFTNESS * (slope**2 * softness).max(axis=(1, 2)))
     mu = np.maximum(first, _NOTHING)[:, None, None]
     half = mu - slope * b / 2
     root = np.sqrt(half**2 + mu * slope * b)
@@ -146,7 +144,7 @@ def solve_kink_program(
     under = over + b
     # (theta, room) and (under, over), complementary to each other
     state = np.stack([mu / under, mu / over, under, over], axis=1)
-    least = np.maximum(_LEAST * 2 * b[0].size * mu[:, 0, 0], _ROUNDING * most.sum(axis=(1, 2)))
+    least = _LEAST * 2 * b[0].size * mu[:, 0, 0]
 
     step, decreases = np.zeros_like(g), np.zeros(programs)
     d, live = np.zeros_like(g), np.arange(programs)
@@ -158,18 +156,17 @@ def solve_kink_program(
         step[live], decreases[live] = d, decrease
         _add_pull(residual, rows, state[:, 0])
         total = products.sum(axis=(1, 2, 3))
-        done = (total <= rtol * decrease) & (np.abs(residual).max(axis=1) <= 1e-6 * scale)
-        left = ~(done | (total <= least) | (scale < _NOTHING))
+        ratio = state[:, 2:] / state[:, :2]
+        left = (np.abs(residual).max(axis=1) > balanced) | (total > rtol * decrease)
+        left &= (total > least) & (scale >= _NOTHING) & (ratio.sum(axis=1) > softness).all(axis=(1, 2))
         if not left.any() or (stop is not None and stop()):
             break
         if not left.all():
-            arrays = live, g, rows, b, c, scale, softness, least, state, d, residual, products, total
-            live, g, rows, b, c, scale, softness, least, state, d, residual, products, total = (
+            arrays = live, g, rows, b, c, scale, softness, balanced, least, state, d, residual, products, total, ratio
+            live, g, rows, b, c, scale, softness, balanced, least, state, d, residual, products, total, ratio = (
                 array[left] for array in arrays
             )
             gram = None if gram is None else gram[left]
-        forces, ways = state[:, :2], state[:, 2:]
-        ratio = ways / forces
         weight = 1 / (ratio[:, 0] + ratio[:, 1] + softness)
         try:
             solve = _of_identity(rows[:, 0], weight[:, 0], gram) if H is None else _factorised(H, rows[0], weight[0])
@@ -178,7 +175,7 @@ def solve_kink_program(
                 raise
             break
 
-        move = partial(_move, rows, solve, weight, ratio, residual, forces)
+        move = partial(_move, rows, solve, weight, ratio, residual, state[:, :2])
         _, change = move(-products)
         later = state + np.minimum(1.0, _longest(state, change)) * change
         achieved = (later[:, :2] * later[:, 2:]).sum(axis=(1, 2, 3)) / total

@@ -118,13 +118,15 @@ class DesignMatrix(Summarized):
 
     @cached_property
     def on_row_space(self) -> tuple["DesignMatrix", np.ndarray]:
-        """The matrix times an orthonormal basis (k, N) of a space that holds its rows, and the basis.
+        """The matrix times an orthonormal basis (k, r) of the space of its rows, and the basis.
 
-        With more columns than rows it is the smaller one, and as good for every purpose: what is across the rows of a
-        neuron changes no output, and only costs.
+        It has no more columns than rows, and is as good as the matrix for neurons: a part of one that is across the
+        rows changes no output, and only costs.
         """
-        basis, triangle = qr(self.Z.T, mode="economic")
-        return DesignMatrix(triangle.T, self.n_patches), basis
+        basis, triangle, _ = qr(self.Z.T, mode="economic", pivoting=True)
+        sizes = np.abs(np.diagonal(triangle))
+        basis = basis[:, : max(1, int((sizes > self.n_columns * np.finfo(float).eps * sizes[0]).sum()))]
+        return DesignMatrix(self.Z @ basis, self.n_patches), basis
 
     def products(self, S: np.ndarray) -> np.ndarray:
         """Z S (N, m) of neurons S (k, m), in which rows that are multiples of each other are on the same side."""

@@ -16,6 +16,7 @@ from convexbn.neurons import Neurons
 from convexbn.patterns import as_design_matrix
 from convexbn.pricing import price_bound, price_by_ascent, price_by_enumeration, quickly_enumerated
 from convexbn.summary import Summarized, counted
+from convexbn.threads import on_one_thread
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -164,6 +165,7 @@ class Problem(Summarized):
         return self.objective(self.zero_network) if self.zero_dual.any() else 0.0
 
     @cached_property
+    @on_one_thread
     def weight_decay_max(self) -> float:
         """Smallest weight decay at which the zero network is optimal, as far as known.
 

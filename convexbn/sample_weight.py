@@ -6,14 +6,19 @@ An integer weight means as much as repeated rows, and a weight of zero as much a
 import numpy as np
 from numpy.typing import ArrayLike
 
+_FAR = 1e100  # weights between its inverse and this are used as they are
+
 
 def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> np.ndarray:
     """Return sample weights as an array, ones if None.
 
+    They are as given, unless the largest is so far from one that sums and products could leave the range of floats;
+    then all are divided by it. A weight that is nothing beside the largest, by a factor of 1e-308, is zero.
+
     Parameters
     ----------
-    sample_weight : array-like of shape (n,) or None
-        Weights from zero on, not all of them zero.
+    sample_weight : array-like of shape (n,), float or None
+        Weights from zero on, not all of them zero; one number is the weight of every sample.
     n_samples : int
         Samples n.
 
@@ -24,7 +29,7 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> np.n
     Raises
     ------
     ValueError
-        If the length is wrong, a weight is negative or not finite, or all are zero.
+        If they are no real numbers, the length is wrong, a weight is negative or not finite, or all are zero.
 
     Examples
     --------
@@ -34,7 +39,9 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> np.n
     """
     if sample_weight is None:
         return np.ones(n_samples)
-    weights = np.asarray(sample_weight, dtype=np.float64)
+    weights = _real_numbers(sample_weight)
+    if weights.ndim == 0:
+        weights = np.full(n_samples, weights)
     if weights.shape != (n_samples,):
         raise ValueError(
             f"sample_weight must hold one number for each of the {n_samples} samples, got shape {weights.shape}."
@@ -45,7 +52,20 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> np.n
         raise ValueError(f"sample_weight must not be negative; its smallest entry is {weights.min():g}.")
     if not weights.any():
         raise ValueError("sample_weight must contain at least one non-zero number.")
-    return weights
+    largest = weights.max()
+    if not 1 / _FAR < largest < _FAR:
+        weights = weights / largest
+    return np.where(weights < np.finfo(float).tiny * weights.max(), 0, weights)
+
+
+def _real_numbers(sample_weight: ArrayLike) -> np.ndarray:
+    try:
+        weights = np.asarray(sample_weight)
+        if weights.dtype.kind in "biufO":
+            return weights.astype(np.float64)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError("sample_weight must hold one real number for each sample.")
 
 
 def weighted_samples(sample_weight: ArrayLike | None, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,9 +106,7 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
     present = weights > 0
     if not present.all():
         X, y, weights = X[present], y[present], weights[present]
-    keys = np.add(X.reshape(len(X), -1), 0.0, order="C")  # 0.0 and -0.0 are equal
-    order = np.argsort(keys.view(f"V{keys.strides[0]}").ravel())  # by their bytes
-    del keys
+    order = np.argsort(_sort_keys(X.reshape(len(X), -1)))
     X, y, weights = X[order], y[order], weights[order]
     rows = X.reshape(len(X), -1)
     new = np.ones(len(X), dtype=bool)
@@ -99,6 +117,19 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
     if new.all():
         return X, y, weights
     return X[new], y[new], np.bincount(np.cumsum(new) - 1, weights)
+
+
+def _sort_keys(rows: np.ndarray) -> np.ndarray:
+    """Keys (n,) of rows (n, d) whose order, byte by byte, is the lexicographic one of the numbers."""
+    keys, sign = np.empty(rows.shape, dtype=">u8"), np.int64(np.iinfo(np.int64).min)
+    size = max(1, 2**15 // rows.shape[1])
+    for start in range(0, len(rows), size):
+        bits = np.add(rows[start : start + size], 0.0, order="C").view(np.int64)  # 0.0 and -0.0 are equal
+        flips = bits >> 63  # all bits of a negative number, and the sign of any
+        flips |= sign
+        flips ^= bits
+        keys[start : start + size] = flips.view(np.uint64)
+    return keys.view(f"V{keys.strides[0]}").ravel()
 
 
 def standard_deviations(y: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -106,5 +106,5 @@ def spectral_trace(
     if times.shape != (len(f),):
         raise ValueError(f"steps must have shape ({len(f)},), one for each row of outputs, got {times.shape}.")
     design = BatchNormDesign(n_components, EXACT_RTOL, standardize=False).fit(data)
-    U = design.transform(data)[:, :-1] / np.sqrt(len(data))
+    U = np.asarray(design.transform(data))[:, :-1] / np.sqrt(len(data))
     return SpectralTrace(times, f @ U, targets @ U, design.singular_values_)

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -39,3 +41,44 @@ def test_nothing_to_find():
     Z, v = instance(10, 2, 0)
     assert price_by_ascent(Z, 0 * v, random_state=0).value == 0
     assert len(find_peaks(Z, v, np.ones((2, 3)), threshold=1e9)) == 0
+
+
+def test_more_columns_than_rows_are_searched_in_the_space_of_the_rows():
+    rng = np.random.default_rng(0)
+    small, v = instance(5, 3, 0)
+    turned = np.linalg.qr(rng.standard_normal((40, 3)))[0]
+    wide = DesignMatrix(small.Z @ turned.T)
+    peaks = find_peaks(wide, v, rng.standard_normal((40, 200)))
+    np.testing.assert_allclose(peaks.prices[0], price_by_enumeration(small, v).value)
+    np.testing.assert_allclose(np.linalg.norm(turned.T @ peaks.directions, axis=0), 1)
+    np.testing.assert_allclose(
+        np.abs(v.T @ wide.neuron_outputs(peaks.directions))[0], peaks.prices, rtol=1e-9, atol=1e-12
+    )
+
+
+def test_polishing_takes_no_matrix_of_the_columns_of_each_direction():
+    Z, v = instance(60, 1500, 0)
+    starts = np.random.default_rng(0).standard_normal((1500, 100))
+    tracemalloc.start()
+    find_peaks(Z, v, starts, count=20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.1 * (60 * 1500**2 * 8)  # of sixty of them at once
+
+
+def test_a_search_that_is_stopped_returns_what_it_has():
+    Z, v = instance(100, 20, 0)
+    starts = np.random.default_rng(0).standard_normal((20, 300))
+    asked = []
+
+    def stop():
+        asked.append(0)
+        return len(asked) > 5
+
+    peaks = find_peaks(Z, v, starts, stop=stop)
+    assert len(peaks) > 0
+    assert len(asked) < 15
+    assert peaks.prices[0] < find_peaks(Z, v, starts).prices[0]
+    np.testing.assert_allclose(
+        np.abs(v.T @ Z.neuron_outputs(peaks.directions))[0], peaks.prices, rtol=1e-5
+    )  # of the ascent, in single precision

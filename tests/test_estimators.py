@@ -1,30 +1,39 @@
 import pickle
 import re
+import signal
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.model_selection import GridSearchCV
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import check_class_weight_classifiers, parametrize_with_checks
 
 from convexbn import (
     BatchNormNetwork,
     ConvexBNClassifier,
+    ConvexBNClassifierCV,
     ConvexBNRegressor,
+    ConvexBNRegressorCV,
+    ConvexBNStackClassifier,
     GatedNetwork,
     Problem,
     WeightNormNetwork,
     enumerate_patterns,
+    prove,
     solve_reference,
 )
 from convexbn.design import BatchNormDesign
+from convexbn.estimators import base
 from convexbn.estimators.fixed import AUTO_FRACTION
 from convexbn.losses import Huber
+from convexbn.solvers import column_generation
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:40, [2, 3]], Y[:40]
@@ -90,7 +99,7 @@ def test_gated_networks_are_certified_with_class_weights_far_apart(loss):
     ],
 )
 def test_certificate_is_of_the_network(options, Network):
-    model = ConvexBNRegressor(weight_decay=5.0, **options).fit(X[:20], Y[:20])
+    model = ConvexBNRegressor(weight_decay=5.0, tol=1e-7, **options).fit(X[:20], Y[:20])
     assert type(model.network_) is Network
     assert model.weight_decay_ == 5
     assert model.certificate_.gap <= 1e-6
@@ -102,7 +111,7 @@ def test_certificate_is_of_the_network(options, Network):
 
 
 def test_optimum_is_that_of_the_program():
-    model = ConvexBNClassifier(weight_decay=0.01).fit(X[:15], LABELS[:15])
+    model = ConvexBNClassifier(weight_decay=0.01, tol=1e-8).fit(X[:15], LABELS[:15])
     signs = np.where(LABELS[:15] == "low", 1.0, -1.0)
     problem = Problem(BatchNormDesign().fit_transform(X[:15]), signs, "log_loss", weight_decay=0.01, fit_intercept=True)
     program = solve_reference(problem, enumerate_patterns(problem.Z)).certificate
@@ -213,13 +222,168 @@ def test_verbose_prints(capfd):
 
 
 def test_unreached_tolerance_warns():
-    with pytest.warns(ConvergenceWarning, match="relative gap"):
+    with pytest.warns(ConvergenceWarning, match=r"gap of .* of the zero network's objective, above tol=1.0e-09"):
         ConvexBNRegressor(max_iter=1, tol=1e-9).fit(X, Y)
+
+
+@pytest.mark.parametrize("model", [ConvexBNRegressor(), ConvexBNClassifier()], ids=repr)
+def test_the_gap_is_within_the_tolerance_times_the_objective_of_the_best_constant(model):
+    y = Y if isinstance(model, ConvexBNRegressor) else LABELS
+    shares = np.unique(y, return_counts=True)[1] / len(y)
+    constant = np.var(Y) / 2 if isinstance(model, ConvexBNRegressor) else -(shares * np.log(shares)).sum()
+    for tol in (1e-2, 1e-4):
+        certificate = clone(model).set_params(tol=tol).fit(X, y).certificate_  # without a warning
+        assert certificate.objective - certificate.lower_bound <= tol * constant
+
+
+@pytest.mark.parametrize("tol", [1e-6, 1e-4])
+def test_a_loose_proof_stands_beside_the_local_certificate(tol):
+    """A gap above the tolerance always warns, and warnings are errors here."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 5))
+    y = np.maximum(X @ rng.standard_normal(5), 0) + 0.3 * rng.standard_normal(60)
+    certificate = ConvexBNRegressor(tol=tol).fit(X, y).certificate_
+    assert certificate.objective - certificate.lower_bound <= tol * np.var(y) / 2
+    assert certificate.scope == "local"
+    assert 0 < certificate.global_lower_bound < certificate.lower_bound
+
+
+def test_proofs():
+    found = {prove: ConvexBNRegressor(prove=prove).fit(X, Y) for prove in (False, "auto", True)}
+    assert [model.certificate_.scope for model in found.values()] == ["local", "global", "global"]
+    for model in found.values():
+        np.testing.assert_array_equal(model.predict(X), found[False].predict(X))
+
+
+def test_out_of_time_it_has_the_best_network_so_far():
+    for options in ({}, {"activation": "gated_relu"}, {"normalization": "weight"}):
+        with pytest.warns(ConvergenceWarning, match="reached max_time"):
+            model = ConvexBNRegressor(1e-3, solver="auto", max_time=1e-9, n_patterns=2000, **options).fit(X, Y)
+        assert np.isfinite(model.predict(X)).all()
+        assert model.certificate_.objective <= np.var(Y) / 2 * (1 + 1e-12)
+
+
+class TestInterrupts:
+    """Ctrl-C, at a place of the solver."""
+
+    @pytest.fixture
+    def press(self, monkeypatch):
+        def press_in(name, call=1):
+            original, calls = getattr(column_generation, name), []
+
+            def pressed(*arguments, **options):
+                calls.append(None)
+                if len(calls) == call:
+                    signal.raise_signal(signal.SIGINT)
+                return original(*arguments, **options)
+
+            monkeypatch.setattr(column_generation, name, pressed)
+            return calls
+
+        return press_in
+
+    def test_fit_keeps_the_best_network_and_passes_it_on(self, press):
+        press("refine", call=2)
+        model = ConvexBNRegressor(1.0, tol=1e-8)
+        with (
+            pytest.warns(ConvergenceWarning, match="was interrupted"),
+            pytest.raises(KeyboardInterrupt, match="has the best network so far"),
+        ):
+            model.fit(X, Y)
+        assert 0 < model.score(X, Y) < 1
+        assert model.certificate_.gap > 1e-8
+        assert model.network_.objective(X, Y, 1.0) == pytest.approx(model.certificate_.objective)
+
+    def test_in_the_proof_it_is_not_forgotten(self, press):
+        press("price_by_branch_and_bound")
+        model = ConvexBNRegressor()
+        with pytest.raises(KeyboardInterrupt):  # and no warning: the gap is small enough
+            model.fit(X, Y)
+        assert model.certificate_.scope == "local"
+
+    def test_without_a_network_the_estimator_is_left_as_it_was(self, monkeypatch):
+        def interrupted(*arguments, **options):
+            raise KeyboardInterrupt
+
+        model = ConvexBNRegressor().fit(X, Y)
+        before = model.predict(X)
+        monkeypatch.setattr(base, "solve", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X[:, :1], Y)
+        np.testing.assert_array_equal(model.predict(X), before)
+
+    @pytest.mark.parametrize("wrap", [lambda model: model, lambda model: make_pipeline(StandardScaler(), model)])
+    def test_searches_end(self, press, wrap):
+        proofs = press("price_by_branch_and_bound", call=2)
+        model = wrap(ConvexBNRegressor())
+        with pytest.raises(KeyboardInterrupt):
+            cross_val_score(model, X, Y, cv=4)
+        assert len(proofs) == 2
+        name = "fit_intercept" if isinstance(model, ConvexBNRegressor) else "convexbnregressor__fit_intercept"
+        proofs = press("price_by_branch_and_bound", call=2)
+        with pytest.raises(KeyboardInterrupt):
+            GridSearchCV(model, {name: [True, False]}, cv=2).fit(X, Y)
+        assert len(proofs) == 2
+
+
+class TestProve:
+    """A proof after the fit."""
+
+    def data(self, model):
+        return X, LABELS if isinstance(model, ConvexBNClassifier) else Y
+
+    @pytest.mark.parametrize(
+        "model",
+        [
+            ConvexBNRegressor(prove=False),
+            ConvexBNRegressor(prove=False, normalization="weight", spectral_power=0.5, fit_intercept=False),
+            ConvexBNRegressorCV(prove=False, n_weight_decays=3, cv=2, n_components=[1, 2]),
+            ConvexBNClassifier(prove=False, class_weight="balanced"),
+        ],
+        ids=repr,
+    )
+    def test_it_sharpens_the_certificate_and_leaves_the_network(self, model):
+        X, y = self.data(model)
+        weights = 1.0 + np.arange(len(X)) % 3
+        model = clone(model).fit(X, y, sample_weight=weights)
+        before, network = model.certificate_, model.network_
+        assert before.scope == "local"
+        certificate = prove(model, X, y, weights, random_state=0)
+        assert certificate.scope == "global"
+        assert model.certificate_ is certificate
+        assert certificate.objective == pytest.approx(before.objective, rel=1e-9)
+        assert before.global_lower_bound < certificate.lower_bound <= before.objective
+        assert model.network_ is network
+        assert ("spectral_power" in certificate.basis) == bool(model.spectral_power)
+        assert prove(model, X, y, weights) is certificate
+
+    def test_out_of_time_it_keeps_what_is_proved(self):
+        model = ConvexBNRegressor(prove=False).fit(X, Y)
+        before = model.certificate_
+        certificate = prove(model, X, Y, max_time=1e-9)
+        assert certificate.global_lower_bound >= before.global_lower_bound
+        assert model.certificate_.lower_bound == before.lower_bound
+
+    def test_other_data_or_models_are_refused(self):
+        model = ConvexBNRegressor(prove=False).fit(X, Y)
+        for changed in ((X + 1e-2 * X**2, Y), (X, Y + X[:, 0]), (X[:-1], Y[:-1]), (X[:, :1], Y), (X, np.c_[Y, Y])):
+            with pytest.raises(ValueError, match="X, y and sample_weight are not what model was trained on"):
+                prove(model, *changed)
+        with pytest.raises(ValueError, match="max_time=0 must be"):
+            prove(model, X, Y, max_time=0)
+        with pytest.raises(ValueError, match=r"model=Ridge\(\) must be a convexbn estimator"):
+            prove(Ridge(), X, Y)
+        with pytest.raises(NotFittedError):
+            prove(ConvexBNRegressor(), X, Y)
+        with pytest.raises(ValueError, match="nothing is left to prove"):
+            prove(ConvexBNRegressor(activation="gated_relu").fit(X, Y), X, Y)
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
+        ({"max_time": -1.0}, "max_time=-1.0 must be a positive number of seconds or None"),
+        ({"prove": 1}, 'prove=1 must be True, False or "auto"'),
         ({"weight_decay": -1.0}, "weight_decay=-1.0 must be a positive"),
         ({"weight_decay": np.nan}, "weight_decay=nan"),
         ({"weight_decay": np.inf}, "weight_decay=inf"),
@@ -328,7 +492,142 @@ def test_certificate_says_which_directions_it_is_about():
     data[:, 2] = data[:, 1] + 1e-5 * data[:, 2]
     y = np.abs(data[:, 0])
     basis = ConvexBNRegressor(0.1).fit(data, y).certificate_.basis
-    assert re.search(r"along the 2 largest singular directions of X, which leave out .\..e-11 of its variance", basis)
-    assert "1 largest" in ConvexBNRegressor(0.1, n_components=1).fit(data, y).certificate_.basis
-    assert "largest" not in ConvexBNRegressor(0.1).fit(data[:, :2], y).certificate_.basis
-    assert "largest" not in ConvexBNRegressor(0.1).fit(data[:, [0, 1, 1]], y).certificate_.basis
+    assert re.search(r"for X truncated to 2 of its singular directions, without .\..e-11 of its variance", basis)
+    assert "truncated to 1 of" in ConvexBNRegressor(0.1, n_components=1).fit(data, y).certificate_.basis
+    assert "truncated" not in ConvexBNRegressor(0.1).fit(data[:, :2], y).certificate_.basis
+    assert "truncated" not in ConvexBNRegressor(0.1).fit(data[:, [0, 1, 1]], y).certificate_.basis
+
+
+@pytest.mark.parametrize("loss", ["log_loss", "cross_entropy"])
+@pytest.mark.parametrize("labels", [LABELS, np.arange(40) % 3], ids=["2 classes", "3 classes"])
+@pytest.mark.parametrize("scale", [1e100, 1e300])
+def test_probabilities_of_huge_outputs_are_probabilities(labels, loss, scale):
+    model = ConvexBNClassifier(0.02, loss=loss, n_components=1, tol=1e-2).fit(X, labels)
+    outputs, probabilities = model.decision_function(scale * X), model.predict_proba(scale * X)
+    assert scale / 100 < np.abs(outputs).max() < np.inf
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    np.testing.assert_array_equal(model.classes_[probabilities.argmax(axis=1)], model.predict(scale * X))
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-300, 1e300, 1e308])
+@pytest.mark.parametrize(
+    "model",
+    [
+        ConvexBNRegressor(0.1),
+        ConvexBNRegressor(0.1, normalization="weight"),
+        ConvexBNRegressor(0.1, activation="gated_relu", n_patterns=3),
+        ConvexBNClassifier(0.02, class_weight="balanced"),
+        ConvexBNClassifier(0.02, class_weight={"high": 10}),
+        ConvexBNRegressorCV(weight_decays=[0.1], cv=2),
+        ConvexBNStackClassifier(ConvexBNClassifier(0.02, n_components=1, tol=1e-2), n_stages=1),
+    ],
+    ids=repr,
+)
+def test_only_ratios_of_sample_weights_count(model, scale):
+    y = LABELS if is_classifier(model) else Y / 100
+    model, ratios = clone(model), np.where(np.arange(40) < 20, 0.5, 1.0)
+    if "estimator" not in model.get_params():
+        model.set_params(n_components=1, tol=1e-2)
+    expected = clone(model).fit(X, y, sample_weight=ratios).network_.predict(X)
+    predictions = model.fit(X, y, sample_weight=scale * ratios).network_.predict(X)
+    np.testing.assert_allclose(predictions, expected, rtol=1e-3)
+
+
+def test_sample_weights_of_every_size_at_once():
+    weights = 10.0 ** np.linspace(-300, 300, 40)
+    heaviest = np.where(weights > weights.max() * 1e-50, weights / weights.max(), 0)
+    model = ConvexBNRegressor(0.1, n_components=1, tol=1e-2)
+    predictions = model.fit(X, Y / 100, sample_weight=weights).predict(X)
+    np.testing.assert_allclose(predictions, clone(model).fit(X, Y / 100, sample_weight=heaviest).predict(X), rtol=1e-2)
+
+
+def test_one_number_is_the_weight_of_all_samples():
+    model = ConvexBNRegressor(0.1, n_components=1, tol=1e-2)
+    np.testing.assert_array_equal(
+        clone(model).fit(X, Y, sample_weight=2.5).predict(X),
+        clone(model).fit(X, Y, sample_weight=np.full(40, 2.5)).predict(X),
+    )
+
+
+@pytest.mark.parametrize("weights", ["abc", ["a"] * 40, {"a": 1}, np.ones(40) + 1j, [[1, 2], [3]]])
+def test_sample_weights_that_are_no_numbers(weights):
+    with pytest.raises(ValueError, match="sample_weight must hold one real number for each sample"):
+        ConvexBNRegressor().fit(X, Y, sample_weight=weights)
+
+
+KINDS_OF_LABELS = {
+    "int": lambda positive: positive.astype(int),
+    "int8": lambda positive: positive.astype(np.int8),
+    "signs": lambda positive: 2.0 * positive - 1,
+    "bool": lambda positive: positive,
+    "str": lambda positive: np.where(positive, "no", "yes"),
+    "digits": lambda positive: np.where(positive, "1", "2"),
+    "object": lambda positive: np.where(positive, "no", "yes").astype(object),
+    "list": lambda positive: np.where(positive, "no", "yes").tolist(),
+    "far integers": lambda positive: np.where(positive, 2**62, 2**62 + 1),
+    "Categorical": lambda positive: pd.Categorical(np.where(positive, "no", "yes")),
+    "category": lambda positive: pd.Series(positive.astype(int), dtype="category"),
+    "Int64": lambda positive: pd.Series(positive.astype(int), dtype="Int64"),
+    "boolean": lambda positive: pd.Series(positive, dtype="boolean"),
+    "string": lambda positive: pd.Series(np.where(positive, "no", "yes"), dtype="string"),
+    "column": lambda positive: pd.DataFrame({"y": np.where(positive, "no", "yes")}),
+    "object numbers": lambda positive: positive.astype(object),
+    "mixed": lambda positive: np.where(positive, 1, np.array("a", dtype=object)),
+    "missing": lambda positive: pd.Series(positive.astype(int), dtype="Int64").mask(np.arange(40) == 3),
+    "fractions": lambda positive: positive + 0.5,
+    "bytes": lambda positive: np.where(positive, b"no", b"yes"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:A column-vector y was passed")
+@pytest.mark.parametrize("kind", KINDS_OF_LABELS)
+@pytest.mark.parametrize(
+    "model",
+    [
+        ConvexBNClassifier(0.02, n_components=1, tol=1e-2),
+        ConvexBNClassifierCV(weight_decays=[0.02], cv=2, n_components=1, tol=1e-2),
+        ConvexBNStackClassifier(ConvexBNClassifier(0.02, n_components=1, tol=1e-2), n_stages=1),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_labels_are_those_of_scikit_learn(model, kind):
+    y = KINDS_OF_LABELS[kind](np.median(Y) < Y)
+    try:
+        peer = LogisticRegression().fit(X, y)
+    except (ValueError, TypeError) as error:
+        with pytest.raises(type(error), match=re.escape(str(error)[:20])):
+            clone(model).fit(X, y)
+        return
+    model = clone(model).fit(X, y)
+    np.testing.assert_array_equal(model.classes_, peer.classes_)
+    assert model.classes_.dtype == peer.classes_.dtype
+    assert model.predict(X).dtype == peer.predict(X).dtype
+    assert model.score(X, y) > 0.6
+
+
+@pytest.mark.parametrize(
+    "class_weight",
+    [
+        {"high": 2},
+        {"high": 2, "low": 1},
+        {"high": 2, "low": 1, "absent": 5},
+        {"high": 2, "absent": 5},
+        {"absent": 5},
+        {1: 2.0},
+        {},
+    ],
+    ids=repr,
+)
+def test_class_weight_may_name_the_labels_that_it_may_in_scikit_learn(class_weight):
+    model = ConvexBNClassifier(0.02, n_components=1, tol=1e-2, class_weight=class_weight)
+    try:
+        LogisticRegression(class_weight=class_weight).fit(X, LABELS)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"class_weight=.* names \[.*\], which y does not hold, and not \["):
+            model.fit(X, LABELS)
+        return
+    expected = {label: class_weight.get(label, 1) for label in ("high", "low")}
+    weights = compute_sample_weight(expected, LABELS)
+    plain = ConvexBNClassifier(0.02, n_components=1, tol=1e-2).fit(X, LABELS, sample_weight=weights)
+    np.testing.assert_array_equal(model.fit(X, LABELS).predict_proba(X), plain.predict_proba(X))

@@ -27,6 +27,7 @@ from convexbn import (
 from convexbn.pricing import price_of_gates, spectral_norms
 from convexbn.solvers.gated_nuclear import NuclearNorm, _Hidden, _LossModel, _searched
 from convexbn.solvers.masked import MaskedProducts
+from convexbn.tolerance import Tolerance
 
 
 def make_problem(
@@ -110,7 +111,7 @@ def test_one_output_is_the_group_lasso(loss, fit_intercept):
     problem = replace(problem, weight_decay=0.1 * largest_price(problem, patterns, problem.zero_dual))
     group_lasso = solve_gated(problem, patterns, tol=1e-8).certificate.objective
     method = NuclearNorm(problem, patterns, np.dtype("float64"))
-    rounds = method.rounds(method.first(None), 1e-8, lambda: False)
+    rounds = method.rounds(method.first(None), Tolerance(1e-8), lambda: False)
     best = next(best for best, _, gap in rounds if gap <= 1e-8)
     assert problem.objective(method.neurons(best)) == pytest.approx(group_lasso, rel=2e-8)
 

@@ -48,7 +48,7 @@ def test_units_at_the_ends_of_the_floats_do_not_matter(scale):
     np.testing.assert_allclose(GDNPClassifier().fit(X * scale, Y).coef_ * scale, GDNPClassifier().fit(X, Y).coef_)
 
 
-def test_ctrl_c_keeps_the_weights_so_far_with_a_warning(monkeypatch):
+def test_ctrl_c_keeps_the_weights_so_far_and_is_passed_on(monkeypatch):
     gradient, calls = LearningHalfspace.gradient, []
 
     def interrupted(self, *arguments):
@@ -58,8 +58,9 @@ def test_ctrl_c_keeps_the_weights_so_far_with_a_warning(monkeypatch):
         return gradient(self, *arguments)
 
     monkeypatch.setattr(LearningHalfspace, "gradient", interrupted)
-    with pytest.warns(ConvergenceWarning, match="after 1 steps; interrupted"):
-        model = GDNPClassifier(tol=1e-9).fit(X, Y)
+    model = GDNPClassifier(tol=1e-9)
+    with pytest.raises(KeyboardInterrupt, match="interrupted after 1 steps"):
+        model.fit(X, Y)
     assert model.trace_.interrupted
     assert np.isfinite(model.coef_).all()
 

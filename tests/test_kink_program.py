@@ -2,7 +2,8 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from convexbn.kink_program import solve_kink_program
+from convexbn import DesignMatrix
+from convexbn.kink_program import nearest_kinks, solve_kink_program
 
 
 def program(seed, m=3, K=5, k=2, extra=1):
@@ -47,3 +48,44 @@ def test_indefinite_matrix_is_refused():
     H, g, A, b, c = program(0)
     with pytest.raises(np.linalg.LinAlgError):
         solve_kink_program(-100 * H, g, A, b, c)
+
+
+@pytest.mark.parametrize("H", [None, np.eye(2)], ids=["identity", "matrix"])
+def test_a_step_that_rests_on_a_kink_up_to_rounding(H):
+    """Beside a gradient of 1e-18 the kinks are stiffer by so much that they would swallow the identity."""
+    A = np.array([[[-1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [-1.0, -1.0]]])
+    b, c = np.array([[0.0, 0.0, 0.03, 0.03]]), np.array([[0.1, 0.0, 0.0, 0.0]])
+    d, decrease = solve_kink_program(H, np.full(2, -3.5e-18), A, b, c, rtol=1e-6)
+    assert np.abs(d).max() <= 1e-12
+    assert abs(decrease) <= 1e-12
+
+
+@pytest.mark.parametrize("g", [3.0, 0.3, 1e-4, 1e-9])
+@pytest.mark.parametrize("copies", [2, 50])
+def test_copies_of_a_kink_are_one_kink_with_the_sum_of_their_slopes(copies, g):
+    gradient = np.array([-g, g / 3])  # up to a slope of 2 the first entry stays on the kink
+    A = np.repeat([[[1.0, 0.0]]], copies, axis=1)
+    d, decrease = solve_kink_program(
+        None, gradient, A, np.zeros((1, copies)), np.full((1, copies), 2 / copies), rtol=1e-9
+    )
+    np.testing.assert_allclose(d, [max(g - 2, 0), -g / 3], atol=1e-6 * g + 1e-13)
+    assert decrease == pytest.approx(max(g - 2, 0) ** 2 / 2 + g**2 / 18, rel=1e-5, abs=1e-14)
+
+
+def test_kinks_of_equal_rows_are_added_up():
+    row, other = np.array([1.0, 2.0]), np.array([2.0, -1.0])
+    Z = DesignMatrix(np.stack([row, 2 * row, other, -row, np.zeros(2)]))
+    s = np.array([[1.0], [0.5]])
+    signed_v = np.array([[1.0], [-3.0], [0.5], [0.5], [-9.0]])  # 1 - 6 + 0.5 on the first hyperplane
+    A, b, c = nearest_kinks(Z, Z.products(s), signed_v, 2)
+    real = c[0] > 0
+    np.testing.assert_array_equal(A[0][real], [-row])
+    np.testing.assert_allclose(b[0][real], [2.0])
+    np.testing.assert_allclose(c[0][real], [4.5])
+
+
+def test_out_of_time_the_step_so_far_is_returned():
+    _, g, A, b, c = program(0, extra=0)
+    d, decrease = solve_kink_program(None, g, A, b, c, stop=lambda: True)
+    assert not d.any()
+    assert decrease == 0

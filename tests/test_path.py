@@ -1,3 +1,5 @@
+import signal
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes
@@ -15,6 +17,7 @@ from convexbn import (
     solve,
 )
 from convexbn.estimators import base
+from convexbn.solvers import column_generation
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:24, [2, 3]], Y[:24]
@@ -32,6 +35,7 @@ LABELS = np.where(np.median(Y) < Y, "high", "low")
 )
 def test_path_is_the_single_solves(options, Model):
     y = LABELS if Model is ConvexBNClassifier else Y
+    options = {"tol": 1e-7} | options
     path = convexbn_path(X, y, n_weight_decays=4, eps=0.05, **options)
     assert len(path) == len(path.neurons) == len(path.networks) == 4
     for i, weight_decay in enumerate(path.weight_decays):
@@ -116,11 +120,50 @@ def test_gates_are_the_same_all_along(seed):
 
 def test_unreached_tolerance_warns_once():
     with pytest.warns(
-        ConvergenceWarning, match=r"[23] of 3 problems along the path .* tol=1.0e-14; the largest"
+        ConvergenceWarning, match=r"[23] of 3 problems along the path .* tol=1.0e-14 of the zero network's objective"
     ) as record:
         path = convexbn_path(X, Y, weight_decays=[5.0, 2.0, 1.0], max_iter=1, tol=1e-14)
     assert len(record) == 1
-    assert f"{path.gaps.max():.1e}" in str(record[0].message)
+    scale = np.var(Y) / 2  # the objective of the best constant
+    largest = max((found.objective - found.lower_bound) / scale for found in path.certificates)
+    assert f"the largest is {largest:.1e}" in str(record[0].message)
+
+
+def test_time_is_shared_and_the_path_complete():
+    with pytest.warns(ConvergenceWarning, match="Raise max_iter, max_time") as record:
+        path = convexbn_path(X, Y, n_weight_decays=5, max_time=1e-9)
+    assert len(record) == 1
+    assert len(path) == len(path.weight_decays) == 5
+    assert (path.objectives <= np.var(Y) / 2 * (1 + 1e-12)).all()
+    limits = []
+
+    def watched(problem, *, max_time, **options):
+        limits.append(max_time)
+        return solve(problem, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(base, "solve", watched)
+        convexbn_path(X, Y, n_weight_decays=4, eps=0.5, max_time=1000.0)
+    assert 240 < limits[0] <= 250  # a quarter; what is not used goes to the others
+    assert 900 < limits[-1] <= 1000
+    assert (np.diff(limits) > 0).all()
+
+
+def test_ctrl_c_ends_the_path_although_the_gap_is_small_enough(monkeypatch):
+    searches, find_peaks = [], column_generation.find_peaks
+
+    def pressed(*arguments, **options):
+        searches.append(None)
+        peaks = find_peaks(*arguments, **options)
+        if len(searches) == 9:
+            signal.raise_signal(signal.SIGINT)
+        return peaks
+
+    whole = len(convexbn_path(X, Y, n_weight_decays=6, eps=0.1))
+    monkeypatch.setattr(column_generation, "find_peaks", pressed)
+    path = convexbn_path(X, Y, n_weight_decays=6, eps=0.1)
+    assert len(path) < whole
+    assert len(searches) == 9  # and nothing was solved after it
 
 
 def test_verbose_shows_a_bar(capsys):
@@ -153,6 +196,7 @@ def test_path_type_is_exported():
         ({"loss": "log_loss"}, "Unknown label type"),
         ({"activation": "tanh"}, "activation='tanh' is unknown"),
         ({"tol": 0.0}, "tol=0.0"),
+        ({"max_time": 0.0}, "max_time=0.0 must be a positive number of seconds"),
         ({"sample_weight": -np.ones(24)}, "sample_weight must not be negative"),
         ({"n_components": 7}, "n_components=7 is out of range"),
     ],

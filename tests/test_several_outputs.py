@@ -28,12 +28,12 @@ SPECIES = np.array(["ant", "bee", "cat"])[((Y - Y.mean(axis=0)) / Y.std(axis=0))
 
 @pytest.fixture(scope="module")
 def regressor():
-    return ConvexBNRegressor(scale_outputs=False).fit(X, Y)
+    return ConvexBNRegressor(scale_outputs=False, tol=1e-7).fit(X, Y)
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    return ConvexBNClassifier().fit(X, SPECIES)
+    return ConvexBNClassifier(tol=1e-7).fit(X, SPECIES)
 
 
 def test_regressor_trains_one_network_for_all_outputs(regressor):
@@ -168,12 +168,12 @@ def test_two_classes_as_cross_entropy_are_the_log_loss_at_a_smaller_weight_decay
 
 def test_weights_of_three_classes_are_sample_weights():
     weights = {"ant": 3.0, "bee": 1.0, "cat": 2.0}
-    by_class = ConvexBNClassifier(0.02, class_weight=weights).fit(X, SPECIES)
-    by_sample = ConvexBNClassifier(0.02).fit(X, SPECIES, sample_weight=[weights[label] for label in SPECIES])
+    by_class = ConvexBNClassifier(0.02, tol=1e-6, class_weight=weights).fit(X, SPECIES)
+    by_sample = ConvexBNClassifier(0.02, tol=1e-6).fit(X, SPECIES, sample_weight=[weights[label] for label in SPECIES])
     assert by_class.certificate_.objective == pytest.approx(by_sample.certificate_.objective, rel=1e-9)
-    balanced = ConvexBNClassifier(0.02, class_weight="balanced").fit(X, SPECIES)
+    balanced = ConvexBNClassifier(0.02, tol=1e-6, class_weight="balanced").fit(X, SPECIES)
     share = {label: 1 / np.mean(label == SPECIES) for label in weights}
-    explicit = ConvexBNClassifier(0.02, class_weight=share).fit(X, SPECIES)
+    explicit = ConvexBNClassifier(0.02, tol=1e-6, class_weight=share).fit(X, SPECIES)
     assert balanced.certificate_.objective == pytest.approx(explicit.certificate_.objective, rel=1e-9)
 
 
@@ -183,7 +183,7 @@ def test_labels_that_were_not_seen_score_zero(classifier):
 
 @pytest.mark.parametrize("activation", ["relu", "gated_relu"])
 def test_path_and_cross_validation(activation):
-    path = convexbn_path(X, Y, activation=activation, n_patterns=10, n_weight_decays=3, eps=0.1)
+    path = convexbn_path(X, Y, activation=activation, n_patterns=10, n_weight_decays=3, eps=0.1, tol=1e-7)
     assert (np.diff(path.objectives) < 0).all()
     assert (path.gaps <= 1e-6).all()
     options = {"activation": activation, "n_patterns": 10, "n_weight_decays": 3, "cv": 3, "tol": 1e-4}
@@ -213,8 +213,8 @@ def test_folds_that_lack_one_of_three_classes(activation):
     everything = np.arange(40)
     options = {"activation": activation, "n_patterns": 10, "n_weight_decays": 2, "tol": 1e-3}
     model = ConvexBNClassifierCV(cv=[(others, ants)], **options)
-    with pytest.raises(ValueError, match="cv leaves no training sample of class 'ant' in fold 0"):
-        model.fit(X, SPECIES)
+    assert (model.fit(X, SPECIES).scores_ == 0).all()  # ants are never chosen by who never saw one
+    assert model.classes_.tolist() == ["ant", "bee", "cat"]
     model.set_params(cv=[(everything, others)]).fit(X, SPECIES)  # none to predict is no obstacle
     assert model.score(X, SPECIES) > 0.7
     with pytest.raises(ValueError, match="one class only, 'ant'"):

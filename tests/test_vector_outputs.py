@@ -111,7 +111,7 @@ def test_two_classes_are_the_log_loss_of_one_output(seed, fit_intercept):
         problem.Z, labels, "log_loss", weight_decay=problem.weight_decay / np.sqrt(2), fit_intercept=fit_intercept
     )
     expected = solve_column_generation(one, random_state=0).certificate
-    assert expected.scope == "global"
+    assert expected.global_lower_bound >= expected.objective * (1 - 1e-3)
     found = solve_column_generation(problem, random_state=0)
     assert found.certificate.objective == pytest.approx(expected.objective, rel=2e-6)
     axis = np.array([[1, -1]]) / np.sqrt(2)

@@ -6,6 +6,7 @@ from convexbn.estimators.convolutional import ConvexBNConvClassifier, ConvexBNCo
 from convexbn.estimators.features import FrozenModule, RandomBatchNormLayers
 from convexbn.estimators.gdnp import GDNPClassifier
 from convexbn.estimators.path import Path, convexbn_path
+from convexbn.estimators.proof import prove
 from convexbn.estimators.regressor import ConvexBNRegressor
 from convexbn.estimators.regressor_cv import ConvexBNRegressorCV
 from convexbn.estimators.stack import ConvexBNStackClassifier, ConvexBNStackRegressor
@@ -24,4 +25,5 @@ __all__ = [
     "Path",
     "RandomBatchNormLayers",
     "convexbn_path",
+    "prove",
 ]

@@ -61,13 +61,21 @@ class Prepared:
             intercept=network.intercept * self.output_scales,
         )
 
+    def neurons(self, network: NormalizedNetwork) -> Neurons:
+        """Undo `network`: the neurons on the design matrix, with outputs scaled as in training."""
+        return Neurons(
+            self.design.neurons(network.weights, network.gamma, network.bias),
+            network.output_weights / self.output_scales,
+            network.intercept / self.output_scales,
+        )
+
     def explained(self, certificate: Certificate) -> Certificate:
         """The same certificate, with a basis that says what data and which penalty it is about."""
         design, basis = self.design, certificate.basis
         if design.variance_share_ < 1 - _ROUNDING:
             basis += (
-                f"; for networks along the {len(design.spectral_weights_)} largest singular directions of X, which "
-                f"leave out {1 - design.variance_share_:.1e} of its variance"
+                f"; for X truncated to {len(design.spectral_weights_)} of its singular directions, without "
+                f"{1 - design.variance_share_:.1e} of its variance"
             )
         if design.spectral_power:
             basis += f"; with the penalty of spectral_power={design.spectral_power:g}, not plain weight decay"
@@ -145,6 +153,8 @@ class BaseConvexBN(BaseEstimator, ABC):
             If a parameter or the data is out of range; the message names it. The estimator is left as it was.
         RuntimeError
             If a cvxpy solver fails; the estimator is left as it was.
+        TypeError
+            If X or y is sparse or no array; the estimator is left as it was.
         KeyboardInterrupt
             After Ctrl-C, so that a search around the estimator ends, too. The estimator keeps the best network so far
             with its certificate, as if it had been trained; it is left as it was if there is none yet, or if Ctrl-C
@@ -155,11 +165,14 @@ class BaseConvexBN(BaseEstimator, ABC):
         ConvergenceWarning
             If the gap exceeds `tol`.
         """
+        return self._fit(X, y, sample_weight)
+
+    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, **given: Any) -> Self:
         clock = Clock(self.max_time)
         self._check_parameters()
         before = vars(self).copy()
         try:
-            self._train(*self._samples(X, y, sample_weight), clock)
+            self._train(*self._samples(X, y, sample_weight), clock, **given)
         except BaseException:
             self.__dict__ = before
             raise

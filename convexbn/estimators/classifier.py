@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -55,13 +54,7 @@ class Classification(ClassifierMixin, BaseConvexBN):
             raise ValueError(
                 f"y has one class only{weighted}, {self.classes_.tolist()[0]!r}; give samples of two classes."
             )
-        named = self.class_weight if isinstance(self.class_weight, dict) else {}
-        unknown = [label for label in named if label not in self.classes_.tolist()]
-        if unknown:
-            raise ValueError(
-                f"class_weight={self.class_weight!r} names {unknown}, but the labels of y are "
-                f"{self.classes_.tolist()}; leave the others out."
-            )
+        self._check_labels_of_class_weight()
         one_hot = (targets[:, None] == self.classes_).astype(np.float64)
         return data, one_hot if self._training_loss().one_hot else 2 * one_hot[:, 1:] - 1, weights
 
@@ -72,13 +65,25 @@ class Classification(ClassifierMixin, BaseConvexBN):
         """Labels of targets or outputs (n, C)."""
         return self.classes_[y.argmax(axis=1) if y.shape[1] > 1 else (y[:, 0] > 0).astype(int)]
 
+    def _check_labels_of_class_weight(self) -> None:
+        """Raise a ValueError where a dictionary names labels that y lacks, but not all that it has, as scikit-learn."""
+        named = self.class_weight if isinstance(self.class_weight, dict) else {}
+        labels = self.classes_.tolist()
+        unknown, unnamed = [label for label in named if label not in labels], [c for c in labels if c not in named]
+        if unknown and unnamed:
+            raise ValueError(
+                f"class_weight={self.class_weight!r} names {unknown}, which y does not hold, and not {unnamed}, which "
+                "it holds; name every label of y, or leave out the others."
+            )
+
     def _class_weighted(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
-        labels = self._labels(y)
-        if isinstance(self.class_weight, dict) or self.class_weight is None:
-            return sample_weight * compute_sample_weight(self.class_weight, labels)
-        classes = np.searchsorted(self.classes_, labels)
+        classes = np.searchsorted(self.classes_, self._labels(y))
+        if self.class_weight is None:
+            return sample_weight
+        if isinstance(self.class_weight, dict):
+            return sample_weight * np.array([self.class_weight.get(c, 1.0) for c in self.classes_.tolist()])[classes]
         totals = np.bincount(classes, sample_weight, len(self.classes_))
-        return sample_weight * sample_weight.sum() / (np.count_nonzero(totals) * totals[classes])
+        return sample_weight * (sample_weight.sum() / np.count_nonzero(totals) / totals[classes])
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d); for two classes (n,), and positive means ``classes_[1]``."""
@@ -132,7 +137,8 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         takes the columns as they are.
     class_weight : dict, "balanced" or None, default=None
         Weight of each label, by which the sample weights are multiplied; labels that a dictionary leaves out have
-        weight one. "balanced" gives all classes the same total.
+        weight one. It may name labels that y lacks if it names all that y has, so that one dictionary serves every
+        fold. "balanced" gives all classes the same total.
     n_patterns : int, default=50
         Directions drawn where activation patterns are sampled.
     solver : str, default="auto"

@@ -2,41 +2,63 @@
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
-from sklearn.metrics import check_scoring
-from sklearn.model_selection import check_cv
+from sklearn import get_config
+from sklearn.utils import indexable
+from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.parallel import Parallel, delayed
 
-from convexbn.estimators.base import BaseConvexBN, fixed_seed
+from convexbn.design import check_spectral_power
+from convexbn.estimators.base import BaseConvexBN, Prepared, fixed_seed
+from convexbn.estimators.folds import Fold, check_cv_parameter, make_folds
 from convexbn.estimators.path import check_grid, follow_path, gaps_along, make_grid, warn_of_gaps
+from convexbn.estimators.scoring import FoldScorer, make_scorer, takes_sample_weight
+from convexbn.estimators.tuning import FIRST_POWERS, Candidate, last_fit
 from convexbn.losses import Loss
+from convexbn.network import GatedNetwork, NormalizedNetwork
+from convexbn.neurons import Neurons
+from convexbn.problem import Problem
 from convexbn.programs import Activation
 from convexbn.solvers.column_generation import Proof
+from convexbn.solvers.fast import FAST, fast_path
 from convexbn.solvers.monitor import Clock
 
 Components = int | float | None
 
 
+@dataclass(frozen=True)
+class Given:
+    """What `fit` was given, before it was validated: data and targets as they are, and metadata."""
+
+    X: Any
+    y: Any
+    groups: Any
+    params: dict[str, Any]
+
+
 class CrossValidated(BaseConvexBN):
     """Base class of the estimators that choose their weight decay along the path."""
+
+    _default_scoring: str
+    __metadata_request__fit: ClassVar = {"groups": UNUSED}  # the splitter's, not the estimator's own
 
     def __init__(
         self,
         *,
         weight_decays: ArrayLike | None = None,
-        n_weight_decays: int = 10,
-        eps: float = 3e-2,
+        n_weight_decays: int = 11,
+        eps: float = 1e-5,
         normalization: str = "batch",
         activation: Activation = "relu",
         loss: str | Loss = "squared_error",
         fit_intercept: bool = True,
         n_components: Components | Sequence[Components] = None,
-        spectral_power: float | str = "auto",
+        spectral_power: float | str | Sequence[float] = "auto",
         standardize: bool = True,
         scale_outputs: bool = True,
         n_patterns: int = 50,
@@ -57,7 +79,7 @@ class CrossValidated(BaseConvexBN):
             loss=loss,
             fit_intercept=fit_intercept,
             n_components=n_components,  # type: ignore[arg-type]
-            spectral_power=spectral_power,
+            spectral_power=spectral_power,  # type: ignore[arg-type]
             standardize=standardize,
             scale_outputs=scale_outputs,
             n_patterns=n_patterns,
@@ -76,64 +98,191 @@ class CrossValidated(BaseConvexBN):
         self.scoring = scoring
         self.n_jobs = n_jobs
 
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        **params: Any,
+    ) -> Self:
+        """Choose the weight decay, and train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Training data, at least two samples.
+        y : array-like of shape (n,) or (n, C)
+            Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples, from zero on, in the loss and in the batch statistics, and in the scores if the
+            scorer takes weights. A weight of zero is as good as no sample. All equal if None.
+        groups : array-like of shape (n,) or None, default=None
+            Groups of the samples, for splitters that keep them together.
+        **params : dict
+            Further metadata for splitter and scorer, where scikit-learn routes metadata
+            (``set_config(enable_metadata_routing=True)``). Its rules then also decide whether the scorer is given
+            `sample_weight`; the default score requests it.
+
+        Returns
+        -------
+        self : estimator
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is out of range, or the test folds cannot be scored; the message names it. The
+            estimator is left as it was.
+        RuntimeError
+            If a cvxpy solver fails; the estimator is left as it was.
+        TypeError
+            If X or y is sparse or no array, or metadata are routed that neither splitter nor scorer takes.
+        KeyboardInterrupt
+            After Ctrl-C. The estimator keeps the best network so far if the last fit has begun; else it is left as it
+            was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the gap exceeds `tol`.
+        """
+        if params and not get_config()["enable_metadata_routing"]:
+            raise ValueError(
+                f"fit got {sorted(params)}, which scikit-learn gives to splitter and scorer where metadata are routed; "
+                "call sklearn.set_config(enable_metadata_routing=True), or leave them out."
+            )
+        return self._fit(X, y, sample_weight, given=Given(X, y, groups, params))
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Return what splitter and scorer request of the metadata of `fit`."""
+        return (
+            MetadataRouter(owner=self)
+            .add_self_request(self)
+            .add(splitter=self.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
+            .add(scorer=self._scorer(), method_mapping=MethodMapping().add(caller="fit", callee="score"))
+        )
+
+    def _scorer(self) -> Callable:
+        return make_scorer(self, self.scoring, self._default_scoring)
+
     def _check_parameters(self) -> None:
         check_grid(self.weight_decays, self.n_weight_decays, self.eps)
-        if not (self.scoring is None or isinstance(self.scoring, str) or callable(self.scoring)):
-            raise ValueError(f"scoring={self.scoring!r} must be the name of a scorer, a function, or None.")
-        check_scoring(self, self.scoring)
-        check_cv(self.cv)
-        if not self._component_choices():
-            raise ValueError("n_components=[] is empty; give at least one number of components, or None.")
+        self._scorer()
+        check_cv_parameter(self.cv)
+        for name, choices in (("n_components", self._component_choices()), ("spectral_power", self._power_choices())):
+            if not choices:
+                raise ValueError(f"{name}=[] is empty; give at least one value, or leave it out.")
+        for power in self._power_choices():
+            check_spectral_power(power)
         super()._check_parameters()
 
     def _component_choices(self) -> list[Components]:
         choices: Any = self.n_components
         return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
 
-    def _targets(self, y: np.ndarray) -> np.ndarray:
-        """Targets as the scorers know them."""
-        return y[:, 0] if y.shape[1] == 1 else y
+    def _power_choices(self) -> list[float]:
+        choices: Any = self.spectral_power
+        if isinstance(choices, str):
+            return list(FIRST_POWERS) if self.normalization == "batch" else [0.0]
+        return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
 
-    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock) -> None:
-        folds = list(check_cv(self.cv, self._targets(y), classifier=self._margin).split(X, self._targets(y)))
-        self._check_folds(folds, y, sample_weight)
-        choices = self._component_choices()
-        problems = [self._problem(X, y, sample_weight, choice, self._plain_power) for choice in choices]
+    def _train(
+        self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Given | None = None
+    ) -> None:
+        assert given is not None
+        folds, scorer = self._folds_and_scorer(given, sample_weight)
+        choices = [Candidate(power, n) for n in self._component_choices() for power in self._power_choices()]
+        problems = [
+            self._problem(X, y, sample_weight, choice.n_components, choice.spectral_power) for choice in choices
+        ]
+        scorer.check([self._with_network(network) for network in _trial_networks(*problems[0])], folds)
         largest = max(problem.weight_decay_max for _, problem in problems)
         self.weight_decays_ = make_grid(largest, self.weight_decays, self.n_weight_decays, self.eps)
 
         seed = fixed_seed(self)
         turns = -(-len(choices) * len(folds) // effective_n_jobs(self.n_jobs))
         share = clock.left(1 / (turns + 1))
+        worker = copy(self)
+        worker.cv = None  # an iterator does not go to another process
         results = Parallel(n_jobs=self.n_jobs, verbose=self.verbose)(
-            delayed(_score_path)(self, X, y, sample_weight, *fold, choice, self.weight_decays_, seed, share)
+            delayed(_score_path)(worker, X, y, sample_weight, fold, scorer, choice, self.weight_decays_, seed, share)
             for choice in choices
             for fold in folds
         )
         scores, gaps = (np.stack(parts) for parts in zip(*results, strict=True))
-        warn_of_gaps(gaps, self.tol)
+        warn_of_gaps(gaps[np.isfinite(gaps)], self.tol)
         self.scores_ = scores.reshape(len(choices), len(folds), -1).transpose(0, 2, 1)
         mean = self.scores_.mean(axis=2)
         if not np.isfinite(mean).any():
             raise ValueError("No score is finite; check scoring, and whether every test fold of cv can be scored.")
         best = np.unravel_index(int(np.nanargmax(mean)), mean.shape)
         self.best_score_ = float(mean[best])
-        self.n_components_ = choices[best[0]]
+        self.n_components_ = choices[best[0]].n_components
         prepared, problem = problems[best[0]]
-        self._learn(prepared, replace(problem, weight_decay=float(self.weight_decays_[best[1]])), clock)
+        problem = replace(problem, weight_decay=float(self.weight_decays_[best[1]]))
+        limits: dict[str, Any] = {}
+        if self._takes_fast_path:
+            path = fast_path(problem, self.weight_decays_[: best[1] + 1], random_state=seed, stop=clock.is_out)
+            work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
+            limits = last_fit(problem, list(path)[-1], work, clock)
+        self._learn(prepared, problem, clock, **limits)
 
-    def _check_folds(self, folds: list[Any], y: np.ndarray, sample_weight: np.ndarray) -> None:
-        if not folds:
-            raise ValueError(f"cv={self.cv!r} gives no folds.")
-        for number, (train, test) in enumerate(folds):
-            for part, name in ((train, "training"), (test, "test")):
-                if not sample_weight[part].any():
-                    raise ValueError(f"cv leaves no {name} sample of positive weight in fold {number}.")
-            if self._margin:
-                present = train[sample_weight[train] > 0]
-                missing = np.setdiff1d(self._targets(y[sample_weight > 0]), self._targets(y[present]))
-                if len(missing):
-                    raise ValueError(f"cv leaves no training sample of class {missing.tolist()[0]!r} in fold {number}.")
+    def _folds_and_scorer(self, given: Given, sample_weight: np.ndarray) -> tuple[list[Fold], FoldScorer]:
+        """Folds of the samples, and the scorer with what it is given."""
+        X, y = indexable(given.X, given.y)
+        scorer, metadata = self._scorer(), {"groups": given.groups, **given.params}
+        for_splitter = {name: value for name, value in metadata.items() if value is not None}
+        differ = np.ptp(sample_weight[sample_weight > 0]) > 0  # scorers that know no weights can be used where not
+        weights = {"sample_weight": sample_weight} if differ else {}
+        for_scorer = weights if takes_sample_weight(scorer) else {}
+        if get_config()["enable_metadata_routing"]:
+            routed = process_routing(self, "fit", **weights, **for_splitter)
+            for_splitter, for_scorer = routed["splitter"]["split"], routed["scorer"]["score"]
+        folds = make_folds(self.cv, X, y, classifier=self._margin, sample_weight=sample_weight, metadata=for_splitter)
+        return folds, FoldScorer(self.scoring, scorer, X, y, for_scorer)
+
+    def _with_network(self, network: NormalizedNetwork | GatedNetwork) -> Self:
+        """Return a copy that predicts with a network."""
+        model = copy(self)
+        model.network_ = network
+        return model
+
+    def _fold_networks(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: np.ndarray,
+        choice: Candidate,
+        weight_decays: np.ndarray,
+        seed: int,
+        max_time: float | None,
+    ) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray]:
+        """Networks along the path of training samples, and their gaps (n_weight_decays,) in the terms of `tol`."""
+        return path_networks(self, X, y, sample_weight, choice, weight_decays, seed, max_time)
+
+
+def path_networks(
+    model: CrossValidated,
+    X: np.ndarray,
+    y: np.ndarray,
+    sample_weight: np.ndarray,
+    choice: Candidate,
+    weight_decays: np.ndarray,
+    seed: int,
+    max_time: float | None,
+) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray]:
+    """Networks along a path, and their gaps (n_weight_decays,) in the terms of `tol`; an interrupt goes on.
+
+    Along the fast path nothing is certified, and gaps are NaN.
+    """
+    prepared, problem = model._problem(X, y, sample_weight, choice.n_components, choice.spectral_power)
+    if model._takes_fast_path:
+        path_of_neurons = fast_path(problem, weight_decays, random_state=seed, stop=Clock(max_time).is_out)
+        return [prepared.network(neurons) for neurons in path_of_neurons], np.full(len(weight_decays), np.nan)
+    path = follow_path(model, prepared, problem, weight_decays, seed, max_time=max_time)
+    if len(path) < len(weight_decays):
+        raise KeyboardInterrupt
+    return path.networks, gaps_along(path, problem)
 
 
 def _score_path(
@@ -141,25 +290,28 @@ def _score_path(
     X: np.ndarray,
     y: np.ndarray,
     sample_weight: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    n_components: Components,
+    fold: Fold,
+    scorer: FoldScorer,
+    choice: Candidate,
     weight_decays: np.ndarray,
     seed: int,
     max_time: float | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores on the test samples, and gaps in the terms of `tol`, along the path of the training samples."""
-    prepared, problem = model._problem(X[train], y[train], sample_weight[train], n_components, model._plain_power)
-    path = follow_path(model, prepared, problem, weight_decays, seed, max_time=max_time)
-    if len(path) < len(weight_decays):
-        raise KeyboardInterrupt
-    scorer = check_scoring(model, model.scoring)
-    test = test[sample_weight[test] > 0]
-    # Scorers that know no weights can be used where all weights are equal.
-    weights = {} if np.ptp(sample_weight) == 0 else {"sample_weight": sample_weight[test]}
-    fitted = copy(model)
-    scores = []
-    for network in path.networks:
-        fitted.network_ = network
-        scores.append(scorer(fitted, X[test], model._targets(y[test]), **weights))
-    return np.array(scores, dtype=np.float64), gaps_along(path, problem)
+    train, test = fold
+    networks, gaps = model._fold_networks(
+        X[train], y[train], sample_weight[train], choice, weight_decays, seed, max_time
+    )
+    return np.array([scorer(model._with_network(network), test) for network in networks]), gaps
+
+
+def _trial_networks(prepared: Prepared, problem: Problem) -> list[NormalizedNetwork | GatedNetwork]:
+    """A network with constant outputs and one whose outputs vary, to see whether they can be scored."""
+    Z, y = problem.Z.Z, problem.y
+    spread = np.ptp(Z, axis=0)
+    column = spread.argmax()
+    direction = np.zeros((Z.shape[1], 1))
+    direction[column] = (1 if Z[:, column].max() > 0 else -1) / spread[column]
+    heights = np.ptp(y, axis=0) * (-1.0) ** np.arange(y.shape[1])
+    constant = replace(problem, fit_intercept=True).zero_network
+    return [prepared.network(neurons) for neurons in (constant, Neurons(direction, heights[None], y.mean(axis=0)))]

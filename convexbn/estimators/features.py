@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexbn.network import BatchNormNetwork
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _BLOCK_SAMPLES = 128  # samples that a torch module is given at once
 
 
-class RandomBatchNormLayers(TransformerMixin, BaseEstimator):
+class RandomBatchNormLayers(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Hidden layers of a batch-normalized ReLU network at its initialization.
 
     Weights are Gaussian, gamma is one, bias zero, and the statistics are those of the training data. With at least as
@@ -98,6 +98,10 @@ class RandomBatchNormLayers(TransformerMixin, BaseEstimator):
             features = layer.hidden(features)
         return features
 
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.layers_[-1])
+
     def to_torch(self) -> "torch.nn.Sequential":
         """Return Linear, BatchNorm1d, ReLU, ... as a torch.nn.Sequential in double precision and ``eval()``.
 
@@ -108,7 +112,7 @@ class RandomBatchNormLayers(TransformerMixin, BaseEstimator):
         return import_torch().nn.Sequential(*parts).eval()
 
 
-class FrozenModule(TransformerMixin, BaseEstimator):
+class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A torch module as a transformer: its outputs in ``eval()`` are features.
 
     X may have any number of dimensions, as images (n, channels, height, width) have. It becomes a tensor in double
@@ -180,8 +184,7 @@ class FrozenModule(TransformerMixin, BaseEstimator):
         self.module_ = _plain(self.module)
         if self.statistics == "batch":
             self._take_statistics(data, weights)
-        else:
-            self._outputs(data[:1])  # whether the module takes X
+        self._n_features_out = self._outputs(data[:1]).shape[1]
         return self
 
     @staticmethod

@@ -11,22 +11,19 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from convexbn.estimators.base import BaseConvexBN, Prepared, fixed_seed
-from convexbn.estimators.tuning import Candidate, Tuning, hold_out, tune
+from convexbn.estimators.tuning import Candidate, hold_out, last_fit, tune
 from convexbn.losses import Loss
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem, check_weight_decay
 from convexbn.programs import Activation
 from convexbn.solution import Status
-from convexbn.solvers.column_generation import MANY_WEIGHTS, Proof
-from convexbn.solvers.fast import descend, fast_path
+from convexbn.solvers.column_generation import Proof
+from convexbn.solvers.fast import fast_path
 from convexbn.solvers.monitor import Clock
-from convexbn.solvers.newton import NEWTON_SIZE
 
 AUTO_FRACTION = 0.03  # of weight_decay_max, where there are too few samples to hold any out
-_TUNING_SHARE = 0.5  # of max_time, for the choice; and of what is left, for the descent on all samples
+_TUNING_SHARE = 0.5  # of max_time, for the choice
 _HASTY_TOL = 1e-2  # of the solvers that have no fast preset
-_DESCENT_STEPS = 100, 1500  # quasi-Newton steps on all samples, at least and at most
-_ROUNDS, _NEWTON_SHARE = 10, 0.5  # of column generation after it; and of the work of the choice, for Newton steps
 
 
 class FixedWeightDecay(BaseConvexBN):
@@ -128,7 +125,7 @@ class FixedWeightDecay(BaseConvexBN):
         problem = replace(problem, weight_decay=tuning.weight_decay)
         limits: dict[str, Any] = {}
         if self._takes_fast_path:
-            limits = self._polished(problem, tuning, Clock(clock.left(_TUNING_SHARE)))
+            limits = last_fit(problem, tuning.curves[0].average(), tuning.work, clock)
         self._learn(design, problem, clock, **limits)
         self.validation_scores_ = tuning.table
 
@@ -146,24 +143,3 @@ class FixedWeightDecay(BaseConvexBN):
                 raise KeyboardInterrupt
             start = solution.neurons
             yield start
-
-    def _polished(self, problem: Problem, tuning: Tuning, clock: Clock) -> dict[str, Any]:
-        """Start and limits of the last fit: it takes about as much work as the choice did.
-
-        The average of the folds' networks descends on all samples, and Newton steps and new neurons follow.
-        """
-        start = tuning.curves[0].average()
-        if len(start) == 0:
-            return {"max_iter": _ROUNDS}
-        n, k = problem.Z.n_rows, problem.Z.n_columns
-        work = sum(curve.work for curve in tuning.curves)
-        max_steps = int(np.clip(work / (n * len(start)), *_DESCENT_STEPS))
-        start = descend(problem, start, max_steps=max_steps, stop=clock.is_out)
-        size = min(len(start) * k, NEWTON_SIZE)
-        newton_work = n * size**2 / k + 7 * size**3 / k  # in the unit of `work`: 6 k flops a row and neuron
-        coarse = len(start) * k > MANY_WEIGHTS
-        return {
-            "start": start,
-            "max_iter": 1 if coarse else _ROUNDS,
-            "max_newton_steps": max(1, int(_NEWTON_SHARE * work / newton_work)),
-        }

@@ -103,7 +103,7 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Learn the halfspace; Ctrl-C keeps the weights so far, with a warning.
+        """Learn the halfspace.
 
         Parameters
         ----------
@@ -120,12 +120,15 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If a parameter or the data is out of range; the message names it. The estimator is left as it was.
+        KeyboardInterrupt
+            After Ctrl-C, so that a search around the estimator ends, too. The estimator keeps the weights so far, as if
+            it had been trained; it is left as it was if there are none yet.
 
         Warns
         -----
         ConvergenceWarning
-            If the gradient exceeds `tol` after `max_iter` steps or at Ctrl-C, or the classes are separable, so that the
-            loss has no minimiser.
+            If the gradient exceeds `tol` after `max_iter` steps, or the classes are separable, so that the loss has no
+            minimiser.
         """
         self._check_parameters()
         before = vars(self).copy()
@@ -134,6 +137,11 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
         except BaseException:
             self.__dict__ = before
             raise
+        if self.trace_.interrupted:
+            raise KeyboardInterrupt(
+                f"fit was interrupted after {self.n_iter_} steps, at a gradient of norm "
+                f"{self.trace_['gradient_norm'][-1]:.3g}; the estimator has the weights so far."
+            )
         return self
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
@@ -192,10 +200,10 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        elif fit.status in ("stopped", "interrupted"):
-            advice = "interrupted" if fit.status == "interrupted" else f"increase max_iter, or tol={self.tol:g}"
+        elif fit.status == "stopped":
             warnings.warn(
-                f"The gradient has norm {fit.trace['gradient_norm'][-1]:.3g} after {self.n_iter_} steps; {advice}.",
+                f"The gradient has norm {fit.trace['gradient_norm'][-1]:.3g} after {self.n_iter_} steps; increase "
+                f"max_iter, or tol={self.tol:g}.",
                 ConvergenceWarning,
                 stacklevel=3,
             )

@@ -140,6 +140,6 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
     >>> from convexbn import ConvexBNRegressor
     >>> X, y = load_diabetes(return_X_y=True)
     >>> model = ConvexBNRegressor(n_components=1).fit(X[:60], y[:60])
-    >>> model.certificate_.scope, model.certificate_.gap < 1e-6
+    >>> model.certificate_.scope, model.certificate_.gap < 1e-3
     ('global', True)
     """

@@ -1,6 +1,5 @@
 """Deep networks, trained from the first layer to the last by one convex problem after the other."""
 
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -8,13 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_array,
     check_consistent_length,
     check_is_fitted,
+    column_or_1d,
     has_fit_parameter,
     validate_data,
 )
@@ -28,7 +28,6 @@ from convexbn.estimators.regressor import ConvexBNRegressor
 from convexbn.network import DeepNetwork, NormalizedNetwork
 from convexbn.network.base import import_torch
 from convexbn.sample_weight import check_sample_weight, merge_equal_samples
-from convexbn.solution import Status
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +43,13 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         self.n_stages = n_stages
         self.features = features
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
         """Train one stage after the other, each on the hidden neurons of the one before.
 
         Parameters
@@ -55,6 +60,8 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             Targets or labels, as `estimator` takes them.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples. All equal if None.
+        groups : array-like of shape (n,) or None, default=None
+            Groups of the samples, for an `estimator` that chooses its weight decay by cross-validation.
 
         Returns
         -------
@@ -64,23 +71,41 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         ------
         ValueError
             If a parameter or the data is out of range; the message names it. The stack is left as it was.
+        RuntimeError
+            If a cvxpy solver fails; the stack is left as it was.
+        TypeError
+            If X or y is sparse or no array; the stack is left as it was.
+        KeyboardInterrupt
+            After Ctrl-C, so that a search around the stack ends, too. The stack keeps the stages so far, the last as
+            far as it was trained; it is left as it was if there is none yet.
 
         Warns
         -----
         ConvergenceWarning
-            If the gap of a stage exceeds its `tol`, or Ctrl-C ended a stage; the stack then has the stages so far.
+            If the gap of a stage exceeds its `tol`.
         """
         estimator = self._estimator()
         self._check_parameters(estimator)
+        if groups is not None and not isinstance(estimator, CrossValidated):
+            raise ValueError(
+                f"groups are for folds, which estimator={estimator!r} does not make; give a "
+                f"{self._default.__name__}CV, or leave groups out."
+            )
         before = vars(self).copy()
         try:
-            self._train(estimator, X, y, sample_weight)
+            interrupted = self._train(estimator, X, y, sample_weight, groups)
         except BaseException:
             self.__dict__ = before
             raise
+        if interrupted:
+            stages = f"{len(self.estimators_)} of {self.n_stages} stages"
+            raise KeyboardInterrupt(f"The stack was interrupted: it has {stages}, the last as far as it was trained.")
         return self
 
-    def _train(self, estimator: BaseConvexBN, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+    def _train(
+        self, estimator: BaseConvexBN, X: Any, y: Any, sample_weight: ArrayLike | None, groups: ArrayLike | None
+    ) -> bool:
+        """Train the stages; True if Ctrl-C ended them early."""
         features = self.features
         data, targets = self._validate(X, y)
         weights = check_sample_weight(sample_weight, len(targets))
@@ -88,25 +113,31 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             weighted = {"sample_weight": sample_weight} if has_fit_parameter(features, "sample_weight") else {}
             features = clone(features).fit(data, targets, **weighted)
         numbers = isinstance(data, np.ndarray) and data.dtype.kind in "biuf"
-        if numbers and not isinstance(estimator, CrossValidated):  # whose folds depend on the order of the samples
+        folded = isinstance(estimator, CrossValidated)
+        if numbers and not folded:  # folds depend on the order of the samples
             data, targets, weights = _merged(data, targets, weights)
+        for_stage: dict[str, Any] = {} if folded and sample_weight is None else {"sample_weight": weights}
+        if groups is not None:
+            for_stage["groups"] = groups
         H = data if features is None else _outputs(features, data)
         stages: list[BaseConvexBN] = []
         networks: list[NormalizedNetwork] = []
-        while len(stages) < self.n_stages and (not stages or _vary(H[weights > 0])):
-            stages.append(clone(estimator).fit(H, targets, sample_weight=weights))
-            network = stages[-1].network_
-            assert isinstance(network, NormalizedNetwork)
-            networks.append(network)
-            if stages[-1]._status is Status.INTERRUPTED:
-                warnings.warn(
-                    f"The stack was interrupted: it has {len(stages)} of {self.n_stages} stages, the last as far as it "
-                    "was trained.",
-                    ConvergenceWarning,
-                    stacklevel=3,
-                )
-                break
-            H = network.hidden(H)
+        interrupted = False
+        try:
+            while len(stages) < self.n_stages and (not stages or _vary(H[weights > 0])):
+                stage = clone(estimator)
+                try:
+                    stage.fit(H, targets, **for_stage)
+                finally:
+                    if hasattr(stage, "network_"):
+                        assert isinstance(stage.network_, NormalizedNetwork)
+                        stages.append(stage)
+                        networks.append(stage.network_)
+                H = networks[-1].hidden(H)
+        except KeyboardInterrupt:
+            interrupted = True
+            if not stages:
+                raise
         self.features_, self.estimators_ = features, tuple(stages)
         self.network_ = DeepNetwork(tuple(networks[:-1]), networks[-1])
         self.certificates_ = tuple(
@@ -114,14 +145,21 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             for number, stage in enumerate(stages)
         )
         self.certificate_ = self.certificates_[-1]
+        return interrupted
 
     def _validate(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Data as the first stage takes it, or as it is for given features, and targets."""
+        classifier = self._default._margin
         if self.features is None:
-            return validate_data(self, X, y, dtype=np.float64, multi_output=True, ensure_min_samples=2)
-        validate_data(self, X, y, skip_check_array=True)  # the names and the number of features alone
-        targets = check_array(y, dtype=None, ensure_2d=False, input_name="y", estimator=self)
-        check_consistent_length(X, targets)
+            X, targets = validate_data(self, X, y, dtype=np.float64, multi_output=not classifier, ensure_min_samples=2)
+        else:
+            options = {"dtype": None, "ensure_2d": False, "input_name": "y", "estimator": self}
+            targets = None if y is None else check_array(y, **options)
+            check_consistent_length(X, targets)
+            validate_data(self, X, y, skip_check_array=True)  # the names and the number of features alone
+        if classifier:
+            targets = column_or_1d(targets, warn=True)
+            check_classification_targets(targets)
         return X, targets
 
     def _estimator(self) -> Any:
@@ -208,7 +246,8 @@ class ConvexBNStackRegressor(RegressorMixin, _Stack):
     Parameters
     ----------
     estimator : ConvexBNRegressor, ConvexBNRegressorCV or None, default=None
-        How each stage is trained; None takes a `ConvexBNRegressor` with its defaults.
+        How each stage is trained, which takes its `max_time` for itself; None takes a `ConvexBNRegressor` with its
+        defaults.
     n_stages : int, default=2
         Two-layer problems to solve, so that the network has n_stages hidden layers beside those of `features`. There
         are fewer if no hidden neuron of a stage varies, or Ctrl-C ended one.
@@ -259,7 +298,8 @@ class ConvexBNStackClassifier(ClassifierMixin, _Stack):
     Parameters
     ----------
     estimator : ConvexBNClassifier, ConvexBNClassifierCV or None, default=None
-        How each stage is trained; None takes a `ConvexBNClassifier` with its defaults.
+        How each stage is trained, which takes its `max_time` for itself; None takes a `ConvexBNClassifier` with its
+        defaults.
     n_stages : int, default=2
         Two-layer problems to solve; there are fewer if no hidden neuron of a stage varies, or Ctrl-C ended one.
     features : transformer or None, default=None

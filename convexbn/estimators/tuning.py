@@ -14,8 +14,10 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
-from convexbn.solvers.fast import FAST, price_quickly
+from convexbn.solvers.column_generation import MANY_WEIGHTS
+from convexbn.solvers.fast import FAST, descend, price_quickly
 from convexbn.solvers.monitor import Clock
+from convexbn.solvers.newton import NEWTON_SIZE
 
 FRACTIONS = 10.0 ** -np.arange(0, 8.5, 0.5)  # of the largest weight decay, the grid of a path
 _TURNED = 2  # values of weight decay without a better score after which a path has turned
@@ -27,6 +29,9 @@ _FOLDS = {1000: 5, 3000: 3}  # up to so many rows so many folds are held out in 
 _HELD_OUT = 5  # that fifth
 _SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
 _FEWEST_SAMPLES = 4  # with fewer nothing is held out
+_DESCENT_STEPS, _DESCENT_SHARE = (100, 1500), 0.5  # of the last fit, and of the time that is left
+_ROUNDS, _NEWTON_SHARE = 10, 0.5  # of column generation after it; and of the work of the choice, for Newton steps
+_FACTORISATIONS = 20  # about so many in a Newton step
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Curve:
         """Quasi-Newton steps of the paths times rows and neurons."""
         rows = sum(len(self.folds[fold][0]) for fold in np.flatnonzero(np.isfinite(self.losses[0])))
         length = int(np.isfinite(self.losses).any(axis=1).sum())
-        return rows * self.problem.Z.n_patches * length * FAST.max_steps * FAST.max_neurons(rows)
+        return rows * self.problem.Z.n_patches * length * FAST.work_a_row(rows)
 
     @property
     def best(self) -> int:
@@ -178,6 +183,11 @@ class Tuning:
     def weight_decay(self) -> float:
         """The weight decay that won."""
         return float(self.curves[0].weight_decays[self.curves[0].best])
+
+    @property
+    def work(self) -> int:
+        """Quasi-Newton steps of all paths times rows and neurons."""
+        return sum(curve.work for curve in self.curves)
 
     @property
     def table(self) -> dict[str, np.ndarray]:
@@ -291,6 +301,40 @@ def _subset(
     """So many samples to train on and to validate on that comparing powers is quick."""
     size = max(_SAMPLED_ROWS // problem.Z.n_patches, 10 * problem.n_outputs)
     return tuple(rng.permutation(part)[:size] for part in (train, test))  # type: ignore[return-value]
+
+
+def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[str, Any]:
+    """Start and limits of the last fit, on all samples, which takes about as much work as the choice did.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem of all samples at the weight decay that won.
+    start : Neurons
+        Network to start from; quasi-Newton steps make more of it, and column generation goes on from there.
+    work : int
+        Quasi-Newton steps of the choice times rows and neurons.
+    clock : Clock
+        Tells when to end with what there is.
+
+    Returns
+    -------
+    options : dict
+        Options of `solve`.
+    """
+    if len(start) == 0:
+        return {"max_iter": _ROUNDS}
+    n, k = problem.Z.n_rows, problem.Z.n_columns
+    max_steps = int(np.clip(work / (n * len(start)), *_DESCENT_STEPS))
+    start = descend(problem, start, max_steps=max_steps, stop=Clock(clock.left(_DESCENT_SHARE)).is_out)
+    n_weights = len(start) * k
+    size = min(n_weights, NEWTON_SIZE)
+    newton_work = (n * size**2 + _FACTORISATIONS * size**3 / 3) / (3 * k)  # a row and neuron of `work`: 6 k operations
+    return {
+        "start": start,
+        "max_iter": 1 if n_weights > MANY_WEIGHTS else _ROUNDS,
+        "max_newton_steps": max(1, int(_NEWTON_SHARE * work / newton_work)),
+    }
 
 
 def hold_out(

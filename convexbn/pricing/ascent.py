@@ -8,6 +8,7 @@ import numpy as np
 from convexbn.kink_program import nearest_kinks, solve_kink_program
 from convexbn.matrix import DesignMatrix
 from convexbn.pricing.price import Price
+from convexbn.threads import on_one_thread
 
 _SORTING_STEPS, _STEPS = 12, 20  # of all starts, then of the dearest quarter
 # Steps 1 / (a + b * t), of half of the starts each: long ones leave poor maxima for better ones far away, short ones
@@ -115,6 +116,7 @@ def find_peaks(
     return Peaks(ends[:, best], _output_directions(Z.Z @ ends[:, best], V, signs[best]).T, prices[best])
 
 
+@on_one_thread
 def price_by_ascent(
     Z: DesignMatrix,
     v: np.ndarray,

@@ -11,6 +11,7 @@ import numpy as np
 from convexbn.matrix import DesignMatrix
 from convexbn.pricing.bound import price_bound
 from convexbn.pricing.price import Price
+from convexbn.threads import on_one_thread
 
 _MOST_ROOTS = 2**14  # cones to begin with; 2^rank of each sign are needed
 _BLOCK_ENTRIES = 2**22  # entries of the largest array made on the way, about
@@ -22,6 +23,7 @@ _ZERO = 1e-12  # squared angle of a cone that is not split further, and relative
 _RIDGE = 1e-13  # keeps Gram matrices of thin cones invertible; what it changes is bounded as a residual
 
 
+@on_one_thread
 def price_by_branch_and_bound(
     Z: DesignMatrix,
     v: np.ndarray,

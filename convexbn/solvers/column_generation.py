@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from convexbn.certificate import certify, dual_bound, relative_gap
+from convexbn.certificate import Certificate, certify, dual_bound, relative_gap
 from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
 from convexbn.pricing import (
@@ -25,6 +25,7 @@ from convexbn.solvers.monitor import Callback, Monitor
 from convexbn.solvers.newton import merged, refine
 from convexbn.solvers.slide import slide
 from convexbn.solvers.units import Units
+from convexbn.threads import on_one_thread
 from convexbn.tolerance import Reference, Tolerance
 
 Proof = bool | Literal["auto"]
@@ -43,11 +44,10 @@ _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z
 _STALLED_ROUNDS = 3
 _PROOF_COLUMNS = 6  # up to so many prices are proved
 _PROOF_NODES, _PROOF_ENTRIES = 500_000, 10**9  # budget of the proof: cones, and cones times rows
+_LONG_PROOF_NODES = 2_000_000  # of a proof that is limited by its time
 _NODES_A_START = 5  # of prove="auto", for each direction from which the search ascended: about as long as it took
-# Up to so many columns the proof aims at the tolerance itself, within a budget of its own; else no lower than at 1e-3.
-_SHARP_COLUMNS, _SHARP_NODES = 4, 50_000
-_PROOF_TOL = 1e-3
-_PROOF_SHARE = 0.9  # of the tolerance at which the proof aims; what is left is for rounding
+_PROOF_SHARE, _PROOF_TOL = 0.9, 1e-3  # it aims at this share of the tolerance, but tells prices no better apart
+_SHARP_COLUMNS, _SHARP_NODES, _SHARP_SHARE = 4, 50_000, 0.1  # up to so many columns it aims lower, however low that is
 _HALVINGS = 40  # of the interval of prices in which its aim lies
 _FOUND = "column generation, which found no neuron worth adding by ascent from many starts"
 _DEARER = "column generation, which ended while ascent from many starts still found neurons worth adding"
@@ -56,6 +56,7 @@ _PROVED = "column generation, and branch and bound over all directions"
 _PROVED_SEVERAL = "column generation, and a visit to every face of the cones of all activation patterns"
 
 
+@on_one_thread
 def solve_column_generation(
     problem: Problem,
     *,
@@ -160,6 +161,43 @@ def solve_column_generation(
     return search.solution(problem, tolerance)  # the best so far after Ctrl-C; another one is not caught here
 
 
+@on_one_thread
+def certify_by_proof(
+    problem: Problem,
+    neurons: Neurons,
+    tolerance: Tolerance,
+    *,
+    max_time: float | None = None,
+    random_state: int | np.random.Generator | None = None,
+) -> Certificate:
+    """Certificate of a network as it is, from a hard search and a proof of the prices of all directions.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem.
+    neurons : Neurons
+        Its network, of ReLU neurons.
+    tolerance : Tolerance
+        Gap at which the proof ends.
+    max_time : float or None, default=None
+        Seconds for both. None takes a budget of cones, which lasts up to half a minute.
+    random_state : int, Generator or None, default=None
+        Seed of the search.
+
+    Returns
+    -------
+    certificate : Certificate
+        Scope "global" where the proof is within the tolerance; else "local", with the proved bound beside.
+    """
+    monitor = Monitor("proof", max_iter=None, max_time=max_time, callback=None, verbose=False)
+    units = Units.of(problem).with_fewest_columns()
+    search = _Search(units, np.random.default_rng(random_state), tolerance, True, monitor)
+    search.neurons = search.units.neurons_from(neurons).with_unit_outputs()
+    search.price_and_prove(_PROOF_NODES if max_time is None else _LONG_PROOF_NODES)
+    return search.certified(problem, neurons, tolerance)[1]
+
+
 def check_prove(prove: object) -> None:
     """Raise a ValueError unless `prove` is True, False or "auto"."""
     if not (isinstance(prove, (bool, np.bool)) or (isinstance(prove, str) and prove == "auto")):
@@ -217,23 +255,29 @@ class _Search:
             stalled = stalled + 1 if objective >= before and len(peaks) == 0 else 0
             reached = self.tolerance.reached(objective, bound)
             if reached and goes_on and self.prove:
-                peaks = self._prove()
+                peaks = self._prove(*self._proof_plan())
                 goes_on = len(peaks) > 0
             elif reached or stalled == _STALLED_ROUNDS:
                 break
             if not goes_on:
                 break
             self.neurons = self._with(peaks)
-            # The objective is within about gap^2 of that of a joint local optimum; to come closer can wait, as long as
-            # there are new neurons and the rounds make progress.
+            # The objective is within about 10 gap^2 of that of a joint local optimum; to come closer can wait, as long
+            # as there are new neurons and the rounds make progress. Newton's method takes most of the time.
             above = gap**2 if len(peaks) else (self.tolerance.relative(objective) / 10) ** 2
             progress = (before - objective) / objective
-            rtol, damping = float(np.clip(0.1 * min(above, progress), 1e-14, 1e-3)), 1e-4
+            rtol, damping = float(np.clip(10 * min(above, progress), 1e-14, 1e-3)), 1e-4
             goes_well = self.monitor.n_iter == 1 or progress > _COARSE_PROGRESS * gap
             self.coarse = self._many_weights and gap > _COARSE_GAP and goes_well
         if self.searched is not None and not self.searched.thorough and self.monitor.ending is not Status.INTERRUPTED:
             self.coarse = False
             self._price()
+
+    def price_and_prove(self, max_nodes: int) -> None:
+        """A hard search and a proof for the network as it is, with any number of columns if there is one output."""
+        self._search(_HARDER * _STARTS)
+        if self.searched is not None and (self.problem.n_outputs == 1 or self.prove):
+            self._prove(max_nodes, self._price_within_tolerance(_PROOF_SHARE))
 
     @property
     def _many_weights(self) -> bool:
@@ -310,25 +354,30 @@ class _Search:
         """Price above which a neuron is worth adding."""
         return self.problem.weight_decay * (1 + self.tolerance.relative(self.problem.objective(self.neurons)) / 10)
 
-    def _prove(self) -> Peaks:
+    def _proof_plan(self) -> tuple[int, float]:
+        """Cones that the proof may visit, and the price that it aims at."""
+        sharp = self.problem.Z.n_columns <= _SHARP_COLUMNS
+        max_nodes = _SHARP_NODES if sharp else _PROOF_NODES
+        if self.prove == "auto":
+            max_nodes = min(max_nodes, _NODES_A_START * self.n_starts)
+        aim = self._price_within_tolerance(_SHARP_SHARE if sharp else _PROOF_SHARE)
+        aim = aim if sharp else max(aim, self.problem.weight_decay * (1 + _PROOF_TOL))
+        return max(1, min(max_nodes, _PROOF_ENTRIES // self.problem.Z.n_rows)), aim
+
+    def _prove(self, max_nodes: int, aim: float) -> Peaks:
         """Price all directions; none, or the one that turns out to be too dear for the tolerance."""
         assert self.searched is not None
         Z, v = self.problem.Z, self.searched.v
         if self.problem.n_outputs > 1:
             price = price_by_enumeration(Z, v)
         else:
-            sharp = Z.n_columns <= _SHARP_COLUMNS
-            budget = _SHARP_NODES if sharp else _PROOF_NODES
-            if self.prove == "auto":
-                budget = min(budget, _NODES_A_START * self.n_starts)
-            aim = self._price_within_tolerance(v)
             price = price_by_branch_and_bound(
                 Z,
                 v,
-                threshold=aim if sharp else max(aim, self.problem.weight_decay * (1 + _PROOF_TOL)),
-                tol=self.tolerance.tol / 10 if sharp else _PROOF_TOL,
+                threshold=aim,
+                tol=max(aim / self.problem.weight_decay - 1, np.finfo(float).eps),
                 starts=np.hstack([self.neurons.weights, self.searched.directions]),
-                max_nodes=max(1, min(budget, _PROOF_ENTRIES // Z.n_rows)),
+                max_nodes=max_nodes,
                 stop=self.monitor.out_of_time,
             )
         self.proved = price if price.scope == "global" else None  # rounding may hide patterns of an enumeration
@@ -336,9 +385,10 @@ class _Search:
         dearer = np.zeros((Z.n_columns, 0)) if enough or price.direction is None else price.direction[:, None]
         return find_peaks(Z, v, dearer, threshold=self._threshold, count=1)
 
-    def _price_within_tolerance(self, v: np.ndarray) -> float:
-        """The largest price of all directions at which the bound of a dual point is within the tolerance, about."""
-        tolerance = replace(self.tolerance, tol=_PROOF_SHARE * self.tolerance.tol)
+    def _price_within_tolerance(self, share: float) -> float:
+        """The largest price of all directions at which the bound is within a share of the tolerance, about."""
+        assert self.searched is not None
+        v, tolerance = self.searched.v, replace(self.tolerance, tol=share * self.tolerance.tol)
         objective, low, high = self.problem.objective(self.neurons), 1.0, 2.0
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
@@ -378,23 +428,30 @@ class _Search:
 
     def solution(self, problem: Problem, tolerance: Tolerance) -> Solution:
         """The network in the original units, with its certificate."""
-        searched = self.searched
         neurons = self.units.neurons_to(self.neurons)
-        v = self.units.dual_to(self._dual_point() if searched is None else searched.v)
         pruned = neurons.pruned(problem.Z)
         neurons = pruned if problem.objective(pruned) <= problem.objective(neurons) else neurons
+        v, certificate = self.certified(problem, neurons, tolerance)
+        status = status_of(certificate, tolerance, "Column generation", self.monitor.ending or Status.NOT_CONVERGED)
+        return Solution(neurons, v, certificate, status, self.monitor.n_iter, tuple(self.monitor.history))
+
+    def certified(self, problem: Problem, neurons: Neurons, tolerance: Tolerance) -> tuple[np.ndarray, Certificate]:
+        """The dual point of the last search, and what it certifies of a network, both in the original units."""
+        searched = self.searched
+        v = self.units.dual_to(self._dual_point() if searched is None else searched.v)
         if searched is None:
             price, basis = partial(price_bound, problem.Z, sample_weight=problem.sample_weight), _NOT_SEARCHED
         else:
             price = partial(_price_of, self.units.directions_to(searched.directions), problem.Z)
-            basis = _NOT_SEARCHED if not searched.thorough else _DEARER if searched.dearer else _FOUND
+            enough = self.tolerance.reached(self.problem.objective(self.neurons), searched.bound)
+            found = _DEARER if searched.dearer and not enough else _FOUND
+            basis = found if searched.thorough else _NOT_SEARCHED
         certificate = certify(problem, neurons, v, price, basis)
         if self.proved is not None:
             basis = _PROVED if problem.n_outputs == 1 else _PROVED_SEVERAL
             proof = certify(problem, neurons, v, self._proved_price(problem, v), basis)
             certificate = with_proof(certificate, proof, tolerance)
-        status = status_of(certificate, tolerance, "Column generation", self.monitor.ending or Status.NOT_CONVERGED)
-        return Solution(neurons, v, certificate, status, self.monitor.n_iter, tuple(self.monitor.history))
+        return v, certificate
 
     def _proved_price(self, problem: Problem, known: np.ndarray) -> Callable[[np.ndarray], Price]:
         """What was proved in the units of the search, for dual points in the original units."""

@@ -43,6 +43,10 @@ class FastOptions:
         """Neurons of a network for so many samples, at most."""
         return int(np.clip(n_samples // self.samples_a_neuron, self.least_neurons, self.most_neurons))
 
+    def work_a_row(self, n_samples: int) -> int:
+        """Quasi-Newton steps times neurons of a round."""
+        return self.max_steps * self.max_neurons(n_samples)
+
 
 FAST = FastOptions()
 _SEED = 1e-3  # length of a new neuron, in units in which targets and rows of Z are of order one

@@ -29,6 +29,7 @@ from convexbn.solvers.conjugate_gradients import conjugate_gradients
 from convexbn.solvers.gated_nuclear import NuclearNorm
 from convexbn.solvers.monitor import Callback, Monitor
 from convexbn.solvers.working_set import Point, Products, WorkingSets, matched
+from convexbn.threads import on_one_thread
 from convexbn.tolerance import Reference, Tolerance
 
 _STEPS = 5  # pairs of a proximal and a Newton step a round
@@ -38,6 +39,7 @@ _HALVINGS = 30  # of a step before it is given up
 _LARGEST_BEND = 1e6  # curvature of the norm of a tiny neuron in the preconditioner, as a multiple of that of the loss
 
 
+@on_one_thread
 def solve_gated(
     problem: Problem,
     patterns: Patterns,

@@ -9,8 +9,10 @@ from convexbn.kink_program import nearest_kinks, solve_kink_program
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 from convexbn.solvers.gauss_newton import gauss_newton
+from convexbn.solvers.slide import slide
 
 NEWTON_SIZE = 400  # weights that move in one step; more neurons take turns
+_MOST_COLUMNS, _SLIDE_STEPS = 1000, 500  # of Z; with more even the steps of one neuron are long
 _KINKS = 3  # kinks in the model, in multiples of k
 # Damping is relative to weight_decay / |s_j|, and must reach the curvature of the loss where that is larger by far.
 _MIN_DAMPING, _MAX_DAMPING = 1e-6, 1e10
@@ -31,7 +33,7 @@ def refine(
     curvature of |s_j|, and damping relative to it, after Levenberg and Marquardt. With several outputs the unit output
     weights turn too, ``c_j + T_j t_j`` with T_j a basis of the complement of c_j, at the cost |s_j| sqrt(1 + |t_j|^2);
     the second derivative between s_j and t_j is in the model as far as that keeps it convex. A step is taken only if
-    it lowers the objective.
+    it lowers the objective. With more than 1000 columns of Z neurons move by quasi-Newton steps (`slide`) only.
 
     Parameters
     ----------
@@ -53,6 +55,8 @@ def refine(
     neurons : Neurons
         Neurons with no larger objective.
     """
+    if problem.Z.n_columns > _MOST_COLUMNS:
+        return merged(problem, slide(problem, neurons, max_steps=_SLIDE_STEPS, stop=stop))
     for _ in range(max_steps):
         promised = 0.0
         size = max(1, NEWTON_SIZE // (problem.Z.n_columns + problem.n_outputs - 1))

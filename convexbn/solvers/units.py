@@ -24,8 +24,8 @@ class Units:
         One scale for all outputs; 1 for margin losses.
     column_scale : float
         The design matrix is ``column_scale * problem.Z``, times the transpose of `basis` if there is one.
-    basis : ndarray of shape (k, N) or None, default=None
-        Orthonormal basis of a space that holds the rows of the design matrix, in which neurons have fewer weights.
+    basis : ndarray of shape (k, r) or None, default=None
+        Orthonormal basis of the space of the rows of the design matrix, in which neurons have fewer weights.
     """
 
     problem: Problem

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit, logsumexp, softmax, xlogy
+from scipy.special import expit, softmax, xlogy
 
 _NEWTON_STEPS = 100  # for the shift of outputs that balances the classes
 
@@ -328,10 +328,13 @@ class CrossEntropy(Loss):
             raise ValueError(f"y has no sample of class {int(y.any(axis=0).argmin())}; drop its column.")
 
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return logsumexp(f, axis=1) - (f * y).sum(axis=1)
+        largest = f.max(axis=1, keepdims=True)
+        return np.log(np.exp(f - largest).sum(axis=1)) - ((f - largest) * y).sum(axis=1)
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return softmax(f, axis=1) - y
+        p = np.exp(f - f.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        return p - y
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         p = softmax(f, axis=1)

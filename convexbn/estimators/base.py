@@ -220,11 +220,11 @@ class BaseConvexBN(BaseEstimator, ABC):
         X: np.ndarray,
         y: np.ndarray,
         sample_weight: np.ndarray,
-        n_components: int | float | None,
         spectral_power: float,
+        n_components: int | float | None,
     ) -> tuple[Prepared, Problem]:
         """Prepared data and training problem, whose weight decay is not set yet."""
-        return self._prepare(*self._merged(X, y, sample_weight), n_components, spectral_power)
+        return self._prepare(*self._merged(X, y, sample_weight), spectral_power, n_components)
 
     def _merged(
         self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray
@@ -237,8 +237,8 @@ class BaseConvexBN(BaseEstimator, ABC):
         X: np.ndarray,
         y: np.ndarray,
         weights: np.ndarray,
-        n_components: int | float | None,
         spectral_power: float,
+        n_components: int | float | None,
     ) -> tuple[Prepared, Problem]:
         """Prepared data and training problem of distinct samples."""
         design = self._unfitted_design(n_components, spectral_power).fit(X, sample_weight=weights)

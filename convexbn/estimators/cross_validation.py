@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -275,7 +275,7 @@ def path_networks(
 
     Along the fast path nothing is certified, and gaps are NaN.
     """
-    prepared, problem = model._problem(X, y, sample_weight, choice.n_components, choice.spectral_power)
+    prepared, problem = model._problem(X, y, sample_weight, *astuple(choice))
     if model._takes_fast_path:
         path_of_neurons = fast_path(problem, weight_decays, random_state=seed, stop=Clock(max_time).is_out)
         return [prepared.network(neurons) for neurons in path_of_neurons], np.full(len(weight_decays), np.nan)

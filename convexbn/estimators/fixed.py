@@ -82,11 +82,11 @@ class FixedWeightDecay(BaseConvexBN):
 
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock) -> None:
         merged = self._merged(X, y, sample_weight)
-        vars(self).pop("validation_scores_", None)
+        self.__dict__.pop("validation_scores_", None)
         if self._auto():
             self._tune(*merged, clock)
         else:
-            prepared, problem = self._prepare(*merged, self.n_components, self._plain_power)
+            prepared, problem = self._prepare(*merged, self._plain_power, self.n_components)
             self._learn(prepared, replace(problem, weight_decay=float(self.weight_decay)), clock)
 
     def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, clock: Clock) -> None:
@@ -98,13 +98,13 @@ class FixedWeightDecay(BaseConvexBN):
         def problem_of(candidate: Candidate) -> Problem:
             power = candidate.spectral_power
             if power not in prepared:
-                prepared[power] = self._prepare(X, y, weights, candidate.n_components, power)
+                prepared[power] = self._prepare(X, y, weights, power, candidate.n_components)
             return prepared[power][1]
 
         chosen = isinstance(self.spectral_power, str) and self.normalization == "batch"
         powers = None if chosen else [self._plain_power]
-        n_rows = problem_of(Candidate((powers or [0.0])[0], self.n_components)).Z.n_rows
-        folds = hold_out(y, n_rows, rng, stratified=self._margin)
+        some = problem_of(Candidate((powers or [0.0])[0], self.n_components))
+        folds = hold_out(some, y, rng, stratified=self._margin)
         if not folds:
             problem = problem_of(Candidate(self._plain_power, self.n_components))
             weight_decay = AUTO_FRACTION * problem.weight_decay_max or 1.0

@@ -187,7 +187,7 @@ def convexbn_path(
     clock = Clock(max_time)
     model._check_parameters()
     check_grid(weight_decays, n_weight_decays, eps)
-    prepared, problem = model._problem(*model._samples(X, y, sample_weight), n_components, spectral_power)
+    prepared, problem = model._problem(*model._samples(X, y, sample_weight), spectral_power, n_components)
     grid = make_grid(problem.weight_decay_max, weight_decays, n_weight_decays, eps)
     path = follow_path(model, prepared, problem, grid, fixed_seed(model), max_time=clock.left(), verbose=verbose)
     warn_of_gaps(gaps_along(path, problem), tol)

@@ -114,9 +114,8 @@ def _trained_problem(
     network, known = model.network_, model.certificate_
     assert isinstance(network, NormalizedNetwork)
     other = copy(model)  # the checks of the data learn the classes, and more
-    prepared, problem = other._problem(
-        *other._samples(X, y, sample_weight), getattr(model, "n_components_", model.n_components)
-    )
+    n_components = getattr(model, "n_components_", model.n_components)
+    prepared, problem = other._problem(*other._samples(X, y, sample_weight), model.spectral_power_, n_components)
     problem = replace(problem, weight_decay=model.weight_decay_)
     here = None
     if problem.n_outputs == network.n_outputs and _inputs(other) == _inputs(model):

@@ -25,8 +25,9 @@ _BETTER = 1e-2  # share of the best loss by which a better one is lower
 FIRST_POWERS, _POWER_STEP, _LARGEST_POWER = (0.0, 0.5, 1.0), 0.5, 3.0
 _USUAL_POWER = 1.0  # wins unless another one is better by more than two standard errors
 _FIRST_FOLDS = 2  # that all powers are validated on; the best and the usual one see the others, too
-_FOLDS = {1000: 5, 3000: 3}  # up to so many rows so many folds are held out in turn; beyond, one fifth of the samples
-_HELD_OUT = 5  # that fifth
+# Five folds are held out in turn where the design matrix has so many entries and outputs, three where it has so many or
+# rows are so few, and one fifth of the samples once where they are more.
+_FIVE_FOLDS, _THREE_FOLDS, _FEW_ROWS, _HELD_OUT = 8_000, 30_000, 1_000, 5
 _SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
 _FEWEST_SAMPLES = 4  # with fewer nothing is held out
 _DESCENT_STEPS, _DESCENT_SHARE = (100, 1500), 0.5  # of the last fit, and of the time that is left
@@ -268,9 +269,12 @@ def tune(
 
     given = list(powers) if powers is not None else list(FIRST_POWERS)
     alone = len(given) == 1
-    subset = (
-        folds if alone or len(folds) > 1 else [_subset(problem_of(Candidate(given[0], n_components)), *folds[0], rng)]
-    )
+    some = problem_of(Candidate(given[0], n_components))
+    most = max(_SAMPLED_ROWS // some.Z.n_patches, 10 * some.n_outputs)
+    subset = folds
+    if len(folds) == 1 and len(folds[0][0]) > most and not alone:
+        train, test = (rng.permutation(part)[:most] for part in folds[0])
+        subset = [(train, test)]
     curves = [curve_of(power, subset, first if not alone else [*first, *others]) for power in given]
     while powers is None and not clock.is_out():
         best, last = min(curves, key=lambda curve: curve.least), curves[-1]
@@ -290,17 +294,9 @@ def tune(
             report(curve)
         finalists.sort(key=lambda curve: curve.least)
     winner = finalists[0] if finalists[0].clearly_better(usual) else usual
-    if len(folds) == 1:
+    if subset is not folds:
         winner = curve_of(winner.candidate.spectral_power, folds, first)
     return Tuning([winner, *(curve for curve in curves if curve is not winner)])
-
-
-def _subset(
-    problem: Problem, train: np.ndarray, test: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """So many samples to train on and to validate on that comparing powers is quick."""
-    size = max(_SAMPLED_ROWS // problem.Z.n_patches, 10 * problem.n_outputs)
-    return tuple(rng.permutation(part)[:size] for part in (train, test))  # type: ignore[return-value]
 
 
 def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[str, Any]:
@@ -338,16 +334,18 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
 
 
 def hold_out(
-    y: np.ndarray, n_rows: int, rng: np.random.Generator, *, stratified: bool, groups: np.ndarray | None = None
+    problem: Problem, y: np.ndarray, rng: np.random.Generator, *, stratified: bool, groups: np.ndarray | None = None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Folds to validate on: five or three for few rows, one fifth of the samples for many; none for hardly any samples.
+    """Folds to validate on: five or three for small problems, one fifth of the samples once for others.
+
+    There are none where there are hardly any samples.
 
     Parameters
     ----------
+    problem : Problem
+        Training problem of all samples.
     y : ndarray of shape (n, C)
-        Targets.
-    n_rows : int
-        Rows of the design matrix.
+        Their targets, or classes.
     rng : Generator
         Deals the samples out.
     stratified : bool
@@ -363,8 +361,11 @@ def hold_out(
     n = len(y)
     if n < _FEWEST_SAMPLES:
         return []
-    count = next((count for limit, count in _FOLDS.items() if n_rows <= limit), 1)
-    parts = max(count, 3) if count > 1 else _HELD_OUT
+    Z = problem.Z
+    entries = Z.n_rows * (Z.n_columns + problem.n_outputs)
+    few = entries <= _THREE_FOLDS or Z.n_rows <= _FEW_ROWS
+    count = 5 if entries <= _FIVE_FOLDS else 3 if few else 1
+    parts = count if count > 1 else _HELD_OUT
     number = np.full(n, -1)
     if groups is not None:
         labels, codes = np.unique(groups, return_inverse=True)

@@ -23,7 +23,7 @@ def regressor():
 
 @pytest.fixture(scope="module")
 def classifier():
-    return ConvexBNClassifier().fit(X, SPECIES)
+    return ConvexBNClassifier(tol=1e-7).fit(X, SPECIES)
 
 
 def test_regressor_trains_one_network_for_all_outputs(regressor):

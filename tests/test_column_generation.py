@@ -104,17 +104,16 @@ def test_the_automatic_proof_is_short_and_always_the_same():
 
 @pytest.mark.parametrize("n_outputs", [1, 2])
 def test_tolerance_relative_to_the_zero_network(n_outputs):
-    problem = instance(40, 3, fraction=0.01, fit_intercept=True)
+    problem = instance(40, 4, fraction=0.005, fit_intercept=True)
     if n_outputs == 2:
         problem = replace(problem, y=problem.y * np.array([1.0, -2.0]) + problem.Z.Z[:, :2])
     scale = problem.objective(problem.zero_network)
-    assert scale > 10 * solve_column_generation(problem, tol=1e-2, prove=False, random_state=0).certificate.objective
-    options = {"tol": 1e-4, "prove": False, "random_state": 0}
+    options = {"tol": 1e-3, "prove": False, "random_state": 0}
     far = solve_column_generation(problem, relative_to="zero_network", **options)
     near = solve_column_generation(problem, **options)
     assert far.status is near.status is Status.CONVERGED
-    assert far.certificate.objective - far.certificate.lower_bound <= 1e-4 * scale
-    assert near.certificate.gap <= 1e-4
+    assert far.certificate.objective - far.certificate.lower_bound <= 1e-3 * scale
+    assert near.certificate.gap <= 1e-3 < far.certificate.gap
     assert far.n_iter < near.n_iter
     with pytest.warns(
         ConvergenceWarning, match=r"at a gap of .*e-.* of the zero network's objective, above tol=1.0e-0"

@@ -181,7 +181,7 @@ def test_interrupted_in_the_last_fit_it_keeps_the_network(monkeypatch):
     with pytest.raises(KeyboardInterrupt, match="has the best network so far"):
         model.fit(X, Y)
     assert solves == [False] * 9 + ["auto"]
-    assert model.score(X, Y) > 0
+    assert np.isfinite(model.predict(X)).all()
     assert model.scores_.shape == (1, 3, 3)
 
 

@@ -258,7 +258,7 @@ GROUPS = pd.DataFrame({"number": X[:, 0], "word": WORDS[:, 0]})
 @pytest.mark.parametrize("stack", [ConvexBNStackRegressor, ConvexBNStackClassifier])
 def test_given_features_take_their_own_kind_of_data(stack, features, data):
     y = Y if stack is ConvexBNStackRegressor else LABELS
-    estimator = stack._default(0.1, tol=0.1)
+    estimator = stack._default(0.1, tol=1e-6)
     model = stack(estimator, n_stages=1, features=features).fit(data, y)
     outputs = features.fit(data).transform(data)
     outputs = outputs.toarray() if issparse(outputs) else np.asarray(outputs)

@@ -127,52 +127,13 @@ class BaseConvexBN(BaseEstimator, ABC):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Train the network.
-
-        Equal samples are trained on as one of their total weight, so repeated rows and integer weights give the same
-        network, and the order of the rows does not matter.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), or (n, channels, height, width) for convolutions
-            Training data, at least two samples.
-        y : array-like of shape (n,) or (n, C)
-            Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
-        sample_weight : array-like of shape (n,) or None, default=None
-            Weights of the samples, from zero on, in the loss and in the batch statistics. A weight of zero is as good
-            as no sample. All equal if None.
-
-        Returns
-        -------
-        self : estimator
-
-        Raises
-        ------
-        ValueError
-            If a parameter or the data is out of range; the message names it. The estimator is left as it was.
-        RuntimeError
-            If a cvxpy solver fails; the estimator is left as it was.
-        TypeError
-            If X or y is sparse or no array; the estimator is left as it was.
-        KeyboardInterrupt
-            After Ctrl-C, so that a search around the estimator ends, too. The estimator keeps the best network so far
-            with its certificate, as if it had been trained; it is left as it was if there is none yet, or if Ctrl-C
-            is pressed again.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the gap exceeds `tol`.
-        """
-        return self._fit(X, y, sample_weight)
-
-    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, **given: Any) -> Self:
+    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, given: Any) -> Self:
+        """Train; whatever goes wrong leaves the estimator as it was, but for an interrupt with a network to keep."""
         clock = Clock(self.max_time)
         self._check_parameters()
         before = vars(self).copy()
         try:
-            self._train(*self._samples(X, y, sample_weight), clock, **given)
+            self._train(*self._samples(X, y, sample_weight), clock, given)
         except BaseException:
             self.__dict__ = before
             raise
@@ -187,8 +148,8 @@ class BaseConvexBN(BaseEstimator, ABC):
         """Validated data (n, ...), targets (n, C) as the loss takes them, and weights (n,)."""
 
     @abstractmethod
-    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock) -> None:
-        """Learn the network of what `_samples` returned."""
+    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Any) -> None:
+        """Learn the network of what `_samples` returned; `given` is what else `fit` was given."""
 
     def _training_loss(self) -> Loss:
         return make_loss(self.loss)
@@ -224,13 +185,8 @@ class BaseConvexBN(BaseEstimator, ABC):
         n_components: int | float | None,
     ) -> tuple[Prepared, Problem]:
         """Prepared data and training problem, whose weight decay is not set yet."""
-        return self._prepare(*self._merged(X, y, sample_weight), spectral_power, n_components)
-
-    def _merged(
-        self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Distinct samples, in an order that does not depend on theirs, and their weights."""
-        return merge_equal_samples(X, y, self._class_weighted(y, sample_weight))
+        merged = merge_equal_samples(X, y, self._class_weighted(y, sample_weight))
+        return self._prepare(*merged, spectral_power, n_components)
 
     def _prepare(
         self,

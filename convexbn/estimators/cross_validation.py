@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -151,7 +151,7 @@ class CrossValidated(BaseConvexBN):
                 f"fit got {sorted(params)}, which scikit-learn gives to splitter and scorer where metadata are routed; "
                 "call sklearn.set_config(enable_metadata_routing=True), or leave them out."
             )
-        return self._fit(X, y, sample_weight, given=Given(X, y, groups, params))
+        return self._fit(X, y, sample_weight, Given(X, y, groups, params))
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Return what splitter and scorer request of the metadata of `fit`."""
@@ -186,14 +186,11 @@ class CrossValidated(BaseConvexBN):
             return list(FIRST_POWERS) if self.normalization == "batch" else [0.0]
         return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
 
-    def _train(
-        self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Given | None = None
-    ) -> None:
-        assert given is not None
+    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Given) -> None:
         folds, scorer = self._folds_and_scorer(given, sample_weight)
         choices = [Candidate(power, n) for n in self._component_choices() for power in self._power_choices()]
         problems = [
-            self._problem(X, y, sample_weight, choice.n_components, choice.spectral_power) for choice in choices
+            self._problem(X, y, sample_weight, choice.spectral_power, choice.n_components) for choice in choices
         ]
         scorer.check([self._with_network(network) for network in _trial_networks(*problems[0])], folds)
         largest = max(problem.weight_decay_max for _, problem in problems)
@@ -275,7 +272,7 @@ def path_networks(
 
     Along the fast path nothing is certified, and gaps are NaN.
     """
-    prepared, problem = model._problem(X, y, sample_weight, *astuple(choice))
+    prepared, problem = model._problem(X, y, sample_weight, choice.spectral_power, choice.n_components)
     if model._takes_fast_path:
         path_of_neurons = fast_path(problem, weight_decays, random_state=seed, stop=Clock(max_time).is_out)
         return [prepared.network(neurons) for neurons in path_of_neurons], np.full(len(weight_decays), np.nan)

@@ -4,9 +4,10 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
@@ -16,6 +17,7 @@ from convexbn.losses import Loss
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem, check_weight_decay
 from convexbn.programs import Activation
+from convexbn.sample_weight import merge_equal_samples
 from convexbn.solution import Status
 from convexbn.solvers.column_generation import Proof
 from convexbn.solvers.fast import fast_path
@@ -72,6 +74,54 @@ class FixedWeightDecay(BaseConvexBN):
         self.weight_decay = weight_decay
         self.n_jobs = n_jobs
 
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Choose what is "auto" on held-out samples, and train the network.
+
+        Equal samples are trained on as one of their total weight, so repeated rows and integer weights give the same
+        network, and the order of the rows does not matter.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), or (n, channels, height, width) for convolutions
+            Training data, at least two samples.
+        y : array-like of shape (n,) or (n, C)
+            Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples, from zero on, in the loss, in the batch statistics and in the choice. A weight of
+            zero is as good as no sample. All equal if None.
+        groups : array-like of shape (n,) or None, default=None
+            Groups of the samples: those of one group are held out together.
+
+        Returns
+        -------
+        self : estimator
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is out of range; the message names it. The estimator is left as it was.
+        RuntimeError
+            If a cvxpy solver fails; the estimator is left as it was.
+        TypeError
+            If X or y is sparse or no array; the estimator is left as it was.
+        KeyboardInterrupt
+            After Ctrl-C, so that a search around the estimator ends, too. The estimator keeps the best network so far
+            with its certificate, as if it had been trained; it is left as it was if there is none yet, or if Ctrl-C
+            is pressed again.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the gap exceeds `tol`.
+        """
+        return self._fit(X, y, sample_weight, groups)
+
     def _check_parameters(self) -> None:
         if not self._auto():
             check_weight_decay(self.weight_decay)
@@ -80,16 +130,21 @@ class FixedWeightDecay(BaseConvexBN):
     def _auto(self) -> bool:
         return isinstance(self.weight_decay, str) and self.weight_decay == "auto"
 
-    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock) -> None:
-        merged = self._merged(X, y, sample_weight)
+    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Any) -> None:
         self.__dict__.pop("validation_scores_", None)
-        if self._auto():
-            self._tune(*merged, clock)
+        weights, codes = self._class_weighted(y, sample_weight), _group_codes(given, len(y))
+        if codes is None:
+            X, y, weights = merge_equal_samples(X, y, weights)
         else:
-            prepared, problem = self._prepare(*merged, self._plain_power, self.n_components)
+            X, targets, weights = merge_equal_samples(X, np.column_stack([y, codes]), weights)
+            y, codes = targets[:, :-1], targets[:, -1]
+        if self._auto():
+            self._tune(X, y, weights, codes, clock)
+        else:
+            prepared, problem = self._prepare(X, y, weights, self._plain_power, self.n_components)
             self._learn(prepared, replace(problem, weight_decay=float(self.weight_decay)), clock)
 
-    def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, clock: Clock) -> None:
+    def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None, clock: Clock) -> None:
         """Choose weight decay and spectral power on held-out samples, then train on all."""
         seed = fixed_seed(self)
         rng = np.random.default_rng(seed)
@@ -104,7 +159,7 @@ class FixedWeightDecay(BaseConvexBN):
         chosen = isinstance(self.spectral_power, str) and self.normalization == "batch"
         powers = None if chosen else [self._plain_power]
         some = problem_of(Candidate((powers or [0.0])[0], self.n_components))
-        folds = hold_out(some, y, rng, stratified=self._margin)
+        folds = hold_out(some, y, rng, stratified=self._margin, groups=groups)
         if not folds:
             problem = problem_of(Candidate(self._plain_power, self.n_components))
             weight_decay = AUTO_FRACTION * problem.weight_decay_max or 1.0
@@ -143,3 +198,13 @@ class FixedWeightDecay(BaseConvexBN):
                 raise KeyboardInterrupt
             start = solution.neurons
             yield start
+
+
+def _group_codes(groups: ArrayLike | None, n_samples: int) -> np.ndarray | None:
+    """Numbers of the groups (n,), or None if none are given; a ValueError if they are not as many as samples."""
+    if groups is None:
+        return None
+    labels = np.asarray(groups)
+    if labels.shape != (n_samples,):
+        raise ValueError(f"groups must hold a label for each of the {n_samples} samples, got shape {labels.shape}.")
+    return np.unique(labels, return_inverse=True)[1].astype(float)

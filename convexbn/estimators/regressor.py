@@ -57,7 +57,9 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
     ----------
     weight_decay : float or "auto", default="auto"
         Weight decay of the objective (1/n) sum loss + weight_decay/2 * (squares of gamma, bias and output weights).
-        "auto" takes 0.03 times `Problem.weight_decay_max`, so it does not depend on the units of X and y.
+        "auto" chooses it on held-out samples: fast paths from the largest useful value downwards are followed while the
+        loss on these samples falls, the value with the least loss wins, and the network is trained again on all
+        samples. Small data is held out in five or three folds, other data once, one fifth of it.
     normalization : {"batch", "weight"}, default="batch"
         Normalization of the hidden layer.
     activation : {"relu", "gated_relu"}, default="relu"
@@ -70,10 +72,12 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
         Leading singular directions of X to keep, as a number or a fraction of the variance. None keeps all but those
         below 1e-4 of the largest, along which rounding of new rows would count most (`BatchNormDesign`); the
         certificate says what was left out.
-    spectral_power : float, default=0.0
+    spectral_power : float or "auto", default="auto"
         Weight of small singular directions: direction i counts ``(S_i / S_1)^spectral_power``. 0 is the batch (or
         weight) normalized network with plain weight decay; a larger value penalises neurons that look along small
-        directions (`BatchNormDesign`), and objective and certificate are those of this penalty.
+        directions (`BatchNormDesign`), as gradient descent avoids them, and objective and certificate are those of this
+        penalty. "auto" chooses it together with `weight_decay`, from 0, 0.5, 1 and larger ones while that helps; beside a
+        `weight_decay` that is given, whose meaning depends on it, and for weight normalization it is 0.
     standardize : bool, default=True
         Whether columns are divided by their standard deviations before their singular directions are taken, so that
         `n_components` and `spectral_power` do not depend on units; of batch normalization alone. Weight normalization
@@ -104,6 +108,8 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
         Whether to prove the price of every direction, for a global certificate, where that is possible: one output and
         up to five features, or tiny data. True takes up to half a minute, "auto" about as long as the search did, by a
         count of its work, so that the outcome does not depend on the machine. `convexbn.prove` can do it later.
+    n_jobs : int or None, default=None
+        Folds that are worked on at the same time while values are chosen, by threads; -1 takes all cores.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
     verbose : bool, default=False
@@ -118,6 +124,12 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float
         The weight decay that was used.
+    spectral_power_ : float
+        The spectral power that was used.
+    validation_scores_ : dict of ndarray
+        What the choice rests on, where there was one; columns of a table with a row for each spectral power and weight
+        decay that was tried. ``mean_score`` and ``std_score`` are over the folds of ``scores``, minus the loss on
+        held-out samples; ``fraction`` is the weight decay over the largest of the path.
     output_scales_ : ndarray of shape (C,)
         What the targets were divided by in training; ones unless there are several and `scale_outputs`. With
         ``scaled = replace(network_, output_weights=network_.output_weights / output_scales_,

@@ -61,7 +61,7 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples. All equal if None.
         groups : array-like of shape (n,) or None, default=None
-            Groups of the samples, for an `estimator` that chooses its weight decay by cross-validation.
+            Groups of the samples, which stages that choose their weight decay hold out together.
 
         Returns
         -------
@@ -86,11 +86,6 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         """
         estimator = self._estimator()
         self._check_parameters(estimator)
-        if groups is not None and not isinstance(estimator, CrossValidated):
-            raise ValueError(
-                f"groups are for folds, which estimator={estimator!r} does not make; give a "
-                f"{self._default.__name__}CV, or leave groups out."
-            )
         before = vars(self).copy()
         try:
             interrupted = self._train(estimator, X, y, sample_weight, groups)
@@ -114,7 +109,7 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             features = clone(features).fit(data, targets, **weighted)
         numbers = isinstance(data, np.ndarray) and data.dtype.kind in "biuf"
         folded = isinstance(estimator, CrossValidated)
-        if numbers and not folded:  # folds depend on the order of the samples
+        if numbers and not folded and groups is None:  # folds depend on the order of the samples
             data, targets, weights = _merged(data, targets, weights)
         for_stage: dict[str, Any] = {} if folded and sample_weight is None else {"sample_weight": weights}
         if groups is not None:

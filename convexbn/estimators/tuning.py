@@ -94,7 +94,7 @@ class Curve:
     @property
     def work(self) -> int:
         """Quasi-Newton steps of the paths times rows and neurons."""
-        rows = sum(len(self.folds[fold][0]) for fold in np.flatnonzero(np.isfinite(self.losses[0])))
+        rows = sum(len(train) for (train, _), done in zip(self.folds, np.isfinite(self.losses[0]), strict=True) if done)
         length = int(np.isfinite(self.losses).any(axis=1).sum())
         return rows * self.problem.Z.n_patches * length * FAST.work_a_row(rows)
 
@@ -127,7 +127,7 @@ class Curve:
             for fold, (neurons, of_samples) in zip(folds, steps, strict=True):
                 self.networks[index][fold], self.of_samples[index][fold] = neurons, of_samples
                 self.losses[index, fold] = of_samples.mean()
-            loss = float(self.losses[index, folds].mean())
+            loss = float(self.losses[index, list(folds)].mean())
             since = 0 if loss < least * (1 - _BETTER) else since + 1
             least = min(least, loss)
             if (turns and since >= _TURNED) or clock.is_out():

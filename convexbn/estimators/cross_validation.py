@@ -27,6 +27,7 @@ from convexbn.programs import Activation
 from convexbn.solvers.column_generation import Proof
 from convexbn.solvers.fast import FAST, fast_path
 from convexbn.solvers.monitor import Clock
+from convexbn.threads import on_one_thread
 
 Components = int | float | None
 
@@ -219,9 +220,9 @@ class CrossValidated(BaseConvexBN):
         problem = replace(problem, weight_decay=float(self.weight_decays_[best[1]]))
         limits: dict[str, Any] = {}
         if self._takes_fast_path:
-            path = fast_path(problem, self.weight_decays_[: best[1] + 1], random_state=seed, stop=clock.is_out)
             work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
-            limits = last_fit(problem, list(path)[-1], work, clock)
+            start = _end_of_path(problem, self.weight_decays_[: best[1] + 1], seed, clock)
+            limits = last_fit(problem, start, work, clock)
         self._learn(prepared, problem, clock, **limits)
 
     def _folds_and_scorer(self, given: Given, sample_weight: np.ndarray) -> tuple[list[Fold], FoldScorer]:
@@ -258,6 +259,7 @@ class CrossValidated(BaseConvexBN):
         return path_networks(self, X, y, sample_weight, choice, weight_decays, seed, max_time)
 
 
+@on_one_thread
 def path_networks(
     model: CrossValidated,
     X: np.ndarray,
@@ -312,3 +314,9 @@ def _trial_networks(prepared: Prepared, problem: Problem) -> list[NormalizedNetw
     heights = np.ptp(y, axis=0) * (-1.0) ** np.arange(y.shape[1])
     constant = replace(problem, fit_intercept=True).zero_network
     return [prepared.network(neurons) for neurons in (constant, Neurons(direction, heights[None], y.mean(axis=0)))]
+
+
+@on_one_thread
+def _end_of_path(problem: Problem, weight_decays: np.ndarray, seed: int, clock: Clock) -> Neurons:
+    """The last network of a fast path."""
+    return list(fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out))[-1]

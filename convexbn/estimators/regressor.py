@@ -76,8 +76,8 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
         Weight of small singular directions: direction i counts ``(S_i / S_1)^spectral_power``. 0 is the batch (or
         weight) normalized network with plain weight decay; a larger value penalises neurons that look along small
         directions (`BatchNormDesign`), as gradient descent avoids them, and objective and certificate are those of this
-        penalty. "auto" chooses it together with `weight_decay`, from 0, 0.5, 1 and larger ones while that helps; beside a
-        `weight_decay` that is given, whose meaning depends on it, and for weight normalization it is 0.
+        penalty. "auto" chooses it together with `weight_decay`, from 0, 0.5, 1 and larger ones while that helps; beside
+        a `weight_decay` that is given, whose meaning depends on it, and for weight normalization it is 0.
     standardize : bool, default=True
         Whether columns are divided by their standard deviations before their singular directions are taken, so that
         `n_components` and `spectral_power` do not depend on units; of batch normalization alone. Weight normalization
@@ -113,7 +113,7 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
     verbose : bool, default=False
-        Whether the solver shows its progress.
+        Whether to print a line for every candidate of the choice, and to show the solver's progress.
 
     Attributes
     ----------

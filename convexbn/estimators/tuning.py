@@ -18,6 +18,7 @@ from convexbn.solvers.column_generation import MANY_WEIGHTS
 from convexbn.solvers.fast import FAST, descend, price_quickly
 from convexbn.solvers.monitor import Clock
 from convexbn.solvers.newton import NEWTON_SIZE
+from convexbn.threads import on_one_thread
 
 FRACTIONS = 10.0 ** -np.arange(0, 8.5, 0.5)  # of the largest weight decay, the grid of a path
 _TURNED = 2  # values of weight decay without a better score after which a path has turned
@@ -212,6 +213,7 @@ def _padded(losses: np.ndarray, curves: list[Curve]) -> np.ndarray:
     return np.append(losses, np.full(width - len(losses), np.nan))
 
 
+@on_one_thread
 def tune(
     problem_of: Callable[[Candidate], Problem],
     powers: Sequence[float] | None,
@@ -299,6 +301,7 @@ def tune(
     return Tuning([winner, *(curve for curve in curves if curve is not winner)])
 
 
+@on_one_thread
 def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[str, Any]:
     """Start and limits of the last fit, on all samples, which takes about as much work as the choice did.
 

@@ -80,7 +80,9 @@ def solve_column_generation(
     if that proof is within the tolerance. So it is with several outputs on tiny problems, whose patterns' cones are
     enumerated face by face. Otherwise it is local: evidence, beside the best lower bound that is proved.
 
-    Memory grows with n (k + active neurons), beside the squared matrix of the about 400 weights that move at once.
+    Memory grows with n (k + active neurons), beside the squared matrix of the about 400 weights that move at once. With
+    more columns than rows the problem is solved in the space of the rows of Z, which holds all optimal neurons; there
+    with more than 1000 columns neurons move by quasi-Newton steps only. Linear algebra runs on one thread.
 
     Parameters
     ----------

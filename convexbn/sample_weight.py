@@ -124,7 +124,7 @@ def _sort_keys(rows: np.ndarray) -> np.ndarray:
     keys, sign = np.empty(rows.shape, dtype=">u8"), np.int64(np.iinfo(np.int64).min)
     size = max(1, 2**15 // rows.shape[1])
     for start in range(0, len(rows), size):
-        bits = np.add(rows[start : start + size], 0.0, order="C").view(np.int64)  # 0.0 and -0.0 are equal
+        bits = np.add(rows[start : start + size], 0.0, order="C", dtype=np.float64).view(np.int64)  # 0.0 equals -0.0
         flips = bits >> 63  # all bits of a negative number, and the sign of any
         flips |= sign
         flips ^= bits

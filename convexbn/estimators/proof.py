@@ -74,7 +74,7 @@ def prove(
     >>> from convexbn import ConvexBNRegressor, prove
     >>> X = np.random.default_rng(0).standard_normal((20, 2))
     >>> y = np.abs(X[:, 0]) + X[:, 1]
-    >>> model = ConvexBNRegressor(prove=False).fit(X, y)
+    >>> model = ConvexBNRegressor(0.1, prove=False).fit(X, y)
     >>> model.certificate_.scope, prove(model, X, y, random_state=0).scope, model.certificate_.scope
     ('local', 'global', 'global')
     """

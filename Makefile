@@ -33,7 +33,8 @@ benchmarks:
 	$(MEASURE).gated_vs_peers
 	$(MEASURE).scaling
 	$(MEASURE).path
-	$(MEASURE).tabular
+	$(MEASURE).tabular $(if $(DATA),--data $(DATA)) $(if $(KEEL),--keel $(KEEL))
+	$(MEASURE).defaults
 	$(MEASURE).gdnp $(if $(A9A),--a9a $(A9A))
 	$(MEASURE).identity_mapping
 	$(MEASURE).deep_weight_norm $(if $(CIFAR),--data $(CIFAR))

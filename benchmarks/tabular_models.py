@@ -25,7 +25,13 @@ from convexbn import ConvexBNClassifier, ConvexBNClassifierCV, ConvexBNRegressor
 
 OURS = "convexbn"
 SKLEARN = ("HistGradientBoosting", "MLP", "linear", "SVM")  # linear: ridge or logistic regression
-PACKAGES = {"CatBoost": "catboost", "LightGBM": "lightgbm", "EBM": "interpret", "RealMLP": "pytabkit", "TabM": "pytabkit"}
+PACKAGES = {
+    "CatBoost": "catboost",
+    "LightGBM": "lightgbm",
+    "EBM": "interpret",
+    "RealMLP": "pytabkit",
+    "TabM": "pytabkit",
+}
 MODELS = (OURS, *SKLEARN, *PACKAGES)
 INNER = 3  # folds in which a tuned model chooses
 GRIDS: dict[str, dict[str, list]] = {

@@ -235,9 +235,9 @@ def draw(results: dict, path: Path) -> None:
     machine = results["environment"]
     caption(
         figure,
-        f"Everything by default, one thread each; means of {SPLITS} splits (regression) or {FOLDS} folds. The line at 1 "
-        "or 0 is the best of boosting, MLP, ridge or logistic regression and SVM, the grey band what counts as close to "
-        f"it; an arrow stands for a point further to the right. {machine['cpu']}, {machine['date'][:10]}.",
+        f"Everything by default, one thread each; means of {SPLITS} splits (regression) or {FOLDS} folds. At 1 or 0 is "
+        "the best of boosting, MLP, ridge or logistic regression and SVM; the grey band is what counts as close to it; "
+        f"an arrow stands for a point further to the right. {machine['cpu']}, {machine['date'][:10]}.",
     )
     figure.savefig(path)
     print(f"Drew {path}")

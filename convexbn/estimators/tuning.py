@@ -5,7 +5,7 @@ where training on all samples starts from.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -113,7 +113,7 @@ class Curve:
         """Whether the loss is lower by two standard errors of the difference on the samples that both held out."""
         mine, theirs = self.of_samples[self.best], other.of_samples[other.best]
         difference = np.concatenate([theirs[fold] - mine[fold] for fold in mine if fold in theirs])
-        return bool(difference.mean() > 2 * difference.std() / np.sqrt(len(difference)))
+        return bool(difference.mean() > 2 * _standard_deviation(difference) / np.sqrt(len(difference)))
 
     def validate(self, folds: Sequence[int], follow: "Follow", parallel: Parallel, clock: Clock) -> None:
         """Follow the paths of some folds, all to the same weight decay: until the loss has turned, or as others did."""
@@ -121,7 +121,8 @@ class Curve:
         length = len(self.weight_decays) if self.n_validated == 0 else int(np.isfinite(self.losses).any(axis=1).sum())
         turns = self.n_validated == 0
         paths = [follow(self.problem.restricted(self.folds[fold][0]), self.weight_decays) for fold in folds]
-        tests = [self.problem.restricted(self.folds[fold][1]) for fold in folds]
+        to_score = replace(self.problem, fit_intercept=False)  # held-out samples may be of one class
+        tests = [to_score.restricted(self.folds[fold][1]) for fold in folds]
         least, since = np.inf, 0
         for index in range(length):
             steps = parallel(delayed(_step)(path, test) for path, test in zip(paths, tests, strict=True))
@@ -202,9 +203,15 @@ class Tuning:
             "fraction": np.array([curve.weight_decays[index] / curve.weight_decays[0] for curve, index in rows]),
             "n_folds": np.isfinite(scores).sum(axis=1),
             "mean_score": np.nanmean(scores, axis=1),
-            "std_score": np.nanstd(scores, axis=1),
+            "std_score": _standard_deviation(scores, axis=1),
             "scores": scores,
         }
+
+
+def _standard_deviation(values: np.ndarray, axis: int | None = None) -> Any:
+    """Standard deviation without NaN, where squares may leave the range of floats."""
+    scale = np.nanmax(np.abs(values)) or 1.0
+    return scale * np.nanstd(values / scale, axis=axis)
 
 
 def _padded(losses: np.ndarray, curves: list[Curve]) -> np.ndarray:
@@ -264,7 +271,7 @@ def tune(
     def curve_of(power: float, folds: Sequence[tuple[np.ndarray, np.ndarray]], validated: Sequence[int]) -> Curve:
         candidate = Candidate(power, n_components)
         problem = problem_of(candidate)
-        curve = Curve(candidate, problem, (price_quickly(problem) or 1.0) * FRACTIONS, folds)
+        curve = Curve(candidate, problem, (price_quickly(problem, random_state=0) or 1.0) * FRACTIONS, folds)
         curve.validate(validated, follow, parallel, clock)
         report(curve)
         return curve

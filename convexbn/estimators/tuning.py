@@ -5,13 +5,15 @@ where training on all samples starts from.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from sklearn.utils.parallel import Parallel, delayed
 
+from convexbn.losses import Loss
+from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 from convexbn.solvers.column_generation import MANY_WEIGHTS
@@ -121,8 +123,7 @@ class Curve:
         length = len(self.weight_decays) if self.n_validated == 0 else int(np.isfinite(self.losses).any(axis=1).sum())
         turns = self.n_validated == 0
         paths = [follow(self.problem.restricted(self.folds[fold][0]), self.weight_decays) for fold in folds]
-        to_score = replace(self.problem, fit_intercept=False)  # held-out samples may be of one class
-        tests = [to_score.restricted(self.folds[fold][1]) for fold in folds]
+        tests = [HeldOut.of(self.problem, self.folds[fold][1]) for fold in folds]
         least, since = np.inf, 0
         for index in range(length):
             steps = parallel(delayed(_step)(path, test) for path, test in zip(paths, tests, strict=True))
@@ -158,11 +159,42 @@ class Curve:
 Follow = Callable[[Problem, np.ndarray], Iterator[Neurons]]
 
 
-def _step(path: Iterator[Neurons], test: Problem) -> tuple[Neurons, np.ndarray]:
-    """The next network of a path, and its losses on other samples (n,), times their weights over the mean weight."""
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Samples to score networks on: no training problem, as they may lack a class.
+
+    Parameters
+    ----------
+    Z : DesignMatrix
+        Their rows.
+    y : ndarray of shape (n, C)
+        Their targets.
+    loss : Loss
+        The training loss.
+    weights : ndarray of shape (n,)
+        Their sample weights over the mean.
+    """
+
+    Z: DesignMatrix
+    y: np.ndarray
+    loss: Loss
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, problem: Problem, samples: np.ndarray) -> "HeldOut":
+        """Some samples of a problem, given by their indices."""
+        weights = problem.sample_weight[samples]
+        return cls(problem.Z.of_samples(samples), problem.y[samples], problem.loss, weights / weights.mean())
+
+    def losses(self, neurons: Neurons) -> np.ndarray:
+        """Loss of each sample (n,), times its weight."""
+        return self.weights * self.loss.value(neurons.outputs(self.Z), self.y)
+
+
+def _step(path: Iterator[Neurons], test: HeldOut) -> tuple[Neurons, np.ndarray]:
+    """The next network of a path, and its losses on other samples (n,)."""
     neurons = next(path)
-    losses = test.loss.value(neurons.outputs(test.Z), test.y)
-    return neurons, losses * test.sample_weight * len(losses)
+    return neurons, test.losses(neurons)
 
 
 @dataclass(frozen=True, eq=False)

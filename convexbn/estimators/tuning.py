@@ -7,11 +7,13 @@ where training on all samples starts from.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.parallel import Parallel, delayed
 
+from convexbn.losses import Loss
+from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 from convexbn.solvers.column_generation import MANY_WEIGHTS
@@ -121,7 +123,7 @@ class Curve:
         length = len(self.weight_decays) if self.n_validated == 0 else int(np.isfinite(self.losses).any(axis=1).sum())
         turns = self.n_validated == 0
         paths = [follow(self.problem.restricted(self.folds[fold][0]), self.weight_decays) for fold in folds]
-        tests = [self.problem.restricted(self.folds[fold][1]) for fold in folds]
+        tests = [_HeldOut.of(self.problem, self.folds[fold][1]) for fold in folds]
         least, since = np.inf, 0
         for index in range(length):
             steps = parallel(delayed(_step)(path, test) for path, test in zip(paths, tests, strict=True))
@@ -157,11 +159,25 @@ class Curve:
 Follow = Callable[[Problem, np.ndarray], Iterator[Neurons]]
 
 
-def _step(path: Iterator[Neurons], test: Problem) -> tuple[Neurons, np.ndarray]:
-    """The next network of a path, and its losses on other samples (n,), times their weights over the mean weight."""
+@dataclass(frozen=True, eq=False)
+class _HeldOut:
+    """Samples to validate on, which may lack a class, and their weights over the mean weight."""
+
+    Z: DesignMatrix
+    y: np.ndarray
+    loss: Loss
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, problem: Problem, samples: np.ndarray) -> Self:
+        weights = problem.sample_weight[samples]
+        return cls(problem.Z.of_samples(samples), problem.y[samples], problem.loss, weights / weights.mean())
+
+
+def _step(path: Iterator[Neurons], test: _HeldOut) -> tuple[Neurons, np.ndarray]:
+    """The next network of a path, and its losses on other samples (n,), times their weights."""
     neurons = next(path)
-    losses = test.loss.value(neurons.outputs(test.Z), test.y)
-    return neurons, losses * test.sample_weight * len(losses)
+    return neurons, test.loss.value(neurons.outputs(test.Z), test.y) * test.weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +262,7 @@ def tune(
     n_components : int, float or None
         Singular directions that are kept.
     rng : Generator
-        Draws the subset.
+        Draws the subset, and the starts of the search for the largest weight decay.
     n_jobs : int or None
         Folds that are worked on at the same time.
     clock : Clock
@@ -264,7 +280,7 @@ def tune(
     def curve_of(power: float, folds: Sequence[tuple[np.ndarray, np.ndarray]], validated: Sequence[int]) -> Curve:
         candidate = Candidate(power, n_components)
         problem = problem_of(candidate)
-        curve = Curve(candidate, problem, (price_quickly(problem) or 1.0) * FRACTIONS, folds)
+        curve = Curve(candidate, problem, (price_quickly(problem, random_state=rng) or 1.0) * FRACTIONS, folds)
         curve.validate(validated, follow, parallel, clock)
         report(curve)
         return curve
@@ -275,8 +291,8 @@ def tune(
     most = max(_SAMPLED_ROWS // some.Z.n_patches, 10 * some.n_outputs)
     subset = folds
     if len(folds) == 1 and len(folds[0][0]) > most and not alone:
-        train, test = (rng.permutation(part)[:most] for part in folds[0])
-        subset = [(train, test)]
+        train, test = folds[0]
+        subset = [(_some(train, some, most, rng), rng.permutation(test)[:most])]
     curves = [curve_of(power, subset, first if not alone else [*first, *others]) for power in given]
     while powers is None and not clock.is_out():
         best, last = min(curves, key=lambda curve: curve.least), curves[-1]
@@ -299,6 +315,15 @@ def tune(
     if subset is not folds:
         winner = curve_of(winner.candidate.spectral_power, folds, first)
     return Tuning([winner, *(curve for curve in curves if curve is not winner)])
+
+
+def _some(samples: np.ndarray, problem: Problem, count: int, rng: np.random.Generator) -> np.ndarray:
+    """So many of the samples, drawn at random; where they have classes, one of each class first."""
+    drawn = rng.permutation(samples)
+    if problem.loss.margin:
+        of_each = np.unique(problem.y[drawn], axis=0, return_index=True)[1]
+        drawn = np.append(drawn[of_each], np.delete(drawn, of_each))
+    return drawn[:count]
 
 
 @on_one_thread

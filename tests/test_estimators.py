@@ -113,7 +113,7 @@ def test_certificate_is_of_the_network(options, Network):
 
 
 def test_optimum_is_that_of_the_program():
-    model = ConvexBNClassifier(weight_decay=0.01, tol=1e-8).fit(X[:15], LABELS[:15])
+    model = ConvexBNClassifier(weight_decay=0.01, tol=1e-9).fit(X[:15], LABELS[:15])
     signs = np.where(LABELS[:15] == "low", 1.0, -1.0)
     problem = Problem(BatchNormDesign().fit_transform(X[:15]), signs, "log_loss", weight_decay=0.01, fit_intercept=True)
     program = solve_reference(problem, enumerate_patterns(problem.Z)).certificate

@@ -51,7 +51,7 @@ class ValidationDisplay:
     >>> from convexbn import ConvexBNRegressor
     >>> from convexbn.plotting import ValidationDisplay
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> model = ConvexBNRegressor(n_components=1).fit(X[:60], y[:60])
+    >>> model = ConvexBNRegressor(tol=0.1).fit(X[:60], y[:60])
     >>> display = ValidationDisplay.from_estimator(model)
     >>> display.ax_.get_xlabel(), display.ax_.get_xscale()
     ('weight decay', 'log')
@@ -89,8 +89,8 @@ class ValidationDisplay:
         check_is_fitted(model)
         if not hasattr(model, "validation_scores_"):
             raise ValueError(
-                f"This {type(model).__name__} has no validation_scores_: nothing was chosen on held-out samples. Fit it "
-                'with weight_decay="auto" on four samples or more.'
+                f"This {type(model).__name__} has no validation_scores_, since nothing was chosen on held-out "
+                'samples; fit it with weight_decay="auto" on four samples or more.'
             )
         display = cls(model.validation_scores_, weight_decay=model.weight_decay_, spectral_power=model.spectral_power_)
         return display.plot(ax)

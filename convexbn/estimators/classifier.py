@@ -206,9 +206,12 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
     >>> from sklearn.datasets import load_breast_cancer
     >>> from convexbn import ConvexBNClassifier
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> model = ConvexBNClassifier().fit(X[:25], y[:25])
+    >>> model = ConvexBNClassifier(0.01).fit(X[:25], y[:25])
     >>> model.certificate_.scope, len(model.network_)
     ('global', 1)
+    >>> tuned = ConvexBNClassifier(tol=0.1).fit(X[:100], y[:100])
+    >>> tuned.weight_decay_ in tuned.validation_scores_["weight_decay"], tuned.score(X[100:], y[100:]) > 0.9
+    (True, True)
     """
 
     def __init__(

@@ -110,7 +110,7 @@ class ConvexBNConvRegressor(Regression, Convolutional):
     ----------
     weight_decay : float or "auto", default="auto"
         Weight decay of the objective (1/n) sum loss + weight_decay/2 * (squares of gamma, bias and output weights).
-        "auto" takes 0.03 times `Problem.weight_decay_max`, so it does not depend on the units of X and y.
+        "auto" chooses it on held-out images, as in `ConvexBNRegressor`.
     kernel_size : int or pair of int, default=3
         Height and width of the filters.
     stride : int or pair of int, default=1
@@ -125,11 +125,11 @@ class ConvexBNConvRegressor(Regression, Convolutional):
         Whether the output has an intercept that is not penalised.
     n_components : int, float or None, default=None
         Leading singular directions of the patches to keep, as a number or a fraction of the variance; None keeps all.
-    spectral_power : float, default=0.0
+    spectral_power : float or "auto", default="auto"
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
     scale_outputs : bool, default=True
         Whether each of several outputs is fitted in units of its standard deviation, as in `ConvexBNRegressor`.
-    n_patterns, solver, tol, max_iter, max_time, prove, random_state, verbose
+    n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, random_state, verbose
         As in `ConvexBNRegressor`.
 
     Attributes
@@ -140,6 +140,10 @@ class ConvexBNConvRegressor(Regression, Convolutional):
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float
         The weight decay that was used.
+    spectral_power_ : float
+        The spectral power that was used.
+    validation_scores_ : dict of ndarray
+        What the choice rests on, where there was one, as in `ConvexBNRegressor`.
     n_iter_ : int
         Iterations of the solver; 0 for a closed form.
     image_shape_ : tuple of int
@@ -158,7 +162,7 @@ class ConvexBNConvRegressor(Regression, Convolutional):
     >>> from convexbn import ConvexBNConvRegressor
     >>> images = np.random.default_rng(0).standard_normal((30, 1, 4, 4))
     >>> steps = np.maximum(images[:, 0, :, 1:] - images[:, 0, :, :-1], 0).mean(axis=(1, 2))
-    >>> model = ConvexBNConvRegressor(kernel_size=(1, 2)).fit(images, steps)
+    >>> model = ConvexBNConvRegressor(0.01, kernel_size=(1, 2)).fit(images, steps)
     >>> model.certificate_.scope, model.network_.filters.shape[1:]
     ('global', (1, 1, 2))
     """
@@ -176,7 +180,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
     ----------
     weight_decay : float or "auto", default="auto"
         Weight decay of the objective (1/n) sum loss + weight_decay/2 * (squares of gamma, bias and output weights).
-        "auto" takes 0.03 times `Problem.weight_decay_max`, so it does not depend on the units of X and y.
+        "auto" chooses it on held-out images, as in `ConvexBNClassifier`.
     kernel_size : int or pair of int, default=3
         Height and width of the filters.
     stride : int or pair of int, default=1
@@ -191,9 +195,9 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         Whether the output has an intercept that is not penalised.
     n_components : int, float or None, default=None
         Leading singular directions of the patches to keep, as a number or a fraction of the variance; None keeps all.
-    spectral_power : float, default=0.0
+    spectral_power : float or "auto", default="auto"
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
-    class_weight, n_patterns, solver, tol, max_iter, max_time, prove, random_state, verbose
+    class_weight, n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, random_state, verbose
         As in `ConvexBNClassifier`.
 
     Attributes
@@ -204,6 +208,10 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float
         The weight decay that was used.
+    spectral_power_ : float
+        The spectral power that was used.
+    validation_scores_ : dict of ndarray
+        What the choice rests on, where there was one, as in `ConvexBNRegressor`.
     n_iter_ : int
         Iterations of the solver; 0 for a closed form.
     classes_ : ndarray of shape (n_classes,)
@@ -223,7 +231,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
     >>> images = np.random.default_rng(0).standard_normal((40, 1, 4, 4))
     >>> noisy = np.abs(np.diff(images[:, 0])).mean(axis=(1, 2)) > 1.1
     >>> labels = np.where(noisy, "noisy", "calm")
-    >>> model = ConvexBNConvClassifier(kernel_size=(1, 2)).fit(images, labels)
+    >>> model = ConvexBNConvClassifier(0.001, kernel_size=(1, 2)).fit(images, labels)
     >>> model.certificate_.scope, model.score(images, labels) > 0.9
     ('global', True)
     """

@@ -165,15 +165,16 @@ class FixedWeightDecay(BaseConvexBN):
             weight_decay = AUTO_FRACTION * problem.weight_decay_max or 1.0
             self._learn(prepared[self._plain_power][0], replace(problem, weight_decay=weight_decay), clock)
             return
+        time = Clock(clock.left(_TUNING_SHARE))
         tuning = tune(
             problem_of,
             powers,
             folds,
-            partial(self._follow, seed),
+            partial(self._follow, seed, time),
             n_components=self.n_components,
             rng=rng,
             n_jobs=self.n_jobs,
-            clock=Clock(clock.left(_TUNING_SHARE)),
+            clock=time,
             report=print if self.verbose else lambda curve: None,
         )
         design, problem = prepared[tuning.candidate.spectral_power]
@@ -184,16 +185,16 @@ class FixedWeightDecay(BaseConvexBN):
         self._learn(design, problem, clock, **limits)
         self.validation_scores_ = tuning.table
 
-    def _follow(self, seed: int, problem: Problem, weight_decays: np.ndarray) -> Iterator[Neurons]:
+    def _follow(self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray) -> Iterator[Neurons]:
         """Networks along a path, good enough to compare weight decays: the fast preset, or the solver in a hurry."""
         if self._takes_fast_path:
-            yield from fast_path(problem, weight_decays, random_state=seed)
+            yield from fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
             return
         hasty, start = clone(self).set_params(tol=_HASTY_TOL, verbose=False), None
         for weight_decay in weight_decays:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                solution = hasty._solve(replace(problem, weight_decay=float(weight_decay)), seed, start)
+                solution = hasty._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
             if solution.status is Status.INTERRUPTED:
                 raise KeyboardInterrupt
             start = solution.neurons
@@ -207,4 +208,7 @@ def _group_codes(groups: ArrayLike | None, n_samples: int) -> np.ndarray | None:
     labels = np.asarray(groups)
     if labels.shape != (n_samples,):
         raise ValueError(f"groups must hold a label for each of the {n_samples} samples, got shape {labels.shape}.")
-    return np.unique(labels, return_inverse=True)[1].astype(float)
+    try:
+        return np.unique(labels, return_inverse=True)[1].astype(float)
+    except TypeError as error:
+        raise ValueError("groups must hold labels of one kind, numbers or strings, none of them missing.") from error

@@ -152,7 +152,10 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
     >>> from sklearn.datasets import load_diabetes
     >>> from convexbn import ConvexBNRegressor
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> model = ConvexBNRegressor(n_components=1).fit(X[:60], y[:60])
+    >>> model = ConvexBNRegressor(10.0, n_components=1).fit(X[:60], y[:60])
     >>> model.certificate_.scope, model.certificate_.gap < 1e-3
     ('global', True)
+    >>> tuned = ConvexBNRegressor(n_components=1, tol=1e-2).fit(X[:60], y[:60])
+    >>> tuned.weight_decay_ in tuned.validation_scores_["weight_decay"], tuned.spectral_power_
+    (True, 1.0)
     """

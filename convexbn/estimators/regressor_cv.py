@@ -77,9 +77,9 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     >>> from sklearn.datasets import load_diabetes
     >>> from convexbn import ConvexBNRegressorCV
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> model = ConvexBNRegressorCV(n_weight_decays=4, n_components=1, cv=3).fit(X[:40], y[:40])
+    >>> model = ConvexBNRegressorCV(n_weight_decays=4, eps=0.01, n_components=1, cv=3, tol=1e-2).fit(X[:40], y[:40])
     >>> model.weight_decay_ in model.weight_decays_, model.scores_.shape
-    (True, (1, 4, 3))
+    (True, (3, 4, 3))
     """
 
     _default_scoring = "r2"

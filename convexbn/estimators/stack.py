@@ -275,9 +275,10 @@ class ConvexBNStackRegressor(RegressorMixin, _Stack):
     Examples
     --------
     >>> from sklearn.datasets import load_diabetes
-    >>> from convexbn import ConvexBNStackRegressor, RandomBatchNormLayers
+    >>> from convexbn import ConvexBNRegressor, ConvexBNStackRegressor, RandomBatchNormLayers
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> model = ConvexBNStackRegressor(n_stages=1, features=RandomBatchNormLayers((80, 80))).fit(X[:30], y[:30])
+    >>> features = RandomBatchNormLayers((80, 80))
+    >>> model = ConvexBNStackRegressor(ConvexBNRegressor(5.0), n_stages=1, features=features).fit(X[:30], y[:30])
     >>> model.certificate_.scope, model.certificate_.basis.split(";")[0]
     ('global', 'closed form for whitened data of full row rank')
     """

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.parallel import Parallel, delayed
 
+from convexbn.losses import Loss
+from convexbn.matrix import DesignMatrix
 from convexbn.neurons import Neurons
 from convexbn.problem import Problem
 from convexbn.solvers.column_generation import MANY_WEIGHTS
@@ -113,7 +115,7 @@ class Curve:
         """Whether the loss is lower by two standard errors of the difference on the samples that both held out."""
         mine, theirs = self.of_samples[self.best], other.of_samples[other.best]
         difference = np.concatenate([theirs[fold] - mine[fold] for fold in mine if fold in theirs])
-        return bool(difference.mean() > 2 * difference.std() / np.sqrt(len(difference)))
+        return bool(difference.mean() > 2 * _standard_deviation(difference) / np.sqrt(len(difference)))
 
     def validate(self, folds: Sequence[int], follow: "Follow", parallel: Parallel, clock: Clock) -> None:
         """Follow the paths of some folds, all to the same weight decay: until the loss has turned, or as others did."""
@@ -121,7 +123,7 @@ class Curve:
         length = len(self.weight_decays) if self.n_validated == 0 else int(np.isfinite(self.losses).any(axis=1).sum())
         turns = self.n_validated == 0
         paths = [follow(self.problem.restricted(self.folds[fold][0]), self.weight_decays) for fold in folds]
-        tests = [self.problem.restricted(self.folds[fold][1]) for fold in folds]
+        tests = [HeldOut.of(self.problem, self.folds[fold][1]) for fold in folds]
         least, since = np.inf, 0
         for index in range(length):
             steps = parallel(delayed(_step)(path, test) for path, test in zip(paths, tests, strict=True))
@@ -157,11 +159,42 @@ class Curve:
 Follow = Callable[[Problem, np.ndarray], Iterator[Neurons]]
 
 
-def _step(path: Iterator[Neurons], test: Problem) -> tuple[Neurons, np.ndarray]:
-    """The next network of a path, and its losses on other samples (n,), times their weights over the mean weight."""
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Samples to score networks on: no training problem, as they may lack a class.
+
+    Parameters
+    ----------
+    Z : DesignMatrix
+        Their rows.
+    y : ndarray of shape (n, C)
+        Their targets.
+    loss : Loss
+        The training loss.
+    weights : ndarray of shape (n,)
+        Their sample weights over the mean.
+    """
+
+    Z: DesignMatrix
+    y: np.ndarray
+    loss: Loss
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, problem: Problem, samples: np.ndarray) -> "HeldOut":
+        """Some samples of a problem, given by their indices."""
+        weights = problem.sample_weight[samples]
+        return cls(problem.Z.of_samples(samples), problem.y[samples], problem.loss, weights / weights.mean())
+
+    def losses(self, neurons: Neurons) -> np.ndarray:
+        """Loss of each sample (n,), times its weight."""
+        return self.weights * self.loss.value(neurons.outputs(self.Z), self.y)
+
+
+def _step(path: Iterator[Neurons], test: HeldOut) -> tuple[Neurons, np.ndarray]:
+    """The next network of a path, and its losses on other samples (n,)."""
     neurons = next(path)
-    losses = test.loss.value(neurons.outputs(test.Z), test.y)
-    return neurons, losses * test.sample_weight * len(losses)
+    return neurons, test.losses(neurons)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,9 +236,15 @@ class Tuning:
             "n_train": np.array([np.mean([len(train) for train, _ in curve.folds]) for curve, _ in rows]),
             "n_folds": np.isfinite(scores).sum(axis=1),
             "mean_score": np.nanmean(scores, axis=1),
-            "std_score": np.nanstd(scores, axis=1),
+            "std_score": _standard_deviation(scores, axis=1),
             "scores": scores,
         }
+
+
+def _standard_deviation(values: np.ndarray, axis: int | None = None) -> Any:
+    """Standard deviation without NaN, where squares may leave the range of floats."""
+    scale = np.nanmax(np.abs(values)) or 1.0
+    return scale * np.nanstd(values / scale, axis=axis)
 
 
 def _padded(losses: np.ndarray, curves: list[Curve]) -> np.ndarray:
@@ -265,7 +304,7 @@ def tune(
     def curve_of(power: float, folds: Sequence[tuple[np.ndarray, np.ndarray]], validated: Sequence[int]) -> Curve:
         candidate = Candidate(power, n_components)
         problem = problem_of(candidate)
-        curve = Curve(candidate, problem, (price_quickly(problem) or 1.0) * FRACTIONS, folds)
+        curve = Curve(candidate, problem, (price_quickly(problem, random_state=0) or 1.0) * FRACTIONS, folds)
         curve.validate(validated, follow, parallel, clock)
         report(curve)
         return curve

@@ -114,7 +114,7 @@ class ValidationDisplay:
         """
         pyplot = import_pyplot()
         if ax is None:
-            _, ax = pyplot.subplots()
+            _, ax = pyplot.subplots(layout="constrained")
         table, colors = self.scores, pyplot.get_cmap("viridis")
         curves = np.unique(np.column_stack([table["spectral_power"], table["n_train"]]), axis=0)
         powers, most = np.unique(table["spectral_power"]), table["n_train"].max()

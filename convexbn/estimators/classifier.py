@@ -186,7 +186,8 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
     validation_scores_ : dict of ndarray
         What the choice rests on, where there was one; columns of a table with a row for each spectral power and weight
         decay that was tried. ``mean_score`` and ``std_score`` are over the folds of ``scores``, minus the loss on
-        held-out samples; ``fraction`` is the weight decay over the largest of the path.
+        held-out samples; ``fraction`` is the weight decay over the largest of the path, and ``n_train`` how many
+        samples a fold trains on. `convexbn.plotting.ValidationDisplay` draws it.
     n_iter_ : int
         Iterations of the solver; 0 for a closed form.
     classes_ : ndarray of shape (n_classes,)

@@ -233,6 +233,7 @@ class Tuning:
             "spectral_power": np.array([curve.candidate.spectral_power for curve, _ in rows]),
             "weight_decay": np.array([curve.weight_decays[index] for curve, index in rows]),
             "fraction": np.array([curve.weight_decays[index] / curve.weight_decays[0] for curve, index in rows]),
+            "n_train": np.array([np.mean([len(train) for train, _ in curve.folds]) for curve, _ in rows]),
             "n_folds": np.isfinite(scores).sum(axis=1),
             "mean_score": np.nanmean(scores, axis=1),
             "std_score": _standard_deviation(scores, axis=1),

@@ -1,13 +1,14 @@
 """Pictures of training runs: beside a certificate, and along the singular directions of the data."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convexbn.certificate import Certificate
 from convexbn.comparison import Comparison
 from convexbn.gradient.trace import Trace
+from convexbn.plotting.pyplot import import_pyplot
 from convexbn.spectral import SpectralTrace
 
 if TYPE_CHECKING:
@@ -227,12 +228,3 @@ def plot_trace(
     ax.set(xlabel=labels[against], ylabel=watch)
     ax.legend(fontsize="small")
     return ax
-
-
-def import_pyplot() -> Any:
-    """Import matplotlib.pyplot, or say which extra is missing."""
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError("This needs matplotlib: pip install 'convexbn[plot]'.") from error
-    return pyplot

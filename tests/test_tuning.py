@@ -1,11 +1,503 @@
 """Weight decay and spectral power chosen on held-out samples."""
 
+import re
+import signal
+import warnings
+from dataclasses import replace
+from itertools import count
+
 import numpy as np
 import pytest
+from sklearn.base import clone
 
-from convexbn import ConvexBNClassifier, ConvexBNRegressor, Problem
-from convexbn.estimators.tuning import hold_out, tune
+from convexbn import (
+    BatchNormDesign,
+    ConvexBNClassifier,
+    ConvexBNConvClassifier,
+    ConvexBNConvRegressor,
+    ConvexBNRegressor,
+    ConvexBNStackClassifier,
+    ConvexBNStackRegressor,
+    Neurons,
+    Problem,
+)
+from convexbn.estimators import base, fixed
+from convexbn.estimators.fixed import AUTO_FRACTION
+from convexbn.estimators.tuning import FRACTIONS, hold_out, tune
+from convexbn.solution import Status
+from convexbn.solvers import solve
+from convexbn.solvers.fast import fast_path
 from convexbn.solvers.monitor import Clock
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((24, 2))
+Y = np.abs(X[:, 0]) + 0.1 * RNG.standard_normal(24)
+LABELS = np.where(X[:, 0] * X[:, 1] > 0, "same", "other")
+# With this tol the last fit ends at once, and without a warning: the tests are about the choice before it.
+REGRESSOR, CLASSIFIER = ConvexBNRegressor(tol=1.0), ConvexBNClassifier(tol=1.0)
+MODELS = [(REGRESSOR, Y), (CLASSIFIER, LABELS)]
+both = pytest.mark.parametrize(("model", "y"), MODELS, ids=["regressor", "classifier"])
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=["regressor", "classifier"])
+def fitted(request):
+    model, y = request.param
+    return clone(model).fit(X, y)
+
+
+def table_of(scores):
+    """Rows of the table as tuples, without the losses of each fold."""
+    return sorted(
+        zip(*(scores[name].tolist() for name in ("spectral_power", "weight_decay", "mean_score")), strict=True)
+    )
+
+
+def assert_same_fit(one, other):
+    assert table_of(one.validation_scores_) == table_of(other.validation_scores_)
+    assert (one.weight_decay_, one.spectral_power_) == (other.weight_decay_, other.spectral_power_)
+    np.testing.assert_array_equal(one.network_.predict(X), other.network_.predict(X))
+
+
+class TestRule:
+    """What wins, for paths whose losses are made up: networks are constants, and targets small beside them."""
+
+    def choose(self, losses, *, n=40, powers=None, n_folds=5, y=None):
+        """Race with the validation loss of every power at every weight decay; where a list ends the loss is 9."""
+        y = np.zeros((n, 1)) if y is None else y
+        folds = [(np.flatnonzero(np.arange(n) % n_folds != k), np.arange(k, n, n_folds)) for k in range(n_folds)]
+        seen = []
+
+        def problem_of(candidate):
+            return Problem(np.ones((n, 1)), y, weight_decay=1 + candidate.spectral_power, fit_intercept=True)
+
+        def follow(problem, weight_decays):
+            of_power = losses[problem.weight_decay - 1]
+            for index in range(len(weight_decays)):
+                loss = of_power[index] if index < len(of_power) else 9.0
+                yield Neurons(np.zeros((1, 0)), np.zeros((0, 1)), np.array([np.sqrt(2 * loss)]))
+
+        options = {"n_components": None, "rng": np.random.default_rng(0), "n_jobs": None, "clock": Clock(None)}
+        return tune(problem_of, powers, folds, follow, report=seen.append, **options), seen
+
+    def test_the_largest_weight_decay_within_a_percent_of_the_least_loss(self):
+        tuning, _ = self.choose({1.0: [1, 0.5, 0.2, 0.1005, 0.1, 0.3, 0.01]}, powers=[1.0])
+        assert tuning.weight_decay == pytest.approx(FRACTIONS[3])
+        # Two values without a better loss end the path; what lies behind them is not seen.
+        np.testing.assert_allclose(-tuning.table["mean_score"], [1, 0.5, 0.2, 0.1005, 0.1, 0.3])
+        np.testing.assert_array_equal(tuning.table["n_folds"], 5)
+        tuning, _ = self.choose({1.0: [1, 0.5, 0.2, 0.1015, 0.1]}, powers=[1.0])
+        assert tuning.weight_decay == pytest.approx(FRACTIONS[4])
+
+    def test_the_usual_power_wins_unless_another_one_is_lower(self):
+        tuning, _ = self.choose({0.0: [0.2], 0.5: [0.3], 1.0: [0.2]})
+        assert tuning.candidate.spectral_power == 1
+        tuning, _ = self.choose({0.0: [0.1], 0.5: [0.3], 1.0: [0.2]})
+        assert tuning.candidate.spectral_power == 0
+
+    @pytest.mark.parametrize(("n", "power"), [(20, 1.0), (4000, 0.0)])
+    def test_lower_means_by_two_standard_errors(self, n, power):
+        # Losses (b -+ 1)^2 / 2 of a constant b: 0.5 at b = 0, and 0.505 +- 0.1 at b = 0.1.
+        signs = np.where(np.arange(n) // 5 % 2 == 0, 1.0, -1.0)[:, None]
+        tuning, _ = self.choose({0.0: [0.0], 0.5: [2.0], 1.0: [0.005]}, n=n, y=signs)
+        assert tuning.candidate.spectral_power == power
+
+    def test_larger_powers_follow_while_they_help(self):
+        losses = {0.0: [0.4], 0.5: [0.3], 1.0: [0.2], 1.5: [0.1], 2.0: [0.15]}
+        tuning, _ = self.choose(losses)
+        assert sorted(set(tuning.table["spectral_power"])) == [0, 0.5, 1, 1.5, 2]
+        assert tuning.candidate.spectral_power == 1.5
+        tuning, _ = self.choose({power: [1 / (1 + power)] for power in np.arange(0, 10, 0.5)})
+        assert max(tuning.table["spectral_power"]) == tuning.candidate.spectral_power == 3
+
+    def test_all_powers_see_two_folds_and_two_of_them_the_others(self):
+        tuning, seen = self.choose({0.0: [0.3], 0.5: [0.1], 1.0: [0.2]})
+        n_folds = dict(zip(tuning.table["spectral_power"], tuning.table["n_folds"], strict=True))
+        assert n_folds == {0.0: 2, 0.5: 5, 1.0: 5}
+        assert [curve.candidate.spectral_power for curve in seen] == [0, 0.5, 1, 0.5, 1]
+
+    def test_on_one_fold_powers_are_compared_on_a_subset(self):
+        n = 12_000
+        problem = Problem(np.ones((n, 1)), np.zeros((n, 1)), weight_decay=1.0, fit_intercept=True)
+        sizes = []
+
+        def follow(part, weight_decays):
+            sizes.append(part.Z.n_samples)
+            return iter([part.zero_network] * len(weight_decays))
+
+        folds = [(np.arange(9000), np.arange(9000, n))]
+        options = {"n_components": None, "rng": np.random.default_rng(0), "n_jobs": None, "clock": Clock(None)}
+        tune(lambda candidate: problem, None, folds, follow, report=lambda curve: None, **options)
+        assert sizes == [2000, 2000, 2000, 9000]
+
+
+def test_what_was_chosen_is_in_the_table_and_wins_by_the_rule(fitted):
+    table = fitted.validation_scores_
+    rows = table["spectral_power"] == fitted.spectral_power_
+    losses, weight_decays = -table["mean_score"][rows], table["weight_decay"][rows]
+    assert fitted.weight_decay_ == max(weight_decays[losses <= 1.01 * losses.min()])
+    assert len({len(column) for column in table.values()}) == 1
+    np.testing.assert_allclose(np.nanmean(table["scores"], axis=1), table["mean_score"])
+    np.testing.assert_allclose(np.nanstd(table["scores"], axis=1), table["std_score"])
+    np.testing.assert_array_equal(np.isfinite(table["scores"]).sum(axis=1), table["n_folds"])
+    for power in set(table["spectral_power"]):
+        fractions = table["fraction"][table["spectral_power"] == power]
+        np.testing.assert_allclose(fractions, FRACTIONS[: len(fractions)])
+    assert {0.0, 0.5, 1.0} <= set(table["spectral_power"])
+    if fitted.spectral_power_ != 1:
+        usual = -table["mean_score"][table["spectral_power"] == 1]
+        assert losses.min() < usual.min()
+
+
+def test_losses_of_the_table_are_those_of_networks_on_held_out_samples():
+    """Computed again from the folds, the design of all samples and the fast path."""
+    model = ConvexBNRegressor(spectral_power=0.5, tol=1.0).fit(X, Y)
+    order = np.lexsort(X.T[::-1])
+    data, y = X[order], Y[order][:, None]
+    Z = BatchNormDesign(spectral_power=0.5).fit_transform(data)
+    problem = Problem(Z, y, weight_decay=1.0, fit_intercept=True)
+    folds = hold_out(problem, y, np.random.default_rng(0), stratified=False)
+    table = model.validation_scores_
+    assert table["scores"].shape == (len(table["fraction"]), len(folds))
+    for fold, (train, test) in enumerate(folds):
+        path = fast_path(problem.restricted(train), table["weight_decay"], random_state=0)
+        losses = [((network.outputs(problem.Z)[test] - y[test]) ** 2).mean() / 2 for network in path]
+        np.testing.assert_allclose(-table["scores"][:, fold], losses, rtol=1e-9)
+
+
+@both
+def test_jobs_do_not_change_a_bit(model, y):
+    one, two = (clone(model).set_params(n_jobs=n_jobs).fit(X, y) for n_jobs in (1, 2))
+    assert_same_fit(one, two)
+    again = clone(model).fit(X, y)
+    assert_same_fit(one, again)
+
+
+@pytest.mark.parametrize("options", [{}, {"activation": "gated_relu", "n_components": 1}], ids=["relu", "gated"])
+def test_threads_leave_the_filters_of_warnings_alone(options):
+    before = list(warnings.filters)
+    model = ConvexBNRegressor(spectral_power=1.0, tol=1.0, n_jobs=2, **options)
+    for _ in range(2):
+        model.fit(X[:12], Y[:12])
+        assert list(warnings.filters) == before
+
+
+@both
+def test_integer_weights_order_and_weights_of_zero(model, y):
+    rng = np.random.default_rng(1)
+    weights = rng.integers(0, 3, 24)
+    rows = rng.permutation(np.repeat(np.arange(24), weights))
+    weighted = clone(model).fit(X, y, sample_weight=weights)
+    assert_same_fit(weighted, clone(model).fit(X[rows], y[rows]))
+    kept = weights > 0
+    assert_same_fit(weighted, clone(model).fit(X[kept], y[kept], sample_weight=weights[kept]))
+
+
+@both
+def test_groups_are_held_out_together(model, y, monkeypatch):
+    groups = np.array(list("abcdef"))[np.arange(24) % 6]
+    weights = 1.0 + np.arange(24) % 2
+    seen = []
+
+    def watched(problem, targets, rng, *, groups, **options):
+        folds = hold_out(problem, targets, rng, groups=groups, **options)
+        seen.append((groups, folds))
+        return folds
+
+    monkeypatch.setattr(fixed, "hold_out", watched)
+    first = clone(model).fit(X, y, sample_weight=weights, groups=groups)
+    ((codes, folds),) = seen
+    np.testing.assert_array_equal(np.bincount(codes.astype(int)), 4)
+    assert len(folds) == 5
+    for train, test in folds:
+        assert not set(codes[train]) & set(codes[test])
+        assert len(train) + len(test) == 24
+    order = np.random.default_rng(2).permutation(24)
+    assert_same_fit(first, clone(model).fit(X[order], y[order], sample_weight=weights[order], groups=groups[order]))
+    alone = clone(model).fit(X, y, sample_weight=weights)
+    assert table_of(alone.validation_scores_) != table_of(first.validation_scores_)
+
+
+def test_equal_samples_of_two_groups_stay_apart(monkeypatch):
+    sizes = []
+
+    def watched(problem, targets, rng, *, groups, **options):
+        sizes.append(len(targets))
+        return hold_out(problem, targets, rng, groups=groups, **options)
+
+    monkeypatch.setattr(fixed, "hold_out", watched)
+    for groups in (None, np.repeat([0, 1], 12)):
+        clone(REGRESSOR).fit(np.tile(X[:12], (2, 1)), np.tile(Y[:12], 2), groups=groups)
+    assert sizes == [12, 24]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (np.arange(23), r"groups must hold a label for each of the 24 samples, got shape \(23,\)"),
+        (np.zeros((24, 1)), r"got shape \(24, 1\)"),
+        ("a", r"got shape \(\)"),
+        (["a"] * 12 + [1.5] * 11 + [None], "groups must hold labels of one kind"),
+    ],
+)
+@both
+def test_bad_groups(model, y, groups, message, monkeypatch):
+    monkeypatch.setattr(fixed, "tune", None)
+    model = clone(model)
+    groups = np.array(groups, dtype=object) if isinstance(groups, list) else groups
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, y, groups=groups)
+    assert not [name for name in vars(model) if name.endswith("_")]
+
+
+def instance(n, n_columns=2):
+    Z = np.random.default_rng(0).standard_normal((n, n_columns))
+    return Problem(Z, np.arange(n, dtype=float), weight_decay=1.0)
+
+
+@pytest.mark.parametrize(("n", "n_columns", "n_folds"), [(30, 2, 5), (2000, 2, 5), (4000, 5, 3), (9000, 9, 1)])
+def test_small_data_is_held_out_in_several_folds_and_other_data_once(n, n_columns, n_folds):
+    folds = hold_out(instance(n, n_columns), np.zeros((n, 1)), np.random.default_rng(0), stratified=False)
+    assert len(folds) == n_folds
+    for train, test in folds:
+        np.testing.assert_array_equal(np.sort(np.append(train, test)), np.arange(n))
+        assert len(test) == pytest.approx(n / (n_folds if n_folds > 1 else 5), abs=1)
+    tests = np.concatenate([test for _, test in folds])
+    assert len(np.unique(tests)) == len(tests)
+
+
+def test_classes_are_dealt_out_evenly_and_singletons_are_trained_on():
+    y = np.r_[np.zeros(30), np.ones(10), 2, 3][:, None]
+    folds = hold_out(instance(42), y, np.random.default_rng(0), stratified=True)
+    assert len(folds) == 5
+    for train, test in folds:
+        assert np.bincount(y[test, 0].astype(int), minlength=4).tolist() == [6, 2, 0, 0]
+        assert set(y[train, 0]) == {0, 1, 2, 3}
+    model = clone(CLASSIFIER).fit(X, np.where(np.arange(24) == 5, "single", LABELS))
+    assert model.classes_.tolist() == ["other", "same", "single"]
+    assert "mean_score" in model.validation_scores_
+
+
+def test_groups_that_hold_a_class_alone_are_trained_on():
+    y = np.r_[np.zeros(20), np.ones(10), np.full(10, 2.0)][:, None]
+    groups = np.r_[np.arange(20) % 5, 10 + np.arange(10) % 5, np.full(10, 20)]
+    folds = hold_out(instance(40), y, np.random.default_rng(0), stratified=True, groups=groups)
+    assert 0 < len(folds) <= 5
+    for train, test in folds:
+        assert set(y[train, 0]) == {0, 1, 2}
+        assert len(test)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "y", "groups"),
+    [
+        (ConvexBNRegressor(), X[:3], Y[:3], None),
+        (ConvexBNClassifier(), X[:2], ["a", "b"], None),
+        (ConvexBNRegressor(spectral_power=0.0), np.tile(X[:3], (5, 1)), np.tile(Y[:3], 5), None),
+        (ConvexBNRegressor(), X[:12], Y[:12], np.zeros(12)),
+    ],
+    ids=["three samples", "two labels", "three distinct samples", "one group"],
+)
+def test_where_nothing_can_be_held_out_it_is_a_share_of_the_largest(model, data, y, groups):
+    model = clone(model).fit(data, y, groups=groups)
+    signs = np.where(np.asarray(y) == "a", -1.0, 1.0) if isinstance(model, ConvexBNClassifier) else y
+    Z = BatchNormDesign().fit_transform(data)
+    problem = Problem(Z, signs, model.loss, weight_decay=1.0, fit_intercept=True)
+    assert model.weight_decay_ == pytest.approx(AUTO_FRACTION * problem.weight_decay_max)
+    assert model.spectral_power_ == 0
+    assert not hasattr(model, "validation_scores_")
+
+
+@both
+def test_a_weight_decay_that_is_given_is_taken_without_a_search(model, y, monkeypatch):
+    chosen = clone(model).fit(X, y)
+    monkeypatch.setattr(fixed, "tune", None)
+    given = chosen.set_params(weight_decay=0.03).fit(X, y)
+    assert not hasattr(given, "validation_scores_")
+    assert (given.weight_decay_, given.spectral_power_) == (0.03, 0.0)
+    with_power = clone(given).set_params(spectral_power=1.0).fit(X, y)
+    assert (with_power.weight_decay_, with_power.spectral_power_) == (0.03, 1.0)
+    np.testing.assert_array_equal(
+        clone(given).fit(X, y, groups=np.arange(24) % 3).network_.predict(X), given.network_.predict(X)
+    )
+
+
+@both
+def test_a_spectral_power_that_is_given_is_the_one_candidate(model, y, capsys):
+    model = clone(model).set_params(spectral_power=0.5, verbose=True).fit(X, y)
+    table = model.validation_scores_
+    assert set(table["spectral_power"]) == {0.5}
+    assert set(table["n_folds"]) == {5}
+    assert model.spectral_power_ == 0.5
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("spectral_power=")]
+    assert len(lines) == 1
+
+
+@both
+def test_verbose_prints_a_line_for_each_candidate(model, y, capsys):
+    model = clone(model).set_params(verbose=True).fit(X, y)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("spectral_power=")]
+    pattern = (
+        r"spectral_power=\S+: validation loss \S+ at weight_decay=\S+ \(\S+ of the largest\), [25] of 5 folds, .* s"
+    )
+    assert all(re.fullmatch(pattern, line) for line in lines)
+    powers = {float(line.split(":")[0].partition("=")[2]) for line in lines}
+    assert powers == set(model.validation_scores_["spectral_power"])
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "y"),
+    [
+        (ConvexBNRegressor(tol=1.0), X, np.column_stack([Y, X[:, 1]])),
+        (ConvexBNClassifier(tol=1.0), X, np.where(X[:, 0] > 0.8, "third", LABELS)),
+        (ConvexBNClassifier(loss="cross_entropy", tol=1.0), X, LABELS),
+        (ConvexBNClassifier(loss="hinge", spectral_power=0.0, n_components=1), X[:12], LABELS[:12]),
+        (ConvexBNRegressor(normalization="weight", tol=1.0), X, Y),
+        (ConvexBNRegressor(activation="gated_relu", spectral_power=0.0, n_components=1), X[:12], Y[:12]),
+        (ConvexBNConvRegressor(kernel_size=(1, 2), tol=1.0), X[:, None, None], Y),
+        (ConvexBNConvClassifier(kernel_size=(1, 2), tol=1.0), X[:, None, None], LABELS),
+    ],
+    ids=["two outputs", "three classes", "cross entropy", "hinge", "weight", "gated", "conv", "conv classifier"],
+)
+def test_every_kind_of_network_is_tuned(model, data, y):
+    model = clone(model).fit(data, y)
+    table = model.validation_scores_
+    assert model.weight_decay_ in table["weight_decay"]
+    assert table["mean_score"].max() > table["mean_score"][table["fraction"] == 1].max()
+    assert np.isfinite(model.network_.predict(data)).all()
+    if getattr(model, "normalization", "batch") == "weight":
+        assert set(table["spectral_power"]) == {0.0}
+
+
+@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    ("stack", "y"),
+    [(ConvexBNStackRegressor(), Y), (ConvexBNStackClassifier(), LABELS)],
+    ids=["regressor", "classifier"],
+)
+def test_every_stage_of_a_stack_with_its_defaults_is_tuned(stack, y):
+    """Each ends after a limited amount of work, and may say that it is above its `tol`."""
+    stack = clone(stack).fit(X, y)
+    assert len(stack.estimators_) == 2
+    for stage in stack.estimators_:
+        assert stage.weight_decay_ in stage.validation_scores_["weight_decay"]
+    assert stack.score(X, y) > 0.8
+
+
+@pytest.fixture
+def ticks(monkeypatch):
+    """A clock that moves on by a hundredth of a second whenever it is read."""
+    numbers = count()
+    monkeypatch.setattr("convexbn.solvers.monitor.perf_counter", lambda: next(numbers) / 100)
+    return lambda: next(numbers) / 100
+
+
+@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("max_time", [1.0, 10.0])
+@both
+def test_the_choice_keeps_half_of_the_time(model, y, max_time, ticks, monkeypatch):
+    """And the last fit, which may well be above its `tol` then, the rest."""
+    ends = []
+
+    def watched(*arguments, **options):
+        tuning = tune(*arguments, **options)
+        ends.append(ticks())
+        return tuning
+
+    monkeypatch.setattr(fixed, "tune", watched)
+    model = clone(model).set_params(max_time=max_time, tol=1e-9).fit(X, y)
+    assert 0.5 * max_time <= ends[0] < 0.5 * max_time + 0.5
+    assert ticks() < max_time + 1.0
+    assert np.isfinite(model.network_.predict(X)).all()
+    assert model.weight_decay_ in model.validation_scores_["weight_decay"]
+
+
+def test_solvers_without_a_fast_path_are_told_how_much_time_is_left(monkeypatch):
+    limits = []
+
+    def watched(problem, *, max_time, **options):
+        limits.append(max_time)
+        return solve(problem, max_time=max_time, **options)
+
+    monkeypatch.setattr(base, "solve", watched)
+    options = {"activation": "gated_relu", "n_components": 1, "spectral_power": 0.0, "max_time": 1000.0}
+    ConvexBNRegressor(**options).fit(X[:12], Y[:12])
+    assert len(limits) > 10
+    assert 400 < min(limits[:-1]) <= max(limits[:-1]) <= 500
+    assert (np.diff(limits[:-1]) <= 0).all()
+    assert limits[-1] > 900
+
+
+class TestInterrupts:
+    """Ctrl-C during the choice."""
+
+    @pytest.mark.parametrize("n_jobs", [1, 2])
+    @both
+    def test_on_a_fast_path(self, model, y, n_jobs, monkeypatch):
+        model = clone(model).set_params(spectral_power=1.0).fit(X[:, :1], y)
+        before = vars(model).copy()
+        models = count()
+
+        def pressed(*arguments, **options):
+            for neurons in fast_path(*arguments, **options):
+                if next(models) == 7:
+                    signal.raise_signal(signal.SIGINT)
+                yield neurons
+
+        monkeypatch.setattr(fixed, "fast_path", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            model.set_params(n_jobs=n_jobs).fit(X, y)
+        assert vars(model) == before | {"n_jobs": n_jobs}
+
+    def test_in_a_solver_that_returns_its_best_so_far(self, monkeypatch):
+        def interrupted(*arguments, **options):
+            return replace(solve(*arguments, **options), status=Status.INTERRUPTED)
+
+        monkeypatch.setattr(base, "solve", interrupted)
+        model = ConvexBNRegressor(activation="gated_relu", n_components=1, spectral_power=0.0)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X[:12], Y[:12])
+        assert not [name for name in vars(model) if name.endswith("_")]
+
+
+@pytest.mark.parametrize("exponent", [-498, -60, 60, 498])  # of two, so that nothing is rounded otherwise
+def test_units_of_targets_do_not_matter(exponent):
+    unit = 2.0**exponent
+    model, scaled = (clone(REGRESSOR).fit(X, y) for y in (Y, unit * Y))
+    assert scaled.spectral_power_ == model.spectral_power_
+    assert scaled.weight_decay_ == unit * model.weight_decay_
+    np.testing.assert_array_equal(scaled.predict(X), unit * model.predict(X))
+    for name in ("mean_score", "std_score", "scores"):
+        expected, found = model.validation_scores_[name], scaled.validation_scores_[name]
+        np.testing.assert_allclose(found / unit / unit, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1e-150, 1e150])
+def test_targets_of_any_size_are_learnt(unit):
+    model = clone(REGRESSOR).fit(X, unit * Y)
+    assert ((model.predict(X) / unit - Y) ** 2).mean() < 0.1 * Y.var()
+
+
+def test_units_of_features_do_not_matter():
+    units = 2.0 ** np.array([-20, 20])
+    model, scaled = (clone(REGRESSOR).fit(data, Y) for data in (X, X * units))
+    assert table_of(scaled.validation_scores_) == table_of(model.validation_scores_)
+    np.testing.assert_array_equal(scaled.predict(X * units), model.predict(X))
+
+
+def test_constant_targets_have_nothing_to_choose():
+    model = clone(REGRESSOR).fit(X, np.full(24, 3.0))
+    np.testing.assert_allclose(model.predict(X), 3)
+    assert (model.validation_scores_["mean_score"] == 0).all()
+
+
+def test_less_is_learnt_where_there_is_more_noise():
+    data = np.random.default_rng(0).standard_normal((60, 2))
+    signal_, noise = np.abs(data[:, 0]), np.random.default_rng(1).standard_normal(60)
+    quiet, loud = (
+        ConvexBNRegressor(spectral_power=0.0, tol=1.0).fit(data, signal_ + scale * noise) for scale in (0.01, 2.0)
+    )
+    assert quiet.weight_decay_ / max(quiet.validation_scores_["weight_decay"]) < 0.05
+    assert loud.weight_decay_ / max(loud.validation_scores_["weight_decay"]) > 0.05
 
 
 @pytest.mark.parametrize(("n", "n_classes"), [(6, 2), (7, 3)])

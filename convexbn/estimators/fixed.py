@@ -166,17 +166,19 @@ class FixedWeightDecay(BaseConvexBN):
             self._learn(prepared[self._plain_power][0], replace(problem, weight_decay=weight_decay), clock)
             return
         time = Clock(clock.left(_TUNING_SHARE))
-        tuning = tune(
-            problem_of,
-            powers,
-            folds,
-            partial(self._follow, seed, time),
-            n_components=self.n_components,
-            rng=rng,
-            n_jobs=self.n_jobs,
-            clock=time,
-            report=print if self.verbose else lambda curve: None,
-        )
+        with warnings.catch_warnings():  # outside of the threads, which share the filters
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            tuning = tune(
+                problem_of,
+                powers,
+                folds,
+                partial(self._follow, seed, time),
+                n_components=self.n_components,
+                rng=rng,
+                n_jobs=self.n_jobs if self._takes_fast_path else None,  # cvxpy sets the filters, too
+                clock=time,
+                report=print if self.verbose else lambda curve: None,
+            )
         design, problem = prepared[tuning.candidate.spectral_power]
         problem = replace(problem, weight_decay=tuning.weight_decay)
         limits: dict[str, Any] = {}
@@ -192,9 +194,7 @@ class FixedWeightDecay(BaseConvexBN):
             return
         hasty, start = clone(self).set_params(tol=_HASTY_TOL, verbose=False), None
         for weight_decay in weight_decays:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                solution = hasty._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
+            solution = hasty._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
             if solution.status is Status.INTERRUPTED:
                 raise KeyboardInterrupt
             start = solution.neurons

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from sklearn.utils.parallel import Parallel, delayed
+from joblib import Parallel, delayed  # scikit-learn's, which set the filters of warnings, are not safe in threads
 
 from convexbn.losses import Loss
 from convexbn.matrix import DesignMatrix

@@ -109,7 +109,10 @@ def test_a_search_that_missed_a_neuron_is_not_called_converged(monkeypatch):
 def test_estimators_with_an_intercept_are_certified_globally():
     X, rng = np.random.default_rng(0).standard_normal((60, 80)), np.random.default_rng(1)
     labels = rng.integers(10, size=60)
-    for model, y in ((ConvexBNClassifier(tol=1e-7), labels), (ConvexBNRegressor(tol=1e-7), np.eye(10)[labels])):
+    for model, y in (
+        (ConvexBNClassifier(0.01, tol=1e-7), labels),
+        (ConvexBNRegressor(0.01, tol=1e-7), np.eye(10)[labels]),
+    ):
         certificate = model.fit(X, y).certificate_
         assert certificate.scope == "global"
         assert certificate.gap <= 1e-6

@@ -370,7 +370,7 @@ def test_progress_bar(capsys):
 def test_neurons_take_turns_where_they_are_many(monkeypatch):
     problem = instance(40, 3, fit_intercept=True)
     whole = solve_column_generation(problem, random_state=0, prove=False)
-    monkeypatch.setattr("convexbn.solvers.newton._SIZE", 8)
+    monkeypatch.setattr("convexbn.solvers.newton.NEWTON_SIZE", 8)
     turns = solve_column_generation(problem, random_state=0, prove=False, tol=1e-3)
     assert turns.certificate.objective == pytest.approx(whole.certificate.objective, rel=1e-3)
 
@@ -380,7 +380,7 @@ class TestCoarseRounds:
 
     @pytest.fixture(autouse=True)
     def many(self, monkeypatch):
-        monkeypatch.setattr(column_generation, "_MANY_WEIGHTS", 0)
+        monkeypatch.setattr(column_generation, "MANY_WEIGHTS", 0)
 
     @pytest.mark.parametrize("n_outputs", [1, 3])
     def test_same_optimum(self, monkeypatch, n_outputs):
@@ -388,7 +388,7 @@ class TestCoarseRounds:
         if n_outputs > 1:
             problem = replace(problem, y=problem.y * np.array([1.0, -2.0, 0.5]) + 0.1 * problem.Z.Z[:, :3])
         coarse = solve_column_generation(problem, prove=False, random_state=0)
-        monkeypatch.setattr(column_generation, "_MANY_WEIGHTS", np.inf)
+        monkeypatch.setattr(column_generation, "MANY_WEIGHTS", np.inf)
         always = solve_column_generation(problem, prove=False, random_state=0)
         assert coarse.status is Status.CONVERGED
         assert coarse.certificate.objective == pytest.approx(always.certificate.objective, rel=1e-6)

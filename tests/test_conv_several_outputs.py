@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
+from sklearn.base import clone
 
 from convexbn import ConvexBNConvClassifier, ConvexBNConvRegressor, ConvexBNStackClassifier
 
@@ -14,6 +15,7 @@ SPOTS = np.abs(X[:, 1]).mean(axis=(1, 2))
 Y = np.column_stack([EDGES, SPOTS, EDGES - SPOTS + 0.1 * RNG.standard_normal(24)])
 KINDS = np.array(["edge", "noise", "spot"])[((Y - Y.mean(axis=0)) / Y.std(axis=0)).argmax(axis=1)]
 OPTIONS = {"kernel_size": (1, 2), "padding": (0, 1), "stride": (1, 2), "n_patterns": 20, "tol": 1e-5}
+REGRESSOR, CLASSIFIER = ConvexBNConvRegressor(0.007, **OPTIONS), ConvexBNConvClassifier(0.003, **OPTIONS)
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +25,8 @@ def few_starts(monkeypatch):
 
 @pytest.fixture(scope="module", params=["relu", "gated_relu"])
 def models(request):
-    options = {"activation": request.param, **OPTIONS}
-    return ConvexBNConvRegressor(**options).fit(X, Y), ConvexBNConvClassifier(**options).fit(X, KINDS)
+    regressor, classifier = (clone(model).set_params(activation=request.param) for model in (REGRESSOR, CLASSIFIER))
+    return regressor.fit(X, Y), classifier.fit(X, KINDS)
 
 
 def explicit_patches(images):
@@ -57,8 +59,8 @@ def test_outputs_are_those_of_explicit_patches(models):
 def test_torch_computes_the_same_outputs_in_both_modes():
     new = np.random.default_rng(1).standard_normal((9, 2, 3, 4))
     fitted = (
-        ConvexBNConvRegressor(scale_outputs=False, **OPTIONS).fit(X, Y),
-        ConvexBNConvClassifier(**OPTIONS).fit(X, KINDS),
+        clone(REGRESSOR).set_params(weight_decay=0.0015, scale_outputs=False).fit(X, Y),
+        clone(CLASSIFIER).fit(X, KINDS),
     )
     targets = torch.tensor(Y), torch.tensor(np.searchsorted(fitted[1].classes_, KINDS))
     losses = lambda f, y: ((f - y) ** 2).sum(dim=1).mean() / 2, torch.nn.functional.cross_entropy

@@ -107,8 +107,8 @@ def test_one_filter_on_the_whole_image_is_the_dense_network():
 
 def test_wide_images_under_one_filter_take_the_closed_form():
     images = np.random.default_rng(0).standard_normal((12, 1, 4, 4))
-    conv = ConvexBNConvRegressor(kernel_size=4).fit(images, np.arange(12.0))
-    dense = ConvexBNRegressor().fit(images.reshape(12, 16), np.arange(12.0))
+    conv = ConvexBNConvRegressor(0.07, kernel_size=4).fit(images, np.arange(12.0))
+    dense = ConvexBNRegressor(0.07).fit(images.reshape(12, 16), np.arange(12.0))
     assert "closed form" in conv.certificate_.basis
     assert conv.certificate_.objective == pytest.approx(dense.certificate_.objective)
     np.testing.assert_allclose(conv.predict(images), dense.predict(images.reshape(12, 16)), atol=1e-8)
@@ -116,9 +116,9 @@ def test_wide_images_under_one_filter_take_the_closed_form():
 
 def test_only_the_convolution_learns_what_is_anywhere_in_the_image():
     (train, y), (test, y_test) = stripes(60, seed=1), stripes(200, seed=2)
-    conv = ConvexBNConvRegressor(kernel_size=(1, 2), tol=0.05).fit(train, y)
+    conv = ConvexBNConvRegressor(0.004, kernel_size=(1, 2), tol=0.05).fit(train, y)
     assert conv.score(test, y_test) > 0.8
-    gated = ConvexBNConvRegressor(kernel_size=(1, 2), activation="gated_relu").fit(train, y)
+    gated = ConvexBNConvRegressor(0.004, kernel_size=(1, 2), activation="gated_relu").fit(train, y)
     assert gated.score(test, y_test) > 0.8
     for weight_decay in (0.01, 0.1, 0.3, 1.0):
         dense = ConvexBNRegressor(weight_decay, activation="gated_relu").fit(train.reshape(60, -1), y)
@@ -126,7 +126,7 @@ def test_only_the_convolution_learns_what_is_anywhere_in_the_image():
 
 
 def test_gated_network():
-    model = ConvexBNConvRegressor(kernel_size=(1, 2), activation="gated_relu", n_patterns=10).fit(X, Y)
+    model = ConvexBNConvRegressor(0.004, kernel_size=(1, 2), activation="gated_relu", n_patterns=10).fit(X, Y)
     assert type(model.network_) is ConvGatedNetwork
     assert model.certificate_.scope == "patterns"
     assert model.certificate_.gap <= 1e-6

@@ -1,4 +1,5 @@
 import pickle
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -20,21 +21,29 @@ from sklearn.model_selection import (
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from convexbn import (
+    BatchNormDesign,
     ConvexBNClassifier,
     ConvexBNClassifierCV,
     ConvexBNRegressor,
     ConvexBNRegressorCV,
     ConvexBNStackRegressor,
+    Problem,
     Status,
     convexbn_path,
+    make_network,
     solve,
 )
 from convexbn.estimators import base, cross_validation
+from convexbn.estimators.cross_validation import path_networks
+from convexbn.losses import make_loss
+from convexbn.sample_weight import merge_equal_samples
+from convexbn.solvers.fast import fast_path
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:27, [2, 3]], Y[:27]
 LABELS = np.where(np.median(Y) < Y, "high", "low")
-SMALL = {"n_weight_decays": 3, "eps": 0.03, "cv": 3, "random_state": 0}
+# The last fit, whose work is limited, is to end without a warning: how good it is is not tested where tol is 1.
+SMALL = {"n_weight_decays": 3, "eps": 0.03, "cv": 3, "spectral_power": 0.0, "random_state": 0, "tol": 1.0}
 EXACT = SMALL | {"solver": "CLARABEL", "tol": 1e-6}  # the same network to the last digit, whatever it starts from
 MODELS = [ConvexBNRegressorCV(**SMALL), ConvexBNClassifierCV(**SMALL)]
 
@@ -43,10 +52,44 @@ def targets_of(model):
     return LABELS if isinstance(model, ConvexBNClassifierCV) else Y
 
 
+def networks_along(X, y, weights, weight_decays, *, n_components=None, spectral_power=0.0, loss="squared_error"):
+    """Networks of the fast path."""
+    X, y, weights = merge_equal_samples(X, y.reshape(len(y), -1), weights)
+    design = BatchNormDesign(n_components, spectral_power=spectral_power).fit(X, sample_weight=weights)
+    options = {"weight_decay": 1.0, "fit_intercept": True, "sample_weight": weights}
+    problem = Problem(design.transform(X), y, loss, **options)
+    return [make_network(neurons, design) for neurons in fast_path(problem, weight_decays, random_state=0)]
+
+
+@pytest.mark.parametrize("classifier", [False, True])
+def test_scores_are_those_of_the_networks_of_fast_paths(classifier):
+    Model, y = (ConvexBNClassifierCV, LABELS) if classifier else (ConvexBNRegressorCV, Y)
+    model = Model(n_weight_decays=3, eps=0.03, cv=StratifiedKFold(3) if classifier else KFold(3), tol=1.0)
+    model.set_params(n_components=[1, None]).fit(X, y)
+    choices = [(n_components, power) for n_components in (1, None) for power in (0.0, 0.5, 1.0)]
+    assert model.scores_.shape == (6, 3, 3)
+    targets, loss = (np.where(y == "low", 1.0, -1.0), "log_loss") if classifier else (y, "squared_error")
+    scorer = copy(model)
+    for choice, (n_components, power) in enumerate(choices):
+        options = {"n_components": n_components, "spectral_power": power, "loss": loss}
+        for fold, (train, test) in enumerate(model.cv.split(X, y)):
+            networks = networks_along(X[train], targets[train], np.ones(len(train)), model.weight_decays_, **options)
+            for index, network in enumerate(networks):
+                scorer.network_ = network
+                expected = scorer.score(X[test], y[test])
+                assert model.scores_[choice, index, fold] == pytest.approx(expected, rel=1e-9)
+    mean = model.scores_.mean(axis=2)
+    best = np.unravel_index(mean.argmax(), mean.shape)
+    assert (model.n_components_, model.spectral_power_) == choices[best[0]]
+    assert model.weight_decay_ == model.weight_decays_[best[1]]
+
+
 @parametrize_with_checks(
     [
-        ConvexBNRegressorCV(weight_decays=[0.1], cv=3, activation="gated_relu", n_patterns=5, tol=1e-4),
-        ConvexBNClassifierCV(weight_decays=[0.01], cv=3, activation="gated_relu", n_patterns=5),
+        ConvexBNRegressorCV(),
+        ConvexBNClassifierCV(),
+        ConvexBNRegressorCV(weight_decays=[0.1], spectral_power=0.0, cv=2, activation="gated_relu", n_patterns=5),
+        ConvexBNClassifierCV(weight_decays=[0.01], spectral_power=0.0, cv=2, activation="gated_relu", n_patterns=5),
     ]
 )
 def test_scikit_learn_contract(estimator, check):
@@ -100,7 +143,7 @@ def test_grid_is_the_one_of_all_the_data():
     model = ConvexBNRegressorCV(**SMALL).fit(X, Y)
     path = convexbn_path(X, Y, n_weight_decays=3, eps=0.03)
     np.testing.assert_array_equal(model.weight_decays_, path.weight_decays)
-    given = ConvexBNRegressorCV(weight_decays=[1.0, 8.0], cv=3).fit(X, Y)
+    given = ConvexBNRegressorCV(**SMALL | {"weight_decays": [1.0, 8.0]}).fit(X, Y)
     np.testing.assert_array_equal(given.weight_decays_, [8, 1])
 
 
@@ -133,7 +176,7 @@ def test_pickle_and_clone(model):
 
 
 def test_probabilities_and_labels():
-    model = ConvexBNClassifierCV(weight_decays=[0.01], cv=3, random_state=0).fit(X, LABELS)
+    model = ConvexBNClassifierCV(weight_decays=[0.01], cv=3, tol=0.2).fit(X, LABELS)
     assert model.classes_.tolist() == ["high", "low"]
     assert log_loss(LABELS, model.predict_proba(X)) < np.log(2)
     assert model.score(X, LABELS) > 0.6
@@ -149,19 +192,27 @@ def test_samples_of_weight_zero_may_have_any_label():
 
 
 def test_unreached_tolerance_is_one_warning_of_the_path():
+    options = SMALL | {"weight_decays": [0.1, 0.05], "cv": 2, "max_iter": 1, "tol": 1e-14}
     with pytest.warns(ConvergenceWarning) as record:
-        ConvexBNRegressorCV(weight_decays=[2.0, 1.0], cv=2, max_iter=1, tol=1e-14).fit(X, Y)
+        ConvexBNRegressorCV(activation="gated_relu", n_patterns=5, **options).fit(X, np.column_stack([Y, Y**2]))
     messages = [str(warning.message) for warning in record]
     assert len(messages) == 2
     assert "4 of 4 problems along the path" in messages[0]
-    assert "Column generation" in messages[1]
+    assert "The working-set solver" in messages[1]
 
 
-def test_interrupt_ends_the_fit(monkeypatch):
+def test_fast_paths_are_not_certified_and_do_not_warn():
+    with pytest.warns(ConvergenceWarning) as record:
+        ConvexBNRegressorCV(**SMALL | {"weight_decays": [2.0, 1.0], "tol": 1e-14}, max_iter=1).fit(X, Y)
+    assert ["Column generation" in str(warning.message) for warning in record] == [True]
+
+
+@pytest.mark.parametrize(("module", "name"), [(cross_validation, "fast_path"), (base, "solve")])
+def test_interrupt_ends_the_fit(monkeypatch, module, name):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(base, "solve", interrupted)
+    monkeypatch.setattr(module, name, interrupted)
     model = ConvexBNRegressorCV(**SMALL)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, Y)
@@ -180,7 +231,7 @@ def test_interrupted_in_the_last_fit_it_keeps_the_network(monkeypatch):
     model = ConvexBNRegressorCV(**SMALL)
     with pytest.raises(KeyboardInterrupt, match="has the best network so far"):
         model.fit(X, Y)
-    assert solves == [False] * 9 + ["auto"]
+    assert solves == ["auto"]
     assert np.isfinite(model.predict(X)).all()
     assert model.scores_.shape == (1, 3, 3)
 
@@ -192,15 +243,24 @@ def test_time_is_shared_among_folds_and_the_last_fit(monkeypatch):
         limits.append(max_time)
         return solve(problem, **options)
 
+    def watched_path(*arguments):
+        limits.append(arguments[-1])
+        return path_networks(*arguments)
+
     monkeypatch.setattr(base, "solve", watched)
+    monkeypatch.setattr(cross_validation, "path_networks", watched_path)
     ConvexBNRegressorCV(**SMALL, max_time=1200.0).fit(X, Y)
-    assert 95 < limits[0] <= 100  # a third of the path's quarter
-    assert limits[-1] > 1000
-    monkeypatch.setattr(base, "solve", solve)
+    assert len(limits) == 4
+    for limit in limits[:3]:
+        assert 290 < limit <= 300  # a quarter for each of three folds and the last fit
+    assert limits[3] > 1000
+    limits.clear()
+    ConvexBNRegressorCV(**SMALL | {"solver": "CLARABEL"}, max_time=1200.0).fit(X, Y)
+    assert 95 < limits[1] <= 100  # a third of the path's quarter
+    monkeypatch.undo()
     with pytest.warns(ConvergenceWarning) as record:
-        model = ConvexBNRegressorCV(**SMALL, max_time=1e-9).fit(X, Y)
-    assert "problems along the path" in str(record[0].message)
-    assert "reached max_time" in str(record[-1].message)
+        model = ConvexBNRegressorCV(**SMALL | {"tol": 1e-4}, max_time=1e-9).fit(X, Y)
+    assert ["reached max_time" in str(warning.message) for warning in record] == [True]
     assert np.isfinite(model.scores_).all()
     assert np.isfinite(model.predict(X)).all()
 
@@ -228,11 +288,12 @@ def test_time_is_shared_among_folds_and_the_last_fit(monkeypatch):
 )
 def test_bad_parameters(model, parameters, message, monkeypatch):
     monkeypatch.setattr(base, "solve", None)
+    monkeypatch.setattr(cross_validation, "fast_path", None)
     with pytest.raises(ValueError, match=message):
         clone(model).set_params(**parameters).fit(X, targets_of(model))
 
 
-QUICK = {"n_components": 1, "weight_decays": [0.1, 0.01], "tol": 1e-2}
+QUICK = {"n_components": 1, "spectral_power": 0.0, "weight_decays": [0.1, 0.01], "tol": 1.0}
 
 
 def test_scores_that_are_not_finite_are_refused():
@@ -261,6 +322,7 @@ def test_scores_that_are_not_finite_are_refused():
 )
 def test_folds_that_cannot_be_scored_are_refused_before_any_problem_is_solved(model, message, monkeypatch):
     monkeypatch.setattr(base, "solve", None)
+    monkeypatch.setattr(cross_validation, "fast_path", None)
     with pytest.raises(ValueError, match=message):
         clone(model).set_params(n_components=1).fit(X, targets_of(model))
 
@@ -370,8 +432,8 @@ def test_scorers_without_weights_score_all_samples_alike(scoring):
     model = ConvexBNRegressorCV(**QUICK, cv=KFold(3), scoring=scoring).fit(X, Y / 100, sample_weight=weights)
     scorer = check_scoring(model, scoring)
     for fold, (train, test) in enumerate(KFold(3).split(X)):
-        plain = ConvexBNRegressor(0.01, n_components=1, tol=1e-2).fit(X[train], Y[train] / 100, weights[train])
-        assert model.scores_[0, 1, fold] == pytest.approx(scorer(plain, X[test], Y[test] / 100), abs=0.02)
+        model.network_ = networks_along(X[train], Y[train] / 100, weights[train], [0.1, 0.01], n_components=1)[1]
+        assert model.scores_[0, 1, fold] == pytest.approx(scorer(model, X[test], Y[test] / 100), rel=1e-9)
 
 
 def test_weights_reach_scorers_that_take_keywords_only_where_metadata_are_routed(monkeypatch):
@@ -399,7 +461,7 @@ RARE = np.r_[np.zeros(50), np.ones(9), 2]
 @pytest.mark.parametrize("loss", ["log_loss", "cross_entropy"])
 @pytest.mark.parametrize("labels", [RARE, np.r_[np.zeros(59), 1], np.r_[["a"] * 58, ["b", "c"]]], ids=["3", "2", "4"])
 def test_a_class_of_one_member_is_missed_in_the_fold_that_tests_it(labels, loss):
-    options = {"n_components": 1, "tol": 1e-2, "loss": loss}
+    options = {"n_components": 1, "spectral_power": 0.0, "tol": 1e-2, "loss": loss}
     model = ConvexBNClassifierCV(weight_decays=[0.1, 0.01], cv=5, **options).fit(IRIS, labels)
     assert model.classes_.tolist() == np.unique(labels).tolist()
     for fold, (train, test) in enumerate(StratifiedKFold(5).split(IRIS, labels)):
@@ -407,14 +469,27 @@ def test_a_class_of_one_member_is_missed_in_the_fold_that_tests_it(labels, loss)
         if len(known) == 1:
             assert model.scores_[0, :, fold] == pytest.approx(np.mean(labels[test] == known[counts.argmax()]))
             continue
-        plain = ConvexBNClassifier(0.01, **options).fit(IRIS[train], labels[train])
-        assert model.scores_[0, 1, fold] == pytest.approx(plain.score(IRIS[test], labels[test]), abs=0.1)
+        one_hot = (labels[train, None] == known).astype(float)
+        signs = len(known) == 2 and loss == "log_loss"
+        network = networks_along(
+            IRIS[train],
+            2 * one_hot[:, 1] - 1 if signs else one_hot,
+            np.ones(len(train)),
+            [0.1, 0.01],
+            n_components=1,
+            loss=make_loss(loss).of_classes(len(known)),
+        )[1]
+        outputs = network.predict(IRIS[test])
+        predicted = known[(outputs[:, 0] > 0).astype(int) if signs else outputs.argmax(axis=1)]
+        assert model.scores_[0, 1, fold] == pytest.approx(np.mean(predicted == labels[test]))
     assert (np.isfinite(model.predict_proba(IRIS))).all()
 
 
 @pytest.mark.filterwarnings("ignore:The least populated class")
 def test_probabilities_of_a_class_that_a_fold_lacks_are_zero():
-    model = ConvexBNClassifierCV(weight_decays=[0.1], cv=5, n_components=1, tol=1e-2, scoring="neg_log_loss")
+    model = ConvexBNClassifierCV(
+        weight_decays=[0.1], spectral_power=0.0, cv=5, n_components=1, tol=1e-2, scoring="neg_log_loss"
+    )
     scores = model.fit(IRIS, RARE).scores_[0, 0]
     lacking = [2 not in RARE[train] for train, _ in StratifiedKFold(5).split(IRIS, RARE)]
     never = -np.log(np.finfo(np.float64).eps) / 12  # what a test sample of probability zero adds to the mean of twelve
@@ -442,7 +517,7 @@ def test_parallel_is_scikit_learns():
 def test_groups_reach_the_folds_of_every_stage(routes):
     data = np.random.default_rng(0).standard_normal((20, 3))
     groups, targets = np.arange(20) % 4, np.abs(data[:, 0])
-    estimator = ConvexBNRegressorCV(cv=GroupKFold(2), n_components=1, n_weight_decays=2, tol=1e-2)
+    estimator = ConvexBNRegressorCV(cv=GroupKFold(2), n_components=1, n_weight_decays=2, eps=0.01, tol=1.0)
     listed = clone(estimator).set_params(cv=list(GroupKFold(2).split(data, targets, groups)))
     with config_context(enable_metadata_routing=routes):
         stack = ConvexBNStackRegressor(estimator).fit(data, targets, groups=groups)

@@ -125,14 +125,16 @@ def convolutions():
     "model",
     [
         ConvexBNStackRegressor(ConvexBNRegressor(0.1)),
-        ConvexBNStackRegressor(ConvexBNRegressor(normalization="weight"), n_stages=3),
-        ConvexBNStackRegressor(ConvexBNRegressor(spectral_power=1.0), n_stages=2),
+        ConvexBNStackRegressor(ConvexBNRegressor(0.02, normalization="weight"), n_stages=3),
+        ConvexBNStackRegressor(ConvexBNRegressor(0.02, spectral_power=1.0), n_stages=2),
         ConvexBNStackRegressor(ConvexBNRegressorCV(weight_decays=[0.1, 0.02], cv=2)),
-        ConvexBNStackRegressor(n_stages=1, features=WIDE),
+        ConvexBNStackRegressor(ConvexBNRegressor(0.02), n_stages=1, features=WIDE),
         ConvexBNStackRegressor(ConvexBNRegressor(1e6)),
-        ConvexBNStackClassifier(n_stages=2, features=WIDE),
-        ConvexBNStackClassifier(n_stages=1, features=FrozenModule(module())),
-        ConvexBNStackClassifier(n_stages=2, features=FrozenModule(module(), statistics="batch")),
+        ConvexBNStackClassifier(ConvexBNClassifier(0.01), n_stages=2, features=WIDE),
+        ConvexBNStackClassifier(ConvexBNClassifier(0.01), n_stages=1, features=FrozenModule(module())),
+        ConvexBNStackClassifier(
+            ConvexBNClassifier(0.01), n_stages=2, features=FrozenModule(module(), statistics="batch")
+        ),
     ],
 )
 def test_one_torch_module_has_the_same_outputs(model):
@@ -148,8 +150,8 @@ def test_one_torch_module_has_the_same_outputs(model):
 @pytest.mark.parametrize(
     ("model", "y"),
     [
-        (ConvexBNStackRegressor(ConvexBNRegressor(tol=0.1)), np.column_stack([Y, X[:, 0]])),
-        (ConvexBNStackClassifier(ConvexBNClassifier(tol=0.1)), np.array(["a", "b", "c"])[np.arange(16) % 3]),
+        (ConvexBNStackRegressor(ConvexBNRegressor(0.02, tol=0.1)), np.column_stack([Y, X[:, 0]])),
+        (ConvexBNStackClassifier(ConvexBNClassifier(0.01, tol=0.1)), np.array(["a", "b", "c"])[np.arange(16) % 3]),
     ],
     ids=["two targets", "three classes"],
 )
@@ -178,7 +180,7 @@ def test_each_stage_is_the_two_layer_problem_on_the_hidden_neurons_before():
 
 
 def test_classifier_has_the_face_of_its_estimator():
-    model = ConvexBNStackClassifier().fit(X, LABELS)
+    model = ConvexBNStackClassifier(ConvexBNClassifier(0.01)).fit(X, LABELS)
     assert list(model.classes_) == ["high", "low"]
     assert set(model.predict(NEW)) <= {"high", "low"}
     np.testing.assert_allclose(model.predict_proba(NEW).sum(axis=1), 1)
@@ -231,10 +233,10 @@ def test_ctrl_c_before_a_stage_has_a_network(monkeypatch, stage):
 def test_any_transformer_gives_features():
     pca, order = PCA(2), X[:, 0].argsort()  # the order that samples are merged in, so that the same is rounded
     data, y = X[order], Y[order]
-    model = ConvexBNStackRegressor(n_stages=1, features=pca).fit(data, y)
+    model = ConvexBNStackRegressor(ConvexBNRegressor(0.02), n_stages=1, features=pca).fit(data, y)
     assert not hasattr(pca, "components_")  # a copy was fitted
     fitted = PCA(2).fit(data)
-    alone = ConvexBNRegressor().fit(fitted.transform(data), y)
+    alone = ConvexBNRegressor(0.02).fit(fitted.transform(data), y)
     np.testing.assert_allclose(model.predict(NEW), alone.predict(fitted.transform(NEW)))
     with pytest.raises(ValueError, match="no to_torch method"):
         model.to_torch()
@@ -273,7 +275,8 @@ def test_given_features_take_their_own_kind_of_data(stack, features, data):
 
 
 def test_weights_of_a_stack_on_a_frozen_module_are_repeated_rows():
-    model = ConvexBNStackRegressor(n_stages=1, features=FrozenModule(wide_module(), statistics="batch"))
+    features = FrozenModule(wide_module(), statistics="batch")
+    model = ConvexBNStackRegressor(ConvexBNRegressor(0.02), n_stages=1, features=features)
     counts = np.arange(16) % 3
     weighted = model.fit(X, Y, sample_weight=counts).predict(NEW)
     repeated = model.fit(np.repeat(X, counts, axis=0), np.repeat(Y, counts)).predict(NEW)

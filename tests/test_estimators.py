@@ -31,14 +31,15 @@ from convexbn import (
 )
 from convexbn.design import BatchNormDesign
 from convexbn.estimators import base
-from convexbn.estimators.fixed import AUTO_FRACTION
 from convexbn.losses import Huber
 from convexbn.solvers import column_generation
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:40, [2, 3]], Y[:40]
 LABELS = np.where(np.median(Y) < Y, "high", "low")
-ESTIMATORS = [ConvexBNRegressor(), ConvexBNClassifier()]
+# At 0.03 of the largest weight decay that gives a network, which is too few to be chosen on held-out samples.
+REGRESSOR, CLASSIFIER = ConvexBNRegressor(0.9), ConvexBNClassifier(0.005)
+ESTIMATORS = [REGRESSOR, CLASSIFIER]
 
 
 # The check gives one class of blobs 1e7 times the weight of the others, and wants it predicted for more than 87 % of
@@ -56,13 +57,13 @@ CLASS_WEIGHT_FAILURES = {
 
 @parametrize_with_checks(
     [
-        ConvexBNRegressor(tol=0.1),
-        ConvexBNRegressor(activation="gated_relu"),
-        ConvexBNRegressor(normalization="weight", fit_intercept=False, tol=0.1),
-        ConvexBNClassifier(tol=0.1),
-        ConvexBNClassifier(normalization="weight", loss="squared_hinge", tol=0.1),
-        ConvexBNClassifier(activation="gated_relu", tol=0.1),
-        ConvexBNClassifier(loss="hinge", activation="gated_relu"),
+        ConvexBNRegressor(),
+        ConvexBNRegressor(0.1, activation="gated_relu"),
+        ConvexBNRegressor(0.1, normalization="weight", fit_intercept=False, tol=0.1),
+        ConvexBNClassifier(),
+        ConvexBNClassifier(0.01, normalization="weight", loss="squared_hinge", tol=0.1),
+        ConvexBNClassifier(0.01, activation="gated_relu", tol=0.1),
+        ConvexBNClassifier(0.01, loss="hinge", activation="gated_relu"),
     ],
     expected_failed_checks=lambda estimator: (
         {"check_class_weight_classifiers": CLASS_WEIGHT_FAILURES[estimator.loss, estimator.activation]}
@@ -87,6 +88,7 @@ def test_class_weights_decide_where_weight_decay_does_not_follow_them(loss, acti
 @pytest.mark.parametrize("loss", ["log_loss", "hinge"])
 def test_gated_networks_are_certified_with_class_weights_far_apart(loss):
     model = ConvexBNClassifier(activation="gated_relu", loss=loss, class_weight={"high": 1e3, "low": 1e-4}, tol=1e-3)
+    model.set_params(weight_decay=2e-9)  # 0.03 of the largest
     assert model.fit(X[:25], LABELS[:25]).certificate_.gap <= 1e-3
 
 
@@ -111,29 +113,20 @@ def test_certificate_is_of_the_network(options, Network):
 
 
 def test_optimum_is_that_of_the_program():
-    model = ConvexBNClassifier(weight_decay=0.01, tol=1e-8).fit(X[:15], LABELS[:15])
+    model = ConvexBNClassifier(weight_decay=0.01, tol=1e-9).fit(X[:15], LABELS[:15])
     signs = np.where(LABELS[:15] == "low", 1.0, -1.0)
     problem = Problem(BatchNormDesign().fit_transform(X[:15]), signs, "log_loss", weight_decay=0.01, fit_intercept=True)
     program = solve_reference(problem, enumerate_patterns(problem.Z)).certificate
     assert model.certificate_.objective == pytest.approx(program.objective, rel=1e-9)
 
 
-def test_auto_weight_decay_is_the_documented_fraction_and_free_of_scale():
-    model, scaled = ConvexBNRegressor().fit(X, Y), ConvexBNRegressor().fit(X * [1e-3, 1e3], 100 * Y + 7)
-    problem = Problem(BatchNormDesign().fit_transform(X), Y, weight_decay=1.0, fit_intercept=True)
-    assert model.weight_decay_ == pytest.approx(AUTO_FRACTION * problem.weight_decay_max)
-    assert f"{AUTO_FRACTION} times" in ConvexBNRegressor.__doc__
-    assert scaled.weight_decay_ == pytest.approx(100 * model.weight_decay_)
-    np.testing.assert_allclose(scaled.predict(X * [1e-3, 1e3]), 100 * model.predict(X) + 7, rtol=1e-4)
-
-
 def test_auto_solver_is_said_in_the_certificate():
     wide = load_breast_cancer(return_X_y=True)
-    closed = ConvexBNClassifier().fit(wide[0][:25], wide[1][:25])
+    closed = ConvexBNClassifier(0.01).fit(wide[0][:25], wide[1][:25])
     assert "closed form" in closed.certificate_.basis
     assert closed.n_iter_ == 0
-    assert "column generation" in ConvexBNRegressor().fit(X, Y).certificate_.basis
-    sampled = ConvexBNRegressor(solver="CLARABEL", n_patterns=3).fit(
+    assert "column generation" in clone(REGRESSOR).fit(X, Y).certificate_.basis
+    sampled = ConvexBNRegressor(1.0, solver="CLARABEL", n_patterns=3).fit(
         load_diabetes().data[:60], load_diabetes().target[:60]
     )
     assert sampled.certificate_.basis == "3 activation patterns"
@@ -158,7 +151,7 @@ def test_constant_targets_give_the_constant():
 
 
 def test_labels_and_probabilities():
-    model = ConvexBNClassifier().fit(X, LABELS)
+    model = clone(CLASSIFIER).fit(X, LABELS)
     assert list(model.classes_) == ["high", "low"]
     probabilities = model.predict_proba(X)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
@@ -168,18 +161,18 @@ def test_labels_and_probabilities():
 
 
 def test_probabilities_only_with_likelihoods():
-    model = ConvexBNClassifier(loss="squared_hinge").fit(X, LABELS)
+    model = ConvexBNClassifier(0.005, loss="squared_hinge").fit(X, LABELS)
     assert not hasattr(model, "predict_proba")
     with pytest.raises(AttributeError) as error:
         model.predict_proba(X)
     assert "needs loss='log_loss' or 'cross_entropy', not 'squared_hinge'" in str(error.value.__cause__)
-    assert ConvexBNClassifier(loss="cross_entropy", tol=1e-3).fit(X, LABELS).predict_proba(X).shape == (40, 2)
+    assert ConvexBNClassifier(0.005, loss="cross_entropy", tol=1e-3).fit(X, LABELS).predict_proba(X).shape == (40, 2)
 
 
 def test_random_state_decides_the_sample():
     data = load_diabetes(return_X_y=True)
     predictions = [
-        ConvexBNRegressor(solver="CLARABEL", n_patterns=3, random_state=seed)
+        ConvexBNRegressor(1.0, solver="CLARABEL", n_patterns=3, random_state=seed)
         .fit(data[0][:50], data[1][:50])
         .predict(data[0])
         for seed in (0, 0, np.random.RandomState(0), 1)
@@ -189,7 +182,7 @@ def test_random_state_decides_the_sample():
 
 
 def test_pipeline_grid_search_clone_and_pickle():
-    pipeline = make_pipeline(StandardScaler(), ConvexBNRegressor(solver="CLARABEL", n_patterns=5))
+    pipeline = make_pipeline(StandardScaler(), ConvexBNRegressor(tol=1.0))
     grid = {"convexbnregressor__n_components": [1, 2], "convexbnregressor__weight_decay": ["auto", 2.0]}
     search = GridSearchCV(pipeline, grid, cv=2).fit(X[:24], Y[:24])
     assert np.isfinite(search.best_score_)
@@ -201,32 +194,32 @@ def test_pipeline_grid_search_clone_and_pickle():
 
 def test_pandas_frames():
     frame = pd.DataFrame(X, columns=["bmi", "bp"])
-    model = ConvexBNRegressor().fit(frame, pd.Series(Y))
+    model = clone(REGRESSOR).fit(frame, pd.Series(Y))
     assert list(model.feature_names_in_) == ["bmi", "bp"]
-    np.testing.assert_array_equal(model.predict(frame), ConvexBNRegressor().fit(X, Y).predict(X))
+    np.testing.assert_array_equal(model.predict(frame), clone(REGRESSOR).fit(X, Y).predict(X))
     with pytest.raises(ValueError, match="feature names"):
         model.predict(frame.rename(columns={"bp": "blood pressure"}))
 
 
 def test_n_components_truncates():
-    model = ConvexBNRegressor(n_components=1).fit(X, Y)
+    model = ConvexBNRegressor(0.9, n_components=1).fit(X, Y)
     directions = model.network_.weights / np.linalg.norm(model.network_.weights, axis=1, keepdims=True)
     np.testing.assert_allclose(np.abs(directions @ directions.T), 1)
 
 
 def test_verbose_prints(capfd):
-    ConvexBNRegressor(verbose=True).fit(X[:10], Y[:10])
+    ConvexBNRegressor(0.9, verbose=True).fit(X[:10], Y[:10])
     assert "column generation" in capfd.readouterr().err
-    ConvexBNRegressor(verbose=True, solver="CLARABEL").fit(X[:10], Y[:10])
+    ConvexBNRegressor(0.9, verbose=True, solver="CLARABEL").fit(X[:10], Y[:10])
     assert "CVXPY" in "".join(capfd.readouterr())
 
 
 def test_unreached_tolerance_warns():
     with pytest.warns(ConvergenceWarning, match=r"gap of .* of the zero network's objective, above tol=1.0e-09"):
-        ConvexBNRegressor(max_iter=1, tol=1e-9).fit(X, Y)
+        ConvexBNRegressor(0.9, max_iter=1, tol=1e-9).fit(X, Y)
 
 
-@pytest.mark.parametrize("model", [ConvexBNRegressor(), ConvexBNClassifier()], ids=repr)
+@pytest.mark.parametrize("model", ESTIMATORS, ids=repr)
 def test_the_gap_is_within_the_tolerance_times_the_objective_of_the_best_constant(model):
     y = Y if isinstance(model, ConvexBNRegressor) else LABELS
     shares = np.unique(y, return_counts=True)[1] / len(y)
@@ -242,14 +235,14 @@ def test_a_loose_proof_stands_beside_the_local_certificate(tol):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 5))
     y = np.maximum(X @ rng.standard_normal(5), 0) + 0.3 * rng.standard_normal(60)
-    certificate = ConvexBNRegressor(tol=tol).fit(X, y).certificate_
+    certificate = ConvexBNRegressor(0.02, tol=tol).fit(X, y).certificate_
     assert certificate.objective - certificate.lower_bound <= tol * np.var(y) / 2
     assert certificate.scope == "local"
     assert 0 < certificate.global_lower_bound < certificate.lower_bound
 
 
 def test_proofs():
-    found = {prove: ConvexBNRegressor(prove=prove).fit(X, Y) for prove in (False, "auto", True)}
+    found = {prove: ConvexBNRegressor(0.9, prove=prove).fit(X, Y) for prove in (False, "auto", True)}
     assert [model.certificate_.scope for model in found.values()] == ["local", "global", "global"]
     for model in found.values():
         np.testing.assert_array_equal(model.predict(X), found[False].predict(X))
@@ -296,7 +289,7 @@ class TestInterrupts:
 
     def test_in_the_proof_it_is_not_forgotten(self, press):
         press("price_by_branch_and_bound")
-        model = ConvexBNRegressor()
+        model = clone(REGRESSOR)
         with pytest.raises(KeyboardInterrupt):  # and no warning: the gap is small enough
             model.fit(X, Y)
         assert model.certificate_.scope == "local"
@@ -305,7 +298,7 @@ class TestInterrupts:
         def interrupted(*arguments, **options):
             raise KeyboardInterrupt
 
-        model = ConvexBNRegressor().fit(X, Y)
+        model = clone(REGRESSOR).fit(X, Y)
         before = model.predict(X)
         monkeypatch.setattr(base, "solve", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -315,7 +308,7 @@ class TestInterrupts:
     @pytest.mark.parametrize("wrap", [lambda model: model, lambda model: make_pipeline(StandardScaler(), model)])
     def test_searches_end(self, press, wrap):
         proofs = press("price_by_branch_and_bound", call=2)
-        model = wrap(ConvexBNRegressor())
+        model = wrap(clone(REGRESSOR))
         with pytest.raises(KeyboardInterrupt):
             cross_val_score(model, X, Y, cv=4)
         assert len(proofs) == 2
@@ -335,10 +328,10 @@ class TestProve:
     @pytest.mark.parametrize(
         "model",
         [
-            ConvexBNRegressor(prove=False),
-            ConvexBNRegressor(prove=False, normalization="weight", spectral_power=0.5, fit_intercept=False),
-            ConvexBNRegressorCV(prove=False, n_weight_decays=3, cv=2, n_components=[1, 2]),
-            ConvexBNClassifier(prove=False, class_weight="balanced"),
+            ConvexBNRegressor(0.9, prove=False),
+            ConvexBNRegressor(4.0, prove=False, normalization="weight", spectral_power=0.5, fit_intercept=False),
+            ConvexBNRegressorCV(prove=False, n_weight_decays=3, eps=0.01, cv=2, n_components=[1, 2]),
+            ConvexBNClassifier(0.005, prove=False, class_weight="balanced"),
         ],
         ids=repr,
     )
@@ -354,18 +347,18 @@ class TestProve:
         assert certificate.objective == pytest.approx(before.objective, rel=1e-9)
         assert before.global_lower_bound < certificate.lower_bound <= before.objective
         assert model.network_ is network
-        assert ("spectral_power" in certificate.basis) == bool(model.spectral_power)
+        assert ("spectral_power" in certificate.basis) == bool(model.spectral_power_)
         assert prove(model, X, y, weights) is certificate
 
     def test_out_of_time_it_keeps_what_is_proved(self):
-        model = ConvexBNRegressor(prove=False).fit(X, Y)
+        model = ConvexBNRegressor(0.9, prove=False).fit(X, Y)
         before = model.certificate_
         certificate = prove(model, X, Y, max_time=1e-9)
         assert certificate.global_lower_bound >= before.global_lower_bound
         assert model.certificate_.lower_bound == before.lower_bound
 
     def test_other_data_or_models_are_refused(self):
-        model = ConvexBNRegressor(prove=False).fit(X, Y)
+        model = ConvexBNRegressor(0.9, prove=False).fit(X, Y)
         for changed in ((X + 1e-2 * X**2, Y), (X, Y + X[:, 0]), (X[:-1], Y[:-1]), (X[:, :1], Y), (X, np.c_[Y, Y])):
             with pytest.raises(ValueError, match="X, y and sample_weight are not what model was trained on"):
                 prove(model, *changed)
@@ -376,7 +369,7 @@ class TestProve:
         with pytest.raises(NotFittedError):
             prove(ConvexBNRegressor(), X, Y)
         with pytest.raises(ValueError, match="nothing is left to prove"):
-            prove(ConvexBNRegressor(activation="gated_relu").fit(X, Y), X, Y)
+            prove(ConvexBNRegressor(0.9, activation="gated_relu").fit(X, Y), X, Y)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +472,7 @@ def test_rows_rounded_otherwise_than_those_of_training_are_predicted_as_well():
     A = rng.standard_normal((140, 2)).astype(np.float32)
     data = np.column_stack([A, A.sum(axis=1, dtype=np.float32)]).astype(float)
     y = data[:, 0] - data[:, 1] + 0.3 * rng.standard_normal(140)
-    model = ConvexBNRegressor(tol=1e-2).fit(data[:40], y[:40])
+    model = ConvexBNRegressor(0.02, tol=1e-2).fit(data[:40], y[:40])
     moved = data[40:].copy()
     moved[:, 2] += 1e-3
     for new in (data[40:], data[40:].round(3), data[40:].round(2), moved):

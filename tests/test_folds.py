@@ -183,7 +183,7 @@ def test_networks_with_absent_classes_predict_as_those_without(loss):
 @pytest.mark.parametrize(("loss", "n_outputs"), [("log_loss", 1), ("cross_entropy", 2)])
 @pytest.mark.parametrize("only", ["a", "b"])
 def test_one_class_is_always_chosen(loss, n_outputs, only):
-    model = ConvexBNClassifier(loss=loss, n_components=1, tol=1e-2).fit(X, LABELS)
+    model = ConvexBNClassifier(0.01, loss=loss, n_components=1, tol=1e-2).fit(X, LABELS)
     design = BatchNormDesign(n_components=1).fit(X)
     model.network_ = constant_network(design, model.classes_ == only, n_outputs)
     assert (model.predict(X) == only).all()

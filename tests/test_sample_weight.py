@@ -28,12 +28,12 @@ WEIGHTS = np.random.default_rng(0).integers(0, 4, 24)
 ROWS = np.repeat(np.arange(24), WEIGHTS)
 DESIGNS = [BatchNormDesign(), BatchNormDesign(n_components=0.8), WeightNormDesign(), WeightNormDesign(n_components=1)]
 ESTIMATORS = [
-    ConvexBNRegressor(),
+    ConvexBNRegressor(0.5),
     ConvexBNRegressor(normalization="weight", loss="huber", weight_decay=0.5),
-    ConvexBNRegressor(activation="gated_relu", n_patterns=5, random_state=0, n_components=0.5),
-    ConvexBNClassifier(),
-    ConvexBNClassifier(normalization="weight", class_weight="balanced"),
-    ConvexBNClassifier(loss="hinge", class_weight={"high": 2.0}),
+    ConvexBNRegressor(0.5, activation="gated_relu", n_patterns=5, random_state=0, n_components=0.5),
+    ConvexBNClassifier(0.005),
+    ConvexBNClassifier(0.01, normalization="weight", class_weight="balanced"),
+    ConvexBNClassifier(0.02, loss="hinge", class_weight={"high": 2.0}),
 ]
 
 
@@ -150,7 +150,7 @@ def test_objective_of_the_network_is_that_of_repeated_rows(model):
 
 
 def test_network_statistics_are_those_of_repeated_rows():
-    network = ConvexBNRegressor().fit(X, Y, sample_weight=WEIGHTS).network_
+    network = ConvexBNRegressor(0.5).fit(X, Y, sample_weight=WEIGHTS).network_
     for moved in (network.with_statistics(X, WEIGHTS), network.with_statistics(X[ROWS])):
         np.testing.assert_allclose(moved.mean, network.mean)
         np.testing.assert_allclose(moved.std, network.std)
@@ -164,8 +164,8 @@ def test_network_statistics_are_those_of_repeated_rows():
 def test_order_and_repetition_of_samples_do_not_matter():
     order = np.random.default_rng(0).permutation(48) % 24
     weights = np.arange(1.0, 25)
-    first = ConvexBNRegressor().fit(X, Y, sample_weight=2 * weights)
-    second = ConvexBNRegressor().fit(X[order], Y[order], sample_weight=weights[order])
+    first = ConvexBNRegressor(0.5).fit(X, Y, sample_weight=2 * weights)
+    second = ConvexBNRegressor(0.5).fit(X[order], Y[order], sample_weight=weights[order])
     np.testing.assert_array_equal(first.predict(X), second.predict(X))
 
 
@@ -227,16 +227,16 @@ def test_standard_deviations_are_weighted_and_of_any_size():
 
 def test_balanced_classes_weigh_the_same():
     y = np.where(np.arange(24) < 5, "rare", "frequent")
-    balanced = ConvexBNClassifier(class_weight="balanced").fit(X, y)
-    explicit = ConvexBNClassifier().fit(X, y, sample_weight=compute_sample_weight("balanced", y))
+    balanced = ConvexBNClassifier(0.0025, class_weight="balanced").fit(X, y)
+    explicit = ConvexBNClassifier(0.0025).fit(X, y, sample_weight=compute_sample_weight("balanced", y))
     factors = {"rare": 24 / 10, "frequent": 24 / 38}
-    named = ConvexBNClassifier(class_weight=factors).fit(X, y)
+    named = ConvexBNClassifier(0.0025, class_weight=factors).fit(X, y)
     for other in (explicit, named):
         np.testing.assert_allclose(other.decision_function(X), balanced.decision_function(X), atol=1e-6)
-    assert (balanced.predict(X) == "rare").sum() > (ConvexBNClassifier().fit(X, y).predict(X) == "rare").sum()
+    assert (balanced.predict(X) == "rare").sum() > (ConvexBNClassifier(0.0025).fit(X, y).predict(X) == "rare").sum()
 
 
-@pytest.mark.parametrize("model", [ConvexBNRegressor(), ConvexBNClassifier()], ids=repr)
+@pytest.mark.parametrize("model", [ConvexBNRegressor(0.5), ConvexBNClassifier(0.005)], ids=repr)
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
@@ -254,25 +254,25 @@ def test_bad_sample_weights(model, weights, message):
 
 def test_one_class_left_after_dropping_weight_zero():
     with pytest.raises(ValueError, match="one class only among the samples of positive weight, 'high'"):
-        ConvexBNClassifier().fit(X, LABELS, sample_weight=(LABELS == "high") * 1.0)
+        ConvexBNClassifier(0.0025).fit(X, LABELS, sample_weight=(LABELS == "high") * 1.0)
     third = np.where(WEIGHTS > 0, LABELS, "third")
-    assert ConvexBNClassifier().fit(X, third, sample_weight=WEIGHTS).classes_.tolist() == ["high", "low"]
+    assert ConvexBNClassifier(0.0025).fit(X, third, sample_weight=WEIGHTS).classes_.tolist() == ["high", "low"]
 
 
 @pytest.mark.parametrize("class_weight", ["even", 2.0, {"high": -1.0}, {"high": 0.0}, {"high": "much"}])
 def test_bad_class_weights(class_weight):
     with pytest.raises(ValueError, match=r'class_weight=.* must be None, "balanced" or a dictionary'):
-        ConvexBNClassifier(class_weight=class_weight).fit(X, LABELS)
+        ConvexBNClassifier(0.0025, class_weight=class_weight).fit(X, LABELS)
 
 
 @pytest.mark.parametrize("others", [{}, {"high": 1.0}])
 def test_class_weights_of_other_labels_than_those_of_y(others):
     with pytest.raises(ValueError, match=r"class_weight=.* names \['rose'\], which y does not hold, and not .*'low'\]"):
-        ConvexBNClassifier(class_weight={"rose": 3.0, **others}).fit(X, LABELS)
+        ConvexBNClassifier(0.0025, class_weight={"rose": 3.0, **others}).fit(X, LABELS)
 
 
 def test_weights_of_any_array_type():
-    expected = ConvexBNRegressor().fit(X, Y, sample_weight=WEIGHTS).predict(X)
+    expected = ConvexBNRegressor(0.5).fit(X, Y, sample_weight=WEIGHTS).predict(X)
     for weights in (WEIGHTS.tolist(), pd.Series(WEIGHTS), WEIGHTS.astype(np.float32)):
-        np.testing.assert_array_equal(ConvexBNRegressor().fit(X, Y, sample_weight=weights).predict(X), expected)
+        np.testing.assert_array_equal(ConvexBNRegressor(0.5).fit(X, Y, sample_weight=weights).predict(X), expected)
     np.testing.assert_array_equal(check_sample_weight(None, 2), [1, 1])

@@ -28,12 +28,12 @@ SPECIES = np.array(["ant", "bee", "cat"])[((Y - Y.mean(axis=0)) / Y.std(axis=0))
 
 @pytest.fixture(scope="module")
 def regressor():
-    return ConvexBNRegressor(scale_outputs=False, tol=1e-7).fit(X, Y)
+    return ConvexBNRegressor(0.035, scale_outputs=False, tol=1e-7).fit(X, Y)
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    return ConvexBNClassifier(tol=1e-7).fit(X, SPECIES)
+    return ConvexBNClassifier(0.008, tol=1e-7).fit(X, SPECIES)
 
 
 def test_regressor_trains_one_network_for_all_outputs(regressor):
@@ -73,7 +73,7 @@ def make_two_units(ratio):
 @pytest.mark.parametrize("ratio", [1e-12, 1.0, 1e6, 1e12])
 def test_each_output_is_fitted_in_its_own_unit(ratio):
     data, targets = make_two_units(ratio)
-    model = ConvexBNRegressor(tol=1e-3).fit(data, targets)
+    model = ConvexBNRegressor(0.02, tol=1e-3).fit(data, targets)
     np.testing.assert_allclose(model.output_scales_, targets.std(axis=0))
     r2 = r2_score(targets, model.predict(data), multioutput="raw_values")
     assert (r2 > 0.96).all()
@@ -90,7 +90,7 @@ def test_each_output_is_fitted_in_its_own_unit(ratio):
 
 def test_outputs_in_one_unit_are_fitted_together_on_request():
     data, targets = make_two_units(1e6)
-    model = ConvexBNRegressor(tol=1e-3, scale_outputs=False).fit(data, targets)
+    model = ConvexBNRegressor(1e4, tol=1e-3, scale_outputs=False).fit(data, targets)
     assert r2_score(targets, model.predict(data), multioutput="raw_values")[0] < 0.5
     assert "standard deviation" not in model.certificate_.basis
     np.testing.assert_array_equal(model.output_scales_, 1)
@@ -124,9 +124,9 @@ def test_path_folds_weights_gates_and_images_know_the_units_of_outputs():
     assert (r2_score(targets, cv.predict(X), multioutput="raw_values") > 0.5).all()
     weighted = ConvexBNRegressor(0.1, tol=1e-3).fit(X, targets, sample_weight=weights)
     np.testing.assert_allclose(weighted.output_scales_, np.repeat(targets, weights, axis=0).std(axis=0))
-    gated = ConvexBNRegressor(activation="gated_relu", n_patterns=10, tol=1e-3).fit(X, targets)
+    gated = ConvexBNRegressor(0.025, activation="gated_relu", n_patterns=10, tol=1e-3).fit(X, targets)
     assert (r2_score(targets, gated.predict(X), multioutput="raw_values") > 0.5).all()
-    conv = ConvexBNConvRegressor(kernel_size=(1, 3), tol=1e-3).fit(X[:, None, None], targets)
+    conv = ConvexBNConvRegressor(0.025, kernel_size=(1, 3), tol=1e-3).fit(X[:, None, None], targets)
     np.testing.assert_allclose(conv.output_scales_, targets.std(axis=0))
     assert (r2_score(targets, conv.predict(X[:, None, None]), multioutput="raw_values") > 0.5).all()
 

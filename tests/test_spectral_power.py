@@ -94,7 +94,9 @@ def test_directions_of_vanishing_weight_are_dropped(design):
     assert design.variance_share_ < 0.99
 
 
-@pytest.mark.parametrize("model", [ConvexBNRegressor(spectral_power=1.0), ConvexBNRegressor(n_components=1)], ids=repr)
+@pytest.mark.parametrize(
+    "model", [ConvexBNRegressor(0.02, spectral_power=1.0), ConvexBNRegressor(0.02, n_components=1)], ids=repr
+)
 def test_units_of_columns_do_not_matter_to_an_estimator(model):
     units = np.array([1e-6, 1.0, 1e6])
     plain, scaled = (clone(model).fit(data, Y) for data in (X, X * units))
@@ -179,7 +181,7 @@ def test_path_and_cross_validation_know_the_power():
     chosen = path.certificates[list(path.weight_decays).index(model.weight_decay_)]
     assert model.certificate_.objective == pytest.approx(chosen.objective, rel=1e-5)
     labels = np.where(Y > 0, 1, 0)
-    assert "spectral_power=2" in ConvexBNClassifier(spectral_power=2.0).fit(X, labels).certificate_.basis
+    assert "spectral_power=2" in ConvexBNClassifier(0.01, spectral_power=2.0).fit(X, labels).certificate_.basis
 
 
 @pytest.mark.parametrize("power", [-1.0, np.inf, np.nan, "one", True, None])

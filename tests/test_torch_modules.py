@@ -173,7 +173,7 @@ def test_fine_tuning_in_single_precision_where_a_neuron_may_not_vary_on_a_batch(
     rng = np.random.default_rng(0)
     data = (rng.random((400, 2)) < 0.97).astype(float)
     y = data @ [1, 2] + 0.1 * rng.standard_normal(400)
-    network = ConvexBNRegressor(tol=1e-3).fit(data, y).network_
+    network = ConvexBNRegressor(0.01, tol=1e-3).fit(data, y).network_
     for dtype in (torch.float32, torch.float64):
         module = network.to_torch().to(dtype).train()
         optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)

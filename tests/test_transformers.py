@@ -74,15 +74,15 @@ def test_training_does_not_depend_on_the_container_of_transformers():
     data = np.random.default_rng(0).standard_normal((20, 3))
     frame, targets = pd.DataFrame(data, columns=list("abc")), np.abs(data[:, 0])
     images = data[:, None, None, :]
-    estimator = ConvexBNRegressor(n_components=1, tol=1e-2)
+    estimator = ConvexBNRegressor(0.01, n_components=1, tol=1e-2)
     layers = RandomBatchNormLayers((4,))
 
     def predictions():
         models = (
             (estimator, frame),
-            (ConvexBNRegressorCV(n_components=1, n_weight_decays=2, cv=2, tol=1e-2), frame),
+            (ConvexBNRegressorCV(n_components=1, n_weight_decays=2, eps=0.01, cv=2, tol=1e-2), frame),
             (ConvexBNStackRegressor(estimator, n_stages=1, features=layers), frame),
-            (ConvexBNConvRegressor(kernel_size=(1, 2), n_components=1, tol=1e-2), images),
+            (ConvexBNConvRegressor(0.01, kernel_size=(1, 2), n_components=1, tol=1e-2), images),
         )
         return [clone(model).fit(X, targets).predict(X) for model, X in models]
 

@@ -315,8 +315,8 @@ def tune(
     most = max(_SAMPLED_ROWS // some.Z.n_patches, 10 * some.n_outputs)
     subset = folds
     if len(folds) == 1 and len(folds[0][0]) > most and not alone:
-        train, test = (rng.permutation(part)[:most] for part in folds[0])
-        subset = [(train, test)]
+        train, test = folds[0]
+        subset = [(_some(train, some, most, rng), rng.permutation(test)[:most])]
     curves = [curve_of(power, subset, first if not alone else [*first, *others]) for power in given]
     while powers is None and not clock.is_out():
         best, last = min(curves, key=lambda curve: curve.least), curves[-1]
@@ -339,6 +339,15 @@ def tune(
     if subset is not folds:
         winner = curve_of(winner.candidate.spectral_power, folds, first)
     return Tuning([winner, *(curve for curve in curves if curve is not winner)])
+
+
+def _some(samples: np.ndarray, problem: Problem, count: int, rng: np.random.Generator) -> np.ndarray:
+    """So many of the samples, drawn at random; where they have classes, one of each class first."""
+    drawn = rng.permutation(samples)
+    if problem.loss.margin:
+        of_each = np.unique(problem.y[drawn], axis=0, return_index=True)[1]
+        drawn = np.append(drawn[of_each], np.delete(drawn, of_each))
+    return drawn[:count]
 
 
 @on_one_thread

@@ -103,9 +103,9 @@ for ax, (name, (X, y)) in zip(axes, tasks.items(), strict=True):
     ax.legend(loc="upper center", ncols=2, fontsize="small")
 
 # %%
-# The two heads differ by two test samples at most: a draw. A convex head is no better where a linear classifier on these
-# features is all that is needed. What it offers is that no time goes into learning rates and starts, and that it says
-# how far its training is from what it could reach.
+# The two heads differ by two test samples at most: a draw. A convex head is no better where a linear classifier on
+# these features is all that is needed. What it offers is that no time goes into learning rates and starts, and that it
+# says how far its training is from what it could reach.
 
 path = sys.argv[1] if len(sys.argv) > 1 else "convex_head.png"
 figure.savefig(path, dpi=120)

@@ -34,9 +34,9 @@ _FIVE_FOLDS, _THREE_FOLDS, _FEW_ROWS, _HELD_OUT = 8_000, 30_000, 1_000, 5
 _SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
 _FEWEST_SAMPLES = 4  # with fewer nothing is held out
 _DESCENT_STEPS, _DESCENT_SHARE = (100, 1500), 0.5  # of the last fit, and of the time that is left
-_ROUNDS, _NEWTON_SHARE = 10, 0.5  # of column generation after it; and of the work of the choice, for Newton steps
+_ROUNDS, _NEWTON_SHARE = 10, 2  # of column generation after it; and of the work of the choice, for Newton steps
 _STRONG = 0.03  # of the largest weight decay, from which on the last fit starts from nothing
-_LEAST_NEWTON_STEPS = 150  # of such a fit, at most so many or what its share is
+_LEAST_NEWTON_STEPS = 500  # of such a fit, at most so many or what its share is
 _FACTORISATIONS = 20  # about so many in a Newton step
 
 

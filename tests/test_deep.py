@@ -127,7 +127,7 @@ def convolutions():
         ConvexBNStackRegressor(ConvexBNRegressor(0.1)),
         ConvexBNStackRegressor(ConvexBNRegressor(0.02, normalization="weight"), n_stages=3),
         ConvexBNStackRegressor(ConvexBNRegressor(0.02, spectral_power=1.0), n_stages=2),
-        ConvexBNStackRegressor(ConvexBNRegressorCV(weight_decays=[0.1, 0.02], cv=2)),
+        ConvexBNStackRegressor(ConvexBNRegressorCV(weight_decays=[0.1, 0.02], cv=2, tol=0.1)),
         ConvexBNStackRegressor(ConvexBNRegressor(0.02), n_stages=1, features=WIDE),
         ConvexBNStackRegressor(ConvexBNRegressor(1e6)),
         ConvexBNStackClassifier(ConvexBNClassifier(0.01), n_stages=2, features=WIDE),

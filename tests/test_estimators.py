@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.estimator_checks import check_class_weight_classifiers, parametrize_with_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from convexbn import (
     BatchNormNetwork,
@@ -42,19 +42,8 @@ REGRESSOR, CLASSIFIER = ConvexBNRegressor(0.9), ConvexBNClassifier(0.005)
 ESTIMATORS = [REGRESSOR, CLASSIFIER]
 
 
-# The check gives one class of blobs 1e7 times the weight of the others, and wants it predicted for more than 87 % of
-# the test samples. weight_decay="auto" falls with the weights of the light classes, so the optimum still tells the
-# classes apart: these shares are those of certified optima, to a gap of 2e-4 or less.
-CLASS_WEIGHT_FAILURES = {
-    ("log_loss", "relu"): "weight_decay='auto': the optimum predicts 84 % of two blobs and 76 % of three as heavy.",
-    (
-        "log_loss",
-        "gated_relu",
-    ): "weight_decay='auto': the optimum predicts 68 % of two blobs and 70 % of three as heavy.",
-    ("hinge", "gated_relu"): "weight_decay='auto': the optimum predicts 48 % of two blobs as heavy.",
-}
-
-
+# Fits that choose their values do a limited amount of work, and say so where it ends above `tol`.
+@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
     [
         ConvexBNRegressor(),
@@ -65,24 +54,12 @@ CLASS_WEIGHT_FAILURES = {
         ConvexBNClassifier(0.01, activation="gated_relu", tol=0.1),
         ConvexBNClassifier(0.01, loss="hinge", activation="gated_relu"),
     ],
-    expected_failed_checks=lambda estimator: (
-        {"check_class_weight_classifiers": CLASS_WEIGHT_FAILURES[estimator.loss, estimator.activation]}
-        if (estimator.loss, estimator.activation) in CLASS_WEIGHT_FAILURES
-        else {}
-    ),
 )
 def test_scikit_learn_contract(estimator, check, monkeypatch):
     monkeypatch.setattr("convexbn.solvers.column_generation._PROOF_NODES", 100)  # how good a network is is not tested
     monkeypatch.setattr("convexbn.solvers.column_generation._SHARP_NODES", 100)
     monkeypatch.setattr("convexbn.solvers.column_generation._STARTS", 50)
     check(estimator)
-
-
-@pytest.mark.parametrize(("loss", "activation"), CLASS_WEIGHT_FAILURES)
-def test_class_weights_decide_where_weight_decay_does_not_follow_them(loss, activation):
-    check_class_weight_classifiers(
-        "ConvexBNClassifier", ConvexBNClassifier(weight_decay=0.01, loss=loss, activation=activation)
-    )
 
 
 @pytest.mark.parametrize("loss", ["log_loss", "hinge"])
@@ -328,10 +305,10 @@ class TestProve:
     @pytest.mark.parametrize(
         "model",
         [
-            ConvexBNRegressor(0.9, prove=False),
+            ConvexBNRegressor(1.0, prove=False),
             ConvexBNRegressor(4.0, prove=False, normalization="weight", spectral_power=0.5, fit_intercept=False),
             ConvexBNRegressorCV(prove=False, n_weight_decays=3, eps=0.01, cv=2, n_components=[1, 2]),
-            ConvexBNClassifier(0.005, prove=False, class_weight="balanced"),
+            ConvexBNClassifier(0.006, prove=False, class_weight="balanced"),
         ],
         ids=repr,
     )

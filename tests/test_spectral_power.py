@@ -173,7 +173,7 @@ def test_pruned_network_predicts_the_same_on_the_training_data():
 
 
 def test_path_and_cross_validation_know_the_power():
-    options = {"weight_decays": [0.2, 0.05], "spectral_power": 1.0}
+    options = {"weight_decays": [0.2, 0.05], "spectral_power": 1.0, "solver": "CLARABEL"}
     path = convexbn_path(X, Y, **options)
     assert all("spectral_power=1" in certificate.basis for certificate in path.certificates)
     model = ConvexBNRegressorCV(cv=2, **options).fit(X, Y)

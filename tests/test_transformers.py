@@ -80,7 +80,7 @@ def test_training_does_not_depend_on_the_container_of_transformers():
     def predictions():
         models = (
             (estimator, frame),
-            (ConvexBNRegressorCV(n_components=1, n_weight_decays=2, eps=0.01, cv=2, tol=1e-2), frame),
+            (ConvexBNRegressorCV(n_components=1, n_weight_decays=2, eps=0.01, cv=2, tol=1.0), frame),
             (ConvexBNStackRegressor(estimator, n_stages=1, features=layers), frame),
             (ConvexBNConvRegressor(0.01, kernel_size=(1, 2), n_components=1, tol=1e-2), images),
         )

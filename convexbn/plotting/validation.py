@@ -119,7 +119,7 @@ class ValidationDisplay:
         curves = np.unique(np.column_stack([table["spectral_power"], table["n_train"]]), axis=0)
         powers, most = np.unique(table["spectral_power"]), table["n_train"].max()
         chosen, losses = self._chosen, self._losses
-        self.lines_ = []
+        self.lines_: list[Any] = []
         for power, n_train in curves:
             rows = (table["spectral_power"] == power) & (table["n_train"] == n_train)
             index = int(np.searchsorted(powers, power))
@@ -138,7 +138,7 @@ class ValidationDisplay:
                 markersize=4,
                 label=label,
             )
-        (self.chosen_,) = ax.plot(
+        chosen_line: Any = ax.plot(
             table["weight_decay"][chosen],
             losses[chosen],
             "*",
@@ -146,7 +146,8 @@ class ValidationDisplay:
             markeredgecolor="black",
             markersize=15,
             label=f"chosen: weight decay {self.weight_decay:.2g}, spectral power {self.spectral_power:g}",
-        )
+        )[0]
+        self.chosen_ = chosen_line
         ax.set(xscale="log", yscale="log", xlabel="weight decay", ylabel="validation loss")
         ax.legend(fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure

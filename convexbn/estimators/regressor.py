@@ -9,6 +9,7 @@ from sklearn.base import RegressorMixin
 from convexbn.estimators.base import BaseConvexBN, Prepared
 from convexbn.estimators.fixed import FixedWeightDecay
 from convexbn.losses import make_loss
+from convexbn.magnitude import check_magnitude
 from convexbn.problem import Problem
 from convexbn.sample_weight import check_sample_weight, standard_deviations
 from convexbn.solvers.monitor import Clock
@@ -27,6 +28,7 @@ class Regression(RegressorMixin, BaseConvexBN):
         self._y_ndim = targets.ndim
         targets = targets.astype(np.float64).reshape(len(targets), -1)
         make_loss(self.loss).check_targets(targets)
+        check_magnitude(targets, "y")
         return data, targets, check_sample_weight(sample_weight, len(data))
 
     def _output_scales(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/installed
-	MPLBACKEND=agg $(BIN)/python examples/plot_first_network.py
+	MPLBACKEND=agg $(BIN)/python examples/plot_first_fit.py
 
 test: $(VENV)/installed
 	$(BIN)/pytest --numprocesses 2 --cov --cov-report term-missing:skip-covered --cov-fail-under 95
@@ -42,4 +42,4 @@ benchmarks:
 	$(MEASURE).summary
 
 clean:
-	rm -rf $(VENV) .coverage .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache first_network.png
+	rm -rf $(VENV) .coverage .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache first_fit.png

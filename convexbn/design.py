@@ -14,6 +14,7 @@ from scipy.linalg import cholesky, eigh, solve_triangular, svd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convexbn.magnitude import check_magnitude
 from convexbn.sample_weight import weighted_samples
 from convexbn.summary import Summarized, counted
 
@@ -333,8 +334,8 @@ class WeightNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Raises
         ------
         ValueError
-            If X is not a finite 2-D array, is all zero, or `n_components`, `spectral_power` or a sample weight is out
-            of range.
+            If X is not a finite 2-D array, is all zero or so large or small that squares are no floats, or
+            `n_components`, `spectral_power` or a sample weight is out of range.
         """
         check_spectral_power(self.spectral_power)
         check_rtol(self.rtol)
@@ -342,6 +343,7 @@ class WeightNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         check_components(self.n_components, min(data.shape))
         if not data.any():
             raise ValueError("X is all zero; a weight-normalized network learns nothing from it.")
+        check_magnitude(data, "X")
         if self.n_components is None and self.spectral_power == 0:
             self.basis_, self.spectral_weights_ = np.eye(data.shape[1]), np.ones(data.shape[1])
             self.variance_share_ = 1.0
@@ -538,7 +540,7 @@ def _column_statistics(data: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.
     """Means, and standard deviations that are zero where only rounding varies, of columns under weights of sum one."""
     low, high = data.min(axis=0), data.max(axis=0)
     spread, largest = high - low, np.maximum(np.abs(low), np.abs(high))
-    constant = spread <= 10 * np.finfo(np.float64).eps * largest
+    constant = spread <= np.maximum(10 * np.finfo(np.float64).eps * largest, np.finfo(np.float64).tiny)
     suspects = np.flatnonzero(spread <= 10 * np.finfo(np.float32).eps * largest)
     constant[suspects] |= _single_precision(data[:, suspects])
     mean, scale = p @ data, np.where(constant, np.inf, spread)

@@ -9,9 +9,11 @@ from scipy.linalg import qr
 from scipy.linalg.blas import dsyrk
 
 from convexbn.hyperplanes import Hyperplanes
+from convexbn.magnitude import power_of_two_above
 from convexbn.summary import Summarized, counted
 
 _BLOCK_ENTRIES = 2**22  # entries of the features made at once
+_FAR = 1e6  # entries between its inverse and this leave room for sums of squares in single precision
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,6 +87,14 @@ class DesignMatrix(Summarized):
     def spectral_norm(self) -> float:
         """Largest singular value of Z."""
         return float(np.linalg.norm(self.Z, 2))
+
+    @cached_property
+    def of_moderate_size(self) -> tuple["DesignMatrix", float]:
+        """The matrix over a power of two, and that: 1 unless its entries are so far from one that products overflow."""
+        size = power_of_two_above(self.Z)
+        if 1 / _FAR < size < _FAR:
+            return self, 1.0
+        return DesignMatrix(self.Z / size, self.n_patches), size
 
     @cached_property
     def in_single_precision(self) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from convexbn.design import MOMENTS_RTOL, BatchNormDesign, check_components, principal_directions, rank_to_keep
+from convexbn.magnitude import check_magnitude
 from convexbn.sample_weight import weighted_samples
 
 _BLOCK_ENTRIES = 2**19  # entries of the patch matrix made at once
@@ -220,6 +221,7 @@ class PatchDesign(BatchNormDesign):
         self._check_parameters()
         grid = self.grid
         weights, images = weighted_samples(sample_weight, check_images(X, grid))
+        check_magnitude(images, "X")
         n_rows = len(images) * grid.n_patches(images)
         check_components(self.n_components, min(n_rows, grid.n_entries(images.shape[1])))
         mean = grid.mean(images, weights)

@@ -34,8 +34,8 @@ warnings.simplefilter("ignore", ConvergenceWarning)  # the gap is printed with t
 # %%
 # Two tasks: tumours, and the handwritten digits 3 and 8, of which few are used for training. Three kinds of frozen
 # features: principal components, leaves of random trees, and the hidden layers of a random network. The latter two have
-# more features than there are samples; whitened they have full row rank, so that the optimum of the head is a closed
-# form, which fits the classes as well as weight decay lets it and knows nothing of the directions it fits them with.
+# more features than there are samples: whitened, any labels can be fitted. So the head chooses on held-out samples how
+# much weight decay it needs, and how much less small directions of the features count.
 
 digits = load_digits()
 chosen = (digits.target == 3) | (digits.target == 8)
@@ -103,10 +103,9 @@ for ax, (name, (X, y)) in zip(axes, tasks.items(), strict=True):
     ax.legend(loc="upper center", ncols=2, fontsize="small")
 
 # %%
-# A certificate of gap zero is no promise of a better prediction. On both networks, the random and the trained one,
-# logistic regression is better here: whitening treats all their features alike. Elsewhere now one is ahead and now the
-# other. What the convex head offers is that no time goes into learning rates and starts, and that what training could
-# reach was reached.
+# The two heads differ by two test samples at most: a draw. A convex head is no better where a linear classifier on
+# these features is all that is needed. What it offers is that no time goes into learning rates and starts, and that it
+# says how far its training is from what it could reach.
 
 path = sys.argv[1] if len(sys.argv) > 1 else "convex_head.png"
 figure.savefig(path, dpi=120)

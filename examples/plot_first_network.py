@@ -2,10 +2,12 @@
 A first network, trained by convex optimisation
 ===============================================
 
-Two data sets, two networks each. The network on all features is trained by column generation: neurons enter by their
-price until a search finds none worth adding. Its certificate is local: evidence, and beside it the best lower bound
-that is proved. The network on the first principal component is small enough to price every direction: its certificate
-is global, and no gradient training will ever get below it.
+Two data sets, two networks each, at a weight decay that is given. The network on all features is trained by column
+generation: neurons enter by their price until a search finds none worth adding. Its certificate is local: evidence, and
+beside it the best lower bound that is proved. The network on the first principal component is small enough to price
+every direction: its certificate is global, and no gradient training will ever get below it.
+
+An optimum is not the best prediction; ``plot_self_tuning.py`` goes on from here.
 
 Run with ``python examples/plot_first_network.py [picture.png]``.
 """
@@ -15,6 +17,7 @@ from importlib.util import find_spec
 
 import numpy as np
 from matplotlib import pyplot as plt
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -45,7 +48,7 @@ def train_by_adam(model, X, y, n_runs=3):
     options = {"weight_decay": model.weight_decay_, "loss": model.loss, "fit_intercept": True, "n_neurons": 100}
     runs = {f"Adam, seed {seed}": train(X, y, n_steps=1000, random_state=seed, **options)[1] for seed in range(n_runs)}
     best = min(trace.objective.min() for trace in runs.values())
-    print(f"The same network trained by Adam in PyTorch, best of {n_runs}: objective {best:.8g}")
+    print(f"The same network trained by Adam in PyTorch, best of {n_runs} starts: objective {best:.8g}")
     return runs
 
 
@@ -57,7 +60,7 @@ tasks = {
     "diabetes": (
         X,
         (y - y.mean()) / y.std(),
-        ConvexBNRegressor,
+        ConvexBNRegressor(weight_decay=0.016),
         (Ridge(), MLPRegressor(max_iter=2000, early_stopping=True)),
     )
 }
@@ -65,7 +68,7 @@ X, y = load_breast_cancer(return_X_y=True)
 tasks["breast cancer"] = (
     X,
     np.where(y == 1, 1, -1),
-    ConvexBNClassifier,
+    ConvexBNClassifier(weight_decay=0.01),
     (LogisticRegression(), MLPClassifier(max_iter=2000)),
 )
 
@@ -74,11 +77,11 @@ tasks["breast cancer"] = (
 # then the small network whose optimum is proved.
 
 figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
-for (name, (X, y, Model, peers)), (top, bottom) in zip(tasks.items(), axes.T, strict=True):
+for (name, (X, y, unfitted, peers)), (top, bottom) in zip(tasks.items(), axes.T, strict=True):
     X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
 
     print(f"\n== {name}, all features ==")
-    model = fit_and_certify(Model(random_state=0), X_train, y_train)
+    model = fit_and_certify(clone(unfitted), X_train, y_train)
     plot_objectives(model.certificate_, train_by_adam(model, X_train, y_train), top)
     top.set(title=f"{name}, all {X.shape[1]} features", yscale="log")
     scores = {type(model).__name__: model.score(X_test, y_test)}
@@ -91,7 +94,7 @@ for (name, (X, y, Model, peers)), (top, bottom) in zip(tasks.items(), axes.T, st
 
     print(f"\n== {name}, first principal component ==")
     X_first = make_pipeline(StandardScaler(), PCA(n_components=1)).fit_transform(X_train)
-    model = fit_and_certify(Model(), X_first, y_train)
+    model = fit_and_certify(clone(unfitted), X_first, y_train)
     plot_objectives(model.certificate_, train_by_adam(model, X_first, y_train), bottom)
     bottom.set(title=f"{name}, first principal component", yscale="log")
 

@@ -6,7 +6,12 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib
 import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+matplotlib.use("agg")
+from matplotlib import pyplot as plt
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -19,14 +24,37 @@ def numbers_apart(text):
     ]
 
 
+def is_number(word):
+    return re.fullmatch(r"\d+(\.\d+)?(e[+-]\d+)?", word) is not None
+
+
 def examples():
     blocks = re.findall(r"```(python|text)\n(.*?)```", README.read_text(), flags=re.DOTALL)
     return [(code, output) for (kind, code), (_, output) in pairwise(blocks) if kind == "python"]
 
 
-@pytest.mark.parametrize(("code", "output"), examples(), ids=["tabular", "images", "gradient"])
-def test_example_prints_what_it_says(code, output):
+FIRST, *EXACT = examples()
+
+
+def printed_by(code):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(code, {})
-    assert numbers_apart(printed.getvalue().strip()) == numbers_apart(output.strip())
+    return printed.getvalue().strip()
+
+
+@pytest.mark.parametrize(("code", "output"), EXACT, ids=["proof", "images", "gradient"])
+def test_example_prints_what_it_says(code, output):
+    assert numbers_apart(printed_by(code)) == numbers_apart(output.strip())
+
+
+def test_first_example_prints_what_it_says():
+    """Up to what single precision, in which values are chosen, changes from processor to processor."""
+    code, output = FIRST
+    with pytest.warns(ConvergenceWarning):
+        words, expected = (re.split(r"[\s,():]+", text) for text in (printed_by(code), output.strip()))
+    plt.close("all")
+    assert [word for word in words if not is_number(word)] == [word for word in expected if not is_number(word)]
+    assert [float(word) for word in words if is_number(word)] == pytest.approx(
+        [float(word) for word in expected if is_number(word)], rel=0.03, abs=1e-4
+    )

@@ -109,6 +109,12 @@ class Classification(ClassifierMixin, BaseConvexBN):
 class ConvexBNClassifier(Classification, FixedWeightDecay):
     """Classification with a two-layer normalized ReLU network, trained by convex optimisation.
 
+    The model for numeric columns with a smooth dependence, noise, and columns that go together, from some dozens to
+    some ten thousands of samples: `fit` needs no learning rate, gives the same network every time, and its certificate
+    says how much lower the objective could be. Gradient boosting is the better choice for many more samples, for
+    categories, missing entries, thresholds and many columns that do not matter; logistic regression where it
+    predicts as well.
+
     Parameters
     ----------
     weight_decay : float or "auto", default="auto"

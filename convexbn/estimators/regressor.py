@@ -9,6 +9,7 @@ from sklearn.base import RegressorMixin
 from convexbn.estimators.base import BaseConvexBN, Prepared
 from convexbn.estimators.fixed import FixedWeightDecay
 from convexbn.losses import make_loss
+from convexbn.magnitude import check_magnitude
 from convexbn.problem import Problem
 from convexbn.sample_weight import check_sample_weight, standard_deviations
 from convexbn.solvers.monitor import Clock
@@ -27,6 +28,7 @@ class Regression(RegressorMixin, BaseConvexBN):
         self._y_ndim = targets.ndim
         targets = targets.astype(np.float64).reshape(len(targets), -1)
         make_loss(self.loss).check_targets(targets)
+        check_magnitude(targets, "y")
         return data, targets, check_sample_weight(sample_weight, len(data))
 
     def _output_scales(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
@@ -52,6 +54,12 @@ class Regression(RegressorMixin, BaseConvexBN):
 
 class ConvexBNRegressor(Regression, FixedWeightDecay):
     """Regression with a two-layer normalized ReLU network, trained by convex optimisation.
+
+    The model for numeric columns with a smooth dependence, noise, and columns that go together, from some dozens to
+    some ten thousands of samples: `fit` needs no learning rate, gives the same network every time, and its certificate
+    says how much lower the objective could be. Gradient boosting is the better choice for many more samples, for
+    categories, missing entries, thresholds and many columns that do not matter; ridge regression where it
+    predicts as well.
 
     Parameters
     ----------

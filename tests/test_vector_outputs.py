@@ -324,6 +324,6 @@ def test_bad_start():
 def test_neurons_take_turns_where_they_are_many(monkeypatch):
     problem = instance(30, 3, 3, fit_intercept=True)
     whole = solve_column_generation(problem, random_state=0)
-    monkeypatch.setattr("convexbn.solvers.newton._SIZE", 12)
+    monkeypatch.setattr("convexbn.solvers.newton.NEWTON_SIZE", 12)
     turns = solve_column_generation(problem, random_state=0, tol=1e-3)
     assert turns.certificate.objective == pytest.approx(whole.certificate.objective, rel=1e-3)

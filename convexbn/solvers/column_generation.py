@@ -361,11 +361,12 @@ class _Search:
         if self.problem.n_outputs > 1:
             price = price_by_enumeration(Z, v)
         else:
+            room = 1 - _price_of(self.searched.directions, Z, v).value / aim  # for what is not known yet
             price = price_by_branch_and_bound(
                 Z,
                 v,
                 threshold=aim,
-                tol=max(aim / self.problem.weight_decay - 1, np.finfo(float).eps),
+                tol=min(room / 10, _PROOF_TOL) if room > 0 else _PROOF_TOL,
                 starts=np.hstack([self.neurons.weights, self.searched.directions]),
                 max_nodes=max_nodes,
                 stop=self.monitor.out_of_time,

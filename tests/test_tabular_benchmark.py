@@ -253,7 +253,7 @@ class TestDefaults:
         failed = defaults.measured(["check", "NoSuchEstimator"])
         assert "NoSuchEstimator" in failed["error"]
 
-    @pytest.mark.parametrize("name", {*defaults.SMALL, *defaults.THREADED})
+    @pytest.mark.parametrize("name", sorted({*defaults.SMALL, *defaults.THREADED}))
     def test_data_have_the_shape_that_they_are_named_by(self, name):
         X, y = defaults.data(name)
         assert len(X) == len(y)

@@ -50,7 +50,7 @@ def closed_form_value(y, weight_decay):
 
 @parametrize_with_checks(
     [
-        ConvexBNStackRegressor(ConvexBNRegressor(weight_decay=0.2, tol=0.5), features=RandomBatchNormLayers((20,))),
+        ConvexBNStackRegressor(ConvexBNRegressor(weight_decay=0.2, tol=0.5), features=RandomBatchNormLayers((6,))),
         ConvexBNStackClassifier(ConvexBNClassifier(weight_decay=0.05, tol=0.1)),
         RandomBatchNormLayers((7, 5)),
         FrozenModule(torch.nn.ReLU()),

@@ -124,6 +124,8 @@ class FixedWeightDecay(BaseConvexBN):
         return self._fit(X, y, sample_weight, groups)
 
     def _check_parameters(self) -> None:
+        if isinstance(self.weight_decay, str) and not self._auto():
+            raise ValueError(f'weight_decay={self.weight_decay!r} must be a positive finite number or "auto".')
         if not self._auto():
             check_weight_decay(self.weight_decay)
         super()._check_parameters()

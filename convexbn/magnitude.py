@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_LARGEST = 1e150  # squares of numbers between its inverse and this, and sums of them, are floats
+_LARGEST = 1e152  # squares of numbers between its inverse and this, and sums of them, are floats
 
 
 def check_magnitude(values: np.ndarray, name: str) -> None:

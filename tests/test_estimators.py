@@ -357,7 +357,7 @@ class TestProve:
         ({"weight_decay": -1.0}, "weight_decay=-1.0 must be a positive"),
         ({"weight_decay": np.nan}, "weight_decay=nan"),
         ({"weight_decay": np.inf}, "weight_decay=inf"),
-        ({"weight_decay": "none"}, "weight_decay='none'"),
+        ({"weight_decay": "none"}, r'weight_decay=.none. must be a positive finite number or "auto"'),
         ({"normalization": "layer"}, r"normalization='layer' is unknown; choose one of \['batch', 'weight'\]"),
         ({"activation": "tanh"}, "activation='tanh' is unknown"),
         ({"loss": "absolute"}, "loss='absolute' is not one that"),

@@ -543,3 +543,26 @@ def test_fits_of_one_seed_are_equal():
     first, again = (ConvexBNRegressor(tol=1).fit(X, y) for _ in range(2))
     assert first.weight_decay_ == again.weight_decay_
     np.testing.assert_array_equal(first.predict(X), again.predict(X))
+
+
+def test_the_choice_does_not_depend_on_the_solver():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 1))
+    y = np.abs(X[:, 0]) + 0.1 * rng.standard_normal(20)
+    models = [ConvexBNRegressor(solver=solver, tol=1e-3).fit(X, y) for solver in ("column_generation", "CLARABEL")]
+    ours, conic = models
+    assert (ours.weight_decay_, ours.spectral_power_) == (conic.weight_decay_, conic.spectral_power_)
+    assert conic.certificate_.scope == "global"
+    assert conic.certificate_.objective == pytest.approx(ours.certificate_.objective, abs=2e-3 * y.var() / 2)
+
+
+def test_the_closed_form_with_a_weight_decay_that_is_chosen():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 40))
+    y = X[:, :10].sum(axis=1)
+    model = ConvexBNRegressor(solver="closed_form").fit(X, y)
+    assert model.certificate_.scope == "global"
+    assert model.spectral_power_ == 0
+    assert model.weight_decay_ in model.validation_scores_["weight_decay"]
+    with pytest.raises(ValueError, match="less than its 20 samples"):
+        ConvexBNRegressor(solver="closed_form").fit(X[:, :2], y)

@@ -215,10 +215,14 @@ class BaseConvexBN(BaseEstimator, ABC):
         return 0.0 if isinstance(self.spectral_power, str) else float(self.spectral_power)
 
     @property
+    def _has_fast_path(self) -> bool:
+        """Whether the fast preset of column generation trains such networks."""
+        return bool(np.isfinite(make_loss(self.loss).curvature)) and self.activation == "relu"
+
+    @property
     def _takes_fast_path(self) -> bool:
-        """Whether the fast preset of column generation trains these networks."""
-        smooth = bool(np.isfinite(make_loss(self.loss).curvature))
-        return smooth and self.activation == "relu" and self.solver in ("auto", "column_generation")
+        """Whether it does so, and the solver goes on from where it ends."""
+        return self._has_fast_path and self.solver in ("auto", "column_generation")
 
     def _solve(
         self,

@@ -19,6 +19,7 @@ from convexbn.problem import Problem, check_weight_decay
 from convexbn.programs import Activation
 from convexbn.sample_weight import merge_equal_samples
 from convexbn.solution import Status
+from convexbn.solvers.closed_form import check_closed_form
 from convexbn.solvers.column_generation import Proof
 from convexbn.solvers.fast import fast_path
 from convexbn.solvers.monitor import Clock
@@ -123,6 +124,8 @@ class FixedWeightDecay(BaseConvexBN):
         return self._fit(X, y, sample_weight, groups)
 
     def _check_parameters(self) -> None:
+        if isinstance(self.weight_decay, str) and not self._auto():
+            raise ValueError(f'weight_decay={self.weight_decay!r} must be a positive finite number or "auto".')
         if not self._auto():
             check_weight_decay(self.weight_decay)
         super()._check_parameters()
@@ -156,9 +159,12 @@ class FixedWeightDecay(BaseConvexBN):
                 prepared[power] = self._prepare(X, y, weights, power, candidate.n_components)
             return prepared[power][1]
 
-        chosen = isinstance(self.spectral_power, str) and self.normalization == "batch"
+        closed_form = self.solver == "closed_form"  # of power 0 alone
+        chosen = isinstance(self.spectral_power, str) and self.normalization == "batch" and not closed_form
         powers = None if chosen else [self._plain_power]
         some = problem_of(Candidate((powers or [0.0])[0], self.n_components))
+        if closed_form:
+            check_closed_form(some)
         folds = hold_out(some, y, rng, stratified=self._margin, groups=groups)
         if not folds:
             problem = problem_of(Candidate(self._plain_power, self.n_components))
@@ -189,7 +195,7 @@ class FixedWeightDecay(BaseConvexBN):
 
     def _follow(self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray) -> Iterator[Neurons]:
         """Networks along a path, good enough to compare weight decays: the fast preset, or the solver in a hurry."""
-        if self._takes_fast_path:
+        if self._has_fast_path:
             yield from fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
             return
         hasty, start = clone(self).set_params(tol=_HASTY_TOL, verbose=False), None

@@ -75,9 +75,7 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6, relative_to: Refer
     (2, 'global', True)
     """
     tolerance = Tolerance.of(problem, tol, relative_to)
-    obstacle = closed_form_obstacle(problem)
-    if obstacle:
-        raise ValueError(f"No closed form reaches this problem: {obstacle}.")
+    check_closed_form(problem)
     p, c = problem.sample_weight[:, None], row_scale(problem)
     radius = problem.weight_decay / np.sqrt(c)
     outputs, intercept, u = _optimum(problem.loss, problem.y, p, radius, problem.fit_intercept)
@@ -101,6 +99,13 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6, relative_to: Refer
         "closed form for whitened data of full row rank",
     )
     return Solution(neurons, p * u, certificate, status_of(certificate, tolerance, "the closed form"), 0)
+
+
+def check_closed_form(problem: Problem) -> None:
+    """Raise a ValueError that says why, if no closed form reaches this problem."""
+    obstacle = closed_form_obstacle(problem)
+    if obstacle:
+        raise ValueError(f"No closed form reaches this problem: {obstacle}.")
 
 
 def closed_form_obstacle(problem: Problem) -> str | None:

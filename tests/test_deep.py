@@ -50,7 +50,7 @@ def closed_form_value(y, weight_decay):
 
 @parametrize_with_checks(
     [
-        ConvexBNStackRegressor(ConvexBNRegressor(weight_decay=0.2, tol=0.5), features=RandomBatchNormLayers((6,))),
+        ConvexBNStackRegressor(ConvexBNRegressor(weight_decay=0.2, tol=0.5), features=RandomBatchNormLayers((20,))),
         ConvexBNStackClassifier(ConvexBNClassifier(weight_decay=0.05, tol=0.1)),
         RandomBatchNormLayers((7, 5)),
         FrozenModule(torch.nn.ReLU()),
@@ -302,8 +302,8 @@ def test_random_layers_carry_the_statistics_of_the_data_and_their_seed():
     np.testing.assert_array_equal(layers.transform(NEW), again)
     assert np.abs(other - again).max() > 0.1
     counts = np.arange(len(X)) % 3
-    weighted = RandomBatchNormLayers((6,)).fit(X, sample_weight=counts).transform(NEW)
-    np.testing.assert_allclose(weighted, RandomBatchNormLayers((6,)).fit(np.repeat(X, counts, axis=0)).transform(NEW))
+    weighted = RandomBatchNormLayers((20,)).fit(X, sample_weight=counts).transform(NEW)
+    np.testing.assert_allclose(weighted, RandomBatchNormLayers((20,)).fit(np.repeat(X, counts, axis=0)).transform(NEW))
 
 
 def test_frozen_module_takes_running_or_batch_statistics():

@@ -133,7 +133,7 @@ def test_targets_along_one_direction_are_those_of_one_output():
 @pytest.mark.parametrize("loss", LOSSES)
 def test_reaches_the_tolerance_and_never_rises(loss, fit_intercept):
     problem = instance(100, 5, 3, loss, fit_intercept=fit_intercept)
-    solution = solve_column_generation(problem, random_state=0)
+    solution = solve_column_generation(problem, tol=1e-8, random_state=0)
     certificate = solution.certificate
     assert solution.status is Status.CONVERGED
     assert certificate.gap <= 1e-6

@@ -164,7 +164,8 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         with `fit_intercept` is the best constant; as in scikit-learn's Lasso. A ConvergenceWarning says if it is
         missed. The gap of a certificate is relative to the network's own objective, which is smaller.
     max_iter : int or None, default=None
-        Iterations of the solver; None leaves its own limit.
+        Iterations of the solver; None leaves its own limit, and where `weight_decay` is chosen limits the last fit to
+        about the work of the choice, which a number lifts.
     max_time : float or None, default=None
         Seconds after which `fit` ends with the best network so far.
     prove : bool or "auto", default="auto"

@@ -181,7 +181,7 @@ class FixedWeightDecay(BaseConvexBN):
                 partial(self._follow, seed, time),
                 n_components=self.n_components,
                 rng=rng,
-                n_jobs=self.n_jobs if self._takes_fast_path else None,  # cvxpy sets the filters, too
+                n_jobs=self.n_jobs if self._has_fast_path else None,  # cvxpy sets the filters, too
                 clock=time,
                 report=print if self.verbose else lambda curve: None,
             )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits, make_friedman1
+from sklearn.datasets import load_digits, make_friedman1, make_regression
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -41,6 +41,8 @@ def data(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Features and targets of this name."""
     if name == "digits":
         return load_digits(return_X_y=True)
+    if name == SMALL[0]:
+        return make_regression(200, 10, noise=20.0, random_state=0)
     if name == SMALL[1]:
         rng = np.random.default_rng(0)
         levels = np.array([2, 2, 2, 3, 3, 4, 5, 5, 7, 9, 9, 20, 100])

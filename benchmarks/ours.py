@@ -7,8 +7,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from benchmarks.harness import Run, timed
 from benchmarks.instances import Instance
-from convexbn import Patterns, Solution
-from convexbn.solvers import solve_column_generation, solve_gated
+from convexbn import Patterns, Solution, solve_column_generation, solve_gated
 
 
 def column_generation(instance: Instance, *, seed: int, **options) -> Run:

@@ -24,8 +24,7 @@ from benchmarks.harness import (
     write_json,
 )
 from benchmarks.instances import Instance, named_instance
-from convexbn import BatchNormDesign, DesignMatrix, convexbn_path
-from convexbn.solvers import solve_column_generation
+from convexbn import BatchNormDesign, DesignMatrix, convexbn_path, solve_column_generation
 
 REPEATS = 3
 TOL = 1e-5

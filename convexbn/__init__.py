@@ -1,9 +1,9 @@
 """convexbn: batch-normalized ReLU networks trained to their global optimum, with a certificate."""
 
-from convexbn.certificate import Certificate, certify
-from convexbn.comparison import Comparison, compare
-from convexbn.decomposition import decompose
-from convexbn.design import BatchNormDesign, WeightNormDesign
+from convexbn._comparison import Comparison, compare
+from convexbn.designs._batch_norm import BatchNormDesign, WeightNormDesign
+from convexbn.designs._patches import PatchDesign
+from convexbn.designs._spectral_trace import SpectralTrace, spectral_trace
 from convexbn.estimators import (
     ConvexBNClassifier,
     ConvexBNClassifierCV,
@@ -20,7 +20,10 @@ from convexbn.estimators import (
     convexbn_path,
     prove,
 )
-from convexbn.matrix import DesignMatrix
+from convexbn.model._certificate import Certificate, certify
+from convexbn.model._neurons import Neurons
+from convexbn.model._problem import Problem
+from convexbn.model._solution import Solution, Status
 from convexbn.network import (
     BatchNormNetwork,
     ConvBatchNormNetwork,
@@ -30,14 +33,11 @@ from convexbn.network import (
     WeightNormNetwork,
     make_network,
 )
-from convexbn.neurons import Neurons
-from convexbn.patches import PatchDesign
-from convexbn.patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
-from convexbn.problem import Problem
-from convexbn.programs import dual_program, primal_program, solve_program
-from convexbn.solution import Solution, Status
+from convexbn.operators._dense import DesignMatrix
+from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
 from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_gated, solve_reference
-from convexbn.spectral import SpectralTrace, spectral_trace
+from convexbn.solvers.conic._decomposition import decompose
+from convexbn.solvers.conic._programs import dual_program, primal_program, solve_program
 
 __version__ = "0.1.0"
 

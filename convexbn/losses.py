@@ -2,7 +2,7 @@
 
 Every method takes predictions f, targets y or dual values u as arrays of shape (n, C); only `SquaredError` and
 `CrossEntropy` have more than one output. Margin losses take targets -1 and +1, or one-hot rows. The dual point of
-`convexbn.problem` is v_i = -p_i u_i, with p_i the weight of sample i (1/n), and its objective
+`convexbn.model._problem` is v_i = -p_i u_i, with p_i the weight of sample i (1/n), and its objective
 -sum_i p_i conjugate(u_i, y_i).
 """
 

@@ -19,7 +19,7 @@ import sys
 import numpy as np
 from matplotlib import pyplot as plt
 
-from convexbn import Problem, WeightNormDesign
+from convexbn import Problem, WeightNormDesign, solve
 from convexbn.gradient import train
 from convexbn.gradient.weight_norm import (
     decay_rate,
@@ -28,7 +28,6 @@ from convexbn.gradient.weight_norm import (
     train_weight_norm,
     weight_norm_start,
 )
-from convexbn.solvers import solve
 
 N, D, N_NEURONS = 10, 20, 4000
 rng = np.random.default_rng(0)

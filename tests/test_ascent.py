@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convexbn import DesignMatrix
-from convexbn.pricing import find_peaks, price_by_ascent, price_by_enumeration
+from convexbn.oracles import find_peaks, price_by_ascent, price_by_enumeration
 
 
 def instance(n, k, seed, n_patches=1):

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from convexbn import BatchNormDesign, DesignMatrix
-from convexbn.pricing import branch_and_bound, price_bound, price_by_branch_and_bound, price_by_enumeration
+from convexbn.oracles import _branch_and_bound as branch_and_bound
+from convexbn.oracles import price_bound, price_by_branch_and_bound, price_by_enumeration
 
 TOL = 1e-3
 

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from convexbn import BatchNormDesign, ConvexBNClassifier, ConvexBNRegressor, Problem, Status, solve
-from convexbn.pricing import Price, price_by_ascent
-from convexbn.solvers import solve_closed_form, solve_column_generation
-from convexbn.solvers.by_class import Classes, solve_by_class
+from convexbn import (
+    BatchNormDesign,
+    ConvexBNClassifier,
+    ConvexBNRegressor,
+    Problem,
+    Status,
+    solve,
+    solve_closed_form,
+    solve_column_generation,
+)
+from convexbn.oracles import Price, price_by_ascent
+from convexbn.solvers._by_class import Classes, solve_by_class
 
 CLASS = np.array([0, 0, 0, 1, 2, 2, 1, 2, 2])
 TARGETS = {
@@ -123,5 +131,5 @@ def test_interrupted_solutions_stay_marked(monkeypatch):
     def interrupted(problem, **options):
         return replace(solve_column_generation(problem, **options), status=Status.INTERRUPTED)
 
-    monkeypatch.setattr("convexbn.solvers.by_class.solve_column_generation", interrupted)
+    monkeypatch.setattr("convexbn.solvers._by_class.solve_column_generation", interrupted)
     assert solve(wide("cross_entropy")).status is Status.INTERRUPTED

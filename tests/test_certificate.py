@@ -11,7 +11,7 @@ from convexbn import (
     solve,
     solve_reference,
 )
-from convexbn.pricing import Price, price_bound, price_of_patterns
+from convexbn.oracles import Price, price_bound, price_of_patterns
 from tests.problems import CASES
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks import cifar10, images
 from convexbn import Status
-from convexbn.network.persistence import Stored
+from convexbn.network._persistence import Stored
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 SIZES = {"train": 20, "test": 4}

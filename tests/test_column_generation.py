@@ -19,8 +19,8 @@ from convexbn import (
     solve_column_generation,
     solve_reference,
 )
-from convexbn.pricing import price_by_enumeration
-from convexbn.solvers import column_generation
+from convexbn.oracles import price_by_enumeration
+from convexbn.solvers.relu import _column_generation as column_generation
 from tests.problems import CASES
 
 SMOOTH = [case for case in CASES if case.loss != "hinge"]
@@ -370,7 +370,7 @@ def test_progress_bar(capsys):
 def test_neurons_take_turns_where_they_are_many(monkeypatch):
     problem = instance(40, 3, fit_intercept=True)
     whole = solve_column_generation(problem, random_state=0, prove=False)
-    monkeypatch.setattr("convexbn.solvers.newton.NEWTON_SIZE", 8)
+    monkeypatch.setattr("convexbn.solvers.relu._newton.NEWTON_SIZE", 8)
     turns = solve_column_generation(problem, random_state=0, prove=False, tol=1e-3)
     assert turns.certificate.objective == pytest.approx(whole.certificate.objective, rel=1e-3)
 
@@ -448,7 +448,7 @@ class CountingMatrix(DesignMatrix):
 def test_counts_of_iterations_pricing_rounds_and_gram_matrices(monkeypatch):
     """What the solver needs on one instance; a regression in speed shows here first."""
     problem = instance(200, 5)
-    monkeypatch.setattr("convexbn.solvers.units.DesignMatrix", CountingMatrix)
+    monkeypatch.setattr("convexbn.solvers._units.DesignMatrix", CountingMatrix)
     CountingMatrix.grams, prices, programs = 0, [], []
     find_peaks, solve_kink_program = (
         column_generation.find_peaks,
@@ -456,7 +456,8 @@ def test_counts_of_iterations_pricing_rounds_and_gram_matrices(monkeypatch):
     )
     monkeypatch.setattr(column_generation, "find_peaks", lambda *a, **o: prices.append(0) or find_peaks(*a, **o))
     monkeypatch.setattr(
-        "convexbn.solvers.newton.solve_kink_program", lambda *a, **o: programs.append(0) or solve_kink_program(*a, **o)
+        "convexbn.solvers.relu._newton.solve_kink_program",
+        lambda *a, **o: programs.append(0) or solve_kink_program(*a, **o),
     )
     solution = solve_column_generation(problem, prove=False, random_state=0)
     # Measured: 4 rounds, 5 searches, 32 Gram matrices, 37 programs; other versions of BLAS round otherwise.

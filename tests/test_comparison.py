@@ -7,13 +7,21 @@ import pytest
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
 
-from convexbn import BatchNormNetwork, ConvBatchNormNetwork, WeightNormNetwork, compare, solve
-from convexbn.certificate import Certificate
-from convexbn.comparison import RUNS, Comparison
+from convexbn import (
+    BatchNormNetwork,
+    Certificate,
+    Comparison,
+    ConvBatchNormNetwork,
+    Solution,
+    Status,
+    WeightNormNetwork,
+    compare,
+    solve,
+)
+from convexbn._comparison import RUNS
 from convexbn.datasets import make_teacher
 from convexbn.gradient import Trace, train
 from convexbn.plotting import plot_comparison
-from convexbn.solution import Solution, Status
 
 X, Y = make_teacher(30, 2, random_state=0)
 ADAM = {"Adam": {"n_neurons": 20, "n_steps": 600, "learning_rate": 0.02}}
@@ -72,7 +80,7 @@ def test_three_optimizers_by_default(monkeypatch):
         called.append((options["optimizer"], options["random_state"]))
         return train(X, y, **options, n_steps=2)
 
-    monkeypatch.setattr("convexbn.comparison.train", recorded)
+    monkeypatch.setattr("convexbn._comparison.train", recorded)
     comparison = compare(X, Y, weight_decay=0.05, seeds=(3, 4))
     assert list(comparison.traces) == list(RUNS)
     assert called == [("sgd", 3), ("sgd", 4), ("adam", 3), ("adam", 4), ("lbfgs", 3), ("lbfgs", 4)]
@@ -102,8 +110,8 @@ def test_bad_input(changes, message):
 
 
 def test_nothing_is_trained_before_the_input_was_checked(monkeypatch):
-    monkeypatch.setattr("convexbn.comparison.solve", None)
-    monkeypatch.setattr("convexbn.comparison.train", None)
+    monkeypatch.setattr("convexbn._comparison.solve", None)
+    monkeypatch.setattr("convexbn._comparison.train", None)
     with pytest.raises(ValueError, match="n_steps=-1 must be"):
         compare(X, Y, weight_decay=0.1, runs={"Adam": {"n_steps": -1}})
 
@@ -136,7 +144,7 @@ def test_nothing_is_trained_after_an_interrupted_solver(monkeypatch):
     def interrupted(problem, **options):
         return replace(solve(problem, **options), status=Status.INTERRUPTED)
 
-    monkeypatch.setattr("convexbn.comparison.solve", interrupted)
+    monkeypatch.setattr("convexbn._comparison.solve", interrupted)
     assert compare(X, Y, weight_decay=0.1, runs=ADAM).traces == {}
 
 

@@ -42,7 +42,7 @@ def geometry(request):
 @pytest.mark.parametrize("C", [1, 3])
 @pytest.mark.parametrize("gated", [False, True])
 def test_predictions_are_those_of_the_pooled_neurons(geometry, C, gated, monkeypatch):
-    monkeypatch.setattr("convexbn.patches._BLOCK_ENTRIES", 2000)
+    monkeypatch.setattr("convexbn.designs._patches._BLOCK_ENTRIES", 2000)
     network, neurons, design = random_network(geometry, C=C, gated=gated)
     assert type(network) is (ConvGatedNetwork if gated else ConvBatchNormNetwork)
     for X in (images(), images(n=7, seed=1)):
@@ -91,7 +91,7 @@ def test_torch_round_trip_with_statistics_of_other_images(geometry):
 
 
 def test_statistics_are_those_of_the_weighted_images(monkeypatch):
-    monkeypatch.setattr("convexbn.patches._BLOCK_ENTRIES", 2000)
+    monkeypatch.setattr("convexbn.designs._patches._BLOCK_ENTRIES", 2000)
     network, weights = random_network(GEOMETRIES[1])[0], np.arange(40) % 3
     weighted = network.with_statistics(images(), weights)
     repeated = network.with_statistics(images().repeat(weights, axis=0))

@@ -20,7 +20,7 @@ REGRESSOR, CLASSIFIER = ConvexBNConvRegressor(0.007, **OPTIONS), ConvexBNConvCla
 
 @pytest.fixture(autouse=True)
 def few_starts(monkeypatch):
-    monkeypatch.setattr("convexbn.solvers.column_generation._STARTS", 50)
+    monkeypatch.setattr("convexbn.solvers.relu._column_generation._STARTS", 50)
 
 
 @pytest.fixture(scope="module", params=["relu", "gated_relu"])

@@ -31,8 +31,8 @@ ESTIMATORS = [
 
 @pytest.fixture(autouse=True)
 def short_proofs(monkeypatch):
-    monkeypatch.setattr("convexbn.solvers.column_generation._PROOF_NODES", 2000)
-    monkeypatch.setattr("convexbn.solvers.column_generation._STARTS", 50)
+    monkeypatch.setattr("convexbn.solvers.relu._column_generation._PROOF_NODES", 2000)
+    monkeypatch.setattr("convexbn.solvers.relu._column_generation._STARTS", 50)
 
 
 def stripes(n, seed, size=6):

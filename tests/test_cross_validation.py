@@ -33,12 +33,14 @@ from convexbn import (
     make_network,
     solve,
 )
-from convexbn.estimators import base, cross_validation, fixed
-from convexbn.estimators.cross_validation import path_networks
-from convexbn.estimators.tuning import hold_out
+from convexbn._utils.sample_weight import merge_equal_samples
+from convexbn.estimators import _base as base
+from convexbn.estimators import _cross_validation as cross_validation
+from convexbn.estimators import _fixed as fixed
+from convexbn.estimators._cross_validation import path_networks
+from convexbn.estimators._tuning import hold_out
 from convexbn.losses import make_loss
-from convexbn.sample_weight import merge_equal_samples
-from convexbn.solvers.fast import fast_path
+from convexbn.solvers.relu._fast import fast_path
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:27, [2, 3]], Y[:27]

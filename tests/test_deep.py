@@ -27,13 +27,13 @@ from convexbn import (
     FrozenModule,
     Problem,
     RandomBatchNormLayers,
+    Status,
     make_network,
     solve,
 )
 from convexbn.datasets import make_teacher
-from convexbn.estimators import base
+from convexbn.estimators import _base as base
 from convexbn.gradient import train
-from convexbn.solution import Status
 
 X, Y = make_teacher(16, 3, random_state=0)
 NEW = make_teacher(11, 3, random_state=1)[0]
@@ -57,8 +57,10 @@ def closed_form_value(y, weight_decay):
     ],
 )
 def test_scikit_learn_contract(estimator, check, monkeypatch):
-    monkeypatch.setattr("convexbn.solvers.column_generation._PROOF_COLUMNS", 0)  # how good a network is is not tested
-    monkeypatch.setattr("convexbn.solvers.column_generation._STARTS", 50)
+    monkeypatch.setattr(
+        "convexbn.solvers.relu._column_generation._PROOF_COLUMNS", 0
+    )  # how good a network is is not tested
+    monkeypatch.setattr("convexbn.solvers.relu._column_generation._STARTS", 50)
     check(estimator)
 
 

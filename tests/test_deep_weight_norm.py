@@ -7,8 +7,8 @@ import torch
 
 from benchmarks import deep_weight_norm as benchmark
 from convexbn.gradient import DivergenceError
+from convexbn.gradient._hessian import hessian_norm
 from convexbn.gradient.deep_weight_norm import SmoothNetwork, train_deep_weight_norm
-from convexbn.gradient.hessian import hessian_norm
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((12, 5))

@@ -16,6 +16,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from convexbn import (
+    BatchNormDesign,
     BatchNormNetwork,
     ConvexBNClassifier,
     ConvexBNClassifierCV,
@@ -29,10 +30,9 @@ from convexbn import (
     prove,
     solve_reference,
 )
-from convexbn.design import BatchNormDesign
-from convexbn.estimators import base
+from convexbn.estimators import _base as base
 from convexbn.losses import Huber
-from convexbn.solvers import column_generation
+from convexbn.solvers.relu import _column_generation as column_generation
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:40, [2, 3]], Y[:40]
@@ -56,9 +56,11 @@ ESTIMATORS = [REGRESSOR, CLASSIFIER]
     ],
 )
 def test_scikit_learn_contract(estimator, check, monkeypatch):
-    monkeypatch.setattr("convexbn.solvers.column_generation._PROOF_NODES", 100)  # how good a network is is not tested
-    monkeypatch.setattr("convexbn.solvers.column_generation._SHARP_NODES", 100)
-    monkeypatch.setattr("convexbn.solvers.column_generation._STARTS", 50)
+    monkeypatch.setattr(
+        "convexbn.solvers.relu._column_generation._PROOF_NODES", 100
+    )  # how good a network is is not tested
+    monkeypatch.setattr("convexbn.solvers.relu._column_generation._SHARP_NODES", 100)
+    monkeypatch.setattr("convexbn.solvers.relu._column_generation._STARTS", 50)
     check(estimator)
 
 

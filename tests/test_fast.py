@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from convexbn import BatchNormDesign, Problem, solve_column_generation
-from convexbn.solvers.fast import FastOptions, descend, fast_path, price_quickly
-from convexbn.solvers.slide import slide
+from convexbn.solvers.relu._fast import FastOptions, descend, fast_path, price_quickly
+from convexbn.solvers.relu._quasi_newton import slide
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 4))

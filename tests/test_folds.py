@@ -6,9 +6,9 @@ from sklearn.metrics import max_error, mean_squared_error
 from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut, StratifiedKFold
 
 from convexbn import BatchNormDesign, ConvexBNClassifier
-from convexbn.estimators.absent import constant_network, present_classes, with_absent, without_absent
-from convexbn.estimators.folds import check_cv_parameter, make_folds
-from convexbn.estimators.scoring import FoldScorer, make_scorer, takes_sample_weight
+from convexbn.estimators._absent import constant_network, present_classes, with_absent, without_absent
+from convexbn.estimators._folds import check_cv_parameter, make_folds
+from convexbn.estimators._scoring import FoldScorer, make_scorer, takes_sample_weight
 
 X = np.random.default_rng(0).standard_normal((12, 2))
 LABELS = np.tile(["a", "a", "b"], 4)

@@ -19,11 +19,11 @@ from convexbn import (
     solve_gated,
     solve_reference,
 )
-from convexbn.pricing import price_of_gates
-from convexbn.solvers.conjugate_gradients import conjugate_gradients
-from convexbn.solvers.gated import _GroupLasso
-from convexbn.solvers.masked import MaskedProducts
-from convexbn.solvers.pooled import PooledProducts
+from convexbn.operators._masked import MaskedProducts
+from convexbn.operators._pooled import PooledProducts
+from convexbn.oracles import price_of_gates
+from convexbn.solvers.gated._conjugate_gradients import conjugate_gradients
+from convexbn.solvers.gated._driver import _GroupLasso
 
 SMOOTH = ["squared_error", "huber", "log_loss", "squared_hinge"]
 
@@ -299,7 +299,7 @@ def test_masked_products_are_those_of_the_dense_matrices(n_patches, monkeypatch)
         "overlaps": masks.T @ (weights[:, None] * masks),
     }
     for block_entries, hold in [(2**22, True), (2**22, False), (130, False)]:
-        monkeypatch.setattr("convexbn.solvers.masked._BLOCK_ENTRIES", block_entries)
+        monkeypatch.setattr("convexbn.operators._masked._BLOCK_ENTRIES", block_entries)
         products = MaskedProducts(Z, Z.Z, np.packbits(masks.T, axis=1), hold=hold)
         np.testing.assert_allclose(products.forward(S), dense["forward"], atol=1e-12)
         np.testing.assert_allclose(products.adjoint(v), dense["adjoint"], atol=1e-12)
@@ -320,7 +320,7 @@ def test_pooled_products_are_those_of_the_dense_matrices(n_outputs, monkeypatch)
     adjoint = np.einsum("pik,i...->pk...", F, v)
     overlaps = np.einsum("pik,i,qik,k->pq", F, weights, F, 1 / columns) / 3
     for entries, hold in [(2**24, True), (2**24, False), (200, True), (200, False)]:
-        monkeypatch.setattr("convexbn.solvers.pooled._BLOCK_ENTRIES", entries)
+        monkeypatch.setattr("convexbn.operators._pooled._BLOCK_ENTRIES", entries)
         products = PooledProducts(Z, Z.Z, np.packbits(masks.T, axis=1), hold=hold)
         few = np.array([1, 5])
         for map, F_adjoint, K in [
@@ -333,7 +333,7 @@ def test_pooled_products_are_those_of_the_dense_matrices(n_outputs, monkeypatch)
 
 
 def test_sampled_overlaps_keep_total_and_diagonal(monkeypatch):
-    monkeypatch.setattr("convexbn.solvers.masked._GRAM_ROWS", 80)
+    monkeypatch.setattr("convexbn.operators._masked._GRAM_ROWS", 80)
     rng = np.random.default_rng(0)
     masks = rng.random((200, 5)) < 0.5
     masks[:, 0] = True
@@ -350,9 +350,9 @@ def test_sampled_overlaps_keep_total_and_diagonal(monkeypatch):
 def test_masks_too_large_to_hold_are_unpacked_block_by_block(monkeypatch):
     problem, patterns = make_problem("log_loss", n=100)
     held = solve_gated(problem, patterns).certificate.objective
-    monkeypatch.setattr("convexbn.solvers.masked._HELD_ENTRIES", 0)
-    monkeypatch.setattr("convexbn.solvers.masked._BLOCK_ENTRIES", 300)
-    monkeypatch.setattr("convexbn.solvers.masked._GRAM_ROWS", 64)
+    monkeypatch.setattr("convexbn.operators._masked._HELD_ENTRIES", 0)
+    monkeypatch.setattr("convexbn.operators._masked._BLOCK_ENTRIES", 300)
+    monkeypatch.setattr("convexbn.operators._masked._GRAM_ROWS", 64)
     solution = solve_gated(problem, patterns)
     assert solution.status is Status.CONVERGED
     assert solution.certificate.objective == pytest.approx(held, rel=2e-6)
@@ -407,7 +407,7 @@ def test_bad_input_is_named(changes, options, message):
 
 @pytest.mark.parametrize("n_patches", [1, 3])
 def test_decomposition_predicts_the_same(n_patches, monkeypatch):
-    monkeypatch.setattr("convexbn.decomposition._ROWS", 1)  # so that rows enter as they are violated
+    monkeypatch.setattr("convexbn.solvers.conic._decomposition._ROWS", 1)  # so that rows enter as they are violated
     problem, patterns = make_problem("huber", fit_intercept=True, n_patches=n_patches, d=3)
     gated = solve_gated(problem, patterns).neurons
     relu = decompose(problem, gated)
@@ -467,10 +467,10 @@ def test_conjugate_gradients_solve_and_stop_where_there_is_no_curvature(monkeypa
     A = rng.standard_normal((6, 6))
     A = A @ A.T
     rhs = rng.standard_normal((3, 2))
-    monkeypatch.setattr("convexbn.solvers.conjugate_gradients._TOLERANCE", 1e-10)
+    monkeypatch.setattr("convexbn.solvers.gated._conjugate_gradients._TOLERANCE", 1e-10)
     found = conjugate_gradients(lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs)
     np.testing.assert_allclose(A @ found.ravel(), rhs.ravel(), atol=1e-6)
-    monkeypatch.setattr("convexbn.solvers.conjugate_gradients._STEPS", 1)
+    monkeypatch.setattr("convexbn.solvers.gated._conjugate_gradients._STEPS", 1)
     once = conjugate_gradients(lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs)
     assert np.linalg.norm(A @ once.ravel() - rhs.ravel()) > 1e-3
     assert not conjugate_gradients(lambda X: 0 * X, lambda R: R, rhs).any()

@@ -24,10 +24,10 @@ from convexbn import (
     solve_program,
     solve_reference,
 )
-from convexbn.pricing import price_of_gates, spectral_norms
-from convexbn.solvers.gated_nuclear import NuclearNorm, _Hidden, _LossModel, _searched
-from convexbn.solvers.masked import MaskedProducts
-from convexbn.tolerance import Tolerance
+from convexbn.model._tolerance import Tolerance
+from convexbn.operators._masked import MaskedProducts
+from convexbn.oracles import price_of_gates, spectral_norms
+from convexbn.solvers.gated._nuclear_norm import NuclearNorm, _Hidden, _LossModel, _searched
 
 
 def make_problem(
@@ -240,12 +240,12 @@ def test_a_step_that_does_not_descend_is_not_taken():
 def test_blocks_change_nothing(monkeypatch):
     problem, patterns = make_problem("cross_entropy", 3, True, n=100, P=40)
     whole = solve_gated(problem, patterns, tol=1e-8)
-    monkeypatch.setattr("convexbn.solvers.masked._HELD_ENTRIES", 0)
-    monkeypatch.setattr("convexbn.solvers.masked._BLOCK_ENTRIES", 300)
-    monkeypatch.setattr("convexbn.solvers.masked._WIDE_ENTRIES", 500)
-    monkeypatch.setattr("convexbn.solvers.working_set._PRICED_ENTRIES", 50)
-    monkeypatch.setattr("convexbn.solvers.gated_nuclear._HELD_ENTRIES", 0)
-    monkeypatch.setattr("convexbn.solvers.gated_nuclear._BLOCK_ENTRIES", 500)
+    monkeypatch.setattr("convexbn.operators._masked._HELD_ENTRIES", 0)
+    monkeypatch.setattr("convexbn.operators._masked._BLOCK_ENTRIES", 300)
+    monkeypatch.setattr("convexbn.operators._masked._WIDE_ENTRIES", 500)
+    monkeypatch.setattr("convexbn.solvers.gated._working_set._PRICED_ENTRIES", 50)
+    monkeypatch.setattr("convexbn.solvers.gated._nuclear_norm._HELD_ENTRIES", 0)
+    monkeypatch.setattr("convexbn.solvers.gated._nuclear_norm._BLOCK_ENTRIES", 500)
     blocks = solve_gated(problem, patterns, tol=1e-8)
     assert blocks.certificate.objective == pytest.approx(whole.certificate.objective, rel=2e-8)
     assert blocks.status is Status.CONVERGED
@@ -254,8 +254,8 @@ def test_blocks_change_nothing(monkeypatch):
 @pytest.mark.parametrize("n_patches", [1, 2])
 @pytest.mark.parametrize("wide", [2**24, 1])
 def test_masked_products_of_several_outputs(n_patches, wide, monkeypatch):
-    monkeypatch.setattr("convexbn.solvers.masked._WIDE_ENTRIES", wide)
-    monkeypatch.setattr("convexbn.solvers.masked._BLOCK_ENTRIES", 130)
+    monkeypatch.setattr("convexbn.operators._masked._WIDE_ENTRIES", wide)
+    monkeypatch.setattr("convexbn.operators._masked._BLOCK_ENTRIES", 130)
     rng = np.random.default_rng(0)
     Z = DesignMatrix(rng.standard_normal((60, 3)), n_patches)
     masks, S, v = rng.random((60, 7)) < 0.5, rng.standard_normal((7, 3, 4)), rng.standard_normal((60 // n_patches, 4))
@@ -271,8 +271,8 @@ def test_masked_products_of_several_outputs(n_patches, wide, monkeypatch):
 @pytest.mark.parametrize("n_patches", [1, 2])
 @pytest.mark.parametrize("held", [2**25, 0])
 def test_derivatives_in_the_factors_are_those_of_differences(n_patches, held, monkeypatch):
-    monkeypatch.setattr("convexbn.solvers.gated_nuclear._HELD_ENTRIES", held)
-    monkeypatch.setattr("convexbn.solvers.gated_nuclear._BLOCK_ENTRIES", 100)
+    monkeypatch.setattr("convexbn.solvers.gated._nuclear_norm._HELD_ENTRIES", held)
+    monkeypatch.setattr("convexbn.solvers.gated._nuclear_norm._BLOCK_ENTRIES", 100)
     rng = np.random.default_rng(0)
     Z = DesignMatrix(rng.standard_normal((60, 3)), n_patches)
     masks = rng.random((60, 5)) < 0.5

@@ -25,7 +25,7 @@ from convexbn.gradient.gdnp import (
     gradient_descent,
     lbfgs,
 )
-from convexbn.gradient.gdnp.network import HiddenUnit
+from convexbn.gradient.gdnp._network import HiddenUnit
 
 PEERS = [gradient_descent, accelerated_gradient_descent, batch_norm_descent, lbfgs]
 D = 6

@@ -17,8 +17,8 @@ from convexbn import (
 )
 from convexbn.datasets import make_teacher
 from convexbn.gradient import DivergenceError, train
+from convexbn.gradient._objective import TrainingObjective
 from convexbn.gradient.deep_weight_norm import SmoothNetwork
-from convexbn.gradient.objective import TrainingObjective
 from convexbn.losses import LOSSES, make_loss
 
 X, Y = make_teacher(30, 3, random_state=0)
@@ -291,7 +291,7 @@ def test_a_start_with_a_neuron_that_does_not_vary_is_refused():
 
 
 def test_directions_of_large_data_are_drawn_from_a_sample(monkeypatch):
-    monkeypatch.setattr("convexbn.gradient.batch_norm._START_ENTRIES", 45)
+    monkeypatch.setattr("convexbn.gradient._batch_norm._START_ENTRIES", 45)
     fitted, fit = [], BatchNormDesign.fit
     monkeypatch.setattr(BatchNormDesign, "fit", lambda self, data: fitted.append(data) or fit(self, data))
     network = train(X, Y, weight_decay=0.01, n_neurons=4, n_steps=0, random_state=0)[0]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from convexbn import DesignMatrix
-from convexbn.hyperplanes import Hyperplanes
-from convexbn.pricing import price_bound, price_by_branch_and_bound, price_by_enumeration
+from convexbn.operators._hyperplanes import Hyperplanes
+from convexbn.oracles import price_bound, price_by_branch_and_bound, price_by_enumeration
 
 
 def repeated(seed, n_rows=40, n_distinct=6, k=3):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from convexbn.solvers.lbfgs import lbfgs
+from convexbn.solvers.relu._lbfgs import lbfgs
 
 
 def quadratic(size, condition):

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from convexbn import BatchNormDesign, ConvexBNConvRegressor, ConvexBNRegressor, ConvexBNRegressorCV, WeightNormDesign
-from convexbn.magnitude import power_of_two_above
-from convexbn.matrix import DesignMatrix
-from convexbn.pricing import price_bound, price_by_ascent
+from convexbn import (
+    BatchNormDesign,
+    ConvexBNConvRegressor,
+    ConvexBNRegressor,
+    ConvexBNRegressorCV,
+    DesignMatrix,
+    WeightNormDesign,
+)
+from convexbn._utils.magnitude import power_of_two_above
+from convexbn.oracles import price_bound, price_by_ascent
 
 FAR = [2.0**-450, 2.0**-100, 2.0**100, 2.0**450]
 

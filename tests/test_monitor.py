@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from convexbn.solvers.monitor import Clock, Monitor
+from convexbn.solvers._monitor import Clock, Monitor
 
 
 @pytest.mark.parametrize("max_iter", [3, None])

@@ -266,7 +266,7 @@ def test_statistics_are_added_up_block_by_block(monkeypatch):
     preactivations = (X @ network.weights.T).repeat(weights, axis=0)
     np.testing.assert_allclose(whole.mean, preactivations.mean(axis=0))
     np.testing.assert_allclose(whole.std, preactivations.std(axis=0))
-    monkeypatch.setattr("convexbn.network.batch_norm._BLOCK_ENTRIES", 4 * max(network.weights.shape))
+    monkeypatch.setattr("convexbn.network._batch_norm._BLOCK_ENTRIES", 4 * max(network.weights.shape))
     by_blocks = network.with_statistics(X, weights)
     np.testing.assert_allclose(by_blocks.mean, whole.mean)
     np.testing.assert_allclose(by_blocks.std, whole.std)

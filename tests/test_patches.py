@@ -6,7 +6,8 @@ import torch
 from sklearn.base import clone
 
 from convexbn import BatchNormDesign, DesignMatrix, PatchDesign
-from convexbn.patches import PatchGrid, check_images
+from convexbn.designs import PatchGrid
+from convexbn.designs._patches import check_images
 
 GRIDS = [
     PatchGrid(2),
@@ -48,7 +49,7 @@ def test_patches_are_those_of_loops_and_of_torch(grid):
 
 @pytest.mark.parametrize("grid", GRIDS, ids=repr)
 def test_blocks_are_the_patches(grid, monkeypatch):
-    monkeypatch.setattr("convexbn.patches._BLOCK_ENTRIES", 1000)
+    monkeypatch.setattr("convexbn.designs._patches._BLOCK_ENTRIES", 1000)
     X = images(n=20)
     slices, blocks = zip(*grid.blocks(X), strict=True)
     assert len(blocks) > 1
@@ -63,7 +64,7 @@ def test_blocks_are_the_patches(grid, monkeypatch):
 
 @pytest.mark.parametrize("grid", GRIDS[:3], ids=repr)
 def test_design_is_that_of_the_whitened_patches(grid, monkeypatch):
-    monkeypatch.setattr("convexbn.patches._BLOCK_ENTRIES", 1000)
+    monkeypatch.setattr("convexbn.designs._patches._BLOCK_ENTRIES", 1000)
     X, new = images(n=30), images(n=4, seed=1)
     design = PatchDesign(grid.kernel_size, grid.stride, grid.padding).fit(X)
     dense = BatchNormDesign().fit(grid.patches(X))

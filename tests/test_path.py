@@ -16,8 +16,8 @@ from convexbn import (
     convexbn_path,
     solve,
 )
-from convexbn.estimators import base
-from convexbn.solvers import column_generation
+from convexbn.estimators import _base as base
+from convexbn.solvers.relu import _column_generation as column_generation
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:24, [2, 3]], Y[:24]

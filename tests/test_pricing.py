@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from convexbn import BatchNormDesign, DesignMatrix, Patterns, enumerate_patterns, sample_patterns
-from convexbn.pricing import (
+from convexbn.oracles import (
     price_bound,
     price_by_enumeration,
     price_of_gates,
@@ -103,7 +103,7 @@ def test_blocks_give_the_same_prices(monkeypatch):
     Z, v = instance(12, 2, 0)
     patterns = enumerate_patterns(Z)
     at_once = price_of_patterns(Z, patterns, v).value
-    monkeypatch.setattr("convexbn.pricing.of_patterns._BLOCK_ENTRIES", 30)
+    monkeypatch.setattr("convexbn.oracles._of_patterns._BLOCK_ENTRIES", 30)
     assert price_of_patterns(Z, patterns, v).value == at_once
 
 
@@ -124,7 +124,7 @@ def test_screening_skips_patterns_that_cannot_be_best(monkeypatch):
         visited.append(mask)
         return price_of_pattern(Z, mask, *arguments)
 
-    monkeypatch.setattr("convexbn.pricing.of_patterns.price_of_pattern", counted)
+    monkeypatch.setattr("convexbn.oracles._of_patterns.price_of_pattern", counted)
     price_of_patterns(Z, patterns, v)
     assert len(visited) < 0.5 * 2 * len(patterns)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from convexbn import DesignMatrix, Neurons, Problem, enumerate_patterns, solve_reference
-from convexbn.pricing import price_bound, price_by_enumeration
+from convexbn.oracles import price_bound, price_by_enumeration
 from tests.problems import CASES
 
 
@@ -61,7 +61,7 @@ def test_weight_decay_max_is_the_price_of_the_zero_network(monkeypatch, case):
     problem = case.problem()
     exact = price_by_enumeration(problem.Z, problem.zero_dual).value
     assert problem.weight_decay_max == pytest.approx(exact, rel=1e-12)
-    monkeypatch.setattr("convexbn.pricing.of_patterns._QUICK_PATTERNS", 1)
+    monkeypatch.setattr("convexbn.oracles._of_patterns._QUICK_PATTERNS", 1)
     assert case.problem().weight_decay_max == pytest.approx(exact, rel=1e-9)
 
 

@@ -17,7 +17,7 @@ from convexbn import (
     solve_program,
     solve_reference,
 )
-from convexbn.pricing import (
+from convexbn.oracles import (
     dearest_patterns,
     flats_of_rows,
     price_by_ascent,
@@ -26,7 +26,7 @@ from convexbn.pricing import (
     price_of_patterns,
     quickly_enumerated,
 )
-from convexbn.programs import rank_one_program
+from convexbn.solvers.conic._programs import rank_one_program
 from tests.problems import CASES
 from tests.test_vector_outputs import LOSSES, instance
 
@@ -205,7 +205,7 @@ def test_program_of_given_factors_holds_both_factors_free():
 
 
 def test_large_problems_are_refused_before_they_are_looked_at(monkeypatch):
-    monkeypatch.setattr("convexbn.pricing.of_patterns.count_patterns", None)
+    monkeypatch.setattr("convexbn.oracles._of_patterns.count_patterns", None)
     assert not quickly_enumerated(DesignMatrix(np.ones((1001, 2))), 2)
 
 
@@ -224,9 +224,9 @@ def test_zero_network_from_the_largest_weight_decay_on():
 
 def test_what_the_search_misses_the_proof_finds(monkeypatch):
     """With few starts of the ascent, column generation ends early; the visit to every face leads it on."""
-    monkeypatch.setattr("convexbn.solvers.column_generation._STARTS", 1)
-    monkeypatch.setattr("convexbn.solvers.column_generation._HARDER", 1)
-    monkeypatch.setattr("convexbn.solvers.column_generation._FIRST_NEURONS", (1, 1))
+    monkeypatch.setattr("convexbn.solvers.relu._column_generation._STARTS", 1)
+    monkeypatch.setattr("convexbn.solvers.relu._column_generation._HARDER", 1)
+    monkeypatch.setattr("convexbn.solvers.relu._column_generation._FIRST_NEURONS", (1, 1))
     led_on = 0
     for seed in range(8):
         problem = instance(14, 2, 2, seed=seed)
@@ -255,7 +255,7 @@ def test_too_many_faces():
 
 def test_too_many_cones_are_refused_before_a_face_is_visited(monkeypatch):
     Z, V = dual_instance(30, 4, 2, 0)
-    monkeypatch.setattr("convexbn.solvers.reference.certify", None)
+    monkeypatch.setattr("convexbn.solvers.conic._reference.certify", None)
     message = r"solver='CLARABEL' .* 2 outputs, up to 4526 for each of 8180 patterns, .* Use solver='auto'"
     with pytest.raises(ValueError, match=message):
         solve_reference(Problem(Z, V, weight_decay=0.01), enumerate_patterns(Z))

@@ -18,8 +18,8 @@ from convexbn import (
     solve_closed_form,
     solve_reference,
 )
-from convexbn.pricing import price_bound, price_by_enumeration
-from convexbn.sample_weight import check_sample_weight, merge_equal_samples, standard_deviations
+from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples, standard_deviations
+from convexbn.oracles import price_bound, price_by_enumeration
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:24, [2, 3]], Y[:24]

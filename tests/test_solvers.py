@@ -19,7 +19,7 @@ from convexbn import (
     solve_reference,
 )
 from convexbn.losses import Huber, SquaredError
-from convexbn.pricing import price_by_enumeration
+from convexbn.oracles import price_by_enumeration
 from tests.problems import CASES
 
 CLOSED = [("squared_error", False), ("squared_error", True)]

@@ -5,7 +5,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from convexbn import BatchNormDesign, Problem, sample_patterns, solve_column_generation, solve_gated
-from convexbn.threads import on_one_thread
+from convexbn._utils.threads import on_one_thread
 
 
 def n_threads():

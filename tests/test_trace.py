@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from convexbn.gradient import DivergenceError, Trace
-from convexbn.gradient.trace import Recorder
+from convexbn.gradient._trace import Recorder
 from convexbn.plotting import plot_trace
 
 

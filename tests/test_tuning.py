@@ -20,14 +20,15 @@ from convexbn import (
     ConvexBNStackRegressor,
     Neurons,
     Problem,
+    Status,
+    solve,
 )
-from convexbn.estimators import base, fixed
-from convexbn.estimators.fixed import AUTO_FRACTION
-from convexbn.estimators.tuning import FRACTIONS, hold_out, tune
-from convexbn.solution import Status
-from convexbn.solvers import solve
-from convexbn.solvers.fast import fast_path
-from convexbn.solvers.monitor import Clock
+from convexbn.estimators import _base as base
+from convexbn.estimators import _fixed as fixed
+from convexbn.estimators._fixed import AUTO_FRACTION
+from convexbn.estimators._tuning import FRACTIONS, hold_out, tune
+from convexbn.solvers._monitor import Clock
+from convexbn.solvers.relu._fast import fast_path
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((24, 2))
@@ -387,7 +388,7 @@ def test_every_stage_of_a_stack_with_its_defaults_is_tuned(stack, y):
 def ticks(monkeypatch):
     """A clock that moves on by a hundredth of a second whenever it is read."""
     numbers = count()
-    monkeypatch.setattr("convexbn.solvers.monitor.perf_counter", lambda: next(numbers) / 100)
+    monkeypatch.setattr("convexbn.solvers._monitor.perf_counter", lambda: next(numbers) / 100)
     return lambda: next(numbers) / 100
 
 

@@ -8,18 +8,27 @@ import pytest
 from scipy.optimize import approx_fprime
 from sklearn.exceptions import ConvergenceWarning
 
-from convexbn import BatchNormDesign, DesignMatrix, Neurons, Problem, Status, solve, solve_column_generation
+from convexbn import (
+    BatchNormDesign,
+    DesignMatrix,
+    Neurons,
+    Problem,
+    Status,
+    enumerate_patterns,
+    solve,
+    solve_closed_form,
+    solve_column_generation,
+    solve_reference,
+)
 from convexbn.losses import CrossEntropy
-from convexbn.patterns import enumerate_patterns
-from convexbn.pricing import (
+from convexbn.oracles import (
     find_peaks,
     price_bound,
     price_by_ascent,
 )
-from convexbn.solvers import solve_closed_form, solve_reference
-from convexbn.solvers.gauss_newton import gauss_newton
-from convexbn.solvers.newton import _complements, merged
-from convexbn.solvers.units import Units
+from convexbn.solvers._units import Units
+from convexbn.solvers.relu._gauss_newton import gauss_newton
+from convexbn.solvers.relu._newton import _complements, merged
 
 LOSSES = ["squared_error", "cross_entropy"]
 
@@ -248,7 +257,7 @@ def test_largest_weight_decay_is_the_price_of_the_zero_network():
 def test_gauss_newton_matrix_is_that_of_the_jacobian(monkeypatch, loss, C, fit_intercept, n_patches):
     if loss == "cross_entropy" and C == 1:
         return
-    monkeypatch.setattr("convexbn.solvers.gauss_newton._BLOCK_ENTRIES", 300)  # several blocks
+    monkeypatch.setattr("convexbn.solvers.relu._gauss_newton._BLOCK_ENTRIES", 300)  # several blocks
     rng = np.random.default_rng(0)
     n, k, m = 10, 3, 4
     y = np.eye(C)[np.arange(n) % C] if loss == "cross_entropy" else rng.standard_normal((n, C))
@@ -324,6 +333,6 @@ def test_bad_start():
 def test_neurons_take_turns_where_they_are_many(monkeypatch):
     problem = instance(30, 3, 3, fit_intercept=True)
     whole = solve_column_generation(problem, random_state=0)
-    monkeypatch.setattr("convexbn.solvers.newton.NEWTON_SIZE", 12)
+    monkeypatch.setattr("convexbn.solvers.relu._newton.NEWTON_SIZE", 12)
     turns = solve_column_generation(problem, random_state=0, tol=1e-3)
     assert turns.certificate.objective == pytest.approx(whole.certificate.objective, rel=1e-3)

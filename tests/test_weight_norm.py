@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from convexbn import Problem, WeightNormDesign
+from convexbn import Problem, WeightNormDesign, solve
 from convexbn.gradient import DivergenceError, train
 from convexbn.gradient.deep_weight_norm import SmoothNetwork
 from convexbn.gradient.weight_norm import (
@@ -16,7 +16,6 @@ from convexbn.gradient.weight_norm import (
     train_weight_norm,
     weight_norm_start,
 )
-from convexbn.solvers import solve
 
 N, D, M = 8, 10, 4000
 ALPHAS = (0.01, 0.1, 1.0, 5.0, 10.0, 100.0)

@@ -1,15 +1,15 @@
 """scikit-learn's face of the package."""
 
-from convexbn.estimators.classifier import ConvexBNClassifier
-from convexbn.estimators.classifier_cv import ConvexBNClassifierCV
-from convexbn.estimators.convolutional import ConvexBNConvClassifier, ConvexBNConvRegressor
-from convexbn.estimators.features import FrozenModule, RandomBatchNormLayers
-from convexbn.estimators.gdnp import GDNPClassifier
-from convexbn.estimators.path import Path, convexbn_path
-from convexbn.estimators.proof import prove
-from convexbn.estimators.regressor import ConvexBNRegressor
-from convexbn.estimators.regressor_cv import ConvexBNRegressorCV
-from convexbn.estimators.stack import ConvexBNStackClassifier, ConvexBNStackRegressor
+from convexbn.estimators._classifier import ConvexBNClassifier
+from convexbn.estimators._classifier_cv import ConvexBNClassifierCV
+from convexbn.estimators._convolutional import ConvexBNConvClassifier, ConvexBNConvRegressor
+from convexbn.estimators._features import FrozenModule, RandomBatchNormLayers
+from convexbn.estimators._gdnp import GDNPClassifier
+from convexbn.estimators._path import Path, convexbn_path
+from convexbn.estimators._proof import prove
+from convexbn.estimators._regressor import ConvexBNRegressor
+from convexbn.estimators._regressor_cv import ConvexBNRegressorCV
+from convexbn.estimators._stack import ConvexBNStackClassifier, ConvexBNStackRegressor
 
 __all__ = [
     "ConvexBNClassifier",

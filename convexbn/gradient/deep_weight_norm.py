@@ -8,11 +8,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn.gradient.hessian import hessian_norm
-from convexbn.gradient.options import check_integer, check_number, check_samples
-from convexbn.gradient.trace import Recorder, Trace
-from convexbn.network.base import check_data, import_torch
-from convexbn.summary import Summarized, counted
+from convexbn._utils.summary import Summarized, counted
+from convexbn.gradient._hessian import hessian_norm
+from convexbn.gradient._options import check_integer, check_number, check_samples
+from convexbn.gradient._trace import Recorder, Trace
+from convexbn.network._base import check_data, import_torch
 
 ACTIVATIONS = ("tanh", "softplus")
 

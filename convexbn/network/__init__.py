@@ -1,15 +1,15 @@
 """Trained networks as their users know them: weights, statistics, forward pass, to and from PyTorch."""
 
-from convexbn.design import BatchNormDesign, WeightNormDesign
-from convexbn.network.base import NormalizedNetwork
-from convexbn.network.batch_norm import BatchNormNetwork
-from convexbn.network.conv_batch_norm import ConvBatchNormNetwork
-from convexbn.network.conv_gated import ConvGatedNetwork
-from convexbn.network.deep import DeepNetwork
-from convexbn.network.gated import GatedNetwork
-from convexbn.network.weight_norm import WeightNormNetwork
-from convexbn.neurons import Neurons
-from convexbn.patches import PatchDesign
+from convexbn.designs._batch_norm import BatchNormDesign, WeightNormDesign
+from convexbn.designs._patches import PatchDesign
+from convexbn.model._neurons import Neurons
+from convexbn.network._base import NormalizedNetwork
+from convexbn.network._batch_norm import BatchNormNetwork
+from convexbn.network._conv_batch_norm import ConvBatchNormNetwork
+from convexbn.network._conv_gated import ConvGatedNetwork
+from convexbn.network._deep import DeepNetwork
+from convexbn.network._gated import GatedNetwork
+from convexbn.network._weight_norm import WeightNormNetwork
 
 __all__ = [
     "BatchNormNetwork",
@@ -51,7 +51,7 @@ def make_network(neurons: Neurons, design: BatchNormDesign | WeightNormDesign) -
     --------
     >>> import numpy as np
     >>> from convexbn import BatchNormDesign, Problem, solve
-    >>> from convexbn.network import make_network
+    >>> from convexbn import make_network
     >>> X, y = np.random.default_rng(0).standard_normal((5, 9)), np.arange(5.0)
     >>> design = BatchNormDesign().fit(X)
     >>> solution = solve(Problem(design.transform(X), y, weight_decay=0.1))

@@ -1,10 +1,10 @@
 """Gradient descent in normalized parametrization: batch normalization as an algorithm with a proved rate."""
 
-from convexbn.gradient.gdnp.descent import LinearFit, gdnp
-from convexbn.gradient.gdnp.functions import FUNCTIONS, SmoothFunction
-from convexbn.gradient.gdnp.network import HiddenLayer, gdnp_network
-from convexbn.gradient.gdnp.objectives import GaussianHalfspace, LearningHalfspace, LeastSquares, Moments, Objective
-from convexbn.gradient.gdnp.peers import accelerated_gradient_descent, batch_norm_descent, gradient_descent, lbfgs
+from convexbn.gradient.gdnp._descent import LinearFit, gdnp
+from convexbn.gradient.gdnp._functions import FUNCTIONS, SmoothFunction
+from convexbn.gradient.gdnp._network import HiddenLayer, gdnp_network
+from convexbn.gradient.gdnp._objectives import GaussianHalfspace, LearningHalfspace, LeastSquares, Moments, Objective
+from convexbn.gradient.gdnp._peers import accelerated_gradient_descent, batch_norm_descent, gradient_descent, lbfgs
 
 __all__ = [
     "FUNCTIONS",

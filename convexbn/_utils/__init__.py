@@ -1,0 +1,1 @@
+"""Small helpers that are about no mathematics of ours."""

@@ -1,0 +1,160 @@
+"""Sample weights: what counts as one, and equal samples added up.
+
+An integer weight means as much as repeated rows, and a weight of zero as much as no row.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+_FAR = 1e100  # weights between its inverse and this are used as they are
+
+
+def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> np.ndarray:
+    """Return sample weights as an array, ones if None.
+
+    They are as given, unless the largest is so far from one that sums and products could leave the range of floats;
+    then all are divided by it. A weight that is nothing beside the largest, by a factor of 1e-308, is zero.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n,), float or None
+        Weights from zero on, not all of them zero; one number is the weight of every sample.
+    n_samples : int
+        Samples n.
+
+    Returns
+    -------
+    weights : ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If they are no real numbers, the length is wrong, a weight is negative or not finite, or all are zero.
+
+    Examples
+    --------
+    >>> from convexbn._utils.sample_weight import check_sample_weight
+    >>> check_sample_weight([0, 2, 1], 3)
+    array([0., 2., 1.])
+    """
+    if sample_weight is None:
+        return np.ones(n_samples)
+    weights = _real_numbers(sample_weight)
+    if weights.ndim == 0:
+        weights = np.full(n_samples, weights)
+    if weights.shape != (n_samples,):
+        raise ValueError(
+            f"sample_weight must hold one number for each of the {n_samples} samples, got shape {weights.shape}."
+        )
+    if not np.isfinite(weights).all():
+        raise ValueError("sample_weight contains NaN or infinity.")
+    if (weights < 0).any():
+        raise ValueError(f"sample_weight must not be negative; its smallest entry is {weights.min():g}.")
+    if not weights.any():
+        raise ValueError("sample_weight must contain at least one non-zero number.")
+    largest = weights.max()
+    if not 1 / _FAR < largest < _FAR:
+        weights = weights / largest
+    return np.where(weights < np.finfo(float).tiny * weights.max(), 0, weights)
+
+
+def _real_numbers(sample_weight: ArrayLike) -> np.ndarray:
+    try:
+        weights = np.asarray(sample_weight)
+        if weights.dtype.kind in "biufO":
+            return weights.astype(np.float64)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError("sample_weight must hold one real number for each sample.")
+
+
+def weighted_samples(sample_weight: ArrayLike | None, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights that are not zero and their rows of X."""
+    weights = check_sample_weight(sample_weight, len(X))
+    present = weights > 0
+    return (weights, X) if present.all() else (weights[present], X[present])
+
+
+def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Add up the weights of equal samples, in an order that does not depend on theirs.
+
+    The training problem stays the same and becomes smaller, and repeated rows become the weights that they mean.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, ...)
+        Data.
+    y : ndarray of shape (n, C)
+        Targets.
+    weights : ndarray of shape (n,)
+        Sample weights; samples of weight zero are left out.
+
+    Returns
+    -------
+    X, y, weights : ndarray of shape (n', ...), (n', C) and (n',)
+        The distinct samples and their total weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn._utils.sample_weight import merge_equal_samples
+    >>> X, y = np.array([[5.0], [3.0], [5.0]]), np.array([[1.0], [0.0], [1.0]])
+    >>> X, y, weights = merge_equal_samples(X, y, np.ones(3))
+    >>> X.ravel(), y.ravel(), weights
+    (array([3., 5.]), array([0., 1.]), array([1., 2.]))
+    """
+    present = weights > 0
+    if not present.all():
+        X, y, weights = X[present], y[present], weights[present]
+    order = np.argsort(_sort_keys(X.reshape(len(X), -1)))
+    X, y, weights = X[order], y[order], weights[order]
+    rows = X.reshape(len(X), -1)
+    new = np.ones(len(X), dtype=bool)
+    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    order = np.lexsort((weights, *y.T[::-1], np.cumsum(new)))  # among equal rows of X
+    y, weights = y[order], weights[order]
+    new[1:] |= (y[1:] != y[:-1]).any(axis=1)
+    if new.all():
+        return X, y, weights
+    return X[new], y[new], np.bincount(np.cumsum(new) - 1, weights)
+
+
+def _sort_keys(rows: np.ndarray) -> np.ndarray:
+    """Keys (n,) of rows (n, d) whose order, byte by byte, is the lexicographic one of the numbers."""
+    keys, sign = np.empty(rows.shape, dtype=">u8"), np.int64(np.iinfo(np.int64).min)
+    size = max(1, 2**15 // rows.shape[1])
+    for start in range(0, len(rows), size):
+        bits = np.add(rows[start : start + size], 0.0, order="C", dtype=np.float64).view(np.int64)  # 0.0 equals -0.0
+        flips = bits >> 63  # all bits of a negative number, and the sign of any
+        flips |= sign
+        flips ^= bits
+        keys[start : start + size] = flips.view(np.uint64)
+    return keys.view(f"V{keys.strides[0]}").ravel()
+
+
+def standard_deviations(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted standard deviation of each column, zero where only rounding varies.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n, C)
+        Data.
+    weights : ndarray of shape (n,)
+        Positive weights.
+
+    Returns
+    -------
+    std : ndarray of shape (C,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn._utils.sample_weight import standard_deviations
+    >>> standard_deviations(np.array([[1.0, 5.0], [3.0, 5.0], [3.0, 5.0]]), np.array([2.0, 1.0, 1.0]))
+    array([1., 0.])
+    """
+    spread = np.ptp(y, axis=0)
+    spread[spread <= 10 * np.finfo(float).eps * np.abs(y).max(axis=0)] = 0
+    deviations = (y - np.average(y, axis=0, weights=weights)) / np.where(spread > 0, spread, np.inf)
+    deviations -= np.average(deviations, axis=0, weights=weights)
+    return spread * np.sqrt(np.average(deviations**2, axis=0, weights=weights))

@@ -1,0 +1,351 @@
+"""What a convolutional layer does to images: images -> design matrix of whitened patches, and filters back."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from convexbn._utils.magnitude import check_magnitude
+from convexbn._utils.sample_weight import weighted_samples
+from convexbn.designs._batch_norm import (
+    MOMENTS_RTOL,
+    BatchNormDesign,
+    check_components,
+    principal_directions,
+    rank_to_keep,
+)
+
+_BLOCK_ENTRIES = 2**19  # entries of the patch matrix made at once
+
+
+@dataclass(frozen=True, init=False)
+class PatchGrid:
+    """Where a filter stands on an image: size, stride and zero padding, as in torch.nn.Conv2d.
+
+    Parameters
+    ----------
+    kernel_size, stride : int or pair of int
+        Height and width of the filter, and of its steps.
+    padding : int or pair of int
+        Rows and columns of zeros added on each side.
+
+    Raises
+    ------
+    ValueError
+        If an entry is not an integer in its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.designs import PatchGrid
+    >>> PatchGrid(2, stride=(1, 2)).patches(np.arange(12.0).reshape(1, 1, 3, 4))
+    array([[ 0.,  1.,  4.,  5.],
+           [ 2.,  3.,  6.,  7.],
+           [ 4.,  5.,  8.,  9.],
+           [ 6.,  7., 10., 11.]])
+    """
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+    ):
+        for name, value, least in (("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0)):
+            object.__setattr__(self, name, _pair(name, value, least))
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of filter positions on an image; not positive where the filter is larger."""
+        padded = np.array([height, width]) + 2 * np.array(self.padding)
+        rows, columns = (padded - self.kernel_size) // self.stride + 1
+        return int(rows), int(columns)
+
+    def n_patches(self, images: np.ndarray) -> int:
+        """Patches P of an image."""
+        return int(np.prod(self.shape(*images.shape[2:])))
+
+    def n_entries(self, channels: int) -> int:
+        """Entries h of a patch."""
+        return int(channels * np.prod(self.kernel_size))
+
+    def patches(self, images: np.ndarray) -> np.ndarray:
+        """Flattened patches of images (n, channels, height, width): float64, (n * P, channels * kernel size).
+
+        The patches of an image are consecutive. The entries of one are in the order of torch's filters: channel, row,
+        column.
+        """
+        sides = [(0, 0), (0, 0), *((zeros, zeros) for zeros in self.padding)]
+        padded = np.pad(images.astype(np.float64), sides)
+        vertical, horizontal = self.stride
+        windows = sliding_window_view(padded, self.kernel_size, axis=(2, 3))[:, :, ::vertical, ::horizontal]
+        return windows.transpose(0, 2, 3, 1, 4, 5).copy().reshape(-1, self.n_entries(images.shape[1]))
+
+    def blocks(self, images: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Slices of the images and their patches, a block at a time."""
+        entries = self.n_patches(images) * self.n_entries(images.shape[1])
+        for samples in _slices(len(images), entries):
+            yield samples, self.patches(images[samples])
+
+    def mean(self, images: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Mean patch of weighted images: that of their average image."""
+        average = np.zeros(images.shape[1:])
+        for samples in _slices(len(images), average.size):
+            average += np.tensordot(weights[samples], images[samples], 1)
+        return self.patches(average[None] / weights.sum()).mean(axis=0)
+
+    def moments(
+        self, images: np.ndarray, weights: np.ndarray, mean: np.ndarray, basis: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean, and covariance matrix, of the patches of weighted images, minus `mean`, times the basis if any."""
+        weights = weights / weights.sum() / self.n_patches(images)
+        size = len(mean) if basis is None else basis.shape[1]
+        first, second = np.zeros(size), np.zeros((size, size))
+        for samples, patches in self.blocks(images):
+            patches -= mean
+            rows = patches if basis is None else patches @ basis
+            row_weights = np.repeat(weights[samples], self.n_patches(images))
+            first += row_weights @ rows
+            rows *= np.sqrt(row_weights)[:, None]
+            second += rows.T @ rows
+        return first, second - np.outer(first, first)
+
+
+class PatchDesign(BatchNormDesign):
+    r"""Whitened patches of images: the design matrix of a batch-normalized convolutional layer.
+
+    A filter of a convolutional layer is a neuron that reads every patch of an image. Batch normalization takes its
+    mean and variance over all patches of all images, and global average pooling averages the outputs over the patches
+    of an image. So the design matrix is that of `BatchNormDesign` on the n * P patches, ``Z^T Z = n P I``, and
+    `DesignMatrix` pools `n_patches` consecutive rows.
+
+    The patch matrix is made a block of images at a time. Its singular values come from the matrix of second moments,
+    which loses those below about 1e-8 of the largest; a second pass over the patches makes the columns of Z orthonormal
+    to rounding.
+
+    Parameters
+    ----------
+    kernel_size, stride : int or pair of int, default=3 and 1
+        Height and width of the filter, and of its steps.
+    padding : int or pair of int, default=0
+        Rows and columns of zeros added on each side of an image.
+    n_components : int, float or None, default=None
+        None keeps every direction of numerical rank, an int so many leading singular directions of the centred
+        patches, a float in (0, 1] the smallest number that reach this fraction of the variance.
+    rtol : float, default=1e-4
+        A direction is kept if its singular value exceeds `rtol` times the largest, or 1e-6 where that is more. With
+        ``n_components=None`` and ``spectral_power=0`` the entries of a patch are divided by their standard deviation
+        first, and otherwise taken as they are, since they share a unit.
+    spectral_power : float, default=0.0
+        Column i of Z is multiplied by ``(S_i / S_1)^spectral_power``, as in `BatchNormDesign`.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        Channels, height and width of the images.
+    n_patches : int
+        Patches P of an image, once fitted.
+    mean_ : ndarray of shape (h,)
+        Mean patch; h is channels times the kernel size.
+    singular_values_ : ndarray of shape (r,)
+        Singular values of the centred patches that were kept; of the patches in units of their entries' standard
+        deviations where ``n_components=None`` and ``spectral_power=0``.
+    spectral_weights_ : ndarray of shape (r,)
+        The weights ``(S_i / S_1)^spectral_power`` of the first r columns of Z.
+    whitening_ : ndarray of shape (h, r)
+        ``(patches - mean_) @ whitening_`` are the first r columns of Z.
+    coloring_ : ndarray of shape (r, h)
+        The way back.
+    variance_share_ : float
+        Share of the variance along the directions that were kept; 1 up to rounding where none was left out.
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, on convolutional
+       networks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import DesignMatrix, PatchDesign
+    >>> images = np.random.default_rng(0).standard_normal((10, 1, 4, 4))
+    >>> design = PatchDesign(kernel_size=2, stride=2).fit(images)
+    >>> Z = DesignMatrix(design.transform(images), design.n_patches)
+    >>> Z.n_samples, Z.n_rows, bool(np.allclose(Z.Z.T @ Z.Z / Z.n_rows, np.eye(5)))
+    (10, 40, True)
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int] = 3,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        n_components: int | float | None = None,
+        rtol: float = 1e-4,
+        *,
+        spectral_power: float = 0.0,
+    ):
+        super().__init__(n_components, rtol, spectral_power=spectral_power, standardize=False)
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.padding = padding
+
+    @property
+    def grid(self) -> PatchGrid:
+        """Positions of the filters."""
+        return PatchGrid(self.kernel_size, self.stride, self.padding)
+
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn mean and whitening of the patches.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, channels, height, width)
+            Training images, of any numeric type.
+        y : ignored
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the images; integer weights equal repeated images. All equal if None.
+
+        Returns
+        -------
+        self : PatchDesign
+
+        Raises
+        ------
+        ValueError
+            If X are not finite images that the filter fits on, if all their patches are equal, or if a parameter or a
+            sample weight is out of range.
+        """
+        self._check_parameters()
+        grid = self.grid
+        weights, images = weighted_samples(sample_weight, check_images(X, grid))
+        check_magnitude(images, "X")
+        n_rows = len(images) * grid.n_patches(images)
+        check_components(self.n_components, min(n_rows, grid.n_entries(images.shape[1])))
+        mean = grid.mean(images, weights)
+        shift, moments = grid.moments(images, weights, mean)
+        mean = mean + shift
+        std = np.sqrt(np.maximum(moments.diagonal(), 0))
+        std[std <= 10 * np.finfo(float).eps * np.abs(mean)] = 0
+        if not std.any():
+            raise ValueError(
+                "All patches of X are equal, so batch normalization would divide by a zero variance; give images "
+                "that vary."
+            )
+        units = self._units(std)
+        scale = np.where(units > 0, units, np.inf)
+        moments /= np.outer(scale, scale)
+        variance = float(np.trace(moments))
+        spread, Vt = principal_directions(moments, self.n_components)
+        keep = rank_to_keep(spread, self.n_components, max(self.rtol, MOMENTS_RTOL))
+        spread, Vt = spread[:keep], Vt[:keep]
+        of_basis = partial(grid.moments, images, weights, mean)
+        self._set_directions(mean, units, spread, Vt, variance, weights.sum() * n_rows / len(images), of_basis)
+        self.image_shape_ = images.shape[1:]
+        self.n_patches = grid.n_patches(images)
+        return self
+
+    def transform(self, X: ArrayLike) -> np.ndarray:
+        """Design rows (n' * P, k) of the patches of any X (n', channels, height, width), image by image."""
+        check_is_fitted(self)
+        images = check_images(X, self.grid, self.image_shape_)
+        Z = np.ones((len(images) * self.n_patches, self.whitening_.shape[1] + 1))
+        for samples, patches in self.grid.blocks(images):
+            rows = Z[samples.start * self.n_patches : samples.stop * self.n_patches]
+            np.matmul(patches - self.mean_, self.whitening_, out=rows[:, :-1])
+        return Z
+
+
+def check_images(X: ArrayLike, grid: PatchGrid, image_shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return X as finite images (n, channels, height, width) on which the filter fits.
+
+    Images with the channels last are refused where they can be told: where the channels are known, and otherwise where
+    the last axis has at most four entries, fewer than the other two, and these are equal or the filter is more than one
+    wide. Narrow images that look like this can be given with height and width swapped.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, channels, height, width)
+        Images of any numeric type, which is kept.
+    grid : PatchGrid
+        Positions of the filter.
+    image_shape : tuple of int or None, default=None
+        Channels, and perhaps height and width, that the images must have.
+
+    Returns
+    -------
+    images : ndarray of shape (n, channels, height, width)
+
+    Raises
+    ------
+    ValueError
+        If X is something else; the message names the axis or the size that looks wrong.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.designs import PatchGrid
+    >>> from convexbn.designs._patches import check_images
+    >>> check_images(np.zeros((7, 3, 8, 8)), PatchGrid(3)).shape
+    (7, 3, 8, 8)
+    """
+    images: np.ndarray = check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True)
+    if images.ndim != 4:
+        fix = {
+            2: "turn rows of pixels into images with X.reshape(len(X), channels, height, width)",
+            3: "give images of one channel as X[:, None], or one image as X[None]",
+        }.get(images.ndim, "reshape it")
+        raise ValueError(f"X must have shape (n, channels, height, width), got {images.shape}; {fix}.")
+    channels, height, width = images.shape[1:]
+    last = (
+        f"X of shape {images.shape} must have shape (n, channels, height, width), but its last axis looks like the "
+        "channels: use np.moveaxis(X, -1, 1)"
+    )
+    thin = image_shape is None and width < min(channels, height)
+    if thin and width <= 4 and (channels == height or grid.kernel_size[1] > 1):
+        raise ValueError(f"{last}. If the images really are narrow, swap height and width.")
+    if image_shape is not None and images.shape[1 : 1 + len(image_shape)] != image_shape:
+        rotated = (width, channels, height)[: len(image_shape)] == image_shape
+        if rotated or channels != image_shape[0] == width:
+            raise ValueError(f"{last}. The images of training have {_named(image_shape)}.")
+        raise ValueError(
+            f"X holds images of shape {images.shape[1:]}, those of training have {_named(image_shape)}; give such "
+            "images."
+        )
+    if min(grid.shape(height, width)) < 1:
+        fix = " If the last axis holds the channels, use np.moveaxis(X, -1, 1)." if thin else ""
+        raise ValueError(
+            f"kernel_size={grid.kernel_size} is larger than the images, which are {height} x {width} with "
+            f"padding={grid.padding} on each side; take a smaller filter or more padding.{fix}"
+        )
+    return images
+
+
+def _named(image_shape: tuple[int, ...]) -> str:
+    return f"{image_shape[0]} channels" if len(image_shape) == 1 else f"shape {image_shape}"
+
+
+def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
+    """Return the value as two integers from `least` on, or raise a ValueError that names it."""
+    pair = value if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
+    valid = len(pair) == 2 and all(
+        isinstance(entry, (int, np.integer)) and not isinstance(entry, bool) and entry >= least for entry in pair
+    )
+    if not valid:
+        raise ValueError(f"{name}={value!r} must be an integer from {least} on, or a pair of them: height and width.")
+    return int(pair[0]), int(pair[1])
+
+
+def _slices(n_samples: int, entries: int) -> Iterator[slice]:
+    """Slices of samples with so many entries each, a block at a time."""
+    samples = max(1, _BLOCK_ENTRIES // entries)
+    for start in range(0, n_samples, samples):
+        yield slice(start, min(start + samples, n_samples))

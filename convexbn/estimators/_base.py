@@ -1,0 +1,317 @@
+"""What the estimators share: from data to a problem, and from a problem to a certified network."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from convexbn._utils.sample_weight import merge_equal_samples
+from convexbn.designs._batch_norm import (
+    NORMALIZATIONS,
+    BatchNormDesign,
+    WeightNormDesign,
+    check_spectral_power,
+    check_standardize,
+    make_design,
+)
+from convexbn.losses import LOSSES, Loss, make_loss
+from convexbn.model._certificate import Certificate
+from convexbn.model._neurons import Neurons
+from convexbn.model._problem import Problem
+from convexbn.model._solution import Solution, Status
+from convexbn.model._tolerance import check_tol
+from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
+from convexbn.operators._dense import DesignMatrix
+from convexbn.solvers import solve
+from convexbn.solvers._auto import check_solver
+from convexbn.solvers._monitor import Clock, check_max_time
+from convexbn.solvers.conic._programs import ACTIVATIONS, Activation
+from convexbn.solvers.relu._column_generation import Proof, check_prove
+
+_ROUNDING = 1e-12  # of a share of the variance
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """How data became a problem, and so the way from its neurons back to a network on the data.
+
+    Parameters
+    ----------
+    design : BatchNormDesign or WeightNormDesign
+        The fitted design.
+    output_scales : ndarray of shape (C,)
+        What the targets were divided by.
+    """
+
+    design: BatchNormDesign | WeightNormDesign
+    output_scales: np.ndarray
+
+    def network(self, neurons: Neurons) -> NormalizedNetwork | GatedNetwork:
+        """Network on the data, with outputs in the units of the targets."""
+        network = make_network(neurons, self.design)
+        if (self.output_scales == 1).all():
+            return network
+        return replace(
+            network,
+            output_weights=network.output_weights * self.output_scales,
+            intercept=network.intercept * self.output_scales,
+        )
+
+    def neurons(self, network: NormalizedNetwork) -> Neurons:
+        """Undo `network`: the neurons on the design matrix, with outputs scaled as in training."""
+        return Neurons(
+            self.design.neurons(network.weights, network.gamma, network.bias),
+            network.output_weights / self.output_scales,
+            network.intercept / self.output_scales,
+        )
+
+    def explained(self, certificate: Certificate) -> Certificate:
+        """The same certificate, with a basis that says what data and which penalty it is about."""
+        design, basis = self.design, certificate.basis
+        if design.variance_share_ < 1 - _ROUNDING:
+            basis += (
+                f"; for X truncated to {len(design.spectral_weights_)} of its singular directions, without "
+                f"{1 - design.variance_share_:.1e} of its variance"
+            )
+        if design.spectral_power:
+            basis += f"; with the penalty of spectral_power={design.spectral_power:g}, not plain weight decay"
+        if (self.output_scales != 1).any():
+            basis += "; for each output in units of its standard deviation"
+        return replace(certificate, basis=basis)
+
+
+class BaseConvexBN(BaseEstimator, ABC):
+    """Base class of the estimators; `_margin` says which losses they take."""
+
+    _margin: bool
+    _status: Status
+
+    def __init__(
+        self,
+        *,
+        normalization: str = "batch",
+        activation: Activation = "relu",
+        loss: str | Loss = "squared_error",
+        fit_intercept: bool = True,
+        n_components: int | float | None = None,
+        spectral_power: float | str = "auto",
+        standardize: bool = True,
+        scale_outputs: bool = True,
+        n_patterns: int = 50,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        max_iter: int | None = None,
+        max_time: float | None = None,
+        prove: Proof = "auto",
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
+        verbose: bool | int = False,
+    ):
+        self.normalization = normalization
+        self.activation = activation
+        self.loss = loss
+        self.fit_intercept = fit_intercept
+        self.n_components = n_components
+        self.spectral_power = spectral_power
+        self.standardize = standardize
+        self.scale_outputs = scale_outputs
+        self.n_patterns = n_patterns
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.max_time = max_time
+        self.prove = prove
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, given: Any) -> Self:
+        """Train; whatever goes wrong leaves the estimator as it was, but for an interrupt with a network to keep."""
+        clock = Clock(self.max_time)
+        self._check_parameters()
+        before = vars(self).copy()
+        try:
+            self._train(*self._samples(X, y, sample_weight), clock, given)
+        except BaseException:
+            self.__dict__ = before
+            raise
+        if self._status is Status.INTERRUPTED:
+            raise KeyboardInterrupt("fit was interrupted; the estimator has the best network so far.")
+        return self
+
+    @abstractmethod
+    def _samples(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Validated data (n, ...), targets (n, C) as the loss takes them, and weights (n,)."""
+
+    @abstractmethod
+    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Any) -> None:
+        """Learn the network of what `_samples` returned; `given` is what else `fit` was given."""
+
+    def _training_loss(self) -> Loss:
+        return make_loss(self.loss)
+
+    def _validate(self, X: ArrayLike, y: Any = "no_validation", **options: Any) -> Any:
+        """Data, and targets if given, as scikit-learn checks them, with its options."""
+        if getattr(X, "ndim", 2) > 2:
+            raise ValueError(
+                f"X must have shape (n, d), got {np.shape(X)}; use X.reshape(len(X), -1), or for images "
+                "ConvexBNConvRegressor or ConvexBNConvClassifier."
+            )
+        return validate_data(self, X, y, dtype=np.float64, **options)
+
+    def _unfitted_design(
+        self, n_components: int | float | None, spectral_power: float
+    ) -> BatchNormDesign | WeightNormDesign:
+        return make_design(self.normalization, n_components, spectral_power, self.standardize)
+
+    def _output_scales(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
+        """What the outputs (n, C) are divided by in training."""
+        return np.ones(y.shape[1])
+
+    def _class_weighted(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
+        """Sample weights times those of the classes."""
+        return sample_weight
+
+    def _problem(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: np.ndarray,
+        spectral_power: float,
+        n_components: int | float | None,
+    ) -> tuple[Prepared, Problem]:
+        """Prepared data and training problem, whose weight decay is not set yet."""
+        merged = merge_equal_samples(X, y, self._class_weighted(y, sample_weight))
+        return self._prepare(*merged, spectral_power, n_components)
+
+    def _prepare(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        weights: np.ndarray,
+        spectral_power: float,
+        n_components: int | float | None,
+    ) -> tuple[Prepared, Problem]:
+        """Prepared data and training problem of distinct samples."""
+        design = self._unfitted_design(n_components, spectral_power).fit(X, sample_weight=weights)
+        prepared = Prepared(design, self._output_scales(y, weights))
+        problem = Problem(
+            DesignMatrix(design.transform(X), design.n_patches),
+            y / prepared.output_scales,
+            self._training_loss(),
+            weight_decay=1.0,
+            fit_intercept=self.fit_intercept,
+            sample_weight=weights,
+        )
+        return prepared, problem
+
+    @property
+    def _plain_power(self) -> float:
+        """The spectral power where none is chosen: "auto" is plain batch normalization then."""
+        return 0.0 if isinstance(self.spectral_power, str) else float(self.spectral_power)
+
+    @property
+    def _has_fast_path(self) -> bool:
+        """Whether the fast preset of column generation trains such networks."""
+        return bool(np.isfinite(make_loss(self.loss).curvature)) and self.activation == "relu"
+
+    @property
+    def _takes_fast_path(self) -> bool:
+        """Whether it does so, and the solver goes on from where it ends."""
+        return self._has_fast_path and self.solver in ("auto", "column_generation")
+
+    def _solve(
+        self,
+        problem: Problem,
+        random_state: int | np.random.Generator | None,
+        start: Neurons | None = None,
+        max_time: float | None = None,
+        prove: Proof = False,
+        verbose: bool = False,
+        max_iter: int | None = None,
+        max_newton_steps: int | None = None,
+    ) -> Solution:
+        return solve(
+            problem,
+            activation=self.activation,
+            solver=self.solver,
+            n_patterns=self.n_patterns,
+            tol=self.tol,
+            relative_to="zero_network",
+            max_iter=self.max_iter or max_iter,
+            max_newton_steps=None if self.max_iter else max_newton_steps,
+            max_time=max_time,
+            random_state=random_state,
+            verbose=verbose,
+            start=start,
+            prove=prove,
+        )
+
+    def _learn(self, prepared: Prepared, problem: Problem, clock: Clock, **limits: Any) -> None:
+        """Set the fitted attributes of the network that solves a problem, from a start and within limits if given."""
+        options: dict[str, Any] = {"max_time": clock.left(), "prove": self.prove, "verbose": bool(self.verbose)}
+        solution = self._solve(problem, self._seed(), **options, **limits)
+        self.network_ = prepared.network(solution.neurons)
+        self.certificate_ = prepared.explained(solution.certificate)
+        self.weight_decay_ = problem.weight_decay
+        self.spectral_power_ = float(prepared.design.spectral_power)
+        self.n_iter_ = solution.n_iter
+        self._status = solution.status
+
+    def _seed(self) -> int | np.random.Generator | None:
+        if isinstance(self.random_state, np.random.RandomState):
+            return int(self.random_state.randint(2**31))
+        return self.random_state
+
+    def _check_parameters(self) -> None:
+        """Raise a ValueError that names the first parameter out of range, before any work."""
+        for name, choices in (("normalization", NORMALIZATIONS), ("activation", ACTIVATIONS)):
+            if getattr(self, name) not in list(choices):
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {list(choices)}.")
+        losses = sorted(name for name, loss in LOSSES.items() if loss.margin == self._margin)
+        if (
+            not (isinstance(self.loss, Loss) or self.loss in list(LOSSES))
+            or make_loss(self.loss).margin != self._margin
+        ):
+            raise ValueError(f"loss={self.loss!r} is not one that {type(self).__name__} takes; choose one of {losses}.")
+        check_solver(self.solver, self.activation)
+        if not (isinstance(self.spectral_power, str) and self.spectral_power == "auto"):
+            check_spectral_power(self.spectral_power)
+        check_standardize(self.standardize)
+        if not isinstance(self.scale_outputs, (bool, np.bool)):
+            raise ValueError(f"scale_outputs={self.scale_outputs!r} must be True or False.")
+        if not isinstance(self.fit_intercept, (bool, np.bool)):
+            raise ValueError(f"fit_intercept={self.fit_intercept!r} must be True or False.")
+        seed = self.random_state
+        seeded = isinstance(seed, (np.random.RandomState, np.random.Generator)) or seed is None
+        if not (seeded or (isinstance(seed, (int, np.integer)) and seed >= 0)):
+            raise ValueError(
+                f"random_state={seed!r} must be None, an integer from 0 on, or a RandomState or Generator."
+            )
+        for name, optional in (("n_patterns", False), ("max_iter", True)):
+            value = getattr(self, name)
+            integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+            if not (integer or (optional and value is None)):
+                raise ValueError(f"{name}={value!r} must be a positive integer{' or None' if optional else ''}.")
+        check_tol(self.tol)
+        check_max_time(self.max_time)
+        check_prove(self.prove)
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return self.network_.predict(self._validate(X, reset=False))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "network_")
+
+
+def fixed_seed(model: BaseConvexBN) -> int:
+    """Seed that gives every problem of a path the same patterns."""
+    seed = model._seed()
+    return int(
+        np.random.default_rng(seed).integers(2**31) if seed is None or isinstance(seed, np.random.Generator) else seed
+    )

@@ -1,0 +1,266 @@
+"""The classifier."""
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import ClassifierMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+
+from convexbn._utils.sample_weight import check_sample_weight
+from convexbn.estimators._base import BaseConvexBN
+from convexbn.estimators._fixed import FixedWeightDecay
+from convexbn.losses import Loss, make_loss
+from convexbn.solvers.conic._programs import Activation
+from convexbn.solvers.relu._column_generation import Proof
+
+
+def _has_probabilities(model: "Classification") -> bool:
+    make_loss(model.loss).probabilities(np.zeros((0, 1)))
+    return True
+
+
+class Classification(ClassifierMixin, BaseConvexBN):
+    """What makes an estimator a classifier."""
+
+    _margin = True
+    class_weight: dict[Any, float] | str | None
+    classes_: np.ndarray
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        weights = self.class_weight
+        if isinstance(weights, dict):
+            valid = all(isinstance(weight, Real) and 0 < weight < np.inf for weight in weights.values())
+        else:
+            valid = weights is None or (isinstance(weights, str) and weights == "balanced")
+        if not valid:
+            raise ValueError(
+                f'class_weight={weights!r} must be None, "balanced" or a dictionary from labels to positive numbers.'
+            )
+
+    def _samples(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        data, targets = self._validate(X, y, ensure_min_samples=2)
+        check_classification_targets(targets)
+        weights = check_sample_weight(sample_weight, len(data))
+        present = weights > 0
+        self.classes_ = np.unique(targets[present])
+        if len(self.classes_) < 2:
+            weighted = "" if present.all() else " among the samples of positive weight"
+            raise ValueError(
+                f"y has one class only{weighted}, {self.classes_.tolist()[0]!r}; give samples of two classes."
+            )
+        self._check_labels_of_class_weight()
+        one_hot = (targets[:, None] == self.classes_).astype(np.float64)
+        return data, one_hot if self._training_loss().one_hot else 2 * one_hot[:, 1:] - 1, weights
+
+    def _training_loss(self) -> Loss:
+        return make_loss(self.loss).of_classes(len(self.classes_))
+
+    def _labels(self, y: np.ndarray) -> np.ndarray:
+        """Labels of targets or outputs (n, C)."""
+        return self.classes_[y.argmax(axis=1) if y.shape[1] > 1 else (y[:, 0] > 0).astype(int)]
+
+    def _check_labels_of_class_weight(self) -> None:
+        """Raise a ValueError where a dictionary names labels that y lacks, but not all that it has, as scikit-learn."""
+        named = self.class_weight if isinstance(self.class_weight, dict) else {}
+        labels = self.classes_.tolist()
+        unknown, unnamed = [label for label in named if label not in labels], [c for c in labels if c not in named]
+        if unknown and unnamed:
+            raise ValueError(
+                f"class_weight={self.class_weight!r} names {unknown}, which y does not hold, and not {unnamed}, which "
+                "it holds; name every label of y, or leave out the others."
+            )
+
+    def _class_weighted(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
+        classes = np.searchsorted(self.classes_, self._labels(y))
+        if self.class_weight is None:
+            return sample_weight
+        if isinstance(self.class_weight, dict):
+            return sample_weight * np.array([self.class_weight.get(c, 1.0) for c in self.classes_.tolist()])[classes]
+        totals = np.bincount(classes, sample_weight, len(self.classes_))
+        return sample_weight * (sample_weight.sum() / np.count_nonzero(totals) / totals[classes])
+
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
+        """Network outputs (n, C) for X (n, d); for two classes (n,), and positive means ``classes_[1]``."""
+        outputs = self._outputs(X)
+        return outputs if outputs.shape[1] > 2 else outputs[:, -1] - outputs[:, :-1].sum(axis=1)
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Predict labels (n,) of X (n, d)."""
+        return self._labels(self._outputs(X))
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+        """Probabilities (n, C) of the classes for X (n, d); only with the losses "log_loss" and "cross_entropy"."""
+        outputs = self._outputs(X)
+        return self._training_loss().probabilities(outputs)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = hasattr(self, "predict_proba")
+        return tags
+
+
+class ConvexBNClassifier(Classification, FixedWeightDecay):
+    """Classification with a two-layer normalized ReLU network, trained by convex optimisation.
+
+    The model for numeric columns with a smooth dependence, noise, and columns that go together, from some dozens to
+    some ten thousands of samples: `fit` needs no learning rate, gives the same network every time, and its certificate
+    says how much lower the objective could be. Gradient boosting is the better choice for many more samples, for
+    categories, missing entries, thresholds and many columns that do not matter; logistic regression where it
+    predicts as well.
+
+    Parameters
+    ----------
+    weight_decay : float or "auto", default="auto"
+        Weight decay of the objective (1/n) sum loss + weight_decay/2 * (squares of gamma, bias and output weights).
+        "auto" chooses it on held-out samples: fast paths from the largest useful value downwards are followed while the
+        loss on these samples falls, the value with the least loss wins, and the network is trained again on all
+        samples. Small data is held out in five or three folds, other data once, one fifth of it.
+    normalization : {"batch", "weight"}, default="batch"
+        Normalization of the hidden layer.
+    activation : {"relu", "gated_relu"}, default="relu"
+        Activation of the hidden layer.
+    loss : {"log_loss", "squared_hinge", "hinge", "cross_entropy"} or Loss, default="log_loss"
+        Training loss. With three or more classes the log loss is the cross entropy of the softmax of as many outputs;
+        the hinge losses take two classes. "cross_entropy" has one output a class also for two.
+    fit_intercept : bool, default=True
+        Whether the output has an intercept that is not penalised.
+    n_components : int, float or None, default=None
+        Leading singular directions of X to keep, as a number or a fraction of the variance. None keeps all but those
+        below 1e-4 of the largest, along which rounding of new rows would count most (`BatchNormDesign`); the
+        certificate says what was left out.
+    spectral_power : float or "auto", default="auto"
+        Weight of small singular directions: direction i counts ``(S_i / S_1)^spectral_power``. 0 is the batch (or
+        weight) normalized network with plain weight decay; a larger value penalises neurons that look along small
+        directions (`BatchNormDesign`), as gradient descent avoids them, and objective and certificate are those of this
+        penalty. "auto" chooses it together with `weight_decay`, from 0, 0.5, 1 and larger ones while that helps; beside
+        a `weight_decay` that is given, whose meaning depends on it, and for weight normalization it is 0.
+    standardize : bool, default=True
+        Whether columns are divided by their standard deviations before their singular directions are taken, so that
+        `n_components` and `spectral_power` do not depend on units; of batch normalization alone. Weight normalization
+        takes the columns as they are.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each label, by which the sample weights are multiplied; labels that a dictionary leaves out have
+        weight one. It may name labels that y lacks if it names all that y has, so that one dictionary serves every
+        fold. "balanced" gives all classes the same total.
+    n_patterns : int, default=50
+        Directions drawn where activation patterns are sampled.
+    solver : str, default="auto"
+        "auto" takes the closed form where it reaches, else column generation, or for gated networks the working-set
+        solver; with as many features as samples, or about, and at most 12 distinct targets, column generation is
+        certified globally. The hinge loss and small gated networks go to cvxpy. "closed_form" and "column_generation"
+        insist on these. The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) solves the convex program over
+        all activation patterns where they are few (at most a million entries n * k * P), over a sample otherwise.
+        For ReLU networks of several outputs it is for tiny data, about 50 samples of two features or 20 of three, and
+        refused where the patterns' cones have more than five million faces.
+    tol : float, default=1e-4
+        Gap of objective and lower bound at which to stop, as a multiple of the objective of the zero network, which
+        with `fit_intercept` is the best constant; as in scikit-learn's Lasso. A ConvergenceWarning says if it is
+        missed. The gap of a certificate is relative to the network's own objective, which is smaller.
+    max_iter : int or None, default=None
+        Iterations of the solver; None leaves its own limit, and where `weight_decay` is chosen limits the last fit to
+        about the work of the choice, which a number lifts.
+    max_time : float or None, default=None
+        Seconds after which `fit` ends with the best network so far.
+    prove : bool or "auto", default="auto"
+        Whether to prove the price of every direction, for a global certificate, where that is possible: one output and
+        up to five features, or tiny data. True takes up to half a minute, "auto" about as long as the search did, by a
+        count of its work, so that the outcome does not depend on the machine. `convexbn.prove` can do it later.
+    n_jobs : int or None, default=None
+        Folds that are worked on at the same time while values are chosen, by threads; -1 takes all cores. Gated
+        networks and the hinge loss take one after the other.
+    random_state : int, RandomState, Generator or None, default=0
+        Seed of the solver's random starts and of sampled patterns; None draws another every time.
+    verbose : bool, default=False
+        Whether to print a line for every candidate of the choice, and to show the solver's progress.
+
+    Attributes
+    ----------
+    network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
+        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer; the others
+        have `to_torch`.
+    certificate_ : Certificate
+        Objective, lower bound, and what the bound covers; print it.
+    weight_decay_ : float
+        The weight decay that was used.
+    spectral_power_ : float
+        The spectral power that was used.
+    validation_scores_ : dict of ndarray
+        What the choice rests on, where there was one; columns of a table with a row for each spectral power and weight
+        decay that was tried. ``mean_score`` and ``std_score`` are over the folds of ``scores``, minus the loss on
+        held-out samples; ``fraction`` is the weight decay over the largest of the path, and ``n_train`` how many
+        samples a fold trains on. `convexbn.plotting.ValidationDisplay` draws it.
+    n_iter_ : int
+        Iterations of the solver; 0 for a closed form.
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    n_features_in_ : int
+        Features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has names that are all strings.
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from convexbn import ConvexBNClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> model = ConvexBNClassifier(0.01).fit(X[:25], y[:25])
+    >>> model.certificate_.scope, len(model.network_)
+    ('global', 1)
+    >>> tuned = ConvexBNClassifier(tol=0.1).fit(X[:100], y[:100])
+    >>> tuned.weight_decay_ in tuned.validation_scores_["weight_decay"], tuned.score(X[100:], y[100:]) > 0.9
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        weight_decay: float | str = "auto",
+        *,
+        normalization: str = "batch",
+        activation: Activation = "relu",
+        loss: str | Loss = "log_loss",
+        fit_intercept: bool = True,
+        n_components: int | float | None = None,
+        spectral_power: float | str = "auto",
+        standardize: bool = True,
+        class_weight: dict[Any, float] | str | None = None,
+        n_patterns: int = 50,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        max_iter: int | None = None,
+        max_time: float | None = None,
+        prove: Proof = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
+        verbose: bool | int = False,
+    ):
+        super().__init__(
+            weight_decay,
+            normalization=normalization,
+            activation=activation,
+            loss=loss,
+            fit_intercept=fit_intercept,
+            n_components=n_components,
+            spectral_power=spectral_power,
+            standardize=standardize,
+            n_patterns=n_patterns,
+            solver=solver,
+            tol=tol,
+            max_iter=max_iter,
+            max_time=max_time,
+            prove=prove,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight

@@ -1,0 +1,172 @@
+"""The classifier that chooses its weight decay by cross-validation."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from convexbn.estimators._absent import constant_network, present_classes, with_absent, without_absent
+from convexbn.estimators._classifier import Classification
+from convexbn.estimators._cross_validation import Components, CrossValidated, path_networks
+from convexbn.estimators._tuning import Candidate
+from convexbn.losses import Loss
+from convexbn.network import GatedNetwork, NormalizedNetwork
+from convexbn.solvers.conic._programs import Activation
+from convexbn.solvers.relu._column_generation import Proof
+
+
+class ConvexBNClassifierCV(Classification, CrossValidated):
+    """Classification like `ConvexBNClassifier`, with weight decay and spectral power chosen by cross-validation.
+
+    One grid of weight decays is made from all the data. The training samples of each fold are followed along it, from
+    the largest down, by the fast preset of column generation, and the values with the best mean score on the test
+    folds are those of the last fit, on all the data. Of equal scores the largest weight decay wins.
+    `ConvexBNClassifier` does the same with folds, grid and score of its own.
+
+    Parameters
+    ----------
+    weight_decays : array-like of shape (n_weight_decays,) or None, default=None
+        The grid, in place of one made from `n_weight_decays` and `eps`.
+    n_weight_decays : int, default=11
+        Length of the grid, which is geometric and starts at the `Problem.weight_decay_max` of all the data.
+    eps : float, default=1e-5
+        Smallest weight decay of the grid as a fraction of the largest.
+    normalization, activation, loss, fit_intercept, class_weight, n_patterns, solver, tol, max_iter,
+    prove
+        As in `ConvexBNClassifier`. Class weights are those of the training samples and do not enter the scores; only
+        the last fit is proved.
+    standardize : bool, default=True
+        As in `ConvexBNClassifier`.
+    max_time : float or None, default=None
+        Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far.
+    n_components : int, float, None or list of these, default=None
+        Leading singular directions of X to keep, as in `ConvexBNClassifier`; of a list the best is chosen.
+    spectral_power : float, "auto" or list of float, default="auto"
+        Weight of small singular directions; of a list the best is chosen. "auto" means 0, 0.5 and 1, for weight
+        normalization 0.
+    cv : int, splitter, iterable of (train, test) or None, default=None
+        Folds, as in `sklearn.model_selection.check_cv`, stratified; None means five. An iterator is read in `fit`,
+        once. A splitter that needs groups gets those of `fit`. Where a training part lacks a class, the network of this
+        fold is trained without it and never chooses it.
+    scoring : str, callable or None, default=None
+        Scorer ``scorer(estimator, X, y)`` or its name; None takes the accuracy. It sees X and y as they were given,
+        and gets ``sample_weight`` if weights differ and it takes them; else all samples count alike in the score.
+    n_jobs : int or None, default=None
+        Folds that are worked on at the same time; -1 takes all cores.
+    random_state : int, RandomState, Generator or None, default=0
+        Seed of the solver's random starts and of sampled patterns; None draws another every time.
+    verbose : int, default=False
+        Verbosity of joblib, and whether the solver prints its progress in the last fit.
+
+    Attributes
+    ----------
+    weight_decay_ : float
+        The weight decay that was chosen.
+    spectral_power_ : float
+        The choice of `spectral_power`.
+    n_components_ : int, float or None
+        The choice of `n_components`.
+    weight_decays_ : ndarray of shape (n_weight_decays,)
+        The grid, falling.
+    scores_ : ndarray of shape (n_choices, n_weight_decays, n_folds)
+        Score on each test fold for each choice of `n_components` and `spectral_power`, in this order, and each
+        weight decay.
+    best_score_ : float
+        Largest mean score.
+    network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
+        The network trained on all the data.
+    certificate_ : Certificate
+        Its objective, lower bound, and what the bound covers; print it.
+    n_iter_ : int
+        Iterations of the solver in the last fit.
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    n_features_in_ : int
+        Features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has names that are all strings.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from convexbn import ConvexBNClassifierCV
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> model = ConvexBNClassifierCV(n_weight_decays=4, cv=3, scoring="neg_log_loss", tol=1e-2).fit(X[:30], y[:30])
+    >>> model.weight_decay_ in model.weight_decays_, model.scores_.shape
+    (True, (3, 4, 3))
+    """
+
+    _default_scoring = "accuracy"
+
+    def __init__(
+        self,
+        *,
+        weight_decays: ArrayLike | None = None,
+        n_weight_decays: int = 11,
+        eps: float = 1e-5,
+        normalization: str = "batch",
+        activation: Activation = "relu",
+        loss: str | Loss = "log_loss",
+        fit_intercept: bool = True,
+        n_components: Components | Sequence[Components] = None,
+        spectral_power: float | str | Sequence[float] = "auto",
+        standardize: bool = True,
+        class_weight: dict[Any, float] | str | None = None,
+        n_patterns: int = 50,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        max_iter: int | None = None,
+        max_time: float | None = None,
+        prove: Proof = "auto",
+        cv: Any = None,
+        scoring: str | Callable | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
+        verbose: bool | int = False,
+    ):
+        super().__init__(
+            weight_decays=weight_decays,
+            n_weight_decays=n_weight_decays,
+            eps=eps,
+            normalization=normalization,
+            activation=activation,
+            loss=loss,
+            fit_intercept=fit_intercept,
+            n_components=n_components,
+            spectral_power=spectral_power,
+            standardize=standardize,
+            n_patterns=n_patterns,
+            solver=solver,
+            tol=tol,
+            max_iter=max_iter,
+            max_time=max_time,
+            prove=prove,
+            cv=cv,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def _fold_networks(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: np.ndarray,
+        choice: Candidate,
+        weight_decays: np.ndarray,
+        seed: int,
+        max_time: float | None,
+    ) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray]:
+        present = present_classes(y)
+        if present.sum() == 1:
+            design = self._unfitted_design(choice.n_components, choice.spectral_power).fit(
+                X, sample_weight=sample_weight
+            )
+            constant = constant_network(design, present, y.shape[1])
+            return [constant] * len(weight_decays), np.zeros(len(weight_decays))
+        model, y = without_absent(self, y, present)
+        networks, gaps = path_networks(model, X, y, sample_weight, choice, weight_decays, seed, max_time)
+        return [with_absent(network, present) for network in networks], gaps

@@ -1,0 +1,322 @@
+"""Training at the weight decay, and the number of components, that cross-validation chooses."""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from joblib import effective_n_jobs
+from numpy.typing import ArrayLike
+from sklearn import get_config
+from sklearn.utils import indexable
+from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.parallel import Parallel, delayed
+
+from convexbn._utils.threads import on_one_thread
+from convexbn.designs._batch_norm import check_spectral_power
+from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
+from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
+from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid, warn_of_gaps
+from convexbn.estimators._scoring import FoldScorer, make_scorer, takes_sample_weight
+from convexbn.estimators._tuning import FIRST_POWERS, Candidate, last_fit
+from convexbn.losses import Loss
+from convexbn.model._neurons import Neurons
+from convexbn.model._problem import Problem
+from convexbn.network import GatedNetwork, NormalizedNetwork
+from convexbn.solvers._monitor import Clock
+from convexbn.solvers.conic._programs import Activation
+from convexbn.solvers.relu._column_generation import Proof
+from convexbn.solvers.relu._fast import FAST, fast_path
+
+Components = int | float | None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What `fit` was given, before it was validated: data and targets as they are, and metadata."""
+
+    X: Any
+    y: Any
+    groups: Any
+    params: dict[str, Any]
+
+
+class CrossValidated(BaseConvexBN):
+    """Base class of the estimators that choose their weight decay along the path."""
+
+    _default_scoring: str
+    __metadata_request__fit: ClassVar = {"groups": UNUSED}  # the splitter's, not the estimator's own
+
+    def __init__(
+        self,
+        *,
+        weight_decays: ArrayLike | None = None,
+        n_weight_decays: int = 11,
+        eps: float = 1e-5,
+        normalization: str = "batch",
+        activation: Activation = "relu",
+        loss: str | Loss = "squared_error",
+        fit_intercept: bool = True,
+        n_components: Components | Sequence[Components] = None,
+        spectral_power: float | str | Sequence[float] = "auto",
+        standardize: bool = True,
+        scale_outputs: bool = True,
+        n_patterns: int = 50,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        max_iter: int | None = None,
+        max_time: float | None = None,
+        prove: Proof = "auto",
+        cv: Any = None,
+        scoring: str | Callable | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
+        verbose: bool | int = False,
+    ):
+        super().__init__(
+            normalization=normalization,
+            activation=activation,
+            loss=loss,
+            fit_intercept=fit_intercept,
+            n_components=n_components,  # type: ignore[arg-type]
+            spectral_power=spectral_power,  # type: ignore[arg-type]
+            standardize=standardize,
+            scale_outputs=scale_outputs,
+            n_patterns=n_patterns,
+            solver=solver,
+            tol=tol,
+            max_iter=max_iter,
+            max_time=max_time,
+            prove=prove,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.weight_decays = weight_decays
+        self.n_weight_decays = n_weight_decays
+        self.eps = eps
+        self.cv = cv
+        self.scoring = scoring
+        self.n_jobs = n_jobs
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        **params: Any,
+    ) -> Self:
+        """Choose the weight decay, and train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Training data, at least two samples.
+        y : array-like of shape (n,) or (n, C)
+            Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples, from zero on, in the loss and in the batch statistics, and in the scores if the
+            scorer takes weights. A weight of zero is as good as no sample. All equal if None.
+        groups : array-like of shape (n,) or None, default=None
+            Groups of the samples, for splitters that keep them together.
+        **params : dict
+            Further metadata for splitter and scorer, where scikit-learn routes metadata
+            (``set_config(enable_metadata_routing=True)``). Its rules then also decide whether the scorer is given
+            `sample_weight`; the default score requests it.
+
+        Returns
+        -------
+        self : estimator
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is out of range, or the test folds cannot be scored; the message names it. The
+            estimator is left as it was.
+        RuntimeError
+            If a cvxpy solver fails; the estimator is left as it was.
+        TypeError
+            If X or y is sparse or no array, or metadata are routed that neither splitter nor scorer takes.
+        KeyboardInterrupt
+            After Ctrl-C. The estimator keeps the best network so far if the last fit has begun; else it is left as it
+            was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the gap exceeds `tol`.
+        """
+        if params and not get_config()["enable_metadata_routing"]:
+            raise ValueError(
+                f"fit got {sorted(params)}, which scikit-learn gives to splitter and scorer where metadata are routed; "
+                "call sklearn.set_config(enable_metadata_routing=True), or leave them out."
+            )
+        return self._fit(X, y, sample_weight, Given(X, y, groups, params))
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Return what splitter and scorer request of the metadata of `fit`."""
+        return (
+            MetadataRouter(owner=self)
+            .add_self_request(self)
+            .add(splitter=self.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
+            .add(scorer=self._scorer(), method_mapping=MethodMapping().add(caller="fit", callee="score"))
+        )
+
+    def _scorer(self) -> Callable:
+        return make_scorer(self, self.scoring, self._default_scoring)
+
+    def _check_parameters(self) -> None:
+        check_grid(self.weight_decays, self.n_weight_decays, self.eps)
+        self._scorer()
+        check_cv_parameter(self.cv)
+        for name, choices in (("n_components", self._component_choices()), ("spectral_power", self._power_choices())):
+            if not choices:
+                raise ValueError(f"{name}=[] is empty; give at least one value, or leave it out.")
+        for power in self._power_choices():
+            check_spectral_power(power)
+        super()._check_parameters()
+
+    def _component_choices(self) -> list[Components]:
+        choices: Any = self.n_components
+        return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
+
+    def _power_choices(self) -> list[float]:
+        choices: Any = self.spectral_power
+        if isinstance(choices, str):
+            return list(FIRST_POWERS) if self.normalization == "batch" else [0.0]
+        return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
+
+    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Given) -> None:
+        folds, scorer = self._folds_and_scorer(given, sample_weight)
+        choices = [Candidate(power, n) for n in self._component_choices() for power in self._power_choices()]
+        problems = [
+            self._problem(X, y, sample_weight, choice.spectral_power, choice.n_components) for choice in choices
+        ]
+        scorer.check([self._with_network(network) for network in _trial_networks(*problems[0])], folds)
+        largest = max(problem.weight_decay_max for _, problem in problems)
+        self.weight_decays_ = make_grid(largest, self.weight_decays, self.n_weight_decays, self.eps)
+
+        seed = fixed_seed(self)
+        turns = -(-len(choices) * len(folds) // effective_n_jobs(self.n_jobs))
+        share = clock.left(1 / (turns + 1))
+        worker = copy(self)
+        worker.cv = None  # an iterator does not go to another process
+        results = Parallel(n_jobs=self.n_jobs, verbose=self.verbose)(
+            delayed(_score_path)(worker, X, y, sample_weight, fold, scorer, choice, self.weight_decays_, seed, share)
+            for choice in choices
+            for fold in folds
+        )
+        scores, gaps = (np.stack(parts) for parts in zip(*results, strict=True))
+        warn_of_gaps(gaps[np.isfinite(gaps)], self.tol)
+        self.scores_ = scores.reshape(len(choices), len(folds), -1).transpose(0, 2, 1)
+        mean = self.scores_.mean(axis=2)
+        if not np.isfinite(mean).any():
+            raise ValueError("No score is finite; check scoring, and whether every test fold of cv can be scored.")
+        best = np.unravel_index(int(np.nanargmax(mean)), mean.shape)
+        self.best_score_ = float(mean[best])
+        self.n_components_ = choices[best[0]].n_components
+        prepared, problem = problems[best[0]]
+        problem = replace(problem, weight_decay=float(self.weight_decays_[best[1]]))
+        limits: dict[str, Any] = {}
+        if self._takes_fast_path:
+            work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
+            start = _end_of_path(problem, self.weight_decays_[: best[1] + 1], seed, clock)
+            limits = last_fit(problem, start, work, clock)
+        self._learn(prepared, problem, clock, **limits)
+
+    def _folds_and_scorer(self, given: Given, sample_weight: np.ndarray) -> tuple[list[Fold], FoldScorer]:
+        """Folds of the samples, and the scorer with what it is given."""
+        X, y = indexable(given.X, given.y)
+        scorer, metadata = self._scorer(), {"groups": given.groups, **given.params}
+        for_splitter = {name: value for name, value in metadata.items() if value is not None}
+        differ = np.ptp(sample_weight[sample_weight > 0]) > 0  # scorers that know no weights can be used where not
+        weights = {"sample_weight": sample_weight} if differ else {}
+        for_scorer = weights if takes_sample_weight(scorer) else {}
+        if get_config()["enable_metadata_routing"]:
+            routed = process_routing(self, "fit", **weights, **for_splitter)
+            for_splitter, for_scorer = routed["splitter"]["split"], routed["scorer"]["score"]
+        folds = make_folds(self.cv, X, y, classifier=self._margin, sample_weight=sample_weight, metadata=for_splitter)
+        return folds, FoldScorer(self.scoring, scorer, X, y, for_scorer)
+
+    def _with_network(self, network: NormalizedNetwork | GatedNetwork) -> Self:
+        """Return a copy that predicts with a network."""
+        model = copy(self)
+        model.network_ = network
+        return model
+
+    def _fold_networks(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: np.ndarray,
+        choice: Candidate,
+        weight_decays: np.ndarray,
+        seed: int,
+        max_time: float | None,
+    ) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray]:
+        """Networks along the path of training samples, and their gaps (n_weight_decays,) in the terms of `tol`."""
+        return path_networks(self, X, y, sample_weight, choice, weight_decays, seed, max_time)
+
+
+@on_one_thread
+def path_networks(
+    model: CrossValidated,
+    X: np.ndarray,
+    y: np.ndarray,
+    sample_weight: np.ndarray,
+    choice: Candidate,
+    weight_decays: np.ndarray,
+    seed: int,
+    max_time: float | None,
+) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray]:
+    """Networks along a path, and their gaps (n_weight_decays,) in the terms of `tol`; an interrupt goes on.
+
+    Along the fast path nothing is certified, and gaps are NaN.
+    """
+    prepared, problem = model._problem(X, y, sample_weight, choice.spectral_power, choice.n_components)
+    if model._takes_fast_path:
+        path_of_neurons = fast_path(problem, weight_decays, random_state=seed, stop=Clock(max_time).is_out)
+        return [prepared.network(neurons) for neurons in path_of_neurons], np.full(len(weight_decays), np.nan)
+    path = follow_path(model, prepared, problem, weight_decays, seed, max_time=max_time)
+    if len(path) < len(weight_decays):
+        raise KeyboardInterrupt
+    return path.networks, gaps_along(path, problem)
+
+
+def _score_path(
+    model: CrossValidated,
+    X: np.ndarray,
+    y: np.ndarray,
+    sample_weight: np.ndarray,
+    fold: Fold,
+    scorer: FoldScorer,
+    choice: Candidate,
+    weight_decays: np.ndarray,
+    seed: int,
+    max_time: float | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores on the test samples, and gaps in the terms of `tol`, along the path of the training samples."""
+    train, test = fold
+    networks, gaps = model._fold_networks(
+        X[train], y[train], sample_weight[train], choice, weight_decays, seed, max_time
+    )
+    return np.array([scorer(model._with_network(network), test) for network in networks]), gaps
+
+
+def _trial_networks(prepared: Prepared, problem: Problem) -> list[NormalizedNetwork | GatedNetwork]:
+    """A network with constant outputs and one whose outputs vary, to see whether they can be scored."""
+    Z, y = problem.Z.Z, problem.y
+    spread = np.ptp(Z, axis=0)
+    column = spread.argmax()
+    direction = np.zeros((Z.shape[1], 1))
+    direction[column] = (1 if Z[:, column].max() > 0 else -1) / spread[column]
+    heights = np.ptp(y, axis=0) * (-1.0) ** np.arange(y.shape[1])
+    constant = replace(problem, fit_intercept=True).zero_network
+    return [prepared.network(neurons) for neurons in (constant, Neurons(direction, heights[None], y.mean(axis=0)))]
+
+
+@on_one_thread
+def _end_of_path(problem: Problem, weight_decays: np.ndarray, seed: int, clock: Clock) -> Neurons:
+    """The last network of a fast path."""
+    return list(fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out))[-1]

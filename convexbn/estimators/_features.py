@@ -1,0 +1,298 @@
+"""Layers that are given and stay fixed, as transformers: random ones, and a torch module."""
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples, weighted_samples
+from convexbn.network import BatchNormNetwork
+from convexbn.network._base import import_torch
+
+if TYPE_CHECKING:
+    import torch
+
+_BLOCK_SAMPLES = 128  # samples that a torch module is given at once
+
+
+class RandomBatchNormLayers(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Hidden layers of a batch-normalized ReLU network at its initialization.
+
+    Weights are Gaussian, gamma is one, bias zero, and the statistics are those of the training data. With at least as
+    many neurons in the last layer as samples the features generally have full row rank.
+
+    Parameters
+    ----------
+    widths : sequence of int, default=(100,)
+        Neurons of each layer, the first on the data.
+    random_state : int, Generator or None, default=0
+        Seed of the weights.
+
+    Attributes
+    ----------
+    layers_ : tuple of BatchNormNetwork
+        The layers, as networks without outputs.
+    n_features_in_ : int
+        Features seen in `fit`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import RandomBatchNormLayers
+    >>> X = np.random.default_rng(0).standard_normal((20, 3))
+    >>> features = RandomBatchNormLayers((50, 40)).fit_transform(X)
+    >>> features.shape, np.linalg.matrix_rank(features)
+    ((20, 40), np.int64(20))
+    """
+
+    def __init__(self, widths: Any = (100,), random_state: int | np.random.Generator | None = 0):
+        self.widths = widths
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Draw the weights, and take the statistics of the data, in which equal rows are added up.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Training data, at least two samples that differ.
+        y : ignored
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in the statistics. All equal if None.
+
+        Returns
+        -------
+        self : RandomBatchNormLayers
+
+        Raises
+        ------
+        ValueError
+            If `widths` is not a list of positive integers, `random_state` is no seed, or X is not finite, 2-D and with
+            rows that differ.
+        """
+        widths = list(self.widths) if isinstance(self.widths, (list, tuple, np.ndarray)) else []
+        if not widths or not all(_is_integer(m) and m >= 1 for m in widths):
+            raise ValueError(f"widths={self.widths!r} must be a list of positive integers, one for each layer.")
+        seed = self.random_state
+        if not (seed is None or isinstance(seed, np.random.Generator) or (_is_integer(seed) and seed >= 0)):
+            raise ValueError(f"random_state={seed!r} must be None, an integer from 0 on, or a Generator.")
+        features = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        weights = check_sample_weight(sample_weight, len(features))
+        features, _, weights = merge_equal_samples(features, np.zeros((len(features), 0)), weights)
+        rng, layers = np.random.default_rng(self.random_state), []
+        for width in widths:
+            layer = BatchNormNetwork.at_initialization(features, width, sample_weight=weights, random_state=rng)
+            features = layer.hidden(features)
+            layers.append(layer)
+        self.layers_ = tuple(layers)
+        return self
+
+    def transform(self, X: ArrayLike) -> np.ndarray:
+        """Hidden neurons of the last layer, (n, widths[-1]) for X (n, d)."""
+        check_is_fitted(self)
+        features = validate_data(self, X, dtype=np.float64, reset=False)
+        for layer in self.layers_:
+            features = layer.hidden(features)
+        return features
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.layers_[-1])
+
+    def to_torch(self) -> "torch.nn.Sequential":
+        """Return Linear, BatchNorm1d, ReLU, ... as a torch.nn.Sequential in double precision and ``eval()``.
+
+        Call ``.train()`` to train on; see `BatchNormNetwork.to_torch` for the eps of batch normalization.
+        """
+        check_is_fitted(self)
+        parts = [part for layer in self.layers_ for part in layer.hidden_to_torch()]
+        return import_torch().nn.Sequential(*parts).eval()
+
+
+class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """A torch module as a transformer: its outputs in ``eval()`` are features.
+
+    X may have any number of dimensions, as images (n, channels, height, width) have. It becomes a tensor in double
+    precision, except that integers stay integers for a module with an embedding layer.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Takes a tensor whose first dimension is the samples to another one of two or more dimensions. It is copied,
+        never changed or trained.
+    statistics : {"running", "batch"}, default="running"
+        "running" takes batch normalization layers as they are. "batch" gives them, in `fit`, the population mean and
+        variance of the training data, as in training on the full batch.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The copy, in double precision and ``eval()``, with the weights that parametrizations such as weight
+        normalization come to. It alone is pickled of a fitted transformer, and takes the place of `module`.
+    n_features_in_ : int
+        Features seen in `fit`; the second dimension of X.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexbn import FrozenModule
+    >>> FrozenModule(torch.nn.ReLU()).fit_transform([[1.0, -2.0], [-3.0, 4.0]])
+    array([[1., 0.],
+           [0., 4.]])
+    """
+
+    def __init__(self, module: Any, statistics: str = "running"):
+        self.module = module
+        self.statistics = statistics
+
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Copy the module, and take the statistics of X if asked.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, ...)
+            Training data.
+        y : ignored
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in the statistics. All equal if None.
+
+        Returns
+        -------
+        self : FrozenModule
+
+        Raises
+        ------
+        ImportError
+            If PyTorch is not installed.
+        ValueError
+            If `module` is no torch module or does not take X to rows of features, `statistics` is unknown, or X is
+            not finite.
+        """
+        torch = import_torch()
+        if not isinstance(self.module, torch.nn.Module):
+            raise ValueError(f"module={self.module!r} must be a torch.nn.Module.")
+        if self.statistics not in ("running", "batch"):
+            raise ValueError(f"statistics={self.statistics!r} is unknown; choose one of ['running', 'batch'].")
+        for part in self._normalizations(self.module):
+            if self.statistics == "running" and part.running_mean is None:
+                raise ValueError(f"module's {part} keeps no running statistics; give statistics='batch'.")
+        data = self._validate(X, self.module)
+        weights, data = weighted_samples(sample_weight, data)
+        self.module_ = _plain(self.module)
+        if self.statistics == "batch":
+            self._take_statistics(data, weights)
+        self._n_features_out = self._outputs(data[:1]).shape[1]
+        return self
+
+    @staticmethod
+    def _normalizations(module: Any) -> list[Any]:
+        kind = import_torch().nn.modules.batchnorm._BatchNorm
+        return [part for part in module.modules() if isinstance(part, kind)]
+
+    def _validate(self, X: ArrayLike, module: Any, reset: bool = True) -> np.ndarray:
+        nn = import_torch().nn
+        embeds = any(isinstance(part, (nn.Embedding, nn.EmbeddingBag)) for part in module.modules())
+        data: np.ndarray = validate_data(self, X, dtype="numeric", allow_nd=True, reset=reset)
+        return data.astype(np.int64 if embeds and data.dtype.kind in "iu" else np.float64, copy=False)
+
+    def _take_statistics(self, X: np.ndarray, sample_weight: np.ndarray) -> None:
+        """Give normalization layers the statistics of the full batch, from the first to the last in one pass."""
+        shares = import_torch().tensor(sample_weight / sample_weight.sum())
+
+        def take(normalization: Any, inputs: tuple[Any, ...]) -> None:
+            values = inputs[0].transpose(0, 1).flatten(1)  # of each channel, all positions of a sample in a row
+            repeats = values.shape[1] // len(shares)
+            weights = shares.repeat_interleave(repeats) / repeats
+            mean = values @ weights
+            normalization.running_mean, normalization.running_var = mean, (values - mean[:, None]) ** 2 @ weights
+
+        hooks = [part.register_forward_pre_hook(take) for part in self._normalizations(self.module_)]
+        self._outputs(X)
+        for hook in hooks:
+            hook.remove()
+
+    def _outputs(self, X: np.ndarray) -> np.ndarray:
+        """Outputs of the module for one batch, one row for each sample."""
+        torch = import_torch()
+        try:
+            outputs = self.module_(torch.tensor(X))
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(f"module does not take X of shape {X.shape} and dtype {X.dtype}: {error}") from error
+        if not isinstance(outputs, torch.Tensor) or outputs.ndim < 2 or len(outputs) != len(X):
+            got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+            raise ValueError(
+                f"module must return one tensor with a row of features for each sample, got {got} for X of shape "
+                f"{X.shape}; wrap it in a module that returns the features alone."
+            )
+        return outputs.double().numpy().reshape(len(X), -1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "module_" in state:
+            del state["module"]
+            state["module_"] = _compact(self.module_)
+        elif _is_parametrized(self.module):
+            state["module"] = _plain(self.module)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "module_" in state:
+            self.module = self.module_ = self.module_.double()
+
+    def transform(self, X: ArrayLike) -> np.ndarray:
+        """Outputs of the module, one row for each sample of X (n, ...), flattened."""
+        check_is_fitted(self)
+        data = self._validate(X, self.module_, reset=False)
+        starts = range(0, len(data), _BLOCK_SAMPLES)
+        return np.concatenate([self._outputs(data[start : start + _BLOCK_SAMPLES]) for start in starts])
+
+    def to_torch(self) -> "torch.nn.Sequential":
+        """Return a copy of `module_` and a layer that flattens its outputs, in ``eval()``."""
+        check_is_fitted(self)
+        nn = import_torch().nn
+        return nn.Sequential(deepcopy(self.module_), nn.Flatten()).eval()
+
+
+def _is_parametrized(module: Any) -> bool:
+    nn = import_torch().nn
+    return isinstance(module, nn.Module) and any(map(nn.utils.parametrize.is_parametrized, module.modules()))
+
+
+def _plain(module: Any) -> Any:
+    """Copy of a torch module in double precision and ``eval()``, with plain weights, which a pickle takes."""
+    nn = import_torch().nn
+    try:
+        copy = deepcopy(module).cpu().double().eval().requires_grad_(False)
+    except RuntimeError as error:  # of torch.nn.utils.weight_norm and spectral_norm
+        raise ValueError(
+            f"module cannot be copied: {error}. Where hooks make its weights, use torch.nn.utils.parametrizations."
+        ) from error
+    for part in list(copy.modules()):
+        if nn.utils.parametrize.is_parametrized(part):
+            weights = {name: getattr(part, name) for name in part.parametrizations}
+            # not by remove_parametrizations, which would take them from the class that part shares with the original
+            part.__class__ = nn.utils.parametrize.type_before_parametrizations(part)
+            del part.parametrizations
+            for name, values in weights.items():
+                part.register_parameter(name, nn.Parameter(values.clone(), requires_grad=False))
+            part._load_state_dict_pre_hooks.clear()  # those of weight normalization, which no pickle takes either
+    return copy
+
+
+def _compact(module: Any) -> Any:
+    """Copy of a torch module whose numbers are in single precision where that holds them exactly."""
+    torch = import_torch()
+
+    def compact(values: Any) -> Any:
+        single = values.float()
+        return single if values.dtype == torch.float64 and torch.equal(single.double(), values) else values
+
+    return deepcopy(module)._apply(compact)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -1,0 +1,220 @@
+"""Training at a weight decay that is given, or chosen on held-out samples."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+
+from convexbn._utils.sample_weight import merge_equal_samples
+from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
+from convexbn.estimators._tuning import Candidate, hold_out, last_fit, tune
+from convexbn.losses import Loss
+from convexbn.model._neurons import Neurons
+from convexbn.model._problem import Problem, check_weight_decay
+from convexbn.model._solution import Status
+from convexbn.solvers._closed_form import check_closed_form
+from convexbn.solvers._monitor import Clock
+from convexbn.solvers.conic._programs import Activation
+from convexbn.solvers.relu._column_generation import Proof
+from convexbn.solvers.relu._fast import fast_path
+
+AUTO_FRACTION = 0.03  # of weight_decay_max, where there are too few samples to hold any out
+_TUNING_SHARE = 0.5  # of max_time, for the choice
+_HASTY_TOL = 1e-2  # of the solvers that have no fast preset
+
+
+class FixedWeightDecay(BaseConvexBN):
+    """Base class of the estimators whose weight decay is a parameter: a number, or "auto"."""
+
+    def __init__(
+        self,
+        weight_decay: float | str = "auto",
+        *,
+        normalization: str = "batch",
+        activation: Activation = "relu",
+        loss: str | Loss = "squared_error",
+        fit_intercept: bool = True,
+        n_components: int | float | None = None,
+        spectral_power: float | str = "auto",
+        standardize: bool = True,
+        scale_outputs: bool = True,
+        n_patterns: int = 50,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        max_iter: int | None = None,
+        max_time: float | None = None,
+        prove: Proof = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
+        verbose: bool | int = False,
+    ):
+        super().__init__(
+            normalization=normalization,
+            activation=activation,
+            loss=loss,
+            fit_intercept=fit_intercept,
+            n_components=n_components,
+            spectral_power=spectral_power,
+            standardize=standardize,
+            scale_outputs=scale_outputs,
+            n_patterns=n_patterns,
+            solver=solver,
+            tol=tol,
+            max_iter=max_iter,
+            max_time=max_time,
+            prove=prove,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.weight_decay = weight_decay
+        self.n_jobs = n_jobs
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Choose what is "auto" on held-out samples, and train the network.
+
+        Equal samples are trained on as one of their total weight, so repeated rows and integer weights give the same
+        network, and the order of the rows does not matter.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), or (n, channels, height, width) for convolutions
+            Training data, at least two samples.
+        y : array-like of shape (n,) or (n, C)
+            Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples, from zero on, in the loss, in the batch statistics and in the choice. A weight of
+            zero is as good as no sample. All equal if None.
+        groups : array-like of shape (n,) or None, default=None
+            Groups of the samples: those of one group are held out together.
+
+        Returns
+        -------
+        self : estimator
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is out of range; the message names it. The estimator is left as it was.
+        RuntimeError
+            If a cvxpy solver fails; the estimator is left as it was.
+        TypeError
+            If X or y is sparse or no array; the estimator is left as it was.
+        KeyboardInterrupt
+            After Ctrl-C, so that a search around the estimator ends, too. The estimator keeps the best network so far
+            with its certificate, as if it had been trained; it is left as it was if there is none yet, or if Ctrl-C
+            is pressed again.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the gap exceeds `tol`.
+        """
+        return self._fit(X, y, sample_weight, groups)
+
+    def _check_parameters(self) -> None:
+        if isinstance(self.weight_decay, str) and not self._auto():
+            raise ValueError(f'weight_decay={self.weight_decay!r} must be a positive finite number or "auto".')
+        if not self._auto():
+            check_weight_decay(self.weight_decay)
+        super()._check_parameters()
+
+    def _auto(self) -> bool:
+        return isinstance(self.weight_decay, str) and self.weight_decay == "auto"
+
+    def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Any) -> None:
+        self.__dict__.pop("validation_scores_", None)
+        weights, codes = self._class_weighted(y, sample_weight), _group_codes(given, len(y))
+        if codes is None:
+            X, y, weights = merge_equal_samples(X, y, weights)
+        else:
+            X, targets, weights = merge_equal_samples(X, np.column_stack([y, codes]), weights)
+            y, codes = targets[:, :-1], targets[:, -1]
+        if self._auto():
+            self._tune(X, y, weights, codes, clock)
+        else:
+            prepared, problem = self._prepare(X, y, weights, self._plain_power, self.n_components)
+            self._learn(prepared, replace(problem, weight_decay=float(self.weight_decay)), clock)
+
+    def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None, clock: Clock) -> None:
+        """Choose weight decay and spectral power on held-out samples, then train on all."""
+        seed = fixed_seed(self)
+        rng = np.random.default_rng(seed)
+        prepared: dict[float, tuple[Prepared, Problem]] = {}
+
+        def problem_of(candidate: Candidate) -> Problem:
+            power = candidate.spectral_power
+            if power not in prepared:
+                prepared[power] = self._prepare(X, y, weights, power, candidate.n_components)
+            return prepared[power][1]
+
+        closed_form = self.solver == "closed_form"  # of power 0 alone
+        chosen = isinstance(self.spectral_power, str) and self.normalization == "batch" and not closed_form
+        powers = None if chosen else [self._plain_power]
+        some = problem_of(Candidate((powers or [0.0])[0], self.n_components))
+        if closed_form:
+            check_closed_form(some)
+        folds = hold_out(some, y, rng, stratified=self._margin, groups=groups)
+        if not folds:
+            problem = problem_of(Candidate(self._plain_power, self.n_components))
+            weight_decay = AUTO_FRACTION * problem.weight_decay_max or 1.0
+            self._learn(prepared[self._plain_power][0], replace(problem, weight_decay=weight_decay), clock)
+            return
+        time = Clock(clock.left(_TUNING_SHARE))
+        with warnings.catch_warnings():  # outside of the threads, which share the filters
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            tuning = tune(
+                problem_of,
+                powers,
+                folds,
+                partial(self._follow, seed, time),
+                n_components=self.n_components,
+                rng=rng,
+                n_jobs=self.n_jobs if self._has_fast_path else None,  # cvxpy sets the filters, too
+                clock=time,
+                report=print if self.verbose else lambda curve: None,
+            )
+        design, problem = prepared[tuning.candidate.spectral_power]
+        problem = replace(problem, weight_decay=tuning.weight_decay)
+        limits: dict[str, Any] = {}
+        if self._takes_fast_path:
+            limits = last_fit(problem, tuning.curves[0].average(), tuning.work, clock)
+        self._learn(design, problem, clock, **limits)
+        self.validation_scores_ = tuning.table
+
+    def _follow(self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray) -> Iterator[Neurons]:
+        """Networks along a path, good enough to compare weight decays: the fast preset, or the solver in a hurry."""
+        if self._has_fast_path:
+            yield from fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
+            return
+        hasty, start = clone(self).set_params(tol=_HASTY_TOL, verbose=False), None
+        for weight_decay in weight_decays:
+            solution = hasty._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
+            if solution.status is Status.INTERRUPTED:
+                raise KeyboardInterrupt
+            start = solution.neurons
+            yield start
+
+
+def _group_codes(groups: ArrayLike | None, n_samples: int) -> np.ndarray | None:
+    """Numbers of the groups (n,), or None if none are given; a ValueError if they are not as many as samples."""
+    if groups is None:
+        return None
+    labels = np.asarray(groups)
+    if labels.shape != (n_samples,):
+        raise ValueError(f"groups must hold a label for each of the {n_samples} samples, got shape {labels.shape}.")
+    try:
+        return np.unique(labels, return_inverse=True)[1].astype(float)
+    except TypeError as error:
+        raise ValueError("groups must hold labels of one kind, numbers or strings, none of them missing.") from error

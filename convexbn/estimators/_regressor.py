@@ -1,0 +1,171 @@
+"""The regressor."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import RegressorMixin
+
+from convexbn._utils.magnitude import check_magnitude
+from convexbn._utils.sample_weight import check_sample_weight, standard_deviations
+from convexbn.estimators._base import BaseConvexBN, Prepared
+from convexbn.estimators._fixed import FixedWeightDecay
+from convexbn.losses import make_loss
+from convexbn.model._problem import Problem
+from convexbn.solvers._monitor import Clock
+
+
+class Regression(RegressorMixin, BaseConvexBN):
+    """What makes an estimator a regressor."""
+
+    _margin = False
+    _y_ndim: int
+
+    def _samples(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        data, targets = self._validate(X, y, y_numeric=True, multi_output=True, ensure_min_samples=2)
+        self._y_ndim = targets.ndim
+        targets = targets.astype(np.float64).reshape(len(targets), -1)
+        make_loss(self.loss).check_targets(targets)
+        check_magnitude(targets, "y")
+        return data, targets, check_sample_weight(sample_weight, len(data))
+
+    def _output_scales(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
+        if y.shape[1] == 1 or not self.scale_outputs:
+            return np.ones(y.shape[1])
+        std, size = standard_deviations(y, sample_weight), np.abs(y).max(axis=0)
+        return np.where(std > 0, std, np.where(size > 0, size, 1.0))
+
+    def _learn(self, prepared: Prepared, problem: Problem, clock: Clock, **limits: Any) -> None:
+        super()._learn(prepared, problem, clock, **limits)
+        self.output_scales_ = prepared.output_scales
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Predict targets of X (n, d): shape (n, C), or (n,) if y had one dimension in `fit`."""
+        outputs = self._outputs(X)
+        return outputs[:, 0] if self._y_ndim == 1 else outputs
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class ConvexBNRegressor(Regression, FixedWeightDecay):
+    """Regression with a two-layer normalized ReLU network, trained by convex optimisation.
+
+    The model for numeric columns with a smooth dependence, noise, and columns that go together, from some dozens to
+    some ten thousands of samples: `fit` needs no learning rate, gives the same network every time, and its certificate
+    says how much lower the objective could be. Gradient boosting is the better choice for many more samples, for
+    categories, missing entries, thresholds and many columns that do not matter; ridge regression where it
+    predicts as well.
+
+    Parameters
+    ----------
+    weight_decay : float or "auto", default="auto"
+        Weight decay of the objective (1/n) sum loss + weight_decay/2 * (squares of gamma, bias and output weights).
+        "auto" chooses it on held-out samples: fast paths from the largest useful value downwards are followed while the
+        loss on these samples falls, the value with the least loss wins, and the network is trained again on all
+        samples. Small data is held out in five or three folds, other data once, one fifth of it.
+    normalization : {"batch", "weight"}, default="batch"
+        Normalization of the hidden layer.
+    activation : {"relu", "gated_relu"}, default="relu"
+        Activation of the hidden layer.
+    loss : {"squared_error", "huber"} or Loss, default="squared_error"
+        Training loss.
+    fit_intercept : bool, default=True
+        Whether the output has an intercept that is not penalised.
+    n_components : int, float or None, default=None
+        Leading singular directions of X to keep, as a number or a fraction of the variance. None keeps all but those
+        below 1e-4 of the largest, along which rounding of new rows would count most (`BatchNormDesign`); the
+        certificate says what was left out.
+    spectral_power : float or "auto", default="auto"
+        Weight of small singular directions: direction i counts ``(S_i / S_1)^spectral_power``. 0 is the batch (or
+        weight) normalized network with plain weight decay; a larger value penalises neurons that look along small
+        directions (`BatchNormDesign`), as gradient descent avoids them, and objective and certificate are those of this
+        penalty. "auto" chooses it together with `weight_decay`, from 0, 0.5, 1 and larger ones while that helps; beside
+        a `weight_decay` that is given, whose meaning depends on it, and for weight normalization it is 0.
+    standardize : bool, default=True
+        Whether columns are divided by their standard deviations before their singular directions are taken, so that
+        `n_components` and `spectral_power` do not depend on units; of batch normalization alone. Weight normalization
+        takes the columns as they are.
+    scale_outputs : bool, default=True
+        Whether each of several outputs is fitted in units of its standard deviation. The network's outputs are in the
+        units of y; objective, certificate and weight decay are those of the targets divided by `output_scales_`. One
+        output is fitted as it is.
+    n_patterns : int, default=50
+        Directions drawn where activation patterns are sampled.
+    solver : str, default="auto"
+        "auto" takes the closed form where it reaches, else column generation, or for gated networks the working-set
+        solver; with as many features as samples, or about, and at most 12 distinct targets, column generation is
+        certified globally. The hinge loss and small gated networks go to cvxpy. "closed_form" and "column_generation"
+        insist on these. The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) solves the convex program over
+        all activation patterns where they are few (at most a million entries n * k * P), over a sample otherwise.
+        For ReLU networks of several outputs it is for tiny data, about 50 samples of two features or 20 of three, and
+        refused where the patterns' cones have more than five million faces.
+    tol : float, default=1e-4
+        Gap of objective and lower bound at which to stop, as a multiple of the objective of the zero network, which
+        with `fit_intercept` is the best constant; as in scikit-learn's Lasso. A ConvergenceWarning says if it is
+        missed. The gap of a certificate is relative to the network's own objective, which is smaller.
+    max_iter : int or None, default=None
+        Iterations of the solver; None leaves its own limit, and where `weight_decay` is chosen limits the last fit to
+        about the work of the choice, which a number lifts.
+    max_time : float or None, default=None
+        Seconds after which `fit` ends with the best network so far.
+    prove : bool or "auto", default="auto"
+        Whether to prove the price of every direction, for a global certificate, where that is possible: one output and
+        up to five features, or tiny data. True takes up to half a minute, "auto" about as long as the search did, by a
+        count of its work, so that the outcome does not depend on the machine. `convexbn.prove` can do it later.
+    n_jobs : int or None, default=None
+        Folds that are worked on at the same time while values are chosen, by threads; -1 takes all cores. Gated
+        networks and the hinge loss take one after the other.
+    random_state : int, RandomState, Generator or None, default=0
+        Seed of the solver's random starts and of sampled patterns; None draws another every time.
+    verbose : bool, default=False
+        Whether to print a line for every candidate of the choice, and to show the solver's progress.
+
+    Attributes
+    ----------
+    network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
+        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer; the others
+        have `to_torch`.
+    certificate_ : Certificate
+        Objective, lower bound, and what the bound covers; print it.
+    weight_decay_ : float
+        The weight decay that was used.
+    spectral_power_ : float
+        The spectral power that was used.
+    validation_scores_ : dict of ndarray
+        What the choice rests on, where there was one; columns of a table with a row for each spectral power and weight
+        decay that was tried. ``mean_score`` and ``std_score`` are over the folds of ``scores``, minus the loss on
+        held-out samples; ``fraction`` is the weight decay over the largest of the path, and ``n_train`` how many
+        samples a fold trains on. `convexbn.plotting.ValidationDisplay` draws it.
+    output_scales_ : ndarray of shape (C,)
+        What the targets were divided by in training; ones unless there are several and `scale_outputs`. With
+        ``scaled = replace(network_, output_weights=network_.output_weights / output_scales_,
+        intercept=network_.intercept / output_scales_)`` the objective is
+        ``scaled.objective(X, y / output_scales_, weight_decay_)``.
+    n_iter_ : int
+        Iterations of the solver; 0 for a closed form.
+    n_features_in_ : int
+        Features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has names that are all strings.
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from convexbn import ConvexBNRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = ConvexBNRegressor(10.0, n_components=1).fit(X[:60], y[:60])
+    >>> model.certificate_.scope, model.certificate_.gap < 1e-3
+    ('global', True)
+    >>> tuned = ConvexBNRegressor(n_components=1, tol=1e-2).fit(X[:60], y[:60])
+    >>> tuned.weight_decay_ in tuned.validation_scores_["weight_decay"], tuned.spectral_power_
+    (True, 1.0)
+    """

@@ -1,0 +1,193 @@
+"""The training problem on a design matrix: its objective, its dual, and where the zero network becomes optimal.
+
+Shapes, said once for the whole package: n samples, N = n * n_patches rows of Z, k columns of Z, C outputs, m neurons.
+Targets, predictions and dual points are (n, C) arrays.
+"""
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from convexbn._utils.summary import Summarized, counted
+from convexbn._utils.threads import on_one_thread
+from convexbn.losses import Loss, make_loss
+from convexbn.model._neurons import Neurons
+from convexbn.operators._dense import DesignMatrix
+from convexbn.oracles import price_bound, price_by_ascent, price_by_enumeration, quickly_enumerated
+from convexbn.patterns._patterns import as_design_matrix
+
+
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class Problem(Summarized):
+    r"""Two-layer ReLU network with weight decay on a design matrix.
+
+    ``minimise  sum_i p_i loss(f_i, y_i) + weight_decay * sum_j |s_j| |c_j|``,
+    ``f = sum_j relu(Z s_j) c_j^T + b``, with b = 0 unless `fit_intercept`. On the whitened design matrix this is the
+    training problem of a batch-normalized network with weight decay on (gamma, bias) and the output weights.
+
+    Parameters
+    ----------
+    Z : DesignMatrix or array-like of shape (N, k)
+        Design matrix.
+    y : array-like of shape (n,) or (n, C)
+        Targets; labels -1 and +1 for margin losses.
+    loss : {"squared_error", "huber", "log_loss", "squared_hinge", "hinge"} or Loss, default="squared_error"
+        Name or instance of a loss.
+    weight_decay : float
+        Positive; the papers' beta is ``weight_decay * sqrt(n)`` with a loss that is not averaged.
+    fit_intercept : bool, default=False
+        Whether the output has an intercept b that is not penalised.
+    sample_weight : array-like of shape (n,) or None, default=None
+        Positive weights; scaled to add up to one, p_i = 1/n if None.
+
+    Raises
+    ------
+    ValueError
+        If lengths do not match, an entry is not finite, the loss does not take these targets, `weight_decay` is not
+        a positive number, or a sample weight is not.
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, Section 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import Problem
+    >>> problem = Problem(np.eye(3), [1.0, -2.0, 3.0], weight_decay=0.1)
+    >>> round(3 * problem.weight_decay_max, 6)  # two neurons: the positive and the negative part of y
+    3.162278
+    """
+
+    Z: DesignMatrix
+    y: np.ndarray
+    loss: Loss
+    weight_decay: float
+    fit_intercept: bool
+    sample_weight: np.ndarray
+
+    def __init__(
+        self,
+        Z: DesignMatrix | ArrayLike,
+        y: ArrayLike,
+        loss: str | Loss = "squared_error",
+        *,
+        weight_decay: float,
+        fit_intercept: bool = False,
+        sample_weight: ArrayLike | None = None,
+    ):
+        Z, loss, y = as_design_matrix(Z), make_loss(loss), np.array(y, dtype=np.float64, ndmin=1)
+        y = y[:, None] if y.ndim == 1 else y
+        if y.ndim != 2 or len(y) != Z.n_samples:
+            raise ValueError(f"y must have one row for each of the {Z.n_samples} samples of Z, got shape {y.shape}.")
+        if not np.isfinite(y).all():
+            raise ValueError("y contains NaN or infinity; remove these samples first.")
+        loss.check_targets(y)
+        if loss.margin and fit_intercept and (y == y[0]).all():
+            raise ValueError("y holds one class only, which an intercept fits alone; give samples of both classes.")
+        check_weight_decay(weight_decay)
+        weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        if weights.shape != (len(y),) or not np.isfinite(weights).all() or not (weights > 0).all():
+            raise ValueError(f"sample_weight must hold {len(y)} positive numbers; drop samples of weight zero.")
+        weights = weights / weights.max()
+        values = (Z, y, loss, float(weight_decay), bool(fit_intercept), weights / weights.sum())
+        for field, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, field.name, value)
+
+    def _summary(self) -> str:
+        intercept = "with" if self.fit_intercept else "without"
+        return (
+            f"{self.Z._summary()}, {counted(self.n_outputs, 'output')}, {self.loss.name}, "
+            f"weight decay {self.weight_decay:.4g}, {intercept} intercept"
+        )
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs C."""
+        return int(self.y.shape[1])
+
+    def restricted(self, samples: np.ndarray) -> "Problem":
+        """Return the same problem for some of the samples, given by their indices; weights add up to one again."""
+        return replace(self, Z=self.Z.of_samples(samples), y=self.y[samples], sample_weight=self.sample_weight[samples])
+
+    def training_loss(self, f: np.ndarray) -> float:
+        """Weighted loss of predictions f (n, C)."""
+        return float(self.sample_weight @ self.loss.value(f, self.y))
+
+    def objective(self, neurons: Neurons) -> float:
+        """Objective of a network on the design matrix."""
+        return self.training_loss(neurons.outputs(self.Z)) + self.weight_decay * float(neurons.cost.sum())
+
+    def dual_point(self, f: np.ndarray) -> np.ndarray:
+        """Dual point v_i = -p_i loss'(f_i) of predictions f (n, C): shape (n, C)."""
+        return -self.sample_weight[:, None] * self.loss.gradient(f, self.y)
+
+    def feasible_dual(self, v: np.ndarray) -> np.ndarray:
+        """Nearby dual point in the domain of the conjugate, with columns that add up to zero under an intercept."""
+        p = self.sample_weight[:, None]
+        u = self.loss.project_dual(-v / p, self.y)
+        return -p * (self.loss.centred_dual(u, self.y, self.sample_weight) if self.fit_intercept else u)
+
+    def dual_objective(self, v: np.ndarray) -> float:
+        """Dual objective -sum_i p_i loss*(-v_i / p_i) of a dual point (n, C).
+
+        It is a lower bound of the objective of every network none of whose directions prices higher than
+        `weight_decay`. It is -infinity where the loss is not bounded below, and under an intercept unless the columns
+        of v add up to zero.
+        """
+        if self.fit_intercept and (np.abs(v.sum(axis=0)) > 1e-12 * np.abs(v).sum(axis=0)).any():
+            return -np.inf
+        # A shift of all targets changes nothing where v adds up to zero, and targets near zero lose fewest digits.
+        shift = self.zero_network.intercept if self.fit_intercept and not self.loss.margin else 0.0
+        return -float(self.sample_weight @ self.loss.conjugate(-v / self.sample_weight[:, None], self.y - shift))
+
+    @cached_property
+    def zero_network(self) -> Neurons:
+        """The network without neurons, with the best intercept if one is fitted."""
+        if self.fit_intercept:
+            intercept = self.loss.best_constant(self.y, self.sample_weight)
+        else:
+            intercept = np.zeros(self.n_outputs)
+        return Neurons(np.zeros((self.Z.n_columns, 0)), np.zeros((0, self.n_outputs)), intercept)
+
+    @cached_property
+    def zero_dual(self) -> np.ndarray:
+        """Dual point (n, C) of the zero network; exactly zero where only rounding is left of the residual."""
+        v = self.feasible_dual(self.dual_point(self.zero_network.outputs(self.Z)))
+        rounding = 1e-14 * self.sample_weight[:, None] * np.abs(self.y).max()
+        return np.zeros_like(v) if (np.abs(v) <= rounding).all() else v
+
+    @cached_property
+    def zero_objective(self) -> float:
+        """Objective of the zero network; exactly zero where only rounding is left of the residual."""
+        return self.objective(self.zero_network) if self.zero_dual.any() else 0.0
+
+    @cached_property
+    @on_one_thread
+    def weight_decay_max(self) -> float:
+        """Smallest weight decay at which the zero network is optimal, as far as known.
+
+        It is the price of the zero network's dual point. That is exact where there are at most 10,000 patterns, which
+        are enumerated (of several outputs a million faces of their cones, those of a few dozen samples in three
+        columns), and where `price_bound` is attained (whitened data of rank n). Elsewhere it is what an ascent from
+        1,000 directions finds, a lower bound that is hardly ever missed by much. For the hinge loss with an intercept
+        the zero network has many dual points; the one with equal entries in each class is used, whose price is an upper
+        bound.
+        """
+        bound = price_bound(self.Z, self.zero_dual, self.sample_weight).value
+        if quickly_enumerated(self.Z, self.n_outputs):
+            return min(price_by_enumeration(self.Z, self.zero_dual).value, bound)
+        found = price_by_ascent(self.Z, self.zero_dual, random_state=0).value
+        return bound if found >= bound * (1 - 1e-6) else found
+
+
+def check_weight_decay(weight_decay: object) -> None:
+    """Raise a ValueError unless `weight_decay` is a positive finite number."""
+    number = isinstance(weight_decay, (int, float, np.integer, np.floating)) and not isinstance(weight_decay, bool)
+    if not (number and 0 < weight_decay < np.inf):  # type: ignore[operator]
+        raise ValueError(
+            f"weight_decay={weight_decay!r} must be a positive finite number; without decay the network and its "
+            "convex program are different problems."
+        )

@@ -1,0 +1,104 @@
+"""What every solver returns."""
+
+import warnings
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from convexbn._utils.summary import Summarized, counted
+from convexbn.model._certificate import Certificate
+from convexbn.model._neurons import Neurons
+from convexbn.model._tolerance import Tolerance
+
+
+class Status(Enum):
+    """How a solver ended; the value is the sentence shown to the user."""
+
+    CONVERGED = "The gap is within the tolerance."
+    NOT_CONVERGED = "The solver stopped before the gap was within the tolerance."
+    MAX_ITER = "The solver reached max_iter before the gap was within the tolerance."
+    MAX_TIME = "The solver reached max_time before the gap was within the tolerance."
+    INTERRUPTED = "The solver was interrupted; this is the best solution so far."
+
+
+def status_of(
+    certificate: Certificate, tolerance: Tolerance, method: str, ending: Status = Status.NOT_CONVERGED
+) -> Status:
+    """Return how a method ended, with a ConvergenceWarning if and only if the gap exceeds the tolerance."""
+    reached = tolerance.reached_by(certificate)
+    if not reached:
+        limit = "max_time" if ending is Status.MAX_TIME else "max_iter"
+        warnings.warn(
+            f"{method} stopped at a {tolerance.in_words(certificate)}, above tol={tolerance.tol:.1e}. {ending.value} "
+            f"Raise {limit}, tol or weight_decay.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return Status.CONVERGED if reached and ending is not Status.INTERRUPTED else ending
+
+
+def with_proof(certificate: Certificate, proof: Certificate, tolerance: Tolerance) -> Certificate:
+    """Return a proof in place of a certificate if its gap is within the tolerance, else its bound beside the other."""
+    if tolerance.reached_by(proof) or proof.lower_bound >= certificate.lower_bound:
+        return proof
+    return replace(certificate, global_lower_bound=max(certificate.global_lower_bound or 0.0, proof.lower_bound))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a solver was after an iteration.
+
+    Parameters
+    ----------
+    n_iter : int
+        Iterations done.
+    time : float
+        Seconds since the start.
+    objective : float
+        Objective of the best network so far.
+    gap : float
+        Its relative gap, as far as known: nothing is claimed of it before the certificate.
+    n_neurons : int
+        Neurons of that network.
+    """
+
+    n_iter: int
+    time: float
+    objective: float
+    gap: float
+    n_neurons: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Solution(Summarized):
+    """A network on the design matrix, the dual point that certifies it, and how the solver ended.
+
+    Parameters
+    ----------
+    neurons : Neurons
+        The network.
+    dual : ndarray of shape (n, C)
+        Dual point v.
+    certificate : Certificate
+        Objective, lower bound, and what the bound covers.
+    status : Status
+        How the solver ended.
+    n_iter : int
+        Iterations of the solver; 0 for a closed form.
+    history : tuple of Progress
+        One entry an iteration, of the solvers that report them.
+    """
+
+    neurons: Neurons
+    dual: np.ndarray
+    certificate: Certificate
+    status: Status
+    n_iter: int
+    history: tuple[Progress, ...] = ()
+
+    def _summary(self) -> str:
+        certificate = self.certificate
+        found = f"objective {certificate.objective:.8g}, relative gap {certificate.gap:.2e}, scope {certificate.scope}"
+        return f"{counted(len(self.neurons), 'neuron')}, {found}, {self.status.name.lower().replace('_', ' ')}"

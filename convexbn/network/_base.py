@@ -1,0 +1,332 @@
+"""What networks of every normalization have in common: forward pass, objective, pruning."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_array, check_consistent_length
+
+from convexbn._utils.sample_weight import check_sample_weight
+from convexbn._utils.summary import Summarized, counted
+from convexbn.designs._batch_norm import EXACT_RTOL, BatchNormDesign, WeightNormDesign
+from convexbn.losses import Loss, make_loss
+from convexbn.model._neurons import Neurons
+from convexbn.network._persistence import Stored
+from convexbn.operators._dense import DesignMatrix
+
+if TYPE_CHECKING:
+    import torch
+
+TORCH_EPS = 1e-5  # what torch's batch normalization adds to variances unless told otherwise
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NormalizedNetwork(Summarized, Stored, ABC):
+    """Two-layer ReLU network f(x) = sum_j relu(gamma_j (x·w_j - mean_j) / std_j + bias_j) c_j + intercept.
+
+    Subclasses say where mean_j and std_j come from.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (m, d)
+        Hidden weights w_j.
+    gamma, bias : ndarray of shape (m,)
+        Scale and shift after normalization.
+    output_weights : ndarray of shape (m, C)
+        Output weights c_j.
+    intercept : ndarray of shape (C,)
+        Output intercept.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together or an entry is not finite.
+    """
+
+    weights: np.ndarray
+    gamma: np.ndarray
+    bias: np.ndarray
+    output_weights: np.ndarray
+    intercept: np.ndarray
+
+    per_neuron: ClassVar[tuple[str, ...]] = ("gamma", "bias")
+    design: ClassVar[type[BatchNormDesign] | type[WeightNormDesign]]
+
+    def __post_init__(self) -> None:
+        as_finite_arrays(self)
+        if self.weights.ndim != 2 or self.output_weights.ndim != 2:
+            raise ValueError("weights and output_weights must be 2-D arrays.")
+        m = len(self.weights)
+        expected: dict[str, tuple[int, ...]] = dict.fromkeys(self.per_neuron, (m,))
+        expected |= {"output_weights": (m, self.n_outputs), "intercept": (self.n_outputs,)}
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {getattr(self, name).shape}.")
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def _summary(self) -> str:
+        return f"{self._inputs()}, {counted(len(self), 'neuron')}, {counted(self.n_outputs, 'output')}"
+
+    def _inputs(self) -> str:
+        """What a neuron reads, in words."""
+        return counted(self.weights.shape[1], "feature")
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs C."""
+        return int(self.output_weights.shape[1])
+
+    @classmethod
+    def from_neurons(cls, neurons: Neurons, design: BatchNormDesign | WeightNormDesign) -> Self:
+        """Map neurons on a fitted design back to layer weights, sharing |s||c| evenly between both layers."""
+        neurons = neurons.balanced()
+        layer = design.neuron_weights(neurons.weights)
+        statistics = {name: getattr(layer, name) for name in cls.per_neuron}
+        return cls(
+            weights=layer.weights,
+            output_weights=neurons.output_weights,
+            intercept=neurons.intercept,
+            **statistics,
+            **cls._geometry(design),
+        )
+
+    @abstractmethod
+    def population_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and std (m,) used by `predict`."""
+
+    @abstractmethod
+    def batch_statistics(self, X: np.ndarray, sample_weight: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and std (m,) used in training on the full batch X."""
+
+    @abstractmethod
+    def origin(self, X: np.ndarray) -> np.ndarray:
+        """What can be subtracted from the training data X without changing `objective`; zero if nothing can."""
+
+    @abstractmethod
+    def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
+        """Return the torch modules that compute `hidden`; there must be a neuron. See `to_torch` for `eps`."""
+
+    def to_torch(self, *, eps: float = TORCH_EPS) -> "torch.nn.Sequential":
+        """Return the same network as a torch module in double precision and ``eval()``; call ``.train()`` to train on.
+
+        The output equals `predict`, in ``train()`` on the full training batch too. A network without neurons gets one
+        that is zero.
+
+        `objective` divides by the standard deviation itself. Torch adds `eps` to the variance first, which the module
+        makes up for: gamma_j is multiplied by ``sqrt(1 + eps / std_j^2)``, and where std_j^2 is below ``1e5 * eps``,
+        w_j is lengthened until it is not, which changes no output. So weight decay sees a gamma^2 that is larger by a
+        share of at most 1e-5.
+
+        Parameters
+        ----------
+        eps : float, default=1e-5
+            What batch normalization adds to variances. The default is torch's own, so that the ``state_dict()`` fits
+            a module that was made with torch's defaults. Take a smaller one, as 1e-12, for a training objective that
+            equals `objective` to more than five digits. Weight normalization has none.
+
+        Returns
+        -------
+        module : torch.nn.Sequential
+
+        Raises
+        ------
+        ImportError
+            If PyTorch is not installed.
+        ValueError
+            If `eps` is not a positive number.
+        """
+        torch = import_torch()
+        if not 0 < eps < np.inf:
+            raise ValueError(f"eps={eps!r} must be a positive number; torch's batch normalization refuses zero.")
+        network = self if len(self) else self._idle()
+        return torch.nn.Sequential(*network.hidden_to_torch(eps), output_layer(network)).eval()
+
+    @abstractmethod
+    def _idle(self) -> Self:
+        """Network with one neuron, which is zero, in place of none."""
+
+    @staticmethod
+    @abstractmethod
+    def decayed_parameters(module: Any) -> list[Any]:
+        """Return the parameters of a `to_torch` module that weight decay acts on: gamma, bias and output weights."""
+
+    @abstractmethod
+    def with_statistics(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Return the network whose population statistics are those of X (n, d), weighted by `sample_weight` (n,)."""
+
+    @classmethod
+    @abstractmethod
+    def from_torch(cls, module: Any) -> Self:
+        """Read a torch module whose output in ``eval()`` is that of a network of this kind."""
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Network outputs (n, C) for X (n, d), with the population statistics; a ValueError if they overflow."""
+        data = self.check_data(X)
+        return finite(lambda: self._forward(data, *self.population_statistics()))
+
+    def hidden(self, X: ArrayLike) -> np.ndarray:
+        """Hidden neurons relu(gamma_j (x·w_j - mean_j) / std_j + bias_j), (n, m) for X (n, d)."""
+        data = self.check_data(X)
+        return finite(lambda: self._hidden(data, *self.population_statistics()))
+
+    def objective(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        weight_decay: float,
+        loss: str | Loss = "squared_error",
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Objective of the non-convex training problem on the full batch.
+
+        ``mean_i loss(f(x_i), y_i) + weight_decay / 2 * sum_j (gamma_j^2 + bias_j^2 + |c_j|^2)``, with batch
+        statistics of X as in training.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Training data.
+        y : array-like of shape (n,) or (n, C)
+            Targets; labels -1 and +1 for margin losses.
+        weight_decay : float
+            Weight decay.
+        loss : str or Loss, default="squared_error"
+            Name or instance of a loss.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples, in the mean and in the batch statistics. All equal if None.
+
+        Returns
+        -------
+        objective : float
+        """
+        data, loss = self.check_data(X), make_loss(loss)
+        targets = np.asarray(y, dtype=np.float64)
+        targets = targets[:, None] if targets.ndim == 1 else targets
+        check_consistent_length(data, targets)
+        if targets.shape[1:] != (self.n_outputs,):
+            raise ValueError(f"y must have {self.n_outputs} columns, one an output, got shape {targets.shape}.")
+        loss.check_targets(targets)
+        weights = check_sample_weight(sample_weight, len(data))
+        f = self._forward(data, *self.batch_statistics(data, weights))
+        return float(weights @ loss.value(f, targets) / weights.sum() + weight_decay * self.penalty())
+
+    def penalty(self) -> float:
+        """Half the sum of squares that weight decay acts on."""
+        return float((self.gamma**2).sum() + (self.bias**2).sum() + (self.output_weights**2).sum()) / 2
+
+    def prune(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Return a smaller network with the same predictions on the training data and no higher objective.
+
+        Neurons of equal pattern and sign are merged, zeros dropped, and by Caratheodory's theorem at most n*C + 1
+        neurons kept. The objective is `objective`, with plain weight decay and the targets' own units; a
+        network trained with another `spectral_power`, or with scaled outputs, may come out dearer in the objective it
+        was trained for.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            The training data, whose statistics the network carries.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in training. All equal if None.
+
+        Returns
+        -------
+        network : same type
+
+        Raises
+        ------
+        ValueError
+            If the population statistics are not those of X, so that predictions would change.
+        """
+        data = self.check_data(X)
+        (mean, std), (batch_mean, batch_std) = self.population_statistics(), self.batch_statistics(data, sample_weight)
+        moved = np.abs([mean - batch_mean, std - batch_std]) / std
+        if moved.max(initial=0) > 1e-6:
+            raise ValueError(
+                "prune needs the training data X whose mean and std the network carries, and its weights; "
+                "with_statistics(X, sample_weight) gives it those of X, in place of running averages of torch, say."
+            )
+        design = self._unfitted_design().set_params(rtol=EXACT_RTOL).fit(data, sample_weight=sample_weight)
+        S = design.neurons(self.weights, self.gamma, self.bias)
+        neurons = Neurons(S, self.output_weights, self.intercept).pruned(
+            DesignMatrix(design.transform(data), design.n_patches)
+        )
+        return type(self).from_neurons(neurons, design)
+
+    def _forward(self, X: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+        return self._hidden(X, mean, std) @ self.output_weights + self.intercept
+
+    def _hidden(self, rows: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+        """Outputs of the neurons on rows of data."""
+        return np.maximum(self.gamma * (rows @ self.weights.T - mean) / std + self.bias, 0)
+
+    def check_data(self, X: ArrayLike) -> np.ndarray:
+        """Return X as an array of its own numeric type, or raise a ValueError if the network does not take it."""
+        return check_data(X, self.weights.shape[1])
+
+    def _unfitted_design(self) -> BatchNormDesign | WeightNormDesign:
+        return self.design()
+
+    @classmethod
+    def _geometry(cls, design: BatchNormDesign | WeightNormDesign) -> dict[str, Any]:
+        """Fields of the network that are read off the design."""
+        return {}
+
+
+def finite(outputs: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return what a function computes of X, or raise a ValueError if it overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = outputs()
+    if not np.isfinite(values).all():
+        raise ValueError("The outputs for X overflow: X holds numbers far larger than the training data.")
+    return values
+
+
+def as_finite_arrays(network: Any) -> None:
+    """Turn the fields of a network into arrays, or raise a ValueError if an entry is not finite."""
+    for field in fields(network):
+        array = np.asarray(getattr(network, field.name), dtype=np.float64, order="C")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{field.name} contains NaN or infinity.")
+        object.__setattr__(network, field.name, array)
+
+
+def check_data(X: ArrayLike, n_features: int) -> np.ndarray:
+    """Return X as a finite 2-D array of its own numeric type with `n_features` columns, or raise a ValueError."""
+    data: np.ndarray = check_array(X, dtype="numeric")
+    if data.shape[1] != n_features:
+        raise ValueError(f"X has {data.shape[1]} features, the network was trained on {n_features}.")
+    return data
+
+
+def import_torch() -> Any:
+    """Import torch, or say which extra is missing."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError("This needs PyTorch: pip install 'convexbn[torch]'.") from error
+    return torch
+
+
+def tensor(array: np.ndarray) -> Any:
+    """Copy an array into a double-precision torch parameter, contiguous as torch's L-BFGS wants it."""
+    torch = import_torch()
+    return torch.nn.Parameter(torch.tensor(np.ascontiguousarray(array), dtype=torch.float64))
+
+
+def output_layer(network: NormalizedNetwork) -> Any:
+    """Return the output layer as torch.nn.Linear; its bias is the intercept."""
+    torch = import_torch()
+    layer = torch.nn.Linear(*network.output_weights.shape, dtype=torch.float64)
+    layer.weight, layer.bias = tensor(network.output_weights.T), tensor(network.intercept)
+    return layer
+
+
+def to_numpy(parameter: Any) -> np.ndarray:
+    """Copy a torch parameter into an array."""
+    return parameter.detach().cpu().double().numpy().copy()

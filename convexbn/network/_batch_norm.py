@@ -1,0 +1,248 @@
+"""The batch-normalized network."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_array
+
+from convexbn._utils.sample_weight import weighted_samples
+from convexbn.designs._batch_norm import BatchNormDesign, WeightNormDesign
+from convexbn.network._base import TORCH_EPS, NormalizedNetwork, import_torch, tensor
+from convexbn.network._torch_layers import array_of, layers_of, read_output
+
+_LARGEST_SHARE = 1e-5  # of a variance that eps may be in a torch module
+_BLOCK_ENTRIES = 2**22  # entries of the data made double at once
+_ROUNDING = 10 * np.finfo(float).eps  # a standard deviation below this share of what is added up is rounding
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchNormNetwork(NormalizedNetwork):
+    """Two-layer network Linear -> BatchNorm -> ReLU -> Linear, trained on the full batch.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (m, d)
+        Hidden weights w_j.
+    gamma, bias : ndarray of shape (m,)
+        Scale and shift of the normalization layer.
+    output_weights : ndarray of shape (m, C)
+        Output weights c_j.
+    intercept : ndarray of shape (C,)
+        Output intercept.
+    mean, std : ndarray of shape (m,)
+        Population mean and standard deviation of x·w_j over the training data.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together, an entry is not finite, or a std is not positive.
+
+    References
+    ----------
+    .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, Section 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import BatchNormNetwork
+    >>> one = np.ones(1)
+    >>> network = BatchNormNetwork([[1.0]], one, 0 * one, [[2.0]], 0 * one, mean=3 * one, std=one)
+    >>> network.predict([[1.0], [5.0]])
+    array([[0.],
+           [4.]])
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    per_neuron = ("gamma", "bias", "mean", "std")
+    design: ClassVar[type[BatchNormDesign] | type[WeightNormDesign]] = BatchNormDesign
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.std > 0).all():
+            raise ValueError("std must be positive.")
+
+    @classmethod
+    def at_initialization(
+        cls,
+        X: ArrayLike,
+        n_neurons: int,
+        *,
+        n_outputs: int = 0,
+        sample_weight: ArrayLike | None = None,
+        random_state: int | np.random.Generator | None = None,
+    ) -> Self:
+        """Untrained network: Gaussian weights, gamma one, bias and intercept zero, small output weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Data whose statistics the network carries.
+        n_neurons : int
+            Width m.
+        n_outputs : int, default=0
+            Outputs C; 0 for a hidden layer that others build upon. Output weights are Gaussian over m.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in the statistics. All equal if None.
+        random_state : int, Generator or None, default=None
+            Seed of the weights.
+
+        Returns
+        -------
+        network : BatchNormNetwork
+        """
+        data = check_array(X, dtype="numeric")
+        layers = initial_layers(n_neurons, data.shape[1], n_outputs, random_state)
+        return cls(**layers).with_statistics(data, sample_weight)
+
+    def population_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and std (m,) over the training data."""
+        return self.mean, self.std
+
+    def batch_statistics(self, X: np.ndarray, sample_weight: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and std (m,) of x·w_j over X; a ValueError if a neuron does not vary over X."""
+        weights, data = weighted_samples(sample_weight, X)
+        _, first_rows = next(self._row_blocks(data[:1]))
+        origin = first_rows[0]  # deviations from it are exactly zero where a neuron does not vary
+        total, mean, squares = 0.0, np.zeros(len(self)), np.zeros(len(self))
+        largest = np.zeros_like(origin)
+        for samples, rows in self._row_blocks(data):
+            moved = rows - origin
+            largest = np.maximum(largest, np.abs(moved).max(axis=0))
+            deviations = moved @ self.weights.T
+            row_weights = np.repeat(weights[samples], len(rows) // len(weights[samples]))
+            share = row_weights.sum() / (total + row_weights.sum())
+            block_mean = np.average(deviations, axis=0, weights=row_weights)
+            deviations -= block_mean
+            deviations *= deviations
+            squares += row_weights @ deviations + total * share * (block_mean - mean) ** 2
+            mean += share * (block_mean - mean)
+            total += row_weights.sum()
+        std = np.sqrt(squares / total)
+        if not np.isfinite(std).all():
+            raise ValueError("The standard deviations over X overflow: X holds numbers too large to be squared.")
+        if not (std > _ROUNDING * (np.abs(self.weights) @ largest)).all():
+            raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
+        return self.weights @ origin + mean, std
+
+    def with_statistics(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Return the network whose population statistics are those of X (n, d), weighted by `sample_weight` (n,)."""
+        mean, std = self.batch_statistics(self.check_data(X), sample_weight)
+        return replace(self, mean=mean, std=std)
+
+    def _row_blocks(self, X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Slices of the samples and what the neurons read of them, in double precision, a block at a time."""
+        size = max(1, _BLOCK_ENTRIES // max(self.weights.shape))
+        for start in range(0, len(X), size):
+            samples = slice(start, start + size)
+            yield samples, X[samples].astype(np.float64)
+
+    def origin(self, X: np.ndarray) -> np.ndarray:
+        """Mean of X (n, d), which batch normalization takes off again, in double precision."""
+        mean: np.ndarray = X.mean(axis=0, dtype=np.float64)
+        return mean
+
+    def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
+        """Return Linear, BatchNorm1d and ReLU; there must be a neuron. See `to_torch` for `eps`."""
+        torch = import_torch()
+        network = self._with_eps(eps)
+        m, d = network.weights.shape
+        hidden = torch.nn.Linear(d, m, bias=False, dtype=torch.float64)
+        hidden.weight = tensor(network.weights)
+        norm = network._fill(torch.nn.BatchNorm1d(m, eps=eps, dtype=torch.float64))
+        return [hidden, norm, torch.nn.ReLU()]
+
+    def _with_eps(self, eps: float) -> Self:
+        """Network with the outputs of this one where eps is added to variances, which are at least 1e5 * eps."""
+        lengths = np.maximum(1, np.sqrt(eps / _LARGEST_SHARE) / self.std)
+        std = lengths * self.std
+        gamma = self.gamma * np.hypot(1, np.sqrt(eps) / std)
+        return replace(self, weights=lengths[:, None] * self.weights, gamma=gamma, mean=lengths * self.mean, std=std)
+
+    def _idle(self) -> Self:
+        zero = np.zeros(1)
+        return replace(
+            self,
+            weights=np.zeros((1, self.weights.shape[1])),
+            gamma=zero,
+            bias=zero,
+            output_weights=np.zeros((1, self.n_outputs)),
+            mean=zero,
+            std=zero + 1,
+        )
+
+    def _fill(self, norm: Any) -> Any:
+        """Give a normalization layer of torch the scale, shift and statistics of the neurons."""
+        norm.weight, norm.bias = tensor(self.gamma), tensor(self.bias)
+        norm.running_mean, norm.running_var = import_torch().tensor(self.mean), import_torch().tensor(self.std**2)
+        return norm
+
+    @staticmethod
+    def decayed_parameters(module: Any) -> list[Any]:
+        """Return gamma, bias and output weights of a torch module."""
+        return [module[1].weight, module[1].bias, module[-1].weight]
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        """Read a torch.nn.Sequential of Linear, BatchNorm1d, ReLU, Linear, with its running statistics.
+
+        Parameters
+        ----------
+        module : torch.nn.Sequential
+            Trained network, in whatever mode; `predict` equals its output in ``eval()``. Layers may be parametrized,
+            and Dropout is left out. PyTorch's running statistics are moving averages with an unbiased variance;
+            `with_statistics` sets those of the training data instead.
+
+        Returns
+        -------
+        network : BatchNormNetwork
+            Its gamma_j is the module's times ``sqrt(var_j / (var_j + eps))``, since its std_j has no eps.
+
+        Raises
+        ------
+        ValueError
+            If the layers are others, or keep no running statistics.
+        """
+        hidden, norm, _, output = layers_of(
+            module, "Linear, BatchNorm1d, ReLU, Linear", "Linear", "BatchNorm1d", "ReLU", "Linear"
+        )
+        return cls(weights=array_of(hidden, "weight"), **read_layers(hidden, norm, output))
+
+
+def read_layers(hidden: Any, norm: Any, output: Any) -> dict[str, Any]:
+    """Fields of the network, other than its weights, that torch's layers hold."""
+    mean, variance = array_of(norm, "running_mean"), array_of(norm, "running_var")
+    if mean is None or variance is None:
+        raise ValueError(f"module's {type(norm).__name__} keeps no running statistics; set track_running_stats=True.")
+    gamma, bias, shift = array_of(norm, "weight"), array_of(norm, "bias"), array_of(hidden, "bias")
+    varies = variance != 0  # where nothing varies, eps alone is divided by
+    share = np.divide(variance, variance + norm.eps, where=varies, out=np.ones_like(variance))
+    output_weights, intercept = read_output(output)
+    return {
+        "gamma": np.sqrt(share) * (1 if gamma is None else gamma),
+        "bias": np.zeros_like(mean) if bias is None else bias,
+        "output_weights": output_weights,
+        "intercept": intercept,
+        "mean": mean - (0 if shift is None else shift),
+        "std": np.sqrt(np.where(varies, variance, norm.eps)),
+    }
+
+
+def initial_layers(
+    n_neurons: int, n_entries: int, n_outputs: int, random_state: int | np.random.Generator | None
+) -> dict[str, np.ndarray]:
+    """Fields of an untrained network that does not know its statistics yet."""
+    rng, one, zero = np.random.default_rng(random_state), np.ones(n_neurons), np.zeros(n_neurons)
+    return {
+        "weights": rng.standard_normal((n_neurons, n_entries)),
+        "gamma": one,
+        "bias": zero,
+        "output_weights": rng.standard_normal((n_neurons, n_outputs)) / n_neurons,
+        "intercept": np.zeros(n_outputs),
+        "mean": zero,
+        "std": one,
+    }

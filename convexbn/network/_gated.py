@@ -1,0 +1,100 @@
+"""The gated ReLU network."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from convexbn._utils.summary import Summarized, counted
+from convexbn.designs._batch_norm import BatchNormDesign, WeightNormDesign
+from convexbn.model._neurons import Neurons
+from convexbn.network._base import as_finite_arrays, check_data, finite
+from convexbn.network._persistence import Stored
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GatedNetwork(Summarized, Stored):
+    """Gated ReLU network f(x) = sum_j 1[x·g_j + h_j >= 0] (x·w_j + b_j) c_j + intercept with fixed gates.
+
+    Parameters
+    ----------
+    gates : ndarray of shape (m, d)
+        Gate directions g_j.
+    gate_offsets : ndarray of shape (m,)
+        Gate offsets h_j.
+    weights : ndarray of shape (m, d)
+        Weights w_j, with the normalization folded in.
+    bias : ndarray of shape (m,)
+        Offsets b_j.
+    output_weights : ndarray of shape (m, C)
+        Output weights c_j.
+    intercept : ndarray of shape (C,)
+        Output intercept.
+
+    References
+    ----------
+    .. [1] Mishkin, Sahiner, Pilanci, "Fast Convex Optimization for Two-Layer ReLU Networks", arXiv 2202.01331.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import GatedNetwork
+    >>> one = np.ones(1)
+    >>> network = GatedNetwork(np.eye(1), 0 * one, 2 * np.eye(1), one, np.eye(1), 0 * one)
+    >>> network.predict([[-1.0], [1.0]])
+    array([[0.],
+           [3.]])
+    """
+
+    gates: np.ndarray
+    gate_offsets: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    output_weights: np.ndarray
+    intercept: np.ndarray
+
+    def __post_init__(self) -> None:
+        as_finite_arrays(self)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def _summary(self) -> str:
+        outputs = counted(self.output_weights.shape[1], "output")
+        return f"{self._inputs()}, {counted(len(self), 'neuron')}, {outputs}"
+
+    def _inputs(self) -> str:
+        """What a neuron reads, in words."""
+        return counted(self.weights.shape[1], "feature")
+
+    @classmethod
+    def from_neurons(cls, neurons: Neurons, design: BatchNormDesign | WeightNormDesign) -> Self:
+        """Map gated neurons on a fitted design back to weights on the data."""
+        if neurons.gates is None:
+            raise ValueError("These neurons have no gates; use BatchNormNetwork or WeightNormNetwork.")
+        return cls(
+            *design.affine(neurons.gates),
+            *design.affine(neurons.weights),
+            neurons.output_weights,
+            neurons.intercept,
+            **cls._geometry(design),
+        )
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Network outputs (n, C) for X (n, d); a ValueError if they overflow."""
+        data = self.check_data(X)
+        return finite(lambda: self._hidden(data) @ self.output_weights + self.intercept)
+
+    def _hidden(self, rows: np.ndarray) -> np.ndarray:
+        """Outputs of the neurons on rows of data."""
+        return (rows @ self.gates.T + self.gate_offsets >= 0) * (rows @ self.weights.T + self.bias)
+
+    def check_data(self, X: ArrayLike) -> np.ndarray:
+        """Return X as an array of its own numeric type, or raise a ValueError if the network does not take it."""
+        return check_data(X, self.weights.shape[1])
+
+    @classmethod
+    def _geometry(cls, design: BatchNormDesign | WeightNormDesign) -> dict[str, Any]:
+        """Fields of the network that are read off the design."""
+        return {}

@@ -1,0 +1,5 @@
+"""The products with the design matrix that solvers are written in; nothing outside this folder touches the array."""
+
+from convexbn.operators._dense import DesignMatrix
+
+__all__ = ["DesignMatrix"]

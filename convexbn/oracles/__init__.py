@@ -1,0 +1,40 @@
+"""Prices of directions: max over |w| <= 1 of |v^T relu(Zw)|, which decides dual feasibility.
+
+A dual point v is feasible when no direction prices higher than weight_decay. How far "no direction" reaches is
+what separates a global certificate from one over a pattern set, so every price carries its scope.
+"""
+
+from convexbn.oracles._ascent import Peaks, find_peaks, price_by_ascent
+from convexbn.oracles._bound import price_bound
+from convexbn.oracles._branch_and_bound import price_by_branch_and_bound
+from convexbn.oracles._faces import count_flats, flats_of_rows, largest_on_cone
+from convexbn.oracles._of_patterns import (
+    dearest_patterns,
+    price_by_enumeration,
+    price_of_gates,
+    price_of_pattern,
+    price_of_patterns,
+    quickly_enumerated,
+    spectral_norms,
+)
+from convexbn.oracles._price import Price, Scope
+
+__all__ = [
+    "Peaks",
+    "Price",
+    "Scope",
+    "count_flats",
+    "dearest_patterns",
+    "find_peaks",
+    "flats_of_rows",
+    "largest_on_cone",
+    "price_bound",
+    "price_by_ascent",
+    "price_by_branch_and_bound",
+    "price_by_enumeration",
+    "price_of_gates",
+    "price_of_pattern",
+    "price_of_patterns",
+    "quickly_enumerated",
+    "spectral_norms",
+]

@@ -1,0 +1,370 @@
+"""The price of every direction, proved by branch and bound over simplicial cones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count, product
+from typing import Self
+
+import numpy as np
+
+from convexbn._utils.threads import on_one_thread
+from convexbn.operators._dense import DesignMatrix
+from convexbn.oracles._bound import price_bound
+from convexbn.oracles._price import Price
+
+_MOST_ROOTS = 2**14  # cones to begin with; 2^rank of each sign are needed
+_BLOCK_ENTRIES = 2**22  # entries of the largest array made on the way, about
+_TANGENTS = 4  # of the concave part, for each cone
+_PIVOTS = 8  # of the projection on a cone
+_ASCENT_STEPS = 50
+_LONG = 0.7  # squared length of an edge that may be split, relative to the longest
+_ZERO = 1e-12  # squared angle of a cone that is not split further, and relative size that counts as rank
+_RIDGE = 1e-13  # keeps Gram matrices of thin cones invertible; what it changes is bounded as a residual
+
+
+@on_one_thread
+def price_by_branch_and_bound(
+    Z: DesignMatrix,
+    v: np.ndarray,
+    *,
+    threshold: float = 0.0,
+    tol: float = 1e-3,
+    starts: np.ndarray | None = None,
+    max_nodes: int = 1_000_000,
+    stop: Callable[[], bool] | None = None,
+) -> Price:
+    r"""Proved upper bound of the price of every direction, for low rank: up to about six columns.
+
+    All directions are covered by simplicial cones, at first the orthants of the principal axes. Each sign of v makes
+    ``v^T relu(Zw)`` a difference of convex functions, ``p(w) - q(w)``, both homogeneous. On the cone of u_1 ... u_k,
+    p lies below the linear function with the same values at the u_t, and q above each of its tangents, so some
+    linear c bounds the price there, and ``|b|`` bounds c on the unit ball for every b with ``b·u_t >= c(u_t)``.
+    The best b is a projection on the cone. A cone that may still hold a price above
+    ``max(threshold, (1 + tol) best)`` is halved at one of its longest edges, the largest bound first.
+
+    Parameters
+    ----------
+    Z : DesignMatrix
+        Design matrix.
+    v : ndarray of shape (n, 1)
+        Dual point.
+    threshold : float, default=0.0
+        Prices up to here need not be told apart.
+    tol : float, default=1e-3
+        Relative distance to the best direction found at which the bound is close enough.
+    starts : ndarray of shape (k, m), optional
+        Directions that are known to be good; the search for the best direction begins there, too.
+    max_nodes : int, default=1_000_000
+        Budget of cones.
+    stop : callable, optional
+        Asked now and then, without arguments; the search ends when it returns True.
+
+    Returns
+    -------
+    price : Price
+        Scope "global". The value is never above `price_bound`, and at most ``max(threshold, (1 + tol) best)`` unless
+        the search was cut short or `tol` is beyond rounding: cones narrower than 1e-6 are not split, which in bad
+        cases (scales far apart, rows that cancel) leaves 1e-5 or so. With more than 13 independent columns it is
+        `price_bound`. The direction is the dearest found, whose price may be lower.
+
+    Raises
+    ------
+    ValueError
+        If v is not of shape (n, 1), `starts` does not have k rows, `tol` is not positive or `max_nodes` is not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import DesignMatrix
+    >>> from convexbn.oracles import price_by_branch_and_bound
+    >>> price = price_by_branch_and_bound(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]]), tol=1e-6)
+    >>> round(price.value, 4), price.scope, price.direction.round(4) + 0.0
+    (4.0, 'global', array([0., 1.]))
+    """
+    _check(Z, v, tol, starts, max_nodes)
+    cheap = price_bound(Z, v).value
+    Z, v, moved = Z.for_prices(v)
+    rows = np.abs(v) * Z.Z
+    scale = float(np.linalg.norm(rows, axis=1).sum())
+    if scale == 0:
+        return Price(moved, "global")
+    rows /= scale
+    _, sizes, axes = np.linalg.svd(rows, full_matrices=False)
+    axes = axes[sizes > _ZERO * sizes[0]]
+    left_out = np.linalg.norm(rows - rows @ axes.T @ axes, axis=1).sum()
+    slack = 4 * np.finfo(float).eps * (len(rows) + Z.n_columns**2 + 64) + left_out
+    rows, positive = rows @ axes.T, v[:, 0] > 0
+    search = _Search(
+        _Relus.of_rows(rows[positive]),
+        _Relus.of_rows(rows[~positive & rows.any(axis=1)]),
+        None if starts is None else axes @ starts,
+        threshold=(threshold - moved) / scale - slack,
+        factor=1 + tol,
+        slack=slack,
+    )
+    value = cheap
+    if cheap > search.target * scale and 2 ** (len(axes) + 1) <= min(max_nodes, _MOST_ROOTS):
+        search.run(max_nodes, stop)
+        value = float(min((search.bound() + slack) * scale + moved, cheap))
+    direction = axes.T @ search.direction
+    direction /= np.linalg.norm(direction)
+    attained = abs(float((v.T @ Z.neuron_outputs(direction[:, None]))[0, 0]))
+    value = max(value, attained)
+    return Price(value, "global", direction)
+
+
+def _check(Z: DesignMatrix, v: np.ndarray, tol: float, starts: np.ndarray | None, max_nodes: int) -> None:
+    if np.shape(v) != (Z.n_samples, 1):
+        raise ValueError(f"v must be of shape ({Z.n_samples}, 1), one output, got {np.shape(v)}.")
+    if starts is not None and (np.ndim(starts) != 2 or len(starts) != Z.n_columns):
+        raise ValueError(f"starts must be of shape ({Z.n_columns}, m), a direction a column, got {np.shape(starts)}.")
+    if not tol > 0:
+        raise ValueError(f"tol={tol} must be positive.")
+    if max_nodes < 1:
+        raise ValueError(f"max_nodes={max_nodes} must be at least 1.")
+
+
+@dataclass(frozen=True, eq=False)
+class _Relus:
+    """The convex function ``linear·w + sum_i relu(rows_i·w)``; points are rows of W (B, k)."""
+
+    linear: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def of_rows(cls, rows: np.ndarray) -> Self:
+        return cls(np.zeros(rows.shape[1]), rows)
+
+    def values(self, W: np.ndarray) -> np.ndarray:
+        return np.maximum(W @ self.rows.T, 0).sum(axis=1) + W @ self.linear
+
+    def values_and_slopes(self, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        products = W @ self.rows.T
+        slopes = (products > 0).astype(float) @ self.rows + self.linear
+        return np.maximum(products, 0).sum(axis=1) + W @ self.linear, slopes
+
+    def on(self, generators: np.ndarray) -> "_Relus":
+        """The same function on the cone of the generators: rows of one sign there are linear or vanish."""
+        products = generators @ self.rows.T
+        linear, vanish = products.min(axis=0) >= 0, products.max(axis=0) <= 0
+        return _Relus(self.linear + self.rows[linear].sum(axis=0), self.rows[~linear & ~vanish])
+
+
+@dataclass(frozen=True, eq=False)
+class _Cones:
+    """Neighbouring cones on which the price of one sign, ``convex - concave``, may be too large.
+
+    `generators` (B, k, k) are unit vectors, row t of a cone is u_t; `values` (B, k) are those of the convex part in
+    them; `bounds` (B,) are proved.
+    """
+
+    generators: np.ndarray
+    values: np.ndarray
+    bounds: np.ndarray
+    convex: _Relus
+    concave: _Relus
+
+    def take(self, chosen: np.ndarray) -> "_Cones":
+        return _Cones(self.generators[chosen], self.values[chosen], self.bounds[chosen], self.convex, self.concave)
+
+    def part(self, chosen: np.ndarray) -> "_Cones":
+        """Some of the cones, with the functions restricted to them."""
+        taken = self.take(chosen)
+        every = taken.generators.reshape(-1, taken.generators.shape[2])
+        return _Cones(taken.generators, taken.values, taken.bounds, self.convex.on(every), self.concave.on(every))
+
+    def halves(self) -> tuple["_Cones", "_Cones"]:
+        """Two groups of neighbours, cut across the longest axis."""
+        centres = self.generators.sum(axis=1)
+        centres = centres - centres.mean(axis=0)
+        order = np.argsort(centres @ np.linalg.eigh(centres.T @ centres)[1][:, -1], kind="stable")
+        middle = len(order) // 2
+        return self.part(order[:middle]), self.part(order[middle:])
+
+    def worst_edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Both ends of the edge to split, and its squared length.
+
+        Of the edges that are nearly the longest (so that no cone degenerates) it is the one in the middle of which
+        the convex part is overestimated most, times its squared length.
+        """
+        k = self.generators.shape[2]
+        first, second = np.triu_indices(k, min(1, k - 1))
+        gram = self.generators @ self.generators.transpose(0, 2, 1)
+        length = 2 - 2 * gram[:, first, second]
+        cone, edge = np.nonzero(length >= _LONG * length.max(axis=1, keepdims=True))
+        ends = self.generators[cone, first[edge]] + self.generators[cone, second[edge]]
+        chord = self.values[cone, first[edge]] + self.values[cone, second[edge]]
+        score = np.full(length.shape, -np.inf)
+        score[cone, edge] = (np.maximum(chord - self.convex.values(ends), 0) + _ZERO) * length[cone, edge]
+        worst = score.argmax(axis=1)
+        return first[worst], second[worst], length[np.arange(len(length)), worst]
+
+    def split(self, first: np.ndarray, second: np.ndarray) -> "_Cones":
+        """Twice as many cones: the middle of the edge in the place of either end."""
+        every, n_cones = np.arange(len(self.bounds)), len(self.bounds)
+        middle = self.generators[every, first] + self.generators[every, second]
+        middle /= np.linalg.norm(middle, axis=1, keepdims=True)
+        children = self.take(np.tile(every, 2))
+        replaced = np.arange(2 * n_cones), np.concatenate([first, second])
+        children.generators[replaced] = np.tile(middle, (2, 1))
+        children.values[replaced] = np.tile(self.convex.values(middle), 2)
+        return children
+
+    def bounded(self, target: float) -> tuple["_Cones", np.ndarray]:
+        """Lower the bounds, no further than `target` where that is easy; also promising directions, one a cone.
+
+        The overestimate of the convex part is kept; the tangent of the concave part is improved by conditional
+        gradient steps until the bound is below the target, or the overestimate alone keeps it above.
+        """
+        gram = self.generators @ self.generators.transpose(0, 2, 1)
+        bounds, points = self.bounds.copy(), self.generators.mean(axis=1)
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+        left, slopes, above = np.arange(len(bounds)), np.zeros_like(points), np.full(len(bounds), np.inf)
+        support = np.ones(self.values.shape, dtype=bool)
+        for step in range(_TANGENTS):
+            concave, new = self.concave.values_and_slopes(points[left])
+            undecided = (above - concave <= target) | (step == 0)
+            slopes = (slopes + 2 / (step + 2) * (new - slopes))[undecided]
+            left, support = left[undecided], support[undecided]
+            tangent = np.einsum("btk,bk->bt", self.generators[left], slopes)
+            weights, found = _largest_on_cones(gram[left], self.values[left] - tangent, support)
+            bounds[left] = np.minimum(bounds[left], found)
+            reached = np.einsum("bt,btk->bk", weights, self.generators[left])
+            size = np.linalg.norm(reached, axis=1)
+            open_ = (bounds[left] > target) & (size > 0)
+            left, slopes, size, support = left[open_], slopes[open_], size[open_, None], weights[open_] > 0
+            if not len(left):
+                break
+            points[left] = reached[open_] / size
+            above = np.einsum("bt,bt->b", self.values[left], weights[open_] / size)
+        return _Cones(self.generators, self.values, bounds, self.convex, self.concave), points
+
+
+class _Search:
+    """Best first search over groups of cones, in units in which no price exceeds one."""
+
+    def __init__(
+        self,
+        plus: _Relus,
+        minus: _Relus,
+        starts: np.ndarray | None,
+        *,
+        threshold: float,
+        factor: float,
+        slack: float,
+    ) -> None:
+        self.plus, self.minus = plus, minus
+        self.threshold, self.factor, self.slack = threshold, factor, slack
+        self.best, self.closed, self.nodes = 0.0, 0.0, 0
+        self.open: list[tuple[float, int, _Cones]] = []
+        self.order = count()
+        k = plus.rows.shape[1]
+        self.size = max(16, min(1024, _BLOCK_ENTRIES // (k**2 * (len(plus.rows) + len(minus.rows)))))
+        self.direction = np.eye(k)[0]
+        self.ascend(np.random.default_rng(0).standard_normal((min(256, self.size), k)))
+        if starts is not None:
+            self.ascend(starts.T)
+
+    @property
+    def target(self) -> float:
+        return max(self.threshold, self.factor * self.best - self.slack)
+
+    def bound(self) -> float:
+        """Proved by now, apart from rounding."""
+        return max(self.best, self.closed, *(-key for key, _, _ in self.open[:1]))
+
+    def ascend(self, W: np.ndarray) -> None:
+        """Improve the best direction by steps along the normalized slope of either sign."""
+        for _ in range(_ASCENT_STEPS):
+            size = np.linalg.norm(W, axis=1, keepdims=True)
+            W = W[size[:, 0] > 0] / size[size[:, 0] > 0]
+            if not len(W):
+                return
+            (positive, up), (negative, down) = self.plus.values_and_slopes(W), self.minus.values_and_slopes(W)
+            prices = positive - negative
+            top = np.abs(prices).argmax()
+            if abs(prices[top]) > self.best:
+                self.best, self.direction = float(abs(prices[top])), W[top]
+            slopes = np.sign(prices)[:, None] * (up - down)
+            W = W + slopes / np.maximum(np.linalg.norm(slopes, axis=1, keepdims=True), np.finfo(float).tiny)
+
+    def run(self, max_nodes: int, stop: Callable[[], bool] | None) -> None:
+        k = self.plus.rows.shape[1]
+        upwards = np.array(list(product((0, 1), repeat=k)))
+        orthants = (2.0 * upwards - 1)[:, :, None] * np.eye(k)
+        for convex, concave in ((self.plus, self.minus), (self.minus, self.plus)):
+            values = np.stack([convex.values(-np.eye(k)), convex.values(np.eye(k))])[upwards, range(k)]
+            roots = _Cones(orthants, values, np.full(len(orthants), np.inf), convex, concave)
+            for block in range(0, len(orthants), self.size):
+                self.add(roots.part(np.arange(len(orthants))[block : block + self.size]))
+        while self.open and -self.open[0][0] > self.target and not (stop is not None and stop()):
+            cones = self.open[0][2]
+            if self.nodes + 2 * len(cones.bounds) > max_nodes:
+                break
+            heappop(self.open)
+            cones = self.close(cones, cones.bounds <= self.target)
+            first, second, squared_length = cones.worst_edges()
+            thin = squared_length <= _ZERO
+            self.add(self.close(cones, thin).split(first[~thin], second[~thin]))
+
+    def close(self, cones: _Cones, done: np.ndarray) -> _Cones:
+        """Keep the bounds of the cones that are done and return the others."""
+        self.closed = max(self.closed, *cones.bounds[done], 0.0)
+        return cones.take(np.flatnonzero(~done))
+
+    def add(self, cones: _Cones) -> None:
+        """Bound new cones and store those that are not done."""
+        if not len(cones.bounds):
+            return
+        self.nodes += len(cones.bounds)
+        cones, points = cones.bounded(self.target)
+        alive = cones.bounds > self.target
+        points = points[alive]
+        if len(points):
+            prices = cones.convex.values(points) - cones.concave.values(points)
+            if prices.max() > self.best:
+                self.ascend(points[[prices.argmax()]])
+        groups = [self.close(cones, cones.bounds <= self.target)]
+        while groups:
+            group = groups.pop()
+            if len(group.bounds) > self.size:
+                groups.extend(group.halves())
+            elif len(group.bounds):
+                heappush(self.open, (-float(group.bounds.max()), next(self.order), group))
+
+
+def _largest_on_cones(gram: np.ndarray, values: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Largest value in the unit ball of linear functions on cones, given in the generators: (B, k, k), (B, k).
+
+    ``min |b|`` over ``b·u_t >= values_t`` is reached in ``b = sum weights_t u_t`` with
+    ``weights = argmin |b|^2 / 2 - values·weights`` over weights >= 0, found by block principal pivoting. Any weights
+    give a bound: a residual r adds at most ``r sum(lambda_t)`` for ``|sum lambda_t u_t| <= 1``, and that sum is at
+    most sqrt(k) for unit vectors of one orthant.
+
+    Returns
+    -------
+    weights (B, k) >= 0 and bounds (B,).
+    """
+    n_cones, k = values.shape
+    weights, bounds = np.zeros((n_cones, k)), np.full(n_cones, np.inf)
+    left = np.arange(n_cones)
+    for pivot in range(_PIVOTS):
+        system = np.where(support[:, :, None] & support[:, None, :], gram, 0.0)
+        system[:, range(k), range(k)] = 1 + _RIDGE
+        solved = np.linalg.solve(system, np.where(support, values, 0.0)[:, :, None])[:, :, 0]
+        feasible = np.maximum(solved, 0)
+        fitted = np.einsum("bst,bt->bs", gram, feasible)
+        size = np.sqrt(np.maximum((feasible * fitted).sum(axis=1), 0))
+        found = size + np.sqrt(k) * np.maximum((values - fitted).max(axis=1), 0)
+        better = found < bounds[left]
+        bounds[left[better]], weights[left[better]] = found[better], feasible[better]
+        residual = values - np.einsum("bst,bt->bs", gram, solved)
+        wrong = np.where(support, solved < 0, residual > _ZERO * size[:, None])
+        if pivot >= _PIVOTS // 2:
+            wrong &= np.cumsum(wrong, axis=1) == 1
+        again = wrong.any(axis=1)
+        if not again.any():
+            break
+        left, gram, values, support = left[again], gram[again], values[again], (support ^ wrong)[again]
+    return weights, bounds

@@ -1,0 +1,267 @@
+"""The quadratic program of a step of many neurons, with the kinks of the ReLU in it."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dpotrf, dpotrs
+
+from convexbn.operators._dense import DesignMatrix
+
+_MAX_STEPS = 50
+_FIRST_MU = 0.1  # of the mean of slope * b
+_LEAST_MU = 1e-6  # of the decrease without kinks, all together: with d on all its kinks that mean is rounding
+_TO_BOUNDARY = 0.995
+_NOTHING = 1e-100  # gradients and products up to here count as zero
+_LEAST = 1e-13  # of the first duality gap, below which rounding takes over
+_STIFFEST = 1e14  # curvature that the kinks of a neuron may add, in multiples of H, which must not vanish beside it
+_FIRST_SOFTNESS = 100  # of the kinks, at least, in multiples of that of the stiffest
+_SMALL = 12  # up to this size matrices are solved with in one call
+
+
+def nearest_kinks(
+    Z: DesignMatrix, inner: np.ndarray, signed_v: np.ndarray, n_kinks: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the kinks nearest to each neuron at which the objective has a convex corner: rows with sign * v_i < 0.
+
+    Rows that are multiples of each other share a kink, whose corner is that of their sum.
+
+    Parameters
+    ----------
+    Z : DesignMatrix
+        Design matrix.
+    inner : ndarray of shape (N, m)
+        Products Z S with the neurons, from `DesignMatrix.products`.
+    signed_v : ndarray of shape (N, m)
+        Dual point times the sign of each neuron.
+    n_kinks : int
+        How many a neuron, if Z has as many; where fewer are convex, others fill up with slope zero.
+
+    Returns
+    -------
+    A, b, c : ndarray of shape (m, n_kinks, k), (m, n_kinks) and (m, n_kinks)
+        Normals, distances and slopes, as `solve_kink_program` takes them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.oracles._kink_program import nearest_kinks
+    >>> from convexbn import DesignMatrix
+    >>> A, b, c = nearest_kinks(DesignMatrix(np.eye(2)), np.array([[3.0], [-1.0]]), np.array([[1.0], [-2.0]]), 1)
+    >>> A[0], b[0], c[0]
+    (array([[0., 1.]]), array([1.]), array([2.]))
+    """
+    first = Z.hyperplanes.first
+    inner, signed_v = inner[first], Z.hyperplanes.summed(signed_v)
+    distance = np.abs(inner) / np.maximum(Z.row_norms[first], np.finfo(float).tiny)[:, None]
+    distance[signed_v >= 0] = np.inf
+    n_kinks = min(n_kinks, len(first))
+    near = np.argpartition(distance, n_kinks - 1, axis=0)[:n_kinks]
+    inner = np.take_along_axis(inner, near, axis=0).T
+    outward = np.where(inner > 0, -1.0, 1.0)
+    slope = np.maximum(-np.take_along_axis(signed_v, near, axis=0), 0).T
+    return Z.Z[first[near.T]] * outward[:, :, None], np.abs(inner), slope
+
+
+def solve_kink_program(
+    H: np.ndarray | None,
+    g: np.ndarray,
+    A: np.ndarray,
+    b: np.ndarray,
+    c: np.ndarray,
+    *,
+    rtol: float = 1e-2,
+    stop: Callable[[], bool] | None = None,
+) -> tuple[np.ndarray, float]:
+    """Minimise ``g·d + d·H d / 2 + sum_jl c_jl relu(A_jl·d_j - b_jl)``: a step d with a price on crossing kinks.
+
+    A primal-dual interior-point method (Mehrotra's predictor and corrector). The kinks of neuron j touch its own
+    step d_j only, so they add a k × k block to H, and an iteration costs one Cholesky factorisation. With the identity
+    in the place of H every neuron is a program of its own, and the factorisation is of size k or K, the smaller one.
+
+    Parameters
+    ----------
+    H : ndarray of shape (M, M) or None
+        Positive definite, M = m * k or larger: what follows the m blocks of k has no kinks (an intercept). None stands
+        for the identity, M = m * k.
+    g : ndarray of shape (M,)
+        Gradient.
+    A : ndarray of shape (m, K, k)
+        Normals of the kinks of each neuron.
+    b : ndarray of shape (m, K)
+        Distances from the kinks, not negative.
+    c : ndarray of shape (m, K)
+        Slope behind each kink; kinks of zero slope are ignored.
+    rtol : float, default=1e-2
+        The duality gap at which to stop, relative to the decrease of the objective that was reached.
+    stop : callable or None, default=None
+        Asked before every iteration; when it says True the step so far is returned.
+
+    Returns
+    -------
+    d : ndarray of shape (M,)
+        The step.
+    decrease : float
+        How far below zero its objective is.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If H is not numerically positive definite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.oracles._kink_program import solve_kink_program
+    >>> H, g = np.eye(1), np.array([-3.0])  # without the kink at d = 1 the step would be 3
+    >>> d, decrease = solve_kink_program(H, g, np.ones((1, 1, 1)), np.ones((1, 1)), np.full((1, 1), 5.0), rtol=1e-9)
+    >>> d.round(6), round(decrease, 6)
+    (array([1.]), 2.5)
+    """
+    m, K, k = A.shape
+    programs = m if H is None else 1  # independent ones, on the first axis of every array
+    shape = programs, m // programs, K
+    rows = A.reshape(*shape, k)
+    g, b, c = g.reshape(programs, -1), b.reshape(shape), c.reshape(shape)
+    size = 1.0 if H is None else max(float(np.diagonal(H).mean()), _NOTHING)
+    gram = rows[:, 0] @ rows[:, 0].swapaxes(1, 2) if H is None and k > K else None
+
+    scale = np.abs(g).max(axis=1)
+    slope = np.maximum(c, np.maximum(1e-12 * scale, _NOTHING)[:, None, None])
+    stiffness = np.einsum("pmlk,pmlk->pml", rows, rows) / size
+    softness = K * stiffness / _STIFFEST
+    balanced = 1e-6 * scale + 4 * np.finfo(float).eps * (slope * np.sqrt(stiffness * size)).sum(axis=(1, 2))
+    # theta is the force of a kink, room what it lacks to its slope; a step goes `over` a kink, or stays `under` it.
+    # The start is on the central path of d = 0: theta * under = room * over = mu, and under - over = b.
+    decrease_scale = (g * g).sum(axis=1) / size
+    first = np.maximum((slope * b).mean(axis=(1, 2)), _LEAST_MU * decrease_scale / b[0].size)
+    first = np.maximum(_FIRST_MU * first, _FIRST_SOFTNESS * (slope**2 * softness).max(axis=(1, 2)))
+    mu = np.maximum(first, _NOTHING)[:, None, None]
+    half = mu - slope * b / 2
+    root = np.sqrt(half**2 + mu * slope * b)
+    over = np.where(half > 0, (half + root) / slope, mu * b / (root + np.abs(half)))
+    under = over + b
+    # (theta, room) and (under, over), complementary to each other
+    state = np.stack([mu / under, mu / over, under, over], axis=1)
+    least = _LEAST * 2 * b[0].size * mu[:, 0, 0]
+
+    step, decreases = np.zeros_like(g), np.zeros(programs)
+    d, live = np.zeros_like(g), np.arange(programs)
+    for iteration in range(_MAX_STEPS):
+        products = state[:, :2] * state[:, 2:]
+        residual = g + (d if H is None else d @ H)
+        model = (d * (g + residual)).sum(axis=1) / 2
+        decrease = -(model + (c * np.maximum(_along(rows, d) - b, 0)).sum(axis=(1, 2)))
+        step[live], decreases[live] = d, decrease
+        _add_pull(residual, rows, state[:, 0])
+        total = products.sum(axis=(1, 2, 3))
+        ratio = state[:, 2:] / state[:, :2]
+        left = (np.abs(residual).max(axis=1) > balanced) | (total > rtol * decrease)
+        left &= (total > least) & (scale >= _NOTHING) & (ratio.sum(axis=1) > softness).all(axis=(1, 2))
+        if not left.any() or (stop is not None and stop()):
+            break
+        if not left.all():
+            arrays = live, g, rows, b, c, scale, softness, balanced, least, state, d, residual, products, total, ratio
+            live, g, rows, b, c, scale, softness, balanced, least, state, d, residual, products, total, ratio = (
+                array[left] for array in arrays
+            )
+            gram = None if gram is None else gram[left]
+        weight = 1 / (ratio[:, 0] + ratio[:, 1] + softness)
+        try:
+            solve = _of_identity(rows[:, 0], weight[:, 0], gram) if H is None else _factorised(H, rows[0], weight[0])
+        except np.linalg.LinAlgError:
+            if iteration == 0:
+                raise
+            break
+
+        move = partial(_move, rows, solve, weight, ratio, residual, state[:, :2])
+        _, change = move(-products)
+        later = state + np.minimum(1.0, _longest(state, change)) * change
+        achieved = (later[:, :2] * later[:, 2:]).sum(axis=(1, 2, 3)) / total
+        mu = (total / products[0].size * achieved**3)[:, None, None, None]
+        dd, change = move(mu - products - change[:, :2] * change[:, 2:])
+        t = np.minimum(1.0, _TO_BOUNDARY * _longest(state, change))
+        d = d + t[:, :, 0, 0] * dd
+        state = state + t * change
+    return step.ravel(), float(decreases.sum())
+
+
+def _factorised(H: np.ndarray, A: np.ndarray, weight: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Solve with H plus the blocks A_j^T diag(weight_j) A_j on its diagonal."""
+    m, _, k = A.shape
+    blocks = np.arange(m)
+    M = H.copy(order="F")
+    M[: m * k, : m * k].reshape(m, k, m, k)[blocks, :, blocks, :] += np.matmul(
+        A.transpose(0, 2, 1) * weight[:, None, :], A
+    )
+    factor = cho_factor(M, lower=True, overwrite_a=True, check_finite=False)
+    return lambda rhs: cho_solve(factor, rhs[0], check_finite=False)[None]
+
+
+def _of_identity(A: np.ndarray, weight: np.ndarray, gram: np.ndarray | None) -> Callable[[np.ndarray], np.ndarray]:
+    """Solve with I + A_p^T diag(weight_p) A_p of every p, through `gram` = A_p A_p^T where that is the smaller one."""
+    root = np.sqrt(weight)
+    scaled = A * root[:, :, None]
+    if gram is None:
+        return _solver(np.matmul(scaled.swapaxes(1, 2), scaled))
+    inner = _solver(gram * root[:, :, None] * root[:, None, :])
+
+    def solve(rhs: np.ndarray) -> np.ndarray:  # Sherman, Morrison and Woodbury
+        along = np.matmul(scaled, rhs[:, :, None])[:, :, 0]
+        return rhs - np.matmul(inner(along)[:, None], scaled)[:, 0]
+
+    return solve
+
+
+def _solver(M: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Solve with I + M_p, positive definite (p, s, s)."""
+    size = M.shape[1]
+    M[:, np.arange(size), np.arange(size)] += 1
+    if size <= _SMALL:
+        return lambda rhs: np.linalg.solve(M, rhs[:, :, None])[:, :, 0]
+    factors = [dpotrf(block)[0] for block in M]
+    return lambda rhs: np.stack([dpotrs(factor, side)[0] for factor, side in zip(factors, rhs, strict=True)])
+
+
+def _per_neuron(d: np.ndarray, A: np.ndarray) -> np.ndarray:
+    """The part of d (P, M) that has kinks, shape (P, m, k)."""
+    programs, m, _, k = A.shape
+    return d[:, : m * k].reshape(programs, m, k)
+
+
+def _along(A: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """Products of the normals with the step of their neuron, shape (P, m, K)."""
+    return np.matmul(A, _per_neuron(d, A)[:, :, :, None])[:, :, :, 0]
+
+
+def _add_pull(d: np.ndarray, A: np.ndarray, force: np.ndarray) -> None:
+    """Add the forces of the kinks (P, m, K) of each neuron to its part of d (P, M)."""
+    programs, m, _, k = A.shape
+    d[:, : m * k] += np.matmul(force[:, :, None, :], A).reshape(programs, m * k)
+
+
+def _move(
+    A: np.ndarray,
+    solve: Callable[[np.ndarray], np.ndarray],
+    weight: np.ndarray,
+    ratio: np.ndarray,
+    residual: np.ndarray,
+    forces: np.ndarray,
+    wanted: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Newton step of d and of the state, for the products of forces and ways to change by what is wanted."""
+    wanted = wanted / forces
+    force = (wanted[:, 0] - wanted[:, 1]) * weight
+    rhs = -residual
+    _add_pull(rhs, A, -force)
+    dd = solve(rhs)
+    along = _along(A, dd)
+    dtheta = force + weight * along
+    dover = wanted[:, 1] + ratio[:, 1] * dtheta
+    return dd, np.stack([dtheta, -dtheta, dover - along, dover], axis=1)
+
+
+def _longest(state: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Longest step that keeps the state of each program positive, shape (P, 1, 1, 1)."""
+    return 1 / np.maximum((-change / state).max(axis=(1, 2, 3), keepdims=True), np.finfo(float).tiny)

@@ -1,0 +1,129 @@
+"""The choice of a solver for a problem."""
+
+from typing import Any
+
+import numpy as np
+
+from convexbn.model._neurons import Neurons
+from convexbn.model._problem import Problem
+from convexbn.model._solution import Solution
+from convexbn.model._tolerance import Reference
+from convexbn.patterns._patterns import count_patterns, enumerate_patterns, sample_patterns
+from convexbn.solvers._by_class import Classes, solve_by_class
+from convexbn.solvers._closed_form import closed_form_obstacle, solve_closed_form
+from convexbn.solvers._monitor import Callback
+from convexbn.solvers.conic._programs import Activation, check_cvxpy_solver
+from convexbn.solvers.conic._reference import solve_reference
+from convexbn.solvers.gated._driver import solve_gated
+from convexbn.solvers.relu._column_generation import Proof, solve_column_generation
+
+ENUMERATION_ENTRIES = 1_000_000  # patterns are all of them up to this many entries n * k * P of their program
+OWN_SOLVERS = ("auto", "closed_form", "column_generation")
+
+
+def check_solver(solver: str, activation: Activation) -> None:
+    """Raise a ValueError if `solve` has no such solver for this activation."""
+    if solver not in OWN_SOLVERS:
+        check_cvxpy_solver(solver)
+    elif solver != "auto" and activation != "relu":
+        raise ValueError(f"solver={solver!r} is for activation='relu', not {activation!r}.")
+
+
+def solve(
+    problem: Problem,
+    *,
+    activation: Activation = "relu",
+    solver: str = "auto",
+    n_patterns: int = 50,
+    tol: float = 1e-6,
+    relative_to: Reference = "objective",
+    max_iter: int | None = None,
+    max_newton_steps: int | None = None,
+    max_time: float | None = None,
+    start: Neurons | None = None,
+    prove: Proof = True,
+    random_state: int | np.random.Generator | None = None,
+    callback: Callback | None = None,
+    verbose: bool = False,
+) -> Solution:
+    """Train a network with the solver that fits the problem.
+
+    For ReLU: the closed form where it reaches, column generation otherwise; on one sample a class where targets are few
+    and the whitened data has full row rank. For gated ReLU: the working-set solver. The
+    hinge loss, small gated problems with one output, and whoever names a cvxpy solver, get the convex program. Gates,
+    and the patterns of the convex program, are all activation patterns where they are few (at most a million entries
+    n * k * P), a sample otherwise.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem.
+    activation : {"relu", "gated_relu"}, default="relu"
+        Which network.
+    solver : str, default="auto"
+        "auto"; "closed_form" or "column_generation", to insist on them; or the name of an installed cvxpy solver.
+    n_patterns : int, default=50
+        Directions drawn where patterns are sampled.
+    tol : float, default=1e-6
+        Gap above which the solution is reported as not converged, as a multiple of `relative_to`.
+    relative_to : {"objective", "zero_network"}, default="objective"
+        What the gap is measured against, as in `solve_column_generation`.
+    max_iter : int or None, default=None
+        Iterations of the solver; None leaves its own limit.
+    max_newton_steps : int or None, default=None
+        Limit of column generation alone.
+    max_time, start, prove, callback, verbose
+        As in `solve_column_generation` and `solve_gated`; cvxpy solvers take `max_time` and `verbose` only.
+    random_state : int, Generator or None, default=None
+        Seed of whatever is random.
+
+    Returns
+    -------
+    solution : Solution
+
+    Raises
+    ------
+    ValueError
+        If the solver is unknown or not installed, or does not reach the problem.
+    RuntimeError
+        If a cvxpy solver fails.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import Problem, solve
+    >>> solve(Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)).certificate.basis
+    'closed form for whitened data of full row rank'
+    """
+    check_solver(solver, activation)
+    smooth = bool(np.isfinite(problem.loss.curvature))
+    rule: dict[str, Any] = {"tol": tol, "relative_to": relative_to}
+    limits: dict[str, Any] = {"max_time": max_time, "start": start, "callback": callback, "verbose": verbose}
+    if activation == "relu":
+        if solver == "closed_form" or (solver == "auto" and closed_form_obstacle(problem) is None):
+            return solve_closed_form(problem, **rule)
+        options = rule | {"max_iter": max_iter or 100, "prove": prove, "random_state": random_state} | limits
+        classes = Classes.of(problem) if solver == "auto" else None
+        if classes is not None:
+            return solve_by_class(classes, **options)
+        if solver == "column_generation" or (solver == "auto" and smooth):
+            return solve_column_generation(problem, max_newton_steps=max_newton_steps, **options)
+    if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES:
+        patterns = enumerate_patterns(problem.Z)
+    else:
+        patterns = sample_patterns(problem.Z, n_patterns, random_state=random_state)
+    # An interior point does not mind the degeneracy of small gated problems, in which many gates fit equally well, but
+    # nuclear norms are slow in it.
+    own = len(patterns) * problem.Z.Z.size > ENUMERATION_ENTRIES or problem.n_outputs > 1
+    if activation == "gated_relu" and solver == "auto" and smooth and own:
+        return solve_gated(problem, patterns, max_iter=max_iter or 500, **rule, **limits)
+    return solve_reference(
+        problem,
+        patterns,
+        activation=activation,
+        solver="CLARABEL" if solver == "auto" else solver,
+        max_iter=max_iter,
+        max_time=max_time,
+        verbose=verbose,
+        **rule,
+    )

@@ -1,0 +1,89 @@
+"""A problem in units in which targets and design matrix are of order one, and the way back."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from convexbn.model._neurons import Neurons
+from convexbn.model._problem import Problem
+from convexbn.operators._dense import DesignMatrix
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Units of a problem: a solver's absolute tolerances then mean the same for every problem.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem in these units.
+    shift : ndarray of shape (C,)
+        Targets are ``shift + target_scale * problem.y``; zero for margin losses.
+    target_scale : float
+        One scale for all outputs; 1 for margin losses.
+    column_scale : float
+        The design matrix is ``column_scale * problem.Z``, times the transpose of `basis` if there is one.
+    basis : ndarray of shape (k, r) or None, default=None
+        Orthonormal basis of the space of the rows of the design matrix, in which neurons have fewer weights.
+    """
+
+    problem: Problem
+    shift: np.ndarray
+    target_scale: float
+    column_scale: float
+    basis: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, problem: Problem) -> Self:
+        """Units that fit a problem."""
+        column_scale = problem.Z.spectral_norm / np.sqrt(problem.Z.n_rows)
+        shift, target_scale = np.zeros(problem.n_outputs), 1.0
+        if not problem.loss.margin:
+            if problem.fit_intercept:
+                shift = problem.sample_weight @ problem.y
+            target_scale = float(np.sqrt(problem.sample_weight @ ((problem.y - shift) ** 2).sum(axis=1))) or 1.0
+        scaled = replace(
+            problem,
+            Z=DesignMatrix(problem.Z.Z / column_scale, problem.Z.n_patches),
+            y=(problem.y - shift) / target_scale,
+            loss=problem.loss.rescaled(target_scale),
+            weight_decay=problem.weight_decay / (target_scale * column_scale),
+        )
+        return cls(scaled, shift, target_scale, column_scale)
+
+    def with_fewest_columns(self) -> Self:
+        """The same units, with no more columns than rows: optimal neurons lie in the space of the rows."""
+        if self.problem.Z.n_columns <= self.problem.Z.n_rows:
+            return self
+        Z, basis = self.problem.Z.on_row_space
+        return replace(self, problem=replace(self.problem, Z=Z), basis=basis)
+
+    def neurons_from(self, neurons: Neurons) -> Neurons:
+        """Neurons of the original problem, in these units."""
+        weights = neurons.weights if self.basis is None else self.basis.T @ neurons.weights
+        return replace(
+            neurons,
+            weights=weights * self.column_scale / self.target_scale,
+            intercept=(neurons.intercept - self.shift) / self.target_scale,
+        )
+
+    def neurons_to(self, neurons: Neurons) -> Neurons:
+        """Neurons in these units, for the original problem."""
+        return replace(
+            neurons,
+            weights=self.directions_to(neurons.weights) * self.target_scale / self.column_scale,
+            intercept=self.shift + neurons.intercept * self.target_scale,
+        )
+
+    def directions_to(self, directions: np.ndarray) -> np.ndarray:
+        """Directions (k', m) of weights in these units, for the original problem: (k, m), of the same lengths."""
+        return directions if self.basis is None else self.basis @ directions
+
+    def dual_to(self, v: np.ndarray) -> np.ndarray:
+        """Dual point in these units, for the original problem."""
+        return v * self.target_scale
+
+    def objective_to(self, objective: float) -> float:
+        """Objective in these units, for the original problem."""
+        return objective * self.target_scale**2

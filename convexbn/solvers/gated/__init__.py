@@ -1,0 +1,1 @@
+"""Gated ReLU networks: a group lasso over activation patterns."""

@@ -1,0 +1,1 @@
+"""Column generation for ReLU networks, and what its rounds are made of."""

@@ -1,0 +1,128 @@
+"""The Gauss-Newton matrix of the loss in hidden weights, output directions and intercept.
+
+The variables are the hidden weights s_j (k each), then the tangents t_j (C - 1 each) that turn the unit output
+directions, ``c_j(t) = c_j + T_j t_j``, then the intercept (C), if there is one.
+"""
+
+import numpy as np
+from scipy.linalg.blas import dsyrk
+
+from convexbn.model._neurons import Neurons
+from convexbn.model._problem import Problem
+from convexbn.operators._dense import DesignMatrix
+
+_BLOCK_ENTRIES = 2**22  # entries of the Jacobian made at once
+
+
+def gauss_newton(
+    problem: Problem, neurons: Neurons, turn: np.ndarray, on: np.ndarray, tangents: np.ndarray, f: np.ndarray
+) -> np.ndarray:
+    """Sum over samples of ``p_i J_i^T H_i J_i``, with J_i the Jacobian of the outputs and H_i the Hessian of the loss.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem.
+    neurons : Neurons
+        Neurons with unit output weights.
+    turn : ndarray of int, shape (m,)
+        The neurons that move.
+    on : ndarray of bool, shape (N, m)
+        Their activation patterns.
+    tangents : ndarray of shape (m, C, C - 1)
+        Orthonormal bases T_j of the complements of their output directions.
+    f : ndarray of shape (n, C)
+        Predictions.
+
+    Returns
+    -------
+    matrix : ndarray of shape (M, M)
+        ``M = m * (k + C - 1)``, and C more if the problem fits an intercept.
+    """
+    S, outputs = neurons.weights[:, turn], neurons.output_weights[turn]
+    if problem.n_outputs == 1:
+        curvature = problem.sample_weight * problem.loss.second_derivative(f, problem.y)[:, 0]
+        return _of_one_output(problem.Z, on * outputs[:, 0], curvature, problem.fit_intercept)
+    hessian = problem.sample_weight[:, None, None] * problem.loss.hessian(f, problem.y)
+    multiples = hessian[:, 0, 0]
+    if (hessian == multiples[:, None, None] * np.eye(problem.n_outputs)).all():
+        return _of_multiples(problem.Z, S, on, outputs, tangents, multiples, problem.fit_intercept)
+    values, vectors = np.linalg.eigh(hessian)
+    roots = np.sqrt(np.maximum(values, 0))[:, :, None] * vectors.transpose(0, 2, 1)
+    return _of_roots(problem.Z, S, on, outputs, tangents, roots, problem.fit_intercept)
+
+
+def _of_one_output(Z: DesignMatrix, signed_masks: np.ndarray, curvature: np.ndarray, fit_intercept: bool) -> np.ndarray:
+    """The matrix for output weights that are signs, which do not turn."""
+    gram = Z.masked_gram(signed_masks, curvature)
+    if not fit_intercept:
+        return gram
+    mixed = Z.masked_adjoint(signed_masks, curvature[:, None]).T.ravel()
+    return np.block([[gram, mixed[:, None]], [mixed[None], np.full((1, 1), curvature.sum())]])
+
+
+def _of_multiples(
+    Z: DesignMatrix,
+    S: np.ndarray,
+    on: np.ndarray,
+    outputs: np.ndarray,
+    tangents: np.ndarray,
+    weights: np.ndarray,
+    fit_intercept: bool,
+) -> np.ndarray:
+    """The matrix where the Hessians are multiples of the identity: products of a Gram matrix with those of outputs."""
+    (m, C), k = outputs.shape, len(S)
+    gram = Z.masked_gram(on, weights).reshape(m, k, m, k)
+    weights_weights = (gram * (outputs @ outputs.T)[:, None, :, None]).reshape(m * k, m * k)
+    # relu(Z s) = D Z s, so what its products are is a matter of those of D Z.
+    with_hidden = np.einsum("jalb,bl->jal", gram, S, optimize=True)
+    hidden_hidden = np.einsum("jal,aj->jl", with_hidden, S)
+    turned = np.einsum("jc,lcd->jld", outputs, tangents)
+    weights_tangents = (with_hidden[:, :, :, None] * turned[:, None]).reshape(m * k, -1)
+    turned = np.einsum("jce,lcd->jeld", tangents, tangents, optimize=True)
+    tangents_tangents = (hidden_hidden[:, None, :, None] * turned).reshape(m * (C - 1), -1)
+    if not fit_intercept:
+        return np.block([[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]])
+    sums = Z.masked_adjoint(on, weights[:, None])
+    weights_b = (sums.T[:, :, None] * outputs[:, None]).reshape(m * k, C)
+    tangents_b = ((sums * S).sum(axis=0)[:, None, None] * tangents.transpose(0, 2, 1)).reshape(-1, C)
+    return np.block(
+        [
+            [weights_weights, weights_tangents, weights_b],
+            [weights_tangents.T, tangents_tangents, tangents_b],
+            [weights_b.T, tangents_b.T, weights.sum() * np.eye(C)],
+        ]
+    )
+
+
+def _of_roots(
+    Z: DesignMatrix,
+    S: np.ndarray,
+    on: np.ndarray,
+    outputs: np.ndarray,
+    tangents: np.ndarray,
+    roots: np.ndarray,
+    fit_intercept: bool,
+) -> np.ndarray:
+    """The matrix from the Jacobian times roots R_i of the Hessians (n, C, C), a block of samples at a time."""
+    (m, C), k = outputs.shape, len(S)
+    n_weights, n_tangents = m * k, m * (C - 1)
+    size = n_weights + n_tangents + C * fit_intercept
+    matrix = np.zeros((size, size), order="F")
+    samples = max(1, _BLOCK_ENTRIES // (size * max(C, Z.n_patches)))
+    for start in range(0, Z.n_samples, samples):
+        block = slice(start, start + samples)
+        rows = slice(start * Z.n_patches, (start + samples) * Z.n_patches)
+        R = roots[block]
+        masked = (on[rows, :, None] * Z.Z[rows, None, :]).reshape(-1, n_weights)
+        if Z.n_patches > 1:
+            masked = masked.reshape(len(R), Z.n_patches, n_weights).mean(axis=1)
+        masked = masked.reshape(len(R), m, k)
+        hidden = np.einsum("ija,aj->ij", masked, S)
+        J = np.empty((len(R), C, size))
+        J[:, :, :n_weights] = ((R @ outputs.T)[:, :, :, None] * masked[:, None]).reshape(len(R), C, n_weights)
+        turned = (R @ tangents.transpose(1, 0, 2).reshape(C, -1)).reshape(len(R), C, m, C - 1)
+        J[:, :, n_weights : n_weights + n_tangents] = (turned * hidden[:, None, :, None]).reshape(len(R), C, -1)
+        J[:, :, n_weights + n_tangents :] = R[:, :, : C * fit_intercept]
+        matrix = dsyrk(1.0, J.reshape(-1, size).T, beta=1.0, c=matrix, overwrite_c=True, lower=True)
+    return matrix + np.tril(matrix, -1).T

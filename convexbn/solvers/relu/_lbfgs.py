@@ -1,0 +1,128 @@
+"""L-BFGS for smooth functions of a few thousand variables, with little work beside that of the function.
+
+On small networks the wrapper of a general library takes longer than the products themselves.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.linalg.lapack import dtrtrs
+
+_MEMORY = 30
+_ARMIJO, _HALVINGS = 1e-4, 20
+_CURVED = 1e-10  # least cosine of step and change of the gradient with which a pair enters the memory
+
+
+def lbfgs(
+    function: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    *,
+    max_steps: int,
+    ftol: float,
+    stop: Callable[[], bool] | None = None,
+) -> np.ndarray:
+    """Minimise a function by L-BFGS with backtracking.
+
+    The inverse Hessian is kept in the compact form of Byrd, Nocedal and Schnabel (1994), whose products with a gradient
+    are four matrix-vector products.
+
+    Parameters
+    ----------
+    function : callable
+        Value and gradient (N,) at a point (N,).
+    start : ndarray of shape (N,)
+        Where to start.
+    max_steps : int
+        Steps at most.
+    ftol : float
+        Ends when a step lowers the value by a smaller share of it.
+    stop : callable or None, default=None
+        Asked after every step; when it says True the descent ends.
+
+    Returns
+    -------
+    point : ndarray of shape (N,)
+        The best point found.
+
+    References
+    ----------
+    .. [1] Byrd, Nocedal, Schnabel, "Representations of quasi-Newton matrices and their use in limited memory methods",
+       Mathematical Programming 63, 1994, equation 3.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.solvers.relu._lbfgs import lbfgs
+    >>> scales = np.array([1.0, 100.0])
+    >>> lbfgs(lambda x: (scales @ x**2 / 2, scales * x), np.ones(2), max_steps=50, ftol=1e-16).round(6) + 0.0
+    array([0., 0.])
+    """
+    memory = _Memory(start.size)
+    x = start
+    value, gradient = function(x)
+    for _ in range(max_steps):
+        direction = -memory.times(gradient)
+        slope = float(direction @ gradient)
+        if not slope < 0:
+            if len(memory) == 0:
+                break
+            memory, direction = _Memory(start.size), -gradient
+            slope = float(direction @ gradient)
+        t = 1.0 if len(memory) else min(1.0, 1 / max(float(np.abs(gradient).sum()), np.finfo(float).tiny))
+        for _ in range(_HALVINGS):
+            later = x + t * direction
+            later_value, later_gradient = function(later)
+            if later_value <= value + _ARMIJO * t * slope:
+                break
+            # The minimiser of the parabola through what is known, but no less than a tenth and no more than half.
+            t *= float(np.clip(-slope * t / 2 / max(later_value - value - slope * t, 1e-300), 0.1, 0.5))
+        else:
+            break
+        memory.add(later - x, later_gradient - gradient)
+        decrease = value - later_value
+        x, value, gradient = later, later_value, later_gradient
+        if decrease <= ftol * max(abs(value), np.finfo(float).tiny) or (stop is not None and stop()):
+            break
+    return x
+
+
+class _Memory:
+    """The last steps and changes of the gradient, in a ring, and their inner products."""
+
+    def __init__(self, size: int):
+        self.steps, self.changes = np.empty((_MEMORY, size)), np.empty((_MEMORY, size))
+        self.mixed, self.gram = np.zeros((_MEMORY, _MEMORY)), np.zeros((_MEMORY, _MEMORY))
+        self.order: list[int] = []  # places in the ring, the oldest first
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def add(self, step: np.ndarray, change: np.ndarray) -> None:
+        """Take in a pair along which the function is convex."""
+        curvature = float(step @ change)
+        if curvature <= _CURVED * float(np.sqrt((step @ step) * (change @ change))):
+            return
+        place = self.order.pop(0) if len(self.order) == _MEMORY else len(self.order)
+        self.order.append(place)
+        self.steps[place], self.changes[place] = step, change
+        used = len(self.order)
+        self.mixed[:used, place] = self.steps[:used] @ change
+        self.mixed[place, :used] = self.changes[:used] @ step
+        self.gram[:used, place] = self.gram[place, :used] = self.changes[:used] @ change
+
+    def times(self, gradient: np.ndarray) -> np.ndarray:
+        """Product of the inverse Hessian with a gradient."""
+        used = len(self.order)
+        if used == 0:
+            return gradient
+        order = np.array(self.order)
+        steps, changes = self.steps[:used], self.changes[:used]
+        mixed, gram = self.mixed[order[:, None], order], self.gram[order[:, None], order]
+        diagonal = mixed.diagonal()
+        scale = diagonal[-1] / gram[-1, -1]
+        along_steps, along_changes = (steps @ gradient)[order], (changes @ gradient)[order]
+        inner = dtrtrs(mixed, along_steps)[0]
+        outer = dtrtrs(mixed, diagonal * inner + scale * (gram @ inner - along_changes), trans=1)[0]
+        ring_inner, ring_outer = np.empty(used), np.empty(used)
+        ring_inner[order], ring_outer[order] = inner, outer
+        return scale * gradient + ring_outer @ steps - scale * (ring_inner @ changes)

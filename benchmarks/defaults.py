@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import convexbn
 from benchmarks.harness import environment, median_of, parse_arguments, seconds_text, target, write_json
-from convexbn import BatchNormDesign, Problem
+from convexbn import BatchNormDesign, Problem, weight_decay_max
 from convexbn.datasets import make_teacher
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +58,7 @@ def fit(name: str, fraction: float | None) -> dict:
     model = convexbn.ConvexBNClassifier() if name == "digits" else convexbn.ConvexBNRegressor()
     if fraction is not None:
         problem = Problem(BatchNormDesign().fit_transform(X), y, weight_decay=1.0, fit_intercept=True)
-        model.set_params(weight_decay=fraction * problem.weight_decay_max, spectral_power=0.0)
+        model.set_params(weight_decay=fraction * weight_decay_max(problem), spectral_power=0.0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         start = time.perf_counter()

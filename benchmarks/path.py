@@ -24,7 +24,7 @@ from benchmarks.harness import (
     write_json,
 )
 from benchmarks.instances import Instance, named_instance
-from convexbn import BatchNormDesign, DesignMatrix, convexbn_path, solve_column_generation
+from convexbn import BatchNormDesign, DesignMatrix, convexbn_path, solve_column_generation, weight_decay_max
 
 REPEATS = 3
 TOL = 1e-5
@@ -32,7 +32,7 @@ TOL = 1e-5
 
 def grid_of(instance: Instance, n_values: int) -> np.ndarray:
     """Values of weight decay, falling geometrically."""
-    return np.geomspace(instance.problem.weight_decay_max, instance.weight_decay, n_values)
+    return np.geomspace(weight_decay_max(instance.problem), instance.weight_decay, n_values)
 
 
 def solve_path(instance: Instance, grid: np.ndarray, seed: int):

@@ -26,7 +26,7 @@ from benchmarks.harness import (
     write_json,
 )
 from benchmarks.instances import make_instance
-from convexbn import sample_patterns
+from convexbn import sample_patterns, weight_decay_max
 
 ROOT = Path(__file__).parent.parent
 TOLERANCES = {"relu": 1e-2, "gated_relu": 1e-6}
@@ -50,7 +50,7 @@ AXES = {
 def measure_point(activation: str, n: int, d: int, fraction_of_max: float, max_time: float) -> dict:
     """Solve one instance in this process; `solver_mebibytes` is what the solver added to the peak."""
     instance = make_instance(n, d)
-    instance = replace(instance, weight_decay=fraction_of_max * instance.problem.weight_decay_max)
+    instance = replace(instance, weight_decay=fraction_of_max * weight_decay_max(instance.problem))
     patterns = sample_patterns(instance.problem.Z, N_GATES, random_state=0) if activation == "gated_relu" else None
     before = _peak()
     if patterns is None:

@@ -20,10 +20,8 @@ from convexbn.estimators import (
     convexbn_path,
     prove,
 )
-from convexbn.model._certificate import Certificate, certify
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.model._solution import Solution, Status
 from convexbn.network import (
     BatchNormNetwork,
     ConvBatchNormNetwork,
@@ -34,8 +32,11 @@ from convexbn.network import (
     make_network,
 )
 from convexbn.operators._dense import DesignMatrix
+from convexbn.oracles import weight_decay_max
 from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
 from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_gated, solve_reference
+from convexbn.solvers._certificate import Certificate, certify
+from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers.conic._decomposition import decompose
 from convexbn.solvers.conic._programs import dual_program, primal_program, solve_program
 
@@ -90,4 +91,5 @@ __all__ = [
     "solve_program",
     "solve_reference",
     "spectral_trace",
+    "weight_decay_max",
 ]

@@ -17,12 +17,12 @@ from convexbn.gradient import DivergenceError, Trace, train
 from convexbn.gradient._batch_norm import check_data, unfitted_design
 from convexbn.gradient._options import check_options
 from convexbn.losses import Loss
-from convexbn.model._certificate import Certificate
 from convexbn.model._problem import Problem
-from convexbn.model._solution import Solution, Status
 from convexbn.network import NormalizedNetwork, make_network
 from convexbn.operators._dense import DesignMatrix
 from convexbn.solvers import solve
+from convexbn.solvers._certificate import Certificate
+from convexbn.solvers._solution import Solution, Status
 
 RUNS: Mapping[str, Mapping[str, Any]] = {
     "SGD": {"optimizer": "sgd", "momentum": 0.9},

@@ -10,6 +10,7 @@ from convexbn import (
     sample_patterns,
     solve,
     solve_reference,
+    weight_decay_max,
 )
 from convexbn.oracles import Price, price_bound, price_of_patterns
 from tests.problems import CASES
@@ -77,7 +78,7 @@ def test_dual_value_itself_is_no_higher_than_the_optimum(case):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_zero_network_is_said_where_it_is_proved_and_only_there(case):
-    largest = case.problem().weight_decay_max
+    largest = weight_decay_max(case.problem())
     above = solve(case.problem(weight_decay=1.5 * largest))
     assert "where the zero network is optimal" in str(above.certificate)
     below = case.problem(weight_decay=0.8 * largest)

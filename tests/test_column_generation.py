@@ -18,6 +18,7 @@ from convexbn import (
     enumerate_patterns,
     solve_column_generation,
     solve_reference,
+    weight_decay_max,
 )
 from convexbn.oracles import price_by_enumeration
 from convexbn.solvers.relu import _column_generation as column_generation
@@ -32,7 +33,7 @@ def instance(n, d, seed=0, fraction=0.02, **options):
     X = rng.standard_normal((n, d))
     y = np.maximum(X @ rng.standard_normal((d, 4)), 0) @ rng.standard_normal(4) + 0.3 * rng.standard_normal(n)
     problem = Problem(BatchNormDesign().fit_transform(X), y, weight_decay=1.0, **options)
-    return replace(problem, weight_decay=fraction * problem.weight_decay_max)
+    return replace(problem, weight_decay=fraction * weight_decay_max(problem))
 
 
 @pytest.mark.parametrize("case", SMOOTH, ids=str)
@@ -158,7 +159,7 @@ def test_no_global_certificate_where_a_better_network_is_known(monkeypatch):
         signs = rng.choice([-1.0, 1.0], size=(3, 1))
         planted = Neurons(rng.standard_normal((Z.n_columns, 3)), signs, np.zeros(1))
         problem = Problem(Z, planted.outputs(Z) + 0.01 * rng.standard_normal((n, 1)), weight_decay=1.0)
-        problem = replace(problem, weight_decay=10 ** rng.uniform(-3, -1) * problem.weight_decay_max)
+        problem = replace(problem, weight_decay=10 ** rng.uniform(-3, -1) * weight_decay_max(problem))
         start = Neurons(rng.standard_normal((Z.n_columns, 1)), np.ones((1, 1)), np.zeros(1))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -195,11 +196,11 @@ def test_zero_network_at_and_above_the_largest_weight_decay():
     problem = instance(40, 3)
     for factor in (1.0, 1.5):
         solution = solve_column_generation(
-            replace(problem, weight_decay=factor * problem.weight_decay_max), random_state=0
+            replace(problem, weight_decay=factor * weight_decay_max(problem)), random_state=0
         )
         assert len(solution.neurons) == 0
         assert solution.status is Status.CONVERGED
-    below = solve_column_generation(replace(problem, weight_decay=0.98 * problem.weight_decay_max), random_state=0)
+    below = solve_column_generation(replace(problem, weight_decay=0.98 * weight_decay_max(problem)), random_state=0)
     assert 1 <= len(below.neurons) <= 2
 
 
@@ -227,7 +228,7 @@ def test_hard_data_converges_or_says_that_it_did_not(change, fraction):
         loss, y = change, np.sign(y - np.median(y))
     Z = X if change == "ill-conditioned" else BatchNormDesign().fit_transform(X)
     problem = Problem(Z, y, loss, weight_decay=1.0)
-    problem = replace(problem, weight_decay=fraction * problem.weight_decay_max)
+    problem = replace(problem, weight_decay=fraction * weight_decay_max(problem))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         solution = solve_column_generation(problem, random_state=0, prove=False)
@@ -498,7 +499,7 @@ def groups(size, seed=0, codes=(0.0, 1.0)):
 def test_groups(X, y, fit_intercept, loss):
     Z = BatchNormDesign().fit_transform(X)
     problem = Problem(Z, y, loss, weight_decay=1.0, fit_intercept=fit_intercept)
-    problem = replace(problem, weight_decay=0.1 * problem.weight_decay_max)
+    problem = replace(problem, weight_decay=0.1 * weight_decay_max(problem))
     program = solve_reference(problem, enumerate_patterns(problem.Z)).certificate
     certificate = solve_column_generation(problem, random_state=0).certificate
     assert certificate.objective == pytest.approx(program.objective, rel=1e-6)

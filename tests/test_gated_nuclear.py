@@ -24,9 +24,9 @@ from convexbn import (
     solve_program,
     solve_reference,
 )
-from convexbn.model._tolerance import Tolerance
 from convexbn.operators._masked import MaskedProducts
 from convexbn.oracles import price_of_gates, spectral_norms
+from convexbn.solvers._tolerance import Tolerance
 from convexbn.solvers.gated._nuclear_norm import NuclearNorm, _Hidden, _LossModel, _searched
 
 

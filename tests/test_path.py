@@ -15,6 +15,7 @@ from convexbn import (
     Status,
     convexbn_path,
     solve,
+    weight_decay_max,
 )
 from convexbn.estimators import _base as base
 from convexbn.solvers.relu import _column_generation as column_generation
@@ -52,7 +53,7 @@ def test_path_is_the_single_solves(options, Model):
 def test_path_starts_with_the_zero_network_at_weight_decay_max():
     path = convexbn_path(X, Y, n_weight_decays=2, eps=0.5)
     problem = Problem(BatchNormDesign().fit_transform(X), Y, weight_decay=1.0, fit_intercept=True)
-    assert path.weight_decays[0] == pytest.approx(problem.weight_decay_max)
+    assert path.weight_decays[0] == pytest.approx(weight_decay_max(problem))
     assert path.n_neurons[0] == 0
     assert path.n_neurons[1] > 0
     np.testing.assert_allclose(path.networks[0].predict(X), Y.mean())

@@ -16,6 +16,7 @@ from convexbn import (
     solve_column_generation,
     solve_program,
     solve_reference,
+    weight_decay_max,
 )
 from convexbn.oracles import (
     dearest_patterns,
@@ -136,7 +137,7 @@ def test_equals_column_generation(loss, n, d, C, fit_intercept):
 def test_equals_the_closed_form_of_one_hot_targets(fraction):
     Z = BatchNormDesign().fit_transform(np.random.default_rng(0).standard_normal((5, 8)))
     problem = Problem(Z, np.eye(2)[[0, 1, 0, 1, 1]], weight_decay=1.0)
-    problem = replace(problem, weight_decay=fraction * problem.weight_decay_max)
+    problem = replace(problem, weight_decay=fraction * weight_decay_max(problem))
     closed = solve_closed_form(problem).certificate
     found = solve_reference(problem, enumerate_patterns(problem.Z)).certificate
     assert (closed.scope, found.scope) == ("global", "global")
@@ -213,11 +214,11 @@ def test_zero_network_from_the_largest_weight_decay_on():
     problem = instance(8, 2, 3, fit_intercept=True)
     assert quickly_enumerated(problem.Z, 3)
     patterns = enumerate_patterns(problem.Z)
-    above = solve_reference(replace(problem, weight_decay=1.0001 * problem.weight_decay_max), patterns)
+    above = solve_reference(replace(problem, weight_decay=1.0001 * weight_decay_max(problem)), patterns)
     assert len(above.neurons) == 0
     assert above.certificate.gap <= 1e-15
     assert "the zero network is optimal" in above.certificate.basis
-    below = solve_reference(replace(problem, weight_decay=0.99 * problem.weight_decay_max), patterns)
+    below = solve_reference(replace(problem, weight_decay=0.99 * weight_decay_max(problem)), patterns)
     assert len(below.neurons) > 0
     assert below.certificate.objective < problem.objective(problem.zero_network)
 

@@ -17,6 +17,7 @@ from convexbn import (
     enumerate_patterns,
     solve_closed_form,
     solve_reference,
+    weight_decay_max,
 )
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples, standard_deviations
 from convexbn.oracles import price_bound, price_by_enumeration
@@ -108,7 +109,7 @@ def test_weighted_closed_form_equals_the_program_over_all_patterns(loss, fit_int
     y = np.random.default_rng(1).standard_normal(6) + 1
     y = y if loss == "squared_error" else np.where(np.arange(6) < 2, -1.0, 1.0)
     options = {"fit_intercept": fit_intercept, "sample_weight": weights}
-    largest = Problem(Z, y, loss, weight_decay=1.0, **options).weight_decay_max
+    largest = weight_decay_max(Problem(Z, y, loss, weight_decay=1.0, **options))
     problem = Problem(Z, y, loss, weight_decay=fraction * largest, **options)
     closed, program = solve_closed_form(problem), solve_reference(problem, enumerate_patterns(problem.Z))
     assert closed.certificate.scope == "global"

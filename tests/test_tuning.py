@@ -22,6 +22,7 @@ from convexbn import (
     Problem,
     Status,
     solve,
+    weight_decay_max,
 )
 from convexbn.estimators import _base as base
 from convexbn.estimators import _fixed as fixed
@@ -303,7 +304,7 @@ def test_where_nothing_can_be_held_out_it_is_a_share_of_the_largest(model, data,
     signs = np.where(np.asarray(y) == "a", -1.0, 1.0) if isinstance(model, ConvexBNClassifier) else y
     Z = BatchNormDesign().fit_transform(data)
     problem = Problem(Z, signs, model.loss, weight_decay=1.0, fit_intercept=True)
-    assert model.weight_decay_ == pytest.approx(AUTO_FRACTION * problem.weight_decay_max)
+    assert model.weight_decay_ == pytest.approx(AUTO_FRACTION * weight_decay_max(problem))
     assert model.spectral_power_ == 0
     assert not hasattr(model, "validation_scores_")
 

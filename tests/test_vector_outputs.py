@@ -19,6 +19,7 @@ from convexbn import (
     solve_closed_form,
     solve_column_generation,
     solve_reference,
+    weight_decay_max,
 )
 from convexbn.losses import CrossEntropy
 from convexbn.oracles import (
@@ -42,7 +43,7 @@ def instance(n, d, C, loss="squared_error", seed=0, fraction=0.05, **options):
         y -= np.sort(y, axis=0)[n // 2]  # so that every class is met
         y = np.eye(C)[y.argmax(axis=1)]
     problem = Problem(BatchNormDesign().fit_transform(X), y, loss, weight_decay=1.0, **options)
-    return replace(problem, weight_decay=fraction * problem.weight_decay_max)
+    return replace(problem, weight_decay=fraction * weight_decay_max(problem))
 
 
 def gradient_trained(problem, n_networks=50, m=20, steps=4000):
@@ -101,7 +102,7 @@ def test_equals_the_closed_form_of_one_hot_targets(fraction):
     rng = np.random.default_rng(0)
     Z = BatchNormDesign().fit_transform(rng.standard_normal((9, 12)))
     problem = Problem(Z, np.eye(3)[rng.permutation(np.arange(9) % 3)], weight_decay=1.0)
-    problem = replace(problem, weight_decay=fraction * problem.weight_decay_max)
+    problem = replace(problem, weight_decay=fraction * weight_decay_max(problem))
     closed = solve(problem).certificate
     assert (closed.scope, closed.basis) == ("global", "closed form for whitened data of full row rank")
     assert closed == solve_closed_form(problem).certificate
@@ -132,7 +133,7 @@ def test_targets_along_one_direction_are_those_of_one_output():
     one = instance(20, 2, 1)
     program = solve_reference(one, enumerate_patterns(one.Z)).certificate
     problem = Problem(one.Z, y @ axis, weight_decay=one.weight_decay)
-    assert problem.weight_decay_max == pytest.approx(one.weight_decay_max)
+    assert weight_decay_max(problem) == pytest.approx(weight_decay_max(one))
     solution = solve_column_generation(problem, random_state=0)
     assert solution.certificate.objective == pytest.approx(program.objective, rel=1e-6)
     assert excess_across(problem, solution.neurons, axis) <= 2e-6 * program.objective
@@ -180,10 +181,10 @@ def test_sample_weights_are_repeated_rows(loss):
 
 def test_zero_network_from_the_largest_weight_decay_on():
     problem = instance(40, 3, 3, fit_intercept=True)
-    above = solve_column_generation(replace(problem, weight_decay=1.01 * problem.weight_decay_max), random_state=0)
+    above = solve_column_generation(replace(problem, weight_decay=1.01 * weight_decay_max(problem)), random_state=0)
     assert len(above.neurons) == 0
     assert above.status is Status.CONVERGED
-    below = solve_column_generation(replace(problem, weight_decay=0.98 * problem.weight_decay_max), random_state=0)
+    below = solve_column_generation(replace(problem, weight_decay=0.98 * weight_decay_max(problem)), random_state=0)
     assert 1 <= len(below.neurons) <= 2
 
 
@@ -247,7 +248,7 @@ def test_largest_weight_decay_is_the_price_of_the_zero_network():
     problem = instance(30, 1, 3, fit_intercept=True)
     angles = np.linspace(0, 2 * np.pi, 100_001)
     hidden = problem.Z.neuron_outputs(np.stack([np.cos(angles), np.sin(angles)]))
-    assert problem.weight_decay_max == pytest.approx(np.linalg.norm(problem.zero_dual.T @ hidden, axis=0).max())
+    assert weight_decay_max(problem) == pytest.approx(np.linalg.norm(problem.zero_dual.T @ hidden, axis=0).max())
 
 
 @pytest.mark.parametrize("n_patches", [1, 2])

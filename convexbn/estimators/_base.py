@@ -19,16 +19,16 @@ from convexbn.designs._batch_norm import (
     make_design,
 )
 from convexbn.losses import LOSSES, Loss, make_loss
-from convexbn.model._certificate import Certificate
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.model._solution import Solution, Status
-from convexbn.model._tolerance import check_tol
 from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
 from convexbn.operators._dense import DesignMatrix
 from convexbn.solvers import solve
 from convexbn.solvers._auto import check_solver
+from convexbn.solvers._certificate import Certificate
 from convexbn.solvers._monitor import Clock, check_max_time
+from convexbn.solvers._solution import Solution, Status
+from convexbn.solvers._tolerance import check_tol
 from convexbn.solvers.conic._programs import ACTIVATIONS, Activation
 from convexbn.solvers.relu._column_generation import Proof, check_prove
 

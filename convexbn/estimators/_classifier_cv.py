@@ -29,7 +29,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
     weight_decays : array-like of shape (n_weight_decays,) or None, default=None
         The grid, in place of one made from `n_weight_decays` and `eps`.
     n_weight_decays : int, default=11
-        Length of the grid, which is geometric and starts at the `Problem.weight_decay_max` of all the data.
+        Length of the grid, which is geometric and starts at the `weight_decay_max` of all the data.
     eps : float, default=1e-5
         Smallest weight decay of the grid as a fraction of the largest.
     normalization, activation, loss, fit_intercept, class_weight, n_patterns, solver, tol, max_iter,

@@ -24,6 +24,7 @@ from convexbn.losses import Loss
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork
+from convexbn.oracles import weight_decay_max
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers.conic._programs import Activation
 from convexbn.solvers.relu._column_generation import Proof
@@ -194,7 +195,7 @@ class CrossValidated(BaseConvexBN):
             self._problem(X, y, sample_weight, choice.spectral_power, choice.n_components) for choice in choices
         ]
         scorer.check([self._with_network(network) for network in _trial_networks(*problems[0])], folds)
-        largest = max(problem.weight_decay_max for _, problem in problems)
+        largest = max(weight_decay_max(problem) for _, problem in problems)
         self.weight_decays_ = make_grid(largest, self.weight_decays, self.n_weight_decays, self.eps)
 
         seed = fixed_seed(self)

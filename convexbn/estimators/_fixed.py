@@ -17,9 +17,10 @@ from convexbn.estimators._tuning import Candidate, hold_out, last_fit, tune
 from convexbn.losses import Loss
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
-from convexbn.model._solution import Status
+from convexbn.oracles import weight_decay_max
 from convexbn.solvers._closed_form import check_closed_form
 from convexbn.solvers._monitor import Clock
+from convexbn.solvers._solution import Status
 from convexbn.solvers.conic._programs import Activation
 from convexbn.solvers.relu._column_generation import Proof
 from convexbn.solvers.relu._fast import fast_path
@@ -168,7 +169,7 @@ class FixedWeightDecay(BaseConvexBN):
         folds = hold_out(some, y, rng, stratified=self._margin, groups=groups)
         if not folds:
             problem = problem_of(Candidate(self._plain_power, self.n_components))
-            weight_decay = AUTO_FRACTION * problem.weight_decay_max or 1.0
+            weight_decay = AUTO_FRACTION * weight_decay_max(problem) or 1.0
             self._learn(prepared[self._plain_power][0], replace(problem, weight_decay=weight_decay), clock)
             return
         time = Clock(clock.left(_TUNING_SHARE))

@@ -14,13 +14,14 @@ from convexbn.estimators._base import fixed_seed
 from convexbn.estimators._classifier import ConvexBNClassifier
 from convexbn.estimators._regressor import ConvexBNRegressor
 from convexbn.losses import LOSSES, Loss, make_loss
-from convexbn.model._certificate import Certificate
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.model._solution import Solution, Status
-from convexbn.model._tolerance import ZERO_NETWORKS, Tolerance
 from convexbn.network import GatedNetwork, NormalizedNetwork
+from convexbn.oracles import weight_decay_max
+from convexbn.solvers._certificate import Certificate
 from convexbn.solvers._monitor import Clock, Monitor
+from convexbn.solvers._solution import Solution, Status
+from convexbn.solvers._tolerance import ZERO_NETWORKS, Tolerance
 from convexbn.solvers.conic._programs import Activation
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def convexbn_path(
     n_weight_decays : int, default=50
         Length of the grid.
     eps : float, default=1e-2
-        Smallest weight decay of the grid, as a fraction of the largest, which is `Problem.weight_decay_max`. The grid
+        Smallest weight decay of the grid, as a fraction of the largest, which is `weight_decay_max`. The grid
         is geometric.
     weight_decays : array-like of shape (n_weight_decays,) or None, default=None
         The grid, in any order, in place of one made from `n_weight_decays` and `eps`.
@@ -188,7 +189,7 @@ def convexbn_path(
     model._check_parameters()
     check_grid(weight_decays, n_weight_decays, eps)
     prepared, problem = model._problem(*model._samples(X, y, sample_weight), spectral_power, n_components)
-    grid = make_grid(problem.weight_decay_max, weight_decays, n_weight_decays, eps)
+    grid = make_grid(weight_decay_max(problem), weight_decays, n_weight_decays, eps)
     path = follow_path(model, prepared, problem, grid, fixed_seed(model), max_time=clock.left(), verbose=verbose)
     warn_of_gaps(gaps_along(path, problem), tol)
     return path

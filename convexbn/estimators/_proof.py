@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from convexbn.estimators._base import BaseConvexBN, Prepared
-from convexbn.model._certificate import Certificate
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.model._tolerance import Tolerance
 from convexbn.network import NormalizedNetwork
+from convexbn.solvers._certificate import Certificate
 from convexbn.solvers._monitor import check_max_time
+from convexbn.solvers._tolerance import Tolerance
 from convexbn.solvers.relu._column_generation import certify_by_proof
 
 _SAME = 1e-6  # relative difference of objectives that rounding may make

@@ -25,9 +25,9 @@ from convexbn.estimators._classifier import ConvexBNClassifier
 from convexbn.estimators._convolutional import Convolutional
 from convexbn.estimators._cross_validation import CrossValidated
 from convexbn.estimators._regressor import ConvexBNRegressor
-from convexbn.model._certificate import Certificate
 from convexbn.network import DeepNetwork, NormalizedNetwork
 from convexbn.network._base import import_torch
+from convexbn.solvers._certificate import Certificate
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""The training problem on a design matrix: its objective, its dual, and where the zero network becomes optimal.
+"""The training problem on a design matrix: its objective and its dual.
 
 Shapes, said once for the whole package: n samples, N = n * n_patches rows of Z, k columns of Z, C outputs, m neurons.
 Targets, predictions and dual points are (n, C) arrays.
@@ -11,12 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn._utils.summary import Summarized, counted
-from convexbn._utils.threads import on_one_thread
 from convexbn.losses import Loss, make_loss
 from convexbn.model._neurons import Neurons
-from convexbn.operators._dense import DesignMatrix
-from convexbn.oracles import price_bound, price_by_ascent, price_by_enumeration, quickly_enumerated
-from convexbn.patterns._patterns import as_design_matrix
+from convexbn.operators._dense import DesignMatrix, as_design_matrix
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -57,8 +54,8 @@ class Problem(Summarized):
     >>> import numpy as np
     >>> from convexbn import Problem
     >>> problem = Problem(np.eye(3), [1.0, -2.0, 3.0], weight_decay=0.1)
-    >>> round(3 * problem.weight_decay_max, 6)  # two neurons: the positive and the negative part of y
-    3.162278
+    >>> round(problem.objective(problem.zero_network), 6)
+    2.333333
     """
 
     Z: DesignMatrix
@@ -163,24 +160,6 @@ class Problem(Summarized):
     def zero_objective(self) -> float:
         """Objective of the zero network; exactly zero where only rounding is left of the residual."""
         return self.objective(self.zero_network) if self.zero_dual.any() else 0.0
-
-    @cached_property
-    @on_one_thread
-    def weight_decay_max(self) -> float:
-        """Smallest weight decay at which the zero network is optimal, as far as known.
-
-        It is the price of the zero network's dual point. That is exact where there are at most 10,000 patterns, which
-        are enumerated (of several outputs a million faces of their cones, those of a few dozen samples in three
-        columns), and where `price_bound` is attained (whitened data of rank n). Elsewhere it is what an ascent from
-        1,000 directions finds, a lower bound that is hardly ever missed by much. For the hinge loss with an intercept
-        the zero network has many dual points; the one with equal entries in each class is used, whose price is an upper
-        bound.
-        """
-        bound = price_bound(self.Z, self.zero_dual, self.sample_weight).value
-        if quickly_enumerated(self.Z, self.n_outputs):
-            return min(price_by_enumeration(self.Z, self.zero_dual).value, bound)
-        found = price_by_ascent(self.Z, self.zero_dual, random_state=0).value
-        return bound if found >= bound * (1 - 1e-6) else found
 
 
 def check_weight_decay(weight_decay: object) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.linalg import qr
 from scipy.linalg.blas import dsyrk
 
@@ -202,3 +203,8 @@ class DesignMatrix(Summarized):
             features *= roots[start : start + samples, None]
             gram = dsyrk(1.0, features.T, beta=1.0, c=gram, overwrite_c=True, lower=True)
         return gram + np.tril(gram, -1).T
+
+
+def as_design_matrix(Z: DesignMatrix | ArrayLike) -> DesignMatrix:
+    """Return Z as a `DesignMatrix`."""
+    return Z if isinstance(Z, DesignMatrix) else DesignMatrix(np.asarray(Z))

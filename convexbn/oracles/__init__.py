@@ -18,6 +18,7 @@ from convexbn.oracles._of_patterns import (
     spectral_norms,
 )
 from convexbn.oracles._price import Price, Scope
+from convexbn.oracles._weight_decay_max import weight_decay_max
 
 __all__ = [
     "Peaks",
@@ -37,4 +38,5 @@ __all__ = [
     "price_of_patterns",
     "quickly_enumerated",
     "spectral_norms",
+    "weight_decay_max",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn._utils.summary import Summarized, counted
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._dense import DesignMatrix, as_design_matrix
 
 _ZERO = 1e-9  # what separates unit vectors, or a unit normal from a ray, counts as zero up to here
 _ROUNDING = 1e-12  # and up to here it is rounding; in between nobody can tell
@@ -190,11 +190,6 @@ def enumerate_patterns(Z: DesignMatrix | ArrayLike, *, max_patterns: int = 100_0
     order = np.lexsort(masks.T[::-1])
     packed = np.packbits(masks[order], axis=1)
     return Patterns(packed, basis @ centres[order].T, matrix.n_rows, complete=clear and cells_clear)
-
-
-def as_design_matrix(Z: DesignMatrix | ArrayLike) -> DesignMatrix:
-    """Return Z as a `DesignMatrix`."""
-    return Z if isinstance(Z, DesignMatrix) else DesignMatrix(np.asarray(Z))
 
 
 def _arrangement(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:

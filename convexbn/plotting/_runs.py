@@ -8,8 +8,8 @@ import numpy as np
 from convexbn._comparison import Comparison
 from convexbn.designs._spectral_trace import SpectralTrace
 from convexbn.gradient._trace import Trace
-from convexbn.model._certificate import Certificate
 from convexbn.plotting._pyplot import import_pyplot
+from convexbn.solvers._certificate import Certificate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,12 +6,12 @@ import numpy as np
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.model._solution import Solution
-from convexbn.model._tolerance import Reference
 from convexbn.patterns._patterns import count_patterns, enumerate_patterns, sample_patterns
 from convexbn.solvers._by_class import Classes, solve_by_class
 from convexbn.solvers._closed_form import closed_form_obstacle, solve_closed_form
 from convexbn.solvers._monitor import Callback
+from convexbn.solvers._solution import Solution
+from convexbn.solvers._tolerance import Reference
 from convexbn.solvers.conic._programs import Activation, check_cvxpy_solver
 from convexbn.solvers.conic._reference import solve_reference
 from convexbn.solvers.gated._driver import solve_gated

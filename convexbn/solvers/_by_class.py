@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from convexbn.model._certificate import certify
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.model._solution import Solution, Status, status_of
-from convexbn.model._tolerance import Reference, Tolerance
 from convexbn.operators._dense import DesignMatrix
 from convexbn.oracles import Price, flats_of_rows, largest_on_cone
+from convexbn.solvers._certificate import certify
 from convexbn.solvers._closed_form import row_rank_obstacle, row_scale
+from convexbn.solvers._solution import Solution, Status, status_of
+from convexbn.solvers._tolerance import Reference, Tolerance
 from convexbn.solvers.relu._column_generation import solve_column_generation
 
 _MAX_CLASSES = 12

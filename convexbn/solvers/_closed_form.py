@@ -15,12 +15,12 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from convexbn.losses import Hinge, LogLoss, Loss, SquaredError
-from convexbn.model._certificate import certify
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.model._solution import Solution, status_of
-from convexbn.model._tolerance import Reference, Tolerance
 from convexbn.oracles import price_bound
+from convexbn.solvers._certificate import certify
+from convexbn.solvers._solution import Solution, status_of
+from convexbn.solvers._tolerance import Reference, Tolerance
 
 _ROW_RANK_RTOL = 1e-8  # how far P^1/2 Z Z^T P^1/2 may be from a multiple of the identity
 

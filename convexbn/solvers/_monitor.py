@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from convexbn._utils.progress import progress_bar
-from convexbn.model._solution import Progress, Status
+from convexbn.solvers._solution import Progress, Status
 
 Callback = Callable[[Progress], bool | None]
 _LEAST_SECONDS = 1e-9  # left to a step of a run that is out of time: it ends where it began

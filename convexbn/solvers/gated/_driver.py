@@ -20,14 +20,14 @@ from numpy.typing import DTypeLike
 from scipy.optimize import brentq
 
 from convexbn._utils.threads import on_one_thread
-from convexbn.model._certificate import certify, relative_gap
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.model._solution import Solution, Status, status_of
-from convexbn.model._tolerance import Reference, Tolerance
 from convexbn.oracles import price_of_gates
 from convexbn.patterns._patterns import Patterns
+from convexbn.solvers._certificate import certify, relative_gap
 from convexbn.solvers._monitor import Callback, Monitor
+from convexbn.solvers._solution import Solution, Status, status_of
+from convexbn.solvers._tolerance import Reference, Tolerance
 from convexbn.solvers.gated._conjugate_gradients import conjugate_gradients
 from convexbn.solvers.gated._nuclear_norm import NuclearNorm
 from convexbn.solvers.gated._working_set import Point, Products, WorkingSets, matched

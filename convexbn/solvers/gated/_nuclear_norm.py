@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from convexbn.model._certificate import relative_gap
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.operators._dense import DesignMatrix
 from convexbn.operators._pooled import PooledProducts
 from convexbn.oracles import spectral_norms
 from convexbn.patterns._patterns import Patterns
+from convexbn.solvers._certificate import relative_gap
 from convexbn.solvers.gated._conjugate_gradients import conjugate_gradients
 from convexbn.solvers.gated._working_set import Point, Products, WorkingSets, matched
 

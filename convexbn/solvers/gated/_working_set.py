@@ -13,14 +13,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from convexbn.model._certificate import dual_bound, relative_gap
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.model._tolerance import Tolerance
 from convexbn.operators._masked import MaskedProducts
 from convexbn.operators._pooled import PooledProducts
 from convexbn.oracles import Price, spectral_norms
 from convexbn.patterns._patterns import Patterns
+from convexbn.solvers._certificate import dual_bound, relative_gap
+from convexbn.solvers._tolerance import Tolerance
 
 _ENTERING = 50  # gates that enter at once while few are in use; later as many as are in use
 _PRECISION = 0.3  # a round ends where the gap over its gates is this fraction of the gap over all

@@ -8,11 +8,8 @@ from typing import Literal
 import numpy as np
 
 from convexbn._utils.threads import on_one_thread
-from convexbn.model._certificate import Certificate, certify, dual_bound, relative_gap
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.model._solution import Solution, Status, status_of, with_proof
-from convexbn.model._tolerance import Reference, Tolerance
 from convexbn.operators._dense import DesignMatrix
 from convexbn.oracles import (
     Peaks,
@@ -23,7 +20,10 @@ from convexbn.oracles import (
     price_by_enumeration,
     quickly_enumerated,
 )
+from convexbn.solvers._certificate import Certificate, certify, dual_bound, relative_gap
 from convexbn.solvers._monitor import Callback, Monitor
+from convexbn.solvers._solution import Solution, Status, status_of, with_proof
+from convexbn.solvers._tolerance import Reference, Tolerance
 from convexbn.solvers._units import Units
 from convexbn.solvers.relu._newton import merged, refine
 from convexbn.solvers.relu._quasi_newton import slide

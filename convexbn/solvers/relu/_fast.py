@@ -114,7 +114,7 @@ def descend(problem: Problem, start: Neurons, *, max_steps: int, stop: Callable[
 
 
 def price_quickly(problem: Problem, *, random_state: int | np.random.Generator | None = None) -> float:
-    """Weight decay from which on the zero network is optimal, about: a hasty `Problem.weight_decay_max`."""
+    """Weight decay from which on the zero network is optimal, about: a hasty `weight_decay_max`."""
     Z, v = problem.Z, problem.zero_dual
     starts = np.random.default_rng(random_state).standard_normal((Z.n_columns, 2 * FAST.n_starts))
     peaks = find_peaks(Z, v, starts, count=1, polish=False)

@@ -8,9 +8,9 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from convexbn._utils.summary import Summarized, counted
-from convexbn.model._certificate import Certificate
 from convexbn.model._neurons import Neurons
-from convexbn.model._tolerance import Tolerance
+from convexbn.solvers._certificate import Certificate
+from convexbn.solvers._tolerance import Tolerance
 
 
 class Status(Enum):

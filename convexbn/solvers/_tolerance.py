@@ -5,8 +5,8 @@ from typing import Literal, Self, get_args
 
 import numpy as np
 
-from convexbn.model._certificate import Certificate, relative_gap
 from convexbn.model._problem import Problem
+from convexbn.solvers._certificate import Certificate, relative_gap
 
 Reference = Literal["objective", "zero_network"]
 ZERO_NETWORKS = "of the zero network's objective"
@@ -26,7 +26,7 @@ class Tolerance:
 
     Examples
     --------
-    >>> from convexbn.model._tolerance import Tolerance
+    >>> from convexbn.solvers._tolerance import Tolerance
     >>> Tolerance(1e-2).reached(1.0, 0.98), Tolerance(1e-2, scale=5.0).reached(1.0, 0.98)
     (False, True)
     """

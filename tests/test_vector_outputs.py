@@ -283,7 +283,7 @@ def test_gauss_newton_matrix_is_that_of_the_jacobian(monkeypatch, loss, C, fit_i
     J = approx_fprime(np.zeros(size), outputs, 1e-7).reshape(n, C, size)
     f = neurons.outputs(Z)
     expected = np.einsum("ica,icd,idb,i->ab", J, problem.loss.hessian(f, y), J, problem.sample_weight)
-    found = gauss_newton(problem, neurons, turn, Z.Z @ neurons.weights[:, turn] > 0, T, f)
+    found = gauss_newton(problem, neurons, turn, Z @ neurons.weights[:, turn] > 0, T, f)
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
 

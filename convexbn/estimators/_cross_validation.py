@@ -307,7 +307,7 @@ def _score_path(
 
 def _trial_networks(prepared: Prepared, problem: Problem) -> list[NormalizedNetwork | GatedNetwork]:
     """A network with constant outputs and one whose outputs vary, to see whether they can be scored."""
-    Z, y = problem.Z.Z, problem.y
+    Z, y = problem.Z.rows(), problem.y
     spread = np.ptp(Z, axis=0)
     column = spread.argmax()
     direction = np.zeros((Z.shape[1], 1))

@@ -16,7 +16,7 @@ from convexbn._utils.threads import on_one_thread
 from convexbn.losses import Loss
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._column_generation import MANY_WEIGHTS
 from convexbn.solvers.relu._fast import FAST, descend, price_quickly
@@ -167,7 +167,7 @@ class HeldOut:
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Their rows.
     y : ndarray of shape (n, C)
         Their targets.
@@ -177,7 +177,7 @@ class HeldOut:
         Their sample weights over the mean.
     """
 
-    Z: DesignMatrix
+    Z: Operator
     y: np.ndarray
     loss: Loss
     weights: np.ndarray

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from convexbn._utils.summary import Summarized, counted
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 
 _EMPTY = 1e-13  # share of the largest entry of a vertex up to which another one is empty
 
@@ -78,7 +78,7 @@ class Neurons(Summarized):
         """|s_j| |c_j| of each neuron, shape (m,): what weight decay penalises."""
         return np.linalg.norm(self.weights, axis=0) * np.linalg.norm(self.output_weights, axis=1)
 
-    def outputs(self, Z: DesignMatrix) -> np.ndarray:
+    def outputs(self, Z: Operator) -> np.ndarray:
         """Predictions f on the samples of a design matrix, shape (n, C)."""
         hidden = Z.neuron_outputs(self.weights) if self.gates is None else Z.gated_outputs(self.gates, self.weights)
         return hidden @ self.output_weights + self.intercept
@@ -101,7 +101,7 @@ class Neurons(Summarized):
         """Drop neurons that cost nothing, or no more than `rtol` times the most expensive one."""
         return self._take(self.cost > rtol * self.cost.max(initial=0))
 
-    def pruned(self, Z: DesignMatrix) -> Self:
+    def pruned(self, Z: Operator) -> Self:
         """Fewest neurons this package knows how to reach with the same outputs on Z at no higher cost.
 
         Zeros are dropped, and neurons of equal direction or equal activation pattern are added up if their output
@@ -113,8 +113,8 @@ class Neurons(Summarized):
         if self.gates is not None or len(neurons) == 0:
             return neurons
         neurons = neurons.merged_directions()
-        patterns = np.packbits(Z.Z @ neurons.weights >= 0, axis=0)
-        neurons = neurons.added_up(_equal_rows(np.hstack([patterns.T, np.round(neurons._output_directions, 10)])))
+        patterns = Z.packed_patterns(neurons.weights)
+        neurons = neurons.added_up(_equal_rows(np.hstack([patterns, np.round(neurons._output_directions, 10)])))
         neurons = neurons.without_zeros()
         if len(neurons) > Z.n_samples * len(self.intercept) + 1:
             neurons = neurons._reduced(Z)
@@ -149,7 +149,7 @@ class Neurons(Summarized):
         np.add.at(weights, group, (self.weights * np.linalg.norm(self.output_weights, axis=1)).T)
         return replace(self, weights=weights.T, output_weights=self._output_directions[first])
 
-    def _reduced(self, Z: DesignMatrix) -> Self:
+    def _reduced(self, Z: Operator) -> Self:
         """Keep as few neurons as Caratheodory's theorem allows: a vertex of { a >= 0 : same outputs, same total }."""
         cost = self.cost
         hidden = Z.neuron_outputs(self.weights)

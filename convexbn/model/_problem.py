@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from convexbn._utils.summary import Summarized, counted
 from convexbn.losses import Loss, make_loss
 from convexbn.model._neurons import Neurons
-from convexbn.operators._dense import DesignMatrix, as_design_matrix
+from convexbn.operators._dense import as_design_matrix
+from convexbn.operators._protocol import Operator
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -58,7 +59,7 @@ class Problem(Summarized):
     2.333333
     """
 
-    Z: DesignMatrix
+    Z: Operator
     y: np.ndarray
     loss: Loss
     weight_decay: float
@@ -67,7 +68,7 @@ class Problem(Summarized):
 
     def __init__(
         self,
-        Z: DesignMatrix | ArrayLike,
+        Z: Operator | ArrayLike,
         y: ArrayLike,
         loss: str | Loss = "squared_error",
         *,

@@ -7,7 +7,7 @@ import numpy as np
 
 from convexbn._utils.magnitude import power_of_two_above
 from convexbn._utils.threads import on_one_thread
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 from convexbn.oracles._kink_program import nearest_kinks, solve_kink_program
 from convexbn.oracles._price import Price
 
@@ -46,7 +46,7 @@ class Peaks:
 
 
 def find_peaks(
-    Z: DesignMatrix,
+    Z: Operator,
     v: np.ndarray,
     starts: np.ndarray,
     *,
@@ -64,7 +64,7 @@ def find_peaks(
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix.
     v : ndarray of shape (n, C)
         Dual point.
@@ -102,7 +102,7 @@ def find_peaks(
     # One output direction a start: +1 and -1 stay as they are, those of several outputs follow the direction.
     n_signs = 2 if V.shape[1] == 1 else 1
     signs = np.repeat([1.0, -1.0][:n_signs], starts.shape[1])
-    ends, prices = _ascend(Z.Z, V, np.tile(starts / np.linalg.norm(starts, axis=0), n_signs), signs, stop)
+    ends, prices = _ascend(Z, V, np.tile(starts / np.linalg.norm(starts, axis=0), n_signs), signs, stop)
     # An end that the ascent left one percent below the threshold may still polish to above it.
     dear = np.flatnonzero((prices > 0.99 * threshold) & (prices > 0))
     dear = dear[np.argsort(-prices[dear], kind="stable")]
@@ -117,12 +117,12 @@ def find_peaks(
     best = np.argsort(-prices, kind="stable")
     best = _distinct(ends, signs, best[prices[best] > threshold], _SAME_PEAK, count)
     directions = ends[:, best]
-    return Peaks(directions, _output_directions(Z.Z @ directions, V, signs[best]).T, v_size * Z_size * prices[best])
+    return Peaks(directions, _output_directions(Z @ directions, V, signs[best]).T, v_size * Z_size * prices[best])
 
 
 @on_one_thread
 def price_by_ascent(
-    Z: DesignMatrix,
+    Z: Operator,
     v: np.ndarray,
     *,
     n_starts: int = 1000,
@@ -132,7 +132,7 @@ def price_by_ascent(
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix.
     v : ndarray of shape (n, C)
         Dual point.
@@ -171,7 +171,7 @@ def _output_directions(inner: np.ndarray, V: np.ndarray, signs: np.ndarray) -> n
 
 
 def _ascend(
-    Z: np.ndarray, V: np.ndarray, W: np.ndarray, signs: np.ndarray, stop: Callable[[], bool] | None
+    Z: Operator, V: np.ndarray, W: np.ndarray, signs: np.ndarray, stop: Callable[[], bool] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Directions at the end of the ascent from the columns of W, and their prices, a block of columns at a time.
 
@@ -180,14 +180,14 @@ def _ascend(
     """
     ends, prices = W.copy(), np.full(W.shape[1], -np.inf)
     unit = np.abs(V).max() or 1.0
-    Z32, V32 = Z.astype(np.float32), (V / unit).astype(np.float32)  # polishing is done in full precision
+    Z32, V32 = Z.in_single_precision, (V / unit).astype(np.float32)  # polishing is done in full precision
     pace = np.resize([_LONG_STEPS, _SHORT_STEPS], (W.shape[1], 2)).T.astype(np.float32)
-    some = slice(None, None, max(1, len(Z) // _SORTING_ROWS))
-    size = max(_BLOCK_COLUMNS, _BLOCK_ENTRIES // len(Z))
+    some = slice(None, None, max(1, Z.n_rows // _SORTING_ROWS))
+    size = max(_BLOCK_COLUMNS, _BLOCK_ENTRIES // Z.n_rows)
     for start in range(0, W.shape[1], size):
         block = slice(start, start + size)
         w, sign = W[:, block].astype(np.float32), signs[block].astype(np.float32)
-        w, price = _ascend_block(Z32[some], V32[some], w, sign, pace[:, block], range(_SORTING_STEPS), stop)
+        w, price = _ascend_block(Z32.of_samples(some), V32[some], w, sign, pace[:, block], range(_SORTING_STEPS), stop)
         dearest = np.argsort(-price, kind="stable")[: -(-len(price) // 4)]
         later = range(_SORTING_STEPS, _SORTING_STEPS + _STEPS)
         w[:, dearest], price[dearest] = _ascend_block(
@@ -200,7 +200,7 @@ def _ascend(
 
 
 def _ascend_block(
-    Z: np.ndarray,
+    Z: Operator,
     V: np.ndarray,
     w: np.ndarray,
     signs: np.ndarray,
@@ -210,7 +210,7 @@ def _ascend_block(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Directions after these steps, or the start where that is dearer, and their prices."""
     one_output = V.shape[1] == 1
-    weighted = np.ascontiguousarray((Z * V).T) if one_output else Z.T
+    weighted = Z.weighted(V) if one_output else Z
     tiny = np.finfo(np.float32).tiny
     start, start_prices = w, _prices(Z, V, w, signs)
     for step in steps:
@@ -218,9 +218,9 @@ def _ascend_block(
             break
         inner = Z @ w
         if one_output:
-            gradient = weighted @ np.greater(inner, 0, out=inner)
+            gradient = weighted.adjoint(np.greater(inner, 0, out=inner))
         else:
-            gradient = weighted @ ((inner > 0) * (V @ _output_directions(inner, V, signs)))
+            gradient = weighted.adjoint((inner > 0) * (V @ _output_directions(inner, V, signs)))
         t = 1 / (pace[0] + pace[1] * np.float32(step))
         gradient *= signs * t / (np.linalg.norm(gradient, axis=0) + tiny)
         w = (1 - t) * w + gradient
@@ -229,19 +229,19 @@ def _ascend_block(
     return np.where(prices > start_prices, w, start), np.maximum(prices, start_prices)
 
 
-def _prices(Z: np.ndarray, V: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.ndarray:
+def _prices(Z: Operator, V: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.ndarray:
     inner = Z @ w
     along = V.T @ np.maximum(inner, 0, out=inner)
     return signs * along[0] if len(along) == 1 else np.linalg.norm(along, axis=0)
 
 
-def _near(Z: DesignMatrix) -> int:
+def _near(Z: Operator) -> int:
     """How many kinks hold a direction that is polished."""
     return min(3 * Z.n_columns, Z.n_rows, _KINKS)
 
 
 def _polish(
-    Z: DesignMatrix, V: np.ndarray, w: np.ndarray, signs: np.ndarray, stop: Callable[[], bool] | None
+    Z: Operator, V: np.ndarray, w: np.ndarray, signs: np.ndarray, stop: Callable[[], bool] | None
 ) -> np.ndarray:
     """Move unit directions w (k, p) to the local maxima near them, in place; their prices.
 
@@ -262,7 +262,7 @@ def _polish(
         if len(moving) == 0 or (stop is not None and stop()):
             break
         length = prices[moving]
-        gradient = w[:, moving] * length - Z.Z.T @ ((inner > 0) * v)
+        gradient = w[:, moving] * length - Z.adjoint((inner > 0) * v)
         A, b, c = nearest_kinks(Z, inner * length, v, _near(Z))
         step, _ = solve_kink_program(None, gradient.T.ravel(), A, b, c, rtol=1e-6, stop=stop)
         moved = w[:, moving] * length + step.reshape(len(moving), -1).T

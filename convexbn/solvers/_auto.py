@@ -108,13 +108,14 @@ def solve(
             return solve_by_class(classes, **options)
         if solver == "column_generation" or (solver == "auto" and smooth):
             return solve_column_generation(problem, max_newton_steps=max_newton_steps, **options)
-    if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES:
+    size = problem.Z.n_rows * problem.Z.n_columns
+    if count_patterns(problem.Z) * size <= ENUMERATION_ENTRIES:
         patterns = enumerate_patterns(problem.Z)
     else:
         patterns = sample_patterns(problem.Z, n_patterns, random_state=random_state)
     # An interior point does not mind the degeneracy of small gated problems, in which many gates fit equally well, but
     # nuclear norms are slow in it.
-    own = len(patterns) * problem.Z.Z.size > ENUMERATION_ENTRIES or problem.n_outputs > 1
+    own = len(patterns) * size > ENUMERATION_ENTRIES or problem.n_outputs > 1
     if activation == "gated_relu" and solver == "auto" and smooth and own:
         return solve_gated(problem, patterns, max_iter=max_iter or 500, **rule, **limits)
     return solve_reference(

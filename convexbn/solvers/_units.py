@@ -7,7 +7,6 @@ import numpy as np
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.operators._dense import DesignMatrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,7 @@ class Units:
             target_scale = float(np.sqrt(problem.sample_weight @ ((problem.y - shift) ** 2).sum(axis=1))) or 1.0
         scaled = replace(
             problem,
-            Z=DesignMatrix(problem.Z.Z / column_scale, problem.Z.n_patches),
+            Z=problem.Z.times(1 / column_scale),
             y=(problem.y - shift) / target_scale,
             loss=problem.loss.rescaled(target_scale),
             weight_decay=problem.weight_decay / (target_scale * column_scale),

@@ -10,7 +10,7 @@ import numpy as np
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 from convexbn.oracles import (
     Peaks,
     Price,
@@ -410,9 +410,9 @@ class _Search:
         around = active[:, chosen] + self.rng.uniform(0.1, 1, quarter) * self.rng.standard_normal((k, quarter)) / k**0.5
         planes = Z.hyperplanes.first
         n_near = min(k, len(planes))
-        near = np.argpartition(np.abs(Z.Z[planes] @ active), n_near - 1, axis=0)[:n_near]
+        near = np.argpartition(np.abs(Z.products(active)[planes]), n_near - 1, axis=0)[:n_near]
         rows = planes[near][self.rng.integers(n_near, size=quarter), chosen]
-        normals = (Z.Z[rows] / np.maximum(Z.row_norms[rows], np.finfo(float).tiny)[:, None]).T
+        normals = (Z.rows(rows) / np.maximum(Z.row_norms[rows], np.finfo(float).tiny)[:, None]).T
         across = active[:, chosen] + self.rng.uniform(-0.5, 0.5, quarter) * normals
         return np.hstack([self.rng.standard_normal((k, count - 2 * quarter)), around, across])
 
@@ -473,7 +473,7 @@ def _directions(neurons: Neurons) -> np.ndarray:
     return neurons.weights / np.linalg.norm(neurons.weights, axis=0)
 
 
-def _price_of(directions: np.ndarray, Z: DesignMatrix, v: np.ndarray) -> Price:
+def _price_of(directions: np.ndarray, Z: Operator, v: np.ndarray) -> Price:
     """The largest price of some unit directions, in any units."""
     return Price(float(np.linalg.norm(v.T @ Z.neuron_outputs(directions), axis=0).max(initial=0)), "local")
 

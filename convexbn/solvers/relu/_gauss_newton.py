@@ -9,7 +9,7 @@ from scipy.linalg.blas import dsyrk
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 
 _BLOCK_ENTRIES = 2**22  # entries of the Jacobian made at once
 
@@ -52,7 +52,7 @@ def gauss_newton(
     return _of_roots(problem.Z, S, on, outputs, tangents, roots, problem.fit_intercept)
 
 
-def _of_one_output(Z: DesignMatrix, signed_masks: np.ndarray, curvature: np.ndarray, fit_intercept: bool) -> np.ndarray:
+def _of_one_output(Z: Operator, signed_masks: np.ndarray, curvature: np.ndarray, fit_intercept: bool) -> np.ndarray:
     """The matrix for output weights that are signs, which do not turn."""
     gram = Z.masked_gram(signed_masks, curvature)
     if not fit_intercept:
@@ -62,7 +62,7 @@ def _of_one_output(Z: DesignMatrix, signed_masks: np.ndarray, curvature: np.ndar
 
 
 def _of_multiples(
-    Z: DesignMatrix,
+    Z: Operator,
     S: np.ndarray,
     on: np.ndarray,
     outputs: np.ndarray,
@@ -96,7 +96,7 @@ def _of_multiples(
 
 
 def _of_roots(
-    Z: DesignMatrix,
+    Z: Operator,
     S: np.ndarray,
     on: np.ndarray,
     outputs: np.ndarray,
@@ -111,13 +111,9 @@ def _of_roots(
     matrix = np.zeros((size, size), order="F")
     samples = max(1, _BLOCK_ENTRIES // (size * max(C, Z.n_patches)))
     for start in range(0, Z.n_samples, samples):
-        block = slice(start, start + samples)
-        rows = slice(start * Z.n_patches, (start + samples) * Z.n_patches)
+        block = slice(start, min(start + samples, Z.n_samples))
         R = roots[block]
-        masked = (on[rows, :, None] * Z.Z[rows, None, :]).reshape(-1, n_weights)
-        if Z.n_patches > 1:
-            masked = masked.reshape(len(R), Z.n_patches, n_weights).mean(axis=1)
-        masked = masked.reshape(len(R), m, k)
+        masked = Z.masked_features(on, block)
         hidden = np.einsum("ija,aj->ij", masked, S)
         J = np.empty((len(R), C, size))
         J[:, :, :n_weights] = ((R @ outputs.T)[:, :, :, None] * masked[:, None]).reshape(len(R), C, n_weights)

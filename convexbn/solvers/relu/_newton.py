@@ -107,7 +107,7 @@ def _no_worse(problem: Problem, neurons: Neurons, group: np.ndarray) -> Neurons:
 
 def _equal(problem: Problem, neurons: Neurons, outputs: np.ndarray) -> np.ndarray:
     """Number the neurons of equal pattern and equal row of `outputs`: shape (m,)."""
-    patterns = np.packbits(problem.Z.Z @ neurons.weights > 0, axis=0)
+    patterns = np.packbits(problem.Z.products(neurons.weights) > 0, axis=0)
     groups: dict[tuple[bytes, bytes], int] = {}
     keys = ((patterns[:, j].tobytes(), output.tobytes()) for j, output in enumerate(outputs))
     return np.array([groups.setdefault(key, len(groups)) for key in keys], dtype=int)
@@ -130,7 +130,7 @@ def _step(
     U = S / lengths
     v = Z.unpool(V) @ outputs.T
 
-    gradient = (problem.weight_decay * U - Z.Z.T @ (on * v)).T.ravel()
+    gradient = (problem.weight_decay * U - Z.adjoint(on * v)).T.ravel()
     H = gauss_newton(problem, neurons, turn, on, tangents, f)
     per_neuron = H[: m * k, : m * k].reshape(m, k, m, k)
     blocks = np.arange(m)
@@ -191,7 +191,7 @@ def _mixed(problem: Problem, on: np.ndarray, V: np.ndarray, across: np.ndarray, 
     them the model stays convex where this is across s_j too, with singular values of at most weight_decay.
     """
     rows = problem.Z.unpool(V)
-    adjoint = np.stack([problem.Z.Z.T @ (on * column[:, None]) for column in rows.T], axis=-1).transpose(1, 0, 2)
+    adjoint = np.stack([problem.Z.adjoint(on * column[:, None]) for column in rows.T], axis=-1).transpose(1, 0, 2)
     left, sizes, right = np.linalg.svd(across @ -adjoint @ tangents, full_matrices=False)
     return (left * np.minimum(sizes, problem.weight_decay)[:, None, :]) @ right
 

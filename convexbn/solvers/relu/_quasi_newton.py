@@ -53,8 +53,8 @@ def slide(
     outputs, signs = neurons.output_weights, neurons.output_weights[:, 0]
     lengths = np.linalg.norm(neurons.weights, axis=0)
     hidden = np.zeros((0, m)) if directions_too else Z.neuron_outputs(neurons.weights / lengths)
-    rows, columns = Z.in_single_precision if single_precision else (Z.Z, Z.Z.T)
-    dtype = rows.dtype
+    rows = Z.in_single_precision if single_precision else Z
+    dtype = np.float32 if single_precision else np.float64
 
     def split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return (x[:-C], x[-C:]) if problem.fit_intercept else (x, neurons.intercept)
@@ -66,24 +66,24 @@ def slide(
     def of_hidden_weights(x: np.ndarray) -> tuple[float, np.ndarray]:
         weights, intercept = split(x)
         S = weights.reshape(k, m)
-        active = rows @ S.astype(dtype, copy=False)
+        active = rows @ S
         np.maximum(active, 0, out=active)
         loss, v, slope = loss_and_adjoint(Z.pool(active) @ outputs.astype(dtype, copy=False) + intercept)
         length = np.maximum(np.linalg.norm(S, axis=0), np.finfo(float).tiny)
-        of_signs = (columns * Z.unpool(v)[:, 0].astype(dtype)) @ np.greater(active, 0, out=active)
+        of_signs = rows.weighted(Z.unpool(v)).adjoint(np.greater(active, 0, out=active))
         return loss + decay * float(length.sum()), np.append((decay * S / length - signs * of_signs).ravel(), slope)
 
     def of_all_weights(x: np.ndarray) -> tuple[float, np.ndarray]:
         weights, intercept = split(x)
         S, c = weights[: k * m].reshape(k, m), weights[k * m :].reshape(m, C)
-        active = rows @ S.astype(dtype, copy=False)
+        active = rows @ S
         np.maximum(active, 0, out=active)
         pooled = Z.pool(active)
         loss, v, slope = loss_and_adjoint(pooled @ c.astype(dtype, copy=False) + intercept)
         of_outputs = decay * c - pooled.T @ v.astype(dtype, copy=False)
         masked = Z.unpool(v).astype(dtype, copy=False) @ c.T.astype(dtype, copy=False)
         masked *= active > 0
-        of_hidden = decay * S - columns @ masked
+        of_hidden = decay * S - rows.adjoint(masked)
         value = loss + decay / 2 * float(weights @ weights)
         return value, np.concatenate([of_hidden.ravel(), of_outputs.ravel(), slope])
 

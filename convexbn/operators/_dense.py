@@ -91,9 +91,12 @@ class DesignMatrix(Operator):
         """The matrix with each row a sample of its own."""
         return self if self.n_patches == 1 else self._of(self.Z, 1)
 
-    def times(self, basis: float | np.ndarray) -> Self:
-        """Return the matrix Z B for a basis B (k, r), or a multiple of Z."""
-        return self._of(self.Z @ basis if isinstance(basis, np.ndarray) else basis * self.Z, self.n_patches)
+    def __truediv__(self, size: float) -> Self:
+        return self._of(self.Z / size, self.n_patches)
+
+    def times(self, basis: np.ndarray) -> Self:
+        """Return the matrix Z B for a basis B (k, r)."""
+        return self._of(self.Z @ basis, self.n_patches)
 
     def weighted(self, weights: np.ndarray) -> Self:
         """Return the matrix with its rows times weights (N, 1)."""

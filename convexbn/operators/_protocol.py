@@ -24,8 +24,8 @@ class Operator(Summarized, ABC):
     over them; a dense network has one row a sample.
 
     A kind of array (dense, sparse, on a GPU, in blocks of rows) is a subclass. It must say its sizes, and implement
-    the two products, `rows`, and the matrices that are made of it: `of_samples`, `unpooled`, `times`, `weighted` and
-    `in_single_precision`. Everything else follows from these, a block of rows at a time, and may be overridden where
+    the two products, `rows`, and the matrices that are made of it: `of_samples`, `unpooled`, `/`, `times`, `weighted`
+    and `in_single_precision`. Everything else follows from these, a block of rows at a time, and may be overridden where
     the kind knows a faster way. Arguments and results are NumPy arrays: S (k, m) holds m neurons, A (N, m) has a row
     for each row of Z and V (n, C) one for each sample.
     """
@@ -64,8 +64,12 @@ class Operator(Summarized, ABC):
         """The matrix with each row a sample of its own."""
 
     @abstractmethod
-    def times(self, basis: float | np.ndarray) -> Self:
-        """Return the matrix Z B for a basis B (k, r), or a multiple of Z."""
+    def __truediv__(self, size: float) -> Self:
+        """The matrix with its entries divided by a number."""
+
+    @abstractmethod
+    def times(self, basis: np.ndarray) -> Self:
+        """Return the matrix Z B for a basis B (k, r)."""
 
     @abstractmethod
     def weighted(self, weights: np.ndarray) -> Self:
@@ -101,7 +105,7 @@ class Operator(Summarized, ABC):
         """The matrix over a power of two, and that: 1 unless its entries are so far from one that products overflow."""
         largest = [np.abs(self.rows(block)).max() for block in self._blocks(self.n_columns)]
         size = power_of_two_above(np.array(largest))
-        return (self, 1.0) if 1 / _FAR < size < _FAR else (self.times(1 / size), size)
+        return (self, 1.0) if 1 / _FAR < size < _FAR else (self / size, size)
 
     @cached_property
     def on_row_space(self) -> tuple[Self, np.ndarray]:

@@ -44,7 +44,7 @@ class Units:
             target_scale = float(np.sqrt(problem.sample_weight @ ((problem.y - shift) ** 2).sum(axis=1))) or 1.0
         scaled = replace(
             problem,
-            Z=problem.Z.times(1 / column_scale),
+            Z=problem.Z / column_scale,
             y=(problem.y - shift) / target_scale,
             loss=problem.loss.rescaled(target_scale),
             weight_decay=problem.weight_decay / (target_scale * column_scale),

@@ -13,6 +13,7 @@ from convexbn._utils.sample_weight import check_sample_weight
 from convexbn._utils.summary import Summarized, counted
 from convexbn.designs._batch_norm import EXACT_RTOL, BatchNormDesign, WeightNormDesign
 from convexbn.losses import Loss, make_loss
+from convexbn.model._merging import prune
 from convexbn.model._neurons import Neurons
 from convexbn.network._persistence import Stored
 from convexbn.operators._dense import DesignMatrix
@@ -253,9 +254,8 @@ class NormalizedNetwork(Summarized, Stored, ABC):
             )
         design = self._unfitted_design().set_params(rtol=EXACT_RTOL).fit(data, sample_weight=sample_weight)
         S = design.neurons(self.weights, self.gamma, self.bias)
-        neurons = Neurons(S, self.output_weights, self.intercept).pruned(
-            DesignMatrix(design.transform(data), design.n_patches)
-        )
+        Z = DesignMatrix(design.transform(data), design.n_patches)
+        neurons = prune(Neurons(S, self.output_weights, self.intercept), Z)
         return type(self).from_neurons(neurons, design)
 
     def _forward(self, X: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:

@@ -286,6 +286,14 @@ def test_out_of_time_no_search_is_made_and_the_certificate_says_so():
     assert 0 < none.lower_bound < last.lower_bound < last.objective < none.objective
 
 
+@pytest.fixture(scope="module")
+def last():
+    """Number of the last call, in a solve, of the bound that certificates rest on."""
+    problem, calls = watched(instance(40, 2))
+    solve_column_generation(problem, random_state=0)
+    return calls["weighted_norm"]
+
+
 class TestLateInterrupts:
     """Ctrl-C while the gap is within the tolerance already, and while the certificate is made."""
 
@@ -300,13 +308,6 @@ class TestLateInterrupts:
         assert solution.status is Status.INTERRUPTED
         assert solution.certificate.gap <= 1e-6
         assert solution.certificate.scope == "local"
-
-    @pytest.fixture(scope="class")
-    def last(self):
-        """Number of the last call of the bound that certificates rest on."""
-        problem, calls = watched(instance(40, 2))
-        solve_column_generation(problem, random_state=0)
-        return calls["weighted_norm"]
 
     def test_in_the_certificate(self, last):
         problem, calls = watched(instance(40, 2), press={"weighted_norm": [last]})

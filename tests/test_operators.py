@@ -20,6 +20,7 @@ from convexbn import (
     solve_gated,
     solve_reference,
 )
+from convexbn.model import prune
 from convexbn.operators import Operator
 from convexbn.oracles import (
     price_bound,
@@ -118,7 +119,7 @@ def conic(Z, y, **options):
 def decomposed(Z):
     p = problem(Z, V[:, :1])
     relu = decompose(p, solve_gated(p, sample_patterns(Z, 10, random_state=0)).neurons)
-    return p.objective(relu), relu.pruned(Z).weights
+    return p.objective(relu), prune(relu, Z).weights
 
 
 def along_path(Z, y):

@@ -25,7 +25,9 @@ from convexbn.solvers._monitor import Clock, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import check_tol
 from convexbn.solvers.conic._programs import ACTIVATIONS, Activation
-from convexbn.solvers.relu._column_generation import Proof, check_prove
+from convexbn.solvers.relu._options import ACCURATE
+from convexbn.solvers.relu._proof import check_prove
+from convexbn.solvers.relu._state import Proof
 
 _ROUNDING = 1e-12  # of a share of the variance
 
@@ -228,7 +230,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         prove: Proof = False,
         verbose: bool = False,
         max_iter: int | None = None,
-        max_newton_steps: int | None = None,
+        max_newton_steps: float = np.inf,
     ) -> Solution:
         return solve(
             problem,
@@ -238,7 +240,7 @@ class BaseConvexBN(BaseEstimator, ABC):
             tol=self.tol,
             relative_to="zero_network",
             max_iter=self.max_iter or max_iter,
-            max_newton_steps=None if self.max_iter else max_newton_steps,
+            options=replace(ACCURATE, newton_steps=np.inf if self.max_iter else max_newton_steps),
             max_time=max_time,
             random_state=random_state,
             verbose=verbose,

@@ -14,7 +14,7 @@ from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.estimators._regressor import Regression
 from convexbn.losses import Loss
 from convexbn.solvers.conic._programs import Activation
-from convexbn.solvers.relu._column_generation import Proof
+from convexbn.solvers.relu._state import Proof
 
 
 class Convolutional(FixedWeightDecay):

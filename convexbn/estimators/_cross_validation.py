@@ -27,8 +27,9 @@ from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers.conic._programs import Activation
-from convexbn.solvers.relu._column_generation import Proof
-from convexbn.solvers.relu._fast import FAST, fast_path
+from convexbn.solvers.relu._fast import fast_path
+from convexbn.solvers.relu._options import FAST
+from convexbn.solvers.relu._state import Proof
 
 Components = int | float | None
 

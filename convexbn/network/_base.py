@@ -15,6 +15,7 @@ from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._principal_directions import EXACT_RTOL
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.losses import Loss, make_loss
+from convexbn.model._merging import prune
 from convexbn.model._neurons import Neurons
 from convexbn.network._persistence import Stored
 
@@ -254,7 +255,7 @@ class NormalizedNetwork(Summarized, Stored, ABC):
             )
         design = self._unfitted_design().set_params(rtol=EXACT_RTOL).fit(data, sample_weight=sample_weight)
         S = design.neurons(self.weights, self.gamma, self.bias)
-        neurons = Neurons(S, self.output_weights, self.intercept).pruned(design.matrix(data))
+        neurons = prune(Neurons(S, self.output_weights, self.intercept), design.matrix(data))
         return type(self).from_neurons(neurons, design)
 
     def _forward(self, X: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:

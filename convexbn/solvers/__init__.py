@@ -5,5 +5,16 @@ from convexbn.solvers._closed_form import solve_closed_form
 from convexbn.solvers.conic._reference import solve_reference
 from convexbn.solvers.gated._driver import solve_gated
 from convexbn.solvers.relu._column_generation import solve_column_generation
+from convexbn.solvers.relu._options import ACCURATE, FAST, Options, ProofOptions
 
-__all__ = ["solve", "solve_closed_form", "solve_column_generation", "solve_gated", "solve_reference"]
+__all__ = [
+    "ACCURATE",
+    "FAST",
+    "Options",
+    "ProofOptions",
+    "solve",
+    "solve_closed_form",
+    "solve_column_generation",
+    "solve_gated",
+    "solve_reference",
+]

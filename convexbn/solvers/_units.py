@@ -7,6 +7,7 @@ import numpy as np
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
+from convexbn.solvers._tolerance import Tolerance
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,3 +87,8 @@ class Units:
     def objective_to(self, objective: float) -> float:
         """Objective in these units, for the original problem."""
         return objective * self.target_scale**2
+
+    def tolerance_from(self, tolerance: Tolerance) -> Tolerance:
+        """Tolerance of the original problem, in these units."""
+        scale = None if tolerance.scale is None else tolerance.scale / self.objective_to(1.0)
+        return replace(tolerance, scale=scale)

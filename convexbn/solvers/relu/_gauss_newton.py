@@ -15,7 +15,7 @@ _BLOCK_ENTRIES = 2**22  # entries of the Jacobian made at once
 
 
 def gauss_newton(
-    problem: Problem, neurons: Neurons, turn: np.ndarray, on: np.ndarray, tangents: np.ndarray, f: np.ndarray
+    problem: Problem, neurons: Neurons, block: np.ndarray, on: np.ndarray, tangents: np.ndarray, f: np.ndarray
 ) -> np.ndarray:
     """Sum over samples of ``p_i J_i^T H_i J_i``, with J_i the Jacobian of the outputs and H_i the Hessian of the loss.
 
@@ -25,7 +25,7 @@ def gauss_newton(
         Training problem.
     neurons : Neurons
         Neurons with unit output weights.
-    turn : ndarray of int, shape (m,)
+    block : ndarray of int, shape (m,)
         The neurons that move.
     on : ndarray of bool, shape (N, m)
         Their activation patterns.
@@ -39,10 +39,7 @@ def gauss_newton(
     matrix : ndarray of shape (M, M)
         ``M = m * (k + C - 1)``, and C more if the problem fits an intercept.
     """
-    S, outputs = neurons.weights[:, turn], neurons.output_weights[turn]
-    if problem.n_outputs == 1:
-        curvature = problem.sample_weight * problem.loss.second_derivative(f, problem.y)[:, 0]
-        return _of_one_output(problem.Z, on * outputs[:, 0], curvature, problem.fit_intercept)
+    S, outputs = neurons.weights[:, block], neurons.output_weights[block]
     hessian = problem.sample_weight[:, None, None] * problem.loss.hessian(f, problem.y)
     multiples = hessian[:, 0, 0]
     if (hessian == multiples[:, None, None] * np.eye(problem.n_outputs)).all():
@@ -50,15 +47,6 @@ def gauss_newton(
     values, vectors = np.linalg.eigh(hessian)
     roots = np.sqrt(np.maximum(values, 0))[:, :, None] * vectors.transpose(0, 2, 1)
     return _of_roots(problem.Z, S, on, outputs, tangents, roots, problem.fit_intercept)
-
-
-def _of_one_output(Z: Operator, signed_masks: np.ndarray, curvature: np.ndarray, fit_intercept: bool) -> np.ndarray:
-    """The matrix for output weights that are signs, which do not turn."""
-    gram = Z.masked_gram(signed_masks, curvature)
-    if not fit_intercept:
-        return gram
-    mixed = Z.masked_adjoint(signed_masks, curvature[:, None]).T.ravel()
-    return np.block([[gram, mixed[:, None]], [mixed[None], np.full((1, 1), curvature.sum())]])
 
 
 def _of_multiples(
@@ -78,14 +66,14 @@ def _of_multiples(
     with_hidden = np.einsum("jalb,bl->jal", gram, S, optimize=True)
     hidden_hidden = np.einsum("jal,aj->jl", with_hidden, S)
     turned = np.einsum("jc,lcd->jld", outputs, tangents)
-    weights_tangents = (with_hidden[:, :, :, None] * turned[:, None]).reshape(m * k, -1)
+    weights_tangents = (with_hidden[:, :, :, None] * turned[:, None]).reshape(m * k, m * (C - 1))
     turned = np.einsum("jce,lcd->jeld", tangents, tangents, optimize=True)
-    tangents_tangents = (hidden_hidden[:, None, :, None] * turned).reshape(m * (C - 1), -1)
+    tangents_tangents = (hidden_hidden[:, None, :, None] * turned).reshape(m * (C - 1), m * (C - 1))
     if not fit_intercept:
         return np.block([[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]])
     sums = Z.masked_adjoint(on, weights[:, None])
     weights_b = (sums.T[:, :, None] * outputs[:, None]).reshape(m * k, C)
-    tangents_b = ((sums * S).sum(axis=0)[:, None, None] * tangents.transpose(0, 2, 1)).reshape(-1, C)
+    tangents_b = ((sums * S).sum(axis=0)[:, None, None] * tangents.transpose(0, 2, 1)).reshape(m * (C - 1), C)
     return np.block(
         [
             [weights_weights, weights_tangents, weights_b],

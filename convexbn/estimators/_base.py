@@ -10,19 +10,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexbn._utils.sample_weight import merge_equal_samples
-from convexbn.designs._batch_norm import (
-    NORMALIZATIONS,
-    BatchNormDesign,
-    WeightNormDesign,
-    check_spectral_power,
-    check_standardize,
-    make_design,
-)
+from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.designs._checks import check_spectral_power, check_standardize
+from convexbn.designs._normalizations import NORMALIZATIONS, make_design
+from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
-from convexbn.operators._dense import DesignMatrix
 from convexbn.solvers import solve
 from convexbn.solvers._auto import check_solver
 from convexbn.solvers._certificate import Certificate
@@ -202,7 +197,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         design = self._unfitted_design(n_components, spectral_power).fit(X, sample_weight=weights)
         prepared = Prepared(design, self._output_scales(y, weights))
         problem = Problem(
-            DesignMatrix(design.transform(X), design.n_patches),
+            design.matrix(X),
             y / prepared.output_scales,
             self._training_loss(),
             weight_decay=1.0,

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_X_y
 
-from convexbn.designs._batch_norm import BatchNormDesign, WeightNormDesign
+from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
+from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._classifier import Classification
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.estimators._regressor import Regression

@@ -25,9 +25,9 @@ class Operator(Summarized, ABC):
 
     A kind of array (dense, sparse, on a GPU, in blocks of rows) is a subclass. It must say its sizes, and implement
     the two products, `rows`, and the matrices that are made of it: `of_samples`, `unpooled`, `/`, `times`, `weighted`
-    and `in_single_precision`. Everything else follows from these, a block of rows at a time, and may be overridden where
-    the kind knows a faster way. Arguments and results are NumPy arrays: S (k, m) holds m neurons, A (N, m) has a row
-    for each row of Z and V (n, C) one for each sample.
+    and `in_single_precision`. Everything else follows from these, mostly a block of rows at a time, and may be
+    overridden where the kind knows a faster way. Arguments and results are NumPy arrays: S (k, m) holds m neurons,
+    A (N, m) has a row for each row of Z and V (n, C) one for each sample.
     """
 
     n_patches: int  # rows pooled into one sample
@@ -97,8 +97,7 @@ class Operator(Summarized, ABC):
     @cached_property
     def spectral_norm(self) -> float:
         """Largest singular value of Z."""
-        Z, size = self.of_moderate_size
-        return size * Z.weighted_norm(np.ones((Z.n_rows, 1)))
+        return float(np.linalg.norm(self.rows(), 2))
 
     @cached_property
     def of_moderate_size(self) -> tuple[Self, float]:

@@ -92,8 +92,8 @@ def solve(
     --------
     >>> import numpy as np
     >>> from convexbn import Problem, solve
-    >>> solve(Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)).certificate.basis
-    'closed form for whitened data of full row rank'
+    >>> solve(Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)).certificate.search.name
+    'CLOSED_FORM'
     """
     check_solver(solver, activation)
     smooth = bool(np.isfinite(problem.loss.curvature))

@@ -11,7 +11,7 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.oracles import count_flats, dearest_patterns, price_of_gates, price_of_patterns
 from convexbn.patterns._patterns import Patterns
-from convexbn.solvers._certificate import certify
+from convexbn.solvers._certificate import Oracle, Search, certify
 from convexbn.solvers._monitor import Clock, check_max_time
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
@@ -116,7 +116,12 @@ def solve_reference(
         )
     price_of = price_of_patterns if activation == "relu" else price_of_gates
     certificate_of = partial(
-        certify, problem, price=partial(price_of, problem.Z, patterns), basis=_basis(patterns, activation)
+        certify,
+        problem,
+        price=partial(price_of, problem.Z, patterns),
+        search=Search.PATTERNS if activation == "relu" else Search.GATES,
+        oracle=Oracle.ENUMERATION,
+        n_patterns=len(patterns),
     )
     zero, v = _zero_network(problem, activation), problem.zero_dual
     certificate = certificate_of(zero, v)
@@ -205,9 +210,3 @@ def _sparsest(problem: Problem, neurons: Neurons, slack: float) -> Neurons:
     objectives = np.array([problem.objective(candidate) for candidate in candidates])
     good = np.flatnonzero(objectives <= objectives.min() * (1 + slack))
     return min((candidates[i] for i in good), key=len)
-
-
-def _basis(patterns: Patterns, activation: Activation) -> str:
-    if activation != "relu":
-        return f"the {len(patterns)} gates of the network"
-    return f"all {len(patterns)} activation patterns" if patterns.complete else f"{len(patterns)} activation patterns"

@@ -20,7 +20,7 @@ from convexbn.oracles import (
     price_by_enumeration,
     quickly_enumerated,
 )
-from convexbn.solvers._certificate import Certificate, certify, dual_bound, relative_gap
+from convexbn.solvers._certificate import Certificate, Oracle, Search, certify, dual_bound, relative_gap
 from convexbn.solvers._monitor import Callback, Monitor
 from convexbn.solvers._solution import Solution, Status, status_of, with_proof
 from convexbn.solvers._tolerance import Reference, Tolerance
@@ -49,11 +49,6 @@ _NODES_A_START = 5  # of prove="auto", for each direction from which the search 
 _PROOF_SHARE, _PROOF_TOL = 0.9, 1e-3  # it aims at this share of the tolerance, but tells prices no better apart
 _SHARP_COLUMNS, _SHARP_NODES, _SHARP_SHARE = 4, 50_000, 0.1  # up to so many columns it aims lower, however low that is
 _HALVINGS = 40  # of the interval of prices in which its aim lies
-_FOUND = "column generation, which found no neuron worth adding by ascent from many starts"
-_DEARER = "column generation, which ended while ascent from many starts still found neurons worth adding"
-_NOT_SEARCHED = "column generation, which ended before a thorough search for neurons worth adding"
-_PROVED = "column generation, and branch and bound over all directions"
-_PROVED_SEVERAL = "column generation, and a visit to every face of the cones of all activation patterns"
 
 
 @on_one_thread
@@ -443,16 +438,16 @@ class _Search:
         searched = self.searched
         v = self.units.dual_to(self._dual_point() if searched is None else searched.v)
         if searched is None:
-            price, basis = partial(price_bound, problem.Z, sample_weight=problem.sample_weight), _NOT_SEARCHED
+            price, found = partial(price_bound, problem.Z, sample_weight=problem.sample_weight), Search.NOT_SEARCHED
         else:
             price = partial(_price_of, self.units.directions_to(searched.directions), problem.Z)
             enough = self.tolerance.reached(self.problem.objective(self.neurons), searched.bound)
-            found = _DEARER if searched.dearer and not enough else _FOUND
-            basis = found if searched.thorough else _NOT_SEARCHED
-        certificate = certify(problem, neurons, v, price, basis)
+            found = Search.UNFINISHED if searched.dearer and not enough else Search.ASCENT
+            found = found if searched.thorough else Search.NOT_SEARCHED
+        certificate = certify(problem, neurons, v, price, found, Oracle.NORM_BOUND)
         if self.proved is not None:
-            basis = _PROVED if problem.n_outputs == 1 else _PROVED_SEVERAL
-            proof = certify(problem, neurons, v, self._proved_price(problem, v), basis)
+            oracle = Oracle.BRANCH_AND_BOUND if problem.n_outputs == 1 else Oracle.ENUMERATION
+            proof = certify(problem, neurons, v, self._proved_price(problem, v), found, oracle)
             certificate = with_proof(certificate, proof, tolerance)
         return v, certificate
 

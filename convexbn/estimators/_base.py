@@ -19,6 +19,7 @@ from convexbn.designs._batch_norm import (
     make_design,
 )
 from convexbn.losses import LOSSES, Loss, make_loss
+from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
@@ -29,7 +30,6 @@ from convexbn.solvers._certificate import Certificate, Setting
 from convexbn.solvers._monitor import Clock, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import check_tol
-from convexbn.solvers.conic._programs import ACTIVATIONS, Activation
 from convexbn.solvers.relu._column_generation import Proof, check_prove
 
 _ROUNDING = 1e-12  # of a share of the variance

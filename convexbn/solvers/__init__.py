@@ -1,9 +1,8 @@
-"""Solvers of the training problem, one file an algorithm."""
+"""Solvers of the training problem, one file an algorithm; those that need cvxpy are in `convexbn.solvers.conic`."""
 
 from convexbn.solvers._auto import solve
 from convexbn.solvers._certificate import Certificate, Oracle, Search, Setting, certify
 from convexbn.solvers._closed_form import solve_closed_form
-from convexbn.solvers.conic._reference import solve_reference
 from convexbn.solvers.gated._driver import solve_gated
 from convexbn.solvers.relu._column_generation import solve_column_generation
 
@@ -17,5 +16,4 @@ __all__ = [
     "solve_closed_form",
     "solve_column_generation",
     "solve_gated",
-    "solve_reference",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
+from convexbn.model._activation import Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.oracles import count_flats, dearest_patterns, price_of_gates, price_of_patterns
@@ -16,7 +17,7 @@ from convexbn.solvers._monitor import Clock, check_max_time
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
 from convexbn.solvers._units import Units
-from convexbn.solvers.conic._programs import Activation, check_cvxpy_solver, primal_program
+from convexbn.solvers.conic._programs import check_cvxpy_solver, primal_program
 from convexbn.solvers.conic._rank_one import solve_rank_one
 from convexbn.solvers.conic._solve import solve_in_units
 from convexbn.solvers.gated._nuclear_norm import singular_neurons

@@ -209,11 +209,8 @@ def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch, pictu
             np.testing.assert_allclose(line.get_ydata(), measured["curvature"][axis][kind], rtol=1e-6)
         assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert {line.get_label() for line in curvature[2].lines} == {"all weights", "hidden weights", "row norm^(-2)"}
-    for line, (kind, key) in zip(
-        training.lines,
-        [(kind, key) for kind in ("with", "without") for key in ("train_loss", "rsc_ratio")],
-        strict=True,
-    ):
+    runs = [(kind, key) for kind in ("with", "without") for key in ("train_loss", "rsc_ratio")]
+    for line, (kind, key) in zip(training.lines, runs, strict=True):
         assert line.get_label() == f"{key.replace('_', ' ')}, {kind}"
         drawn = np.array(measured["training"][kind][key], dtype=float)
         np.testing.assert_allclose(np.array(line.get_ydata(), dtype=float), drawn, rtol=1e-6)

@@ -229,8 +229,10 @@ def test_quick_run_writes_results_and_picture(tmp_path, monkeypatch, pictures):
     entry = results["defaults"]["wine"]
     for label, model in zip(labels, ("linear", "SVM"), strict=True):
         np.testing.assert_allclose(points[label], [[tabular_summary.behind(entry, model), 0]], atol=1e-9)
-    assert sets.get_yticklabels()[0].get_text().startswith("wine (178 x 13)")
-    assert "average rank over 0 sets" in ranks.get_xlabel() or len(ranks.patches) == 2
+    assert sets.get_yticklabels()[0].get_text().startswith(f"wine ({entry['n']} x 13)")
+    assert ranks.get_xlabel() == "average rank over 1 sets"
+    expected = tabular_summary.average_ranks(results["defaults"])
+    assert [bar.get_width() for bar in ranks.patches] == [rank for rank, _ in reversed(expected.values())] != []
 
 
 class TestDefaults:

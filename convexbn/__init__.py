@@ -1,5 +1,7 @@
 """convexbn: batch-normalized ReLU networks trained to their global optimum, with a certificate."""
 
+from typing import TYPE_CHECKING, Any
+
 from convexbn._comparison import Comparison, compare
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign
@@ -35,11 +37,12 @@ from convexbn.network import (
 from convexbn.operators._dense import DesignMatrix
 from convexbn.oracles import weight_decay_max
 from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
-from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_gated, solve_reference
+from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_gated
 from convexbn.solvers._certificate import Certificate, certify
 from convexbn.solvers._solution import Solution, Status
-from convexbn.solvers.conic._decomposition import decompose
-from convexbn.solvers.conic._programs import dual_program, primal_program, solve_program
+
+if TYPE_CHECKING:
+    from convexbn.solvers.conic import decompose, dual_program, primal_program, solve_program, solve_reference
 
 __version__ = "0.1.0"
 
@@ -94,3 +97,16 @@ __all__ = [
     "spectral_trace",
     "weight_decay_max",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs cvxpy, which is imported when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from convexbn.solvers import conic
+
+    return getattr(conic, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,9 +8,8 @@ Every method takes predictions f, targets y or dual values u as arrays of shape 
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import cvxpy as cp
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, softmax, xlogy
@@ -19,7 +18,10 @@ _NEWTON_STEPS = 100  # for the shift of outputs that balances the classes
 
 
 class Loss(ABC):
-    """What the convex programs, their duals and the solvers ask of a loss.
+    """What the training problem, its dual and the solvers ask of a loss.
+
+    A loss of your own is a subclass; the convex programs need it in cvxpy, too
+    (`convexbn.solvers.conic.loss_expression`).
 
     Attributes
     ----------
@@ -98,15 +100,9 @@ class Loss(ABC):
 
     def rescaled(self, scale: float) -> "Loss":
         """Return the loss l' with ``loss(scale * f, scale * y) = scale**2 * l'(f, y)``; not for margin losses."""
+        if not self.margin:
+            raise NotImplementedError(f"{type(self).__name__} must define `rescaled`, the loss in other units of y.")
         return self
-
-    @abstractmethod
-    def expression(self, f: Any, y: np.ndarray) -> Any:
-        """Cvxpy expression of the loss of each sample, for f of shape (n,) and y (n,)."""
-
-    @abstractmethod
-    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
-        """Cvxpy expression (n,) of the conjugate, and the constraints that spell out its domain."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +130,8 @@ class SquaredError(Loss):
     def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return y[0] + weights @ (y - y[0])  # exact for equal targets
 
-    def expression(self, f: Any, y: np.ndarray) -> Any:
-        return cp.square(f - y) / 2
-
-    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
-        return cp.multiply(u, y) + cp.square(u) / 2, []
+    def rescaled(self, scale: float) -> "SquaredError":
+        return self
 
 
 @dataclass(frozen=True)
@@ -188,12 +181,6 @@ class Huber(Loss):
     def rescaled(self, scale: float) -> "Huber":
         return replace(self, delta=self.delta / scale)
 
-    def expression(self, f: Any, y: np.ndarray) -> Any:
-        return cp.huber(f - y, self.delta) / 2
-
-    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
-        return cp.multiply(u, y) + cp.square(u) / 2, [cp.abs(u) <= self.delta]
-
 
 @dataclass(frozen=True)
 class LogLoss(Loss):
@@ -230,13 +217,6 @@ class LogLoss(Loss):
     def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return np.log(weights @ (y > 0)) - np.log(weights @ (y < 0))
 
-    def expression(self, f: Any, y: np.ndarray) -> Any:
-        return cp.logistic(cp.multiply(-y, f))
-
-    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
-        a = cp.multiply(-y, u)
-        return -cp.entr(a) - cp.entr(1 - a), []
-
 
 @dataclass(frozen=True)
 class SquaredHinge(Loss):
@@ -265,13 +245,6 @@ class SquaredHinge(Loss):
     def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return weights @ y
 
-    def expression(self, f: Any, y: np.ndarray) -> Any:
-        return cp.square(cp.pos(1 - cp.multiply(y, f)))
-
-    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
-        a = cp.multiply(-y, u)
-        return cp.square(a) / 4 - a, [a >= 0]
-
 
 @dataclass(frozen=True)
 class Hinge(Loss):
@@ -299,13 +272,6 @@ class Hinge(Loss):
 
     def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return np.sign(weights @ y)
-
-    def expression(self, f: Any, y: np.ndarray) -> Any:
-        return cp.pos(1 - cp.multiply(y, f))
-
-    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
-        a = cp.multiply(-y, u)
-        return -a, [a >= 0, a <= 1]
 
 
 @dataclass(frozen=True)
@@ -373,13 +339,6 @@ class CrossEntropy(Loss):
     def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         logs = np.log(weights @ y)
         return logs - logs.mean()
-
-    def expression(self, f: Any, y: np.ndarray) -> Any:
-        return cp.log_sum_exp(f, axis=1) - cp.sum(cp.multiply(f, y), axis=1)
-
-    def conjugate_expression(self, u: Any, y: np.ndarray) -> tuple[Any, list[Any]]:
-        p = u + y
-        return -cp.sum(cp.entr(p), axis=1), [cp.sum(p, axis=1) == 1]
 
 
 LOSSES: dict[str, type[Loss]] = {

@@ -1,6 +1,9 @@
-"""Settings that libraries read when they are imported."""
+"""Settings that libraries read when they are imported, and the pictures that a test draws."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 # The problems are tiny, and the threads of two test processes would fight over the cores.
 
@@ -8,3 +11,24 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 # Without it scikit-learn's estimator checks skip the one on array API input.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """The figures that a test saves, by the name of the file; what they show is there to be looked at."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
+
+    saved, savefig = {}, Figure.savefig
+
+    def save(figure, path, **options):
+        savefig(figure, path, **options)
+        assert Path(path).read_bytes().startswith(b"\x89PNG")
+        saved[Path(path).name] = figure
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    yield saved
+    plt.close("all")

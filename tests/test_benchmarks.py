@@ -114,15 +114,24 @@ def test_exponents_are_fitted_to_points_that_reached_their_gap():
     assert fitted == {"n_points": 3, "seconds": pytest.approx(1.5), "peak_mebibytes": pytest.approx(1.0)}
 
 
-def test_quick_run_writes_results_and_picture(tmp_path, monkeypatch):
+def test_quick_run_writes_results_and_picture(tmp_path, monkeypatch, pictures):
     monkeypatch.setattr(sys, "argv", ["gated_vs_peers", "--quick", "--output", str(tmp_path)])
     gated_vs_peers.main()
     results = json.loads((tmp_path / "gated_vs_peers.json").read_text())
     assert results["quick"] is True
     assert results["environment"]["versions"]["numpy"] == np.__version__
-    entry = results["instances"]["R0"]["methods"][OURS]
+    drawn = results["instances"]["R0"]
+    entry = drawn["methods"][OURS]
     assert entry["runs"][0]["gap"] <= 1e-6
-    assert (tmp_path / "gated_vs_peers.png").stat().st_size > 10_000
+    (ax,) = pictures["gated_vs_peers.png"].axes
+    assert ax.get_title().startswith(f"R0: n = {drawn['n']}, d = {drawn['d']}")
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert set(drawn["methods"]) <= {text.get_text() for text in ax.texts}
+    ours, *_, tolerance = ax.lines
+    np.testing.assert_allclose(ours.get_xdata(), entry["runs"][0]["times"])
+    above = np.array(entry["runs"][0]["n_objectives"]) / drawn["n_lower_bound"] - 1
+    np.testing.assert_allclose(ours.get_ydata(), np.maximum(above, gated_vs_peers.FLOOR))
+    assert set(tolerance.get_ydata()) == {gated_vs_peers.TOL}
     with pytest.raises(SystemExit, match="smoke run"):
         summary.read_results(tmp_path, ("gated_vs_peers",))
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from convexbn import (
     weight_decay_max,
 )
 from convexbn.oracles import Price, price_bound, price_of_patterns
+from convexbn.solvers import Oracle, Search, Setting
 from tests.problems import CASES
 
 
@@ -25,7 +28,7 @@ def test_no_dual_point_proves_more_than_the_optimum(case):
     for scale in (0.01, 1.0, 100.0):
         v = scale * problem.dual_point(rng.standard_normal((problem.Z.n_samples, 1)))
         for price in (lambda v: price_of_patterns(problem.Z, patterns, v), lambda v: price_bound(problem.Z, v)):
-            certificate = certify(problem, problem.zero_network, v, price, "a test")
+            certificate = certify(problem, problem.zero_network, v, price)
             assert 0 <= certificate.lower_bound <= optimum.objective * (1 + 1e-9)
             assert certificate.objective >= optimum.lower_bound
 
@@ -46,18 +49,18 @@ def test_far_away_targets_do_not_blur_the_bound():
     far = Problem(near.Z, near.y + 1e8, weight_decay=near.weight_decay, fit_intercept=True)
     v = near.zero_dual
     assert far.dual_objective(v) == pytest.approx(near.dual_objective(v), rel=1e-7)
-    bounds = [
-        certify(p, p.zero_network, v, lambda v, p=p: price_bound(p.Z, v), "a test").lower_bound for p in (near, far)
-    ]
+    bounds = [certify(p, p.zero_network, v, lambda v, p=p: price_bound(p.Z, v)).lower_bound for p in (near, far)]
     assert bounds[1] == pytest.approx(bounds[0], rel=1e-7)
 
 
 def test_gap_is_relative_and_never_negative():
-    assert Certificate(2.0, 1.5, "global", 1.5, "a test").gap == 0.25
-    assert Certificate(0.0, 0.0, "global", 0.0, "a test").gap == 0
+    assert Certificate(2.0, 1.5, "global", 1.5).gap == 0.25
+    assert Certificate(0.0, 0.0, "global", 0.0).gap == 0
     problem = CASES[0].problem()
-    generous = certify(problem, problem.zero_network, problem.zero_dual, lambda v: Price(0.0, "local"), "a search")
-    assert generous.gap >= 0
+    assert Certificate(2.0, 2.1, "global", 2.1).gap == 0
+    generous = certify(problem, problem.zero_network, problem.zero_dual, lambda v: Price(0.0, "local"))
+    assert generous.gap == pytest.approx(0, abs=1e-12)
+    assert generous.lower_bound <= generous.objective
     assert generous.scope == "local"
 
 
@@ -88,17 +91,58 @@ def test_zero_network_is_said_where_it_is_proved_and_only_there(case):
 
 def test_words_match_the_scope():
     for scope, word in (("global", "any width"), ("patterns", "others may do better"), ("local", "not a proof")):
-        text = str(Certificate(2.0, 1.5, scope, 1.0, "a test"))
+        text = str(Certificate(2.0, 1.5, scope, 1.0))
         assert word in text
         assert ("Over all networks" in text) == (scope != "global")
-    assert "gated network with these gates" in str(Certificate(2.0, 1.5, "patterns", None, "50 gates"))
+    assert "gated network with these gates" in str(Certificate(2.0, 1.5, "patterns", None))
+
+
+@pytest.mark.parametrize("scope", ["global", "local"])
+def test_basis_names_the_oracle_where_it_proved_the_lower_bound(scope):
+    certificate = Certificate(2.0, 1.5, scope, 1.0, Search.ASCENT, Oracle.BRANCH_AND_BOUND)
+    assert certificate.basis.startswith(Search.ASCENT.value)
+    assert ("proved by branch and bound" in certificate.basis) == (scope == "global")
+    assert "branch and bound over all directions." in str(certificate)
+
+
+def test_basis_says_how_many_patterns_and_of_what_the_objective_is():
+    certificate = Certificate(2.0, 1.5, "patterns", 1.0, Search.PATTERNS, Oracle.NORM_BOUND, n_patterns=7)
+    assert certificate.basis == "the convex program of 7 activation patterns"
+    setting = Setting(0.5, standardized=True, n_directions=3, variance_left_out=0.25, scaled_outputs=True)
+    assert replace(certificate, setting=replace(setting, last_layers=True)).basis.split("; ")[1:] == [
+        "for X truncated to 3 of the singular directions of the standardized columns, without 2.5e-01 of its variance",
+        "with the penalty of spectral_power=0.5 of the standardized columns, not plain weight decay",
+        "for each output in units of its standard deviation",
+        "of the last two layers alone, the features before them being fixed",
+    ]
+    assert replace(certificate, setting=Setting(standardized=True)).basis == certificate.basis
+
+
+@pytest.mark.parametrize("case", CASES[:4], ids=str)
+def test_oracle_is_the_one_whose_bound_is_reported(case):
+    """A local search that proves less than the norms of Z do is not what the bound rests on."""
+    problem = case.problem()
+    dear = certify(
+        problem, problem.zero_network, problem.zero_dual, lambda v: Price(1e9, "local"), Search.ASCENT, Oracle.GIVEN
+    )
+    assert (dear.scope, dear.oracle) == ("global", Oracle.NORM_BOUND)
+    exact = solve_reference(problem, enumerate_patterns(problem.Z)).certificate
+    assert (exact.scope, exact.oracle) == ("global", Oracle.ENUMERATION)
+    few = solve_reference(problem, sample_patterns(problem.Z, 3, random_state=0)).certificate
+    assert (few.scope, few.oracle) == ("patterns", Oracle.NORM_BOUND)
+
+
+def test_the_higher_global_bound_of_two_comes_with_its_oracle():
+    low = Certificate(2.0, 1.5, "local", 0.5, Search.ASCENT, Oracle.NORM_BOUND)
+    high = Certificate(2.0, 1.0, "global", 1.0, Search.ASCENT, Oracle.BRANCH_AND_BOUND)
+    joined = low.with_bound_of(high)
+    assert (joined.lower_bound, joined.scope) == (1.5, "local")
+    assert (joined.global_lower_bound, joined.oracle) == (1.0, Oracle.BRANCH_AND_BOUND)
+    assert high.with_bound_of(low) is high
 
 
 def test_gated_network_has_no_bound_beyond_its_gates():
     problem = CASES[0].problem()
     gates = np.eye(problem.Z.n_columns, 1)
     gated = Neurons(gates, np.zeros((1, 1)), np.zeros(1), gates=gates)
-    assert (
-        certify(problem, gated, problem.zero_dual, lambda v: Price(1.0, "patterns"), "1 gate").global_lower_bound
-        is None
-    )
+    assert certify(problem, gated, problem.zero_dual, lambda v: Price(1.0, "patterns")).global_lower_bound is None

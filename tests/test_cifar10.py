@@ -188,7 +188,7 @@ def made_results():
     return {"dense": {"rows": rows, "validation": validation, "n_components": 4, "peak_gibibytes": 2.0}}
 
 
-def test_targets_table_and_picture(tmp_path, capsys):
+def test_targets_table_and_picture(tmp_path, capsys, pictures):
     results = made_results()
     claim, memory = cifar10.targets(results)
     assert claim["met"]
@@ -201,4 +201,13 @@ def test_targets_table_and_picture(tmp_path, capsys):
     written = {"environment": {"cpu": "a processor", "date": "2026-01-02"}, "threads": 1, "architectures": results}
     filters = {"dense": {"ReLU, SGD": np.full((8, 32, 32, 3), 0.5)}}
     cifar10.draw(written, filters, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    bars, validation, *shown = pictures["picture.png"].axes
+    assert [label.get_text() for label in bars.get_yticklabels()] == list(results["dense"]["rows"])
+    tests, trains = bars.containers
+    assert [bar.get_width() for bar in tests] == [0.7, 0.5, 0.5, 0.6, 0.4]
+    assert {bar.get_width() for bar in trains} == {0.9}
+    assert validation.lines[0].get_xydata().tolist() == [[2, 0.4], [4, 0.5]]
+    assert len(shown) == cifar10.FILTERS
+    assert shown[0].texts[0].get_text() == "ReLU, SGD"
+    for ax in shown:
+        np.testing.assert_array_equal(ax.images[0].get_array(), np.full((32, 32, 3), 0.5))

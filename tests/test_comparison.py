@@ -156,13 +156,13 @@ def trace_of(*objectives):
 @pytest.mark.parametrize(
     ("certificate", "labels"),
     [
-        (Certificate(2.0, 1.9, "global", 1.9, "a test"), ["lower bound, scope global: proved"]),
+        (Certificate(2.0, 1.9, "global", 1.9), ["lower bound, scope global: proved"]),
         (
-            Certificate(2.0, 1.9, "local", 1.5, "a test"),
+            Certificate(2.0, 1.9, "local", 1.5),
             ["lower bound, scope local: evidence, no proof", "proved over all networks: 20.0% below this line"],
         ),
         (
-            Certificate(2.0, 1.9, "patterns", 1.0, "a test"),
+            Certificate(2.0, 1.9, "patterns", 1.0),
             ["lower bound, scope patterns: proved on its patterns", "proved over all networks: 45.0% below this line"],
         ),
     ],

@@ -190,7 +190,7 @@ def test_a_step_that_is_too_long():
     assert raised.value.trace.objective[0] == pytest.approx(network().loss(X, Y))
 
 
-def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch):
+def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch, pictures):
     monkeypatch.setattr(sys, "argv", ["deep_weight_norm", "--quick", "--output", str(tmp_path)])
     benchmark.main()
     results = json.loads((tmp_path / "deep_weight_norm.json").read_text())
@@ -201,7 +201,23 @@ def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch):
         assert list(measured["gaps"][axis]) == list(benchmark.KINDS)
         assert all(len(found) == len(measured[sizes]) == 2 for found in measured["gaps"][axis].values())
     assert len(benchmark.targets("digits", measured)) == 7
-    assert (tmp_path / "deep_weight_norm.png").stat().st_size > 10_000
+    *curvature, training, by_width, by_depth = pictures["deep_weight_norm.png"].axes
+    for ax, x, axis in zip(curvature[:2], ("widths", "depths"), ("width", "depth"), strict=True):
+        for line, kind in zip(ax.lines, benchmark.KINDS, strict=False):
+            assert line.get_label() == kind
+            assert list(line.get_xdata()) == measured[x]
+            np.testing.assert_allclose(line.get_ydata(), measured["curvature"][axis][kind], rtol=1e-6)
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert {line.get_label() for line in curvature[2].lines} == {"all weights", "hidden weights", "row norm^(-2)"}
+    runs = [(kind, key) for kind in ("with", "without") for key in ("train_loss", "rsc_ratio")]
+    for line, (kind, key) in zip(training.lines, runs, strict=True):
+        assert line.get_label() == f"{key.replace('_', ' ')}, {kind}"
+        drawn = np.array(measured["training"][kind][key], dtype=float)
+        np.testing.assert_allclose(np.array(line.get_ydata(), dtype=float), drawn, rtol=1e-6)
+    for ax, axis in ((by_width, "width"), (by_depth, "depth")):
+        for line, kind in zip(ax.lines, benchmark.KINDS, strict=True):
+            gaps = np.array(measured["gaps"][axis][kind], dtype=float).mean(axis=1)
+            np.testing.assert_allclose(line.get_ydata(), gaps, rtol=1e-6)
 
 
 STEPS = np.arange(0, 101, 5)

@@ -32,6 +32,7 @@ from convexbn import (
 )
 from convexbn.estimators import _base as base
 from convexbn.losses import Huber
+from convexbn.solvers import Search
 from convexbn.solvers.relu import _column_generation as column_generation
 
 X, Y = load_diabetes(return_X_y=True)
@@ -102,13 +103,13 @@ def test_optimum_is_that_of_the_program():
 def test_auto_solver_is_said_in_the_certificate():
     wide = load_breast_cancer(return_X_y=True)
     closed = ConvexBNClassifier(0.01).fit(wide[0][:25], wide[1][:25])
-    assert "closed form" in closed.certificate_.basis
+    assert closed.certificate_.search is Search.CLOSED_FORM
     assert closed.n_iter_ == 0
-    assert "column generation" in clone(REGRESSOR).fit(X, Y).certificate_.basis
+    assert clone(REGRESSOR).fit(X, Y).certificate_.search is Search.ASCENT
     sampled = ConvexBNRegressor(1.0, solver="CLARABEL", n_patterns=3).fit(
         load_diabetes().data[:60], load_diabetes().target[:60]
     )
-    assert sampled.certificate_.basis == "3 activation patterns"
+    assert (sampled.certificate_.search, sampled.certificate_.n_patterns) == (Search.PATTERNS, 3)
     assert sampled.certificate_.scope == "patterns"
 
 
@@ -463,8 +464,10 @@ def test_certificate_says_which_directions_it_is_about():
     data = rng.standard_normal((30, 3))
     data[:, 2] = data[:, 1] + 1e-5 * data[:, 2]
     y = np.abs(data[:, 0])
-    basis = ConvexBNRegressor(0.1).fit(data, y).certificate_.basis
-    assert re.search(r"for X truncated to 2 of its singular directions, without .\..e-11 of its variance", basis)
+    truncated = ConvexBNRegressor(0.1).fit(data, y).certificate_
+    assert re.search(r"for X truncated to 2 of the singular .* columns, without .\..e-11 of its", truncated.basis)
+    assert truncated.setting.n_directions == 2
+    assert 1e-11 < truncated.setting.variance_left_out < 1e-10
     assert "truncated to 1 of" in ConvexBNRegressor(0.1, n_components=1).fit(data, y).certificate_.basis
     assert "truncated" not in ConvexBNRegressor(0.1).fit(data[:, :2], y).certificate_.basis
     assert "truncated" not in ConvexBNRegressor(0.1).fit(data[:, [0, 1, 1]], y).certificate_.basis

@@ -456,7 +456,7 @@ class TestNetworks:
         assert not np.allclose(layers[0], layers[2])
 
 
-def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch):
+def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch, pictures):
     a9a = tmp_path / "a9a"
     dump_svmlight_file(*gaussian_sample(60, condition=3), str(a9a))
     monkeypatch.setattr(sys, "argv", ["gdnp", "--quick", "--a9a", str(a9a), "--output", str(tmp_path)])
@@ -472,7 +472,18 @@ def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch):
     assert all(row["figure"].startswith("GDNP") for row in rows)
     rates = [f"{results['data']['Gaussian'][f'rate_{kind}']:.4f}" for kind in ("measured", "predicted")]
     assert [all(rate in row["figure"] for rate in rates) for row in rows] == [True, False, False]
-    assert (tmp_path / "gdnp.png").stat().st_size > 10_000
+    figure = pictures["gdnp.png"]
+    for ax, (name, measured) in zip(figure.axes, results["data"].items(), strict=True):
+        assert ax.get_title().startswith(f"{name}: n = {measured['n']}, d = {measured['d']}")
+        curves = {line.get_label(): line for line in ax.lines if line.get_label() in benchmark.METHODS}
+        assert list(curves) == list(measured["methods"])
+        for method, row in measured["methods"].items():
+            np.testing.assert_allclose(curves[method].get_xdata(), np.array(row["curve_steps"]) + 1)
+            np.testing.assert_allclose(
+                curves[method].get_ydata(), np.maximum(row["curve_excess"], benchmark.FLOOR), rtol=1e-6
+            )
+    legend = next(ax.get_legend() for ax in figure.axes if ax.get_legend())
+    assert [text.get_text() for text in legend.get_texts()] == list(benchmark.METHODS)
 
 
 X, Y = gaussian_sample(50)

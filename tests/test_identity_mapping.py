@@ -247,7 +247,7 @@ class TestPhases:
 
 
 class TestBenchmark:
-    def test_quick_run_writes_results_and_picture(self, tmp_path, monkeypatch):
+    def test_quick_run_writes_results_and_picture(self, tmp_path, monkeypatch, pictures):
         monkeypatch.setattr(sys, "argv", ["identity_mapping", "--quick", "--output", str(tmp_path)])
         benchmark.main()
         results = json.loads((tmp_path / "identity_mapping.json").read_text())
@@ -258,7 +258,19 @@ class TestBenchmark:
             assert entry["n_found"] == 5 or entry["method"] == benchmark.PLAIN
         assert np.shape(results["map"]["weights_found"]) == (2, 2)
         assert results["targets"] == benchmark.targets(results)
-        assert (tmp_path / "identity_mapping.png").stat().st_size > 10_000
+        success, starts, phases, _ = pictures["identity_mapping.png"].axes
+        for line, method in zip(success.lines, (benchmark.IDENTITY, benchmark.SGD, benchmark.PLAIN), strict=True):
+            entries = [entry for entry in results["success"] if entry["method"] == method]
+            assert line.get_label() == method
+            assert line.get_xdata().tolist() == [entry["d"] for entry in entries]
+            np.testing.assert_allclose(line.get_ydata(), [20 * entry["n_found"] for entry in entries])
+        shares = 100 * np.array(results["map"]["weights_found"])
+        np.testing.assert_allclose(starts.images[0].get_array(), shares)
+        assert [text.get_text() for text in starts.texts] == [f"{share:.0f}" for share in shares.ravel()]
+        assert len(phases.lines) == len(results["first_phase"]) + 1
+        for line, entry in zip(phases.lines, results["first_phase"], strict=False):
+            assert line.get_label() == f"d = {entry['d']}"
+            np.testing.assert_allclose(line.get_ydata(), entry["distance"], rtol=1e-6)
 
     def canned(self, n_found=(20, 20, 3), rate=0.9, sgd_rate=0.9, rise=1.1):
         """Rates of 0.9 are 1.9 times what a constant of 0.5 and steps of 0.2 promise."""

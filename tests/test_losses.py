@@ -1,9 +1,22 @@
+from dataclasses import dataclass, replace
+
 import cvxpy as cp
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from scipy.special import xlogy
 
-from convexbn.losses import Huber, SquaredError, make_loss
+from convexbn import (
+    Problem,
+    dual_program,
+    enumerate_patterns,
+    primal_program,
+    solve_column_generation,
+    solve_program,
+    solve_reference,
+)
+from convexbn.losses import Huber, Loss, SquaredError, make_loss
+from convexbn.solvers.conic import conjugate_expression, loss_expression
 from tests.problems import ONE_OUTPUT
 
 
@@ -65,10 +78,10 @@ def test_curvature_bounds_the_second_derivative(loss, targets):
 def test_expressions_agree_with_numpy(loss, targets, predictions):
     f = cp.Variable(30, value=predictions[:, 0])
     np.testing.assert_allclose(
-        loss.expression(f, targets[:, 0]).value, loss.value(predictions, targets), rtol=1e-9, atol=1e-12
+        loss_expression(loss, f, targets[:, 0]).value, loss.value(predictions, targets), rtol=1e-9, atol=1e-12
     )
     u = cp.Variable(30, value=0.9 * loss.gradient(predictions, targets)[:, 0])
-    expression, domain = loss.conjugate_expression(u, targets[:, 0])
+    expression, domain = conjugate_expression(loss, u, targets[:, 0])
     np.testing.assert_allclose(expression.value, loss.conjugate(u.value[:, None], targets), rtol=1e-9, atol=1e-12)
     assert expression.is_convex()
     assert all(constraint.violation().max() <= 1e-12 for constraint in domain)
@@ -181,9 +194,9 @@ class TestCrossEntropy:
     def test_expressions_are_value_and_conjugate(self):
         u = self.loss.gradient(self.f, self.y)
         np.testing.assert_allclose(
-            self.loss.expression(cp.Constant(self.f), self.y).value, self.loss.value(self.f, self.y)
+            loss_expression(self.loss, cp.Constant(self.f), self.y).value, self.loss.value(self.f, self.y)
         )
-        expression, constraints = self.loss.conjugate_expression(cp.Constant(u), self.y)
+        expression, constraints = conjugate_expression(self.loss, cp.Constant(u), self.y)
         np.testing.assert_allclose(expression.value, self.loss.conjugate(u, self.y), atol=1e-12)
         assert all(np.max(constraint.violation()) < 1e-12 for constraint in constraints)
 
@@ -200,3 +213,79 @@ def test_probabilities_of_outputs_at_the_ends_of_the_floats():
     huge = np.array([[1.7e308, -1.7e308, 0.0], [0.0, 0.0, -1.7e308]])
     np.testing.assert_array_equal(make_loss("cross_entropy").probabilities(huge), [[1, 0, 0], [0.5, 0.5, 0]])
     np.testing.assert_array_equal(make_loss("log_loss").probabilities(huge[:1, :2].T), [[0, 1], [1, 0]])
+
+
+@dataclass(frozen=True)
+class LogCosh(Loss):
+    """delta^2 log cosh((f - y) / delta), a loss that the package does not have."""
+
+    delta: float = 1.0
+
+    name = "log_cosh"
+    curvature = 1.0
+
+    def value(self, f, y):
+        residual = (f - y) / self.delta
+        return self.delta**2 * (np.logaddexp(residual, -residual) - np.log(2))[:, 0]
+
+    def gradient(self, f, y):
+        return self.delta * np.tanh((f - y) / self.delta)
+
+    def second_derivative(self, f, y):
+        return 1 - np.tanh((f - y) / self.delta) ** 2
+
+    def conjugate(self, u, y):
+        share = np.clip(u / self.delta, -1, 1)
+        entropy = (xlogy(1 + share, 1 + share) + xlogy(1 - share, 1 - share)) / 2
+        return (u * y + self.delta**2 * entropy)[:, 0]
+
+    def project_dual(self, u, y):
+        return np.clip(u, -self.delta, self.delta)
+
+    def rescaled(self, scale):
+        return replace(self, delta=self.delta / scale)
+
+    def best_constant(self, y, weights):
+        return np.array([minimize_scalar(lambda b: weights @ self.value(np.full_like(y, b), y)).x])
+
+
+def log_cosh_problem():
+    rng = np.random.default_rng(0)
+    return Problem(rng.standard_normal((10, 2)), rng.standard_normal(10), LogCosh(), weight_decay=0.05)
+
+
+def test_a_loss_of_your_own_needs_no_cvxpy_but_for_the_programs():
+    problem = log_cosh_problem()
+    solution = solve_column_generation(problem, random_state=0)
+    assert solution.certificate.scope == "global"
+    patterns = enumerate_patterns(problem.Z)
+    for build, name in ((primal_program, "loss_expression"), (dual_program, "conjugate_expression")):
+        with pytest.raises(ValueError, match=rf"loss 'log_cosh' is not written in cvxpy.*conic\.{name}\.register"):
+            build(problem, patterns)
+
+    class Written(LogCosh):
+        """The same, written in cvxpy."""
+
+    @loss_expression.register
+    def _(loss: Written, f, y):
+        residual = (f - y) / loss.delta
+        return loss.delta**2 * (cp.logistic(2 * residual) - residual - np.log(2))
+
+    @conjugate_expression.register
+    def _(loss: Written, u, y):
+        share = u / loss.delta
+        return cp.multiply(u, y) - loss.delta**2 / 2 * (cp.entr(1 + share) + cp.entr(1 - share)), []
+
+    written = replace(problem, loss=Written())
+    for build in (primal_program, dual_program):
+        value = solve_program(build(written, patterns))
+        assert value == pytest.approx(solution.certificate.objective, rel=1e-6)
+    assert solve_reference(written, patterns).certificate.gap <= 1e-6
+
+
+def test_a_loss_that_does_not_say_what_it_is_in_other_units_is_refused():
+    class Forgotten(LogCosh):
+        rescaled = Loss.rescaled
+
+    with pytest.raises(NotImplementedError, match="Forgotten must define `rescaled`"):
+        solve_column_generation(replace(log_cosh_problem(), loss=Forgotten()))

@@ -24,9 +24,9 @@ RUNS = {"Adam": trace_of(5.0, 3.0, 2.5), "SGD": trace_of(5.0, 4.0)}
 @pytest.mark.parametrize(
     ("certificate", "lines"),
     [
-        (Certificate(2.0, 1.9, "global", 1.9, "a test"), 4),
-        (Certificate(2.0, 1.9, "patterns", 1.0, "a test"), 5),
-        (Certificate(2.0, 1.9, "patterns", None, "gates"), 4),
+        (Certificate(2.0, 1.9, "global", 1.9), 4),
+        (Certificate(2.0, 1.9, "patterns", 1.0), 5),
+        (Certificate(2.0, 1.9, "patterns", None), 4),
     ],
 )
 def test_runs_objective_and_bounds_are_drawn(certificate, lines):
@@ -42,14 +42,14 @@ def test_runs_objective_and_bounds_are_drawn(certificate, lines):
 
 def test_current_axes_by_default():
     ax = plt.figure().gca()
-    assert plot_objectives(Certificate(2.0, 1.9, "global", 1.9, "a test"), {}) is ax
+    assert plot_objectives(Certificate(2.0, 1.9, "global", 1.9), {}) is ax
     plt.close("all")
 
 
 def test_missing_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'convexbn\[plot\]'"):
-        plot_objectives(Certificate(2.0, 1.9, "global", 1.9, "a test"), {})
+        plot_objectives(Certificate(2.0, 1.9, "global", 1.9), {})
 
 
 def test_shares_are_drawn_one_line_a_direction():

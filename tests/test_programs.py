@@ -1,7 +1,11 @@
+import subprocess
+import sys
+
 import cvxpy as cp
 import numpy as np
 import pytest
 
+import convexbn
 from convexbn import (
     DesignMatrix,
     Problem,
@@ -130,3 +134,19 @@ def test_bad_input():
         vector = Problem(problem.Z, np.ones((problem.Z.n_samples, 2)), weight_decay=0.1)
         with pytest.raises(ValueError, match="take one output, y has 2"):
             build(vector, patterns)
+
+
+def test_cvxpy_is_imported_where_a_program_is_built_and_no_sooner():
+    code = """
+import sys, convexbn
+assert "cvxpy" not in sys.modules
+problem = convexbn.Problem([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -2.0, 0.5], weight_decay=0.1)
+convexbn.solve(problem, random_state=0)
+assert "cvxpy" not in sys.modules
+assert {"primal_program", "solve_reference", "solve"} <= set(dir(convexbn))
+assert convexbn.solve(problem, solver="CLARABEL").certificate.scope == "global"
+assert "cvxpy" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="module 'convexbn' has no attribute 'nothing'"):
+        _ = convexbn.nothing

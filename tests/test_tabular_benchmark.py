@@ -214,7 +214,7 @@ class TestSummary:
         assert next(reversed(quick.values()))[0] == "1 of 1 sets; the longest 2.9 s (wine, MLP 0.1 s)"
 
 
-def test_quick_run_writes_results_and_picture(tmp_path, monkeypatch):
+def test_quick_run_writes_results_and_picture(tmp_path, monkeypatch, pictures):
     models = ["--models", "linear", "SVM"]
     monkeypatch.setattr(sys, "argv", ["tabular", "--quick", "--output", str(tmp_path), *models])
     tabular.main()
@@ -222,7 +222,17 @@ def test_quick_run_writes_results_and_picture(tmp_path, monkeypatch):
     results = json.loads((tmp_path / "tabular.json").read_text())
     assert results["quick"] is True
     assert results["defaults"]["wine"]["models"]["linear"]["score"] > 0.9
-    assert (tmp_path / "tabular.png").stat().st_size > 10_000
+    sets, ranks = pictures["tabular.png"].axes
+    labels = [tabular_summary.LABELS.get(model, model) for model in ("linear", "SVM")]
+    points = {line.get_label(): line.get_xydata() for line in sets.lines if line.get_label() in labels}
+    assert set(points) == set(labels)
+    entry = results["defaults"]["wine"]
+    for label, model in zip(labels, ("linear", "SVM"), strict=True):
+        np.testing.assert_allclose(points[label], [[tabular_summary.behind(entry, model), 0]], atol=1e-9)
+    assert sets.get_yticklabels()[0].get_text().startswith(f"wine ({entry['n']} x 13)")
+    assert ranks.get_xlabel() == "average rank over 1 sets"
+    expected = tabular_summary.average_ranks(results["defaults"])
+    assert [bar.get_width() for bar in ranks.patches] == [rank for rank, _ in reversed(expected.values())] != []
 
 
 class TestDefaults:

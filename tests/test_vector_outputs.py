@@ -29,7 +29,7 @@ from convexbn.oracles import (
     price_bound,
     price_by_ascent,
 )
-from convexbn.solvers import Options
+from convexbn.solvers import Options, Oracle, Search
 from convexbn.solvers._units import Units
 from convexbn.solvers.relu._gauss_newton import gauss_newton
 
@@ -96,7 +96,8 @@ def test_best_of_fifty_gradient_trained_networks_from_below(loss, C, fit_interce
         assert optimum.gap <= 1e-6
         assert optimum.scope == "global"
     assert certificate.objective == pytest.approx(program.objective, rel=1e-6)
-    assert certificate.basis.endswith("a visit to every face of the cones of all activation patterns")
+    assert certificate.oracle is program.oracle is Oracle.ENUMERATION
+    assert program.n_patterns == len(enumerate_patterns(problem.Z))
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.2, 0.7])
@@ -106,7 +107,7 @@ def test_equals_the_closed_form_of_one_hot_targets(fraction):
     problem = Problem(Z, np.eye(3)[rng.permutation(np.arange(9) % 3)], weight_decay=1.0)
     problem = replace(problem, weight_decay=fraction * weight_decay_max(problem))
     closed = solve(problem).certificate
-    assert (closed.scope, closed.basis) == ("global", "closed form for whitened data of full row rank")
+    assert (closed.scope, closed.search, closed.oracle) == ("global", Search.CLOSED_FORM, Oracle.NORM_BOUND)
     assert closed == solve_closed_form(problem).certificate
     found = solve(problem, solver="column_generation", random_state=0).certificate
     assert found.objective == pytest.approx(closed.objective, rel=1e-6)

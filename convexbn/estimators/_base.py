@@ -15,16 +15,16 @@ from convexbn.designs._checks import check_spectral_power, check_standardize
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.losses import LOSSES, Loss, make_loss
+from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
 from convexbn.solvers import solve
 from convexbn.solvers._auto import check_solver
-from convexbn.solvers._certificate import Certificate
+from convexbn.solvers._certificate import Certificate, Setting
 from convexbn.solvers._monitor import Clock, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import check_tol
-from convexbn.solvers.conic._programs import ACTIVATIONS, Activation
 from convexbn.solvers.relu._options import ACCURATE
 from convexbn.solvers.relu._proof import check_prove
 from convexbn.solvers.relu._state import Proof
@@ -67,18 +67,17 @@ class Prepared:
         )
 
     def explained(self, certificate: Certificate) -> Certificate:
-        """The same certificate, with a basis that says what data and which penalty it is about."""
-        design, basis = self.design, certificate.basis
-        if design.variance_share_ < 1 - _ROUNDING:
-            basis += (
-                f"; for X truncated to {len(design.spectral_weights_)} of its singular directions, without "
-                f"{1 - design.variance_share_:.1e} of its variance"
-            )
-        if design.spectral_power:
-            basis += f"; with the penalty of spectral_power={design.spectral_power:g}, not plain weight decay"
-        if (self.output_scales != 1).any():
-            basis += "; for each output in units of its standard deviation"
-        return replace(certificate, basis=basis)
+        """The same certificate, which says what data and which penalty it is about."""
+        design = self.design
+        truncated = design.variance_share_ < 1 - _ROUNDING
+        setting = Setting(
+            spectral_power=float(design.spectral_power),
+            standardized=bool(getattr(design, "standardize", False)),
+            n_directions=len(design.spectral_weights_) if truncated else None,
+            variance_left_out=1 - float(design.variance_share_) if truncated else 0.0,
+            scaled_outputs=bool((self.output_scales != 1).any()),
+        )
+        return replace(certificate, setting=setting)
 
 
 class BaseConvexBN(BaseEstimator, ABC):

@@ -13,7 +13,7 @@ from convexbn._utils.sample_weight import check_sample_weight
 from convexbn.estimators._base import BaseConvexBN
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.losses import Loss, make_loss
-from convexbn.solvers.conic._programs import Activation
+from convexbn.model._activation import Activation
 from convexbn.solvers.relu._state import Proof
 
 

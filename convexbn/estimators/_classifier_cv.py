@@ -11,8 +11,8 @@ from convexbn.estimators._classifier import Classification
 from convexbn.estimators._cross_validation import Components, CrossValidated, path_networks
 from convexbn.estimators._tuning import Candidate
 from convexbn.losses import Loss
+from convexbn.model._activation import Activation
 from convexbn.network import GatedNetwork, NormalizedNetwork
-from convexbn.solvers.conic._programs import Activation
 from convexbn.solvers.relu._state import Proof
 
 

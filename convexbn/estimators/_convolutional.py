@@ -13,7 +13,7 @@ from convexbn.estimators._classifier import Classification
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.estimators._regressor import Regression
 from convexbn.losses import Loss
-from convexbn.solvers.conic._programs import Activation
+from convexbn.model._activation import Activation
 from convexbn.solvers.relu._state import Proof
 
 

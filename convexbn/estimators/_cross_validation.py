@@ -21,12 +21,12 @@ from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_
 from convexbn.estimators._scoring import FoldScorer, make_scorer, takes_sample_weight
 from convexbn.estimators._tuning import FIRST_POWERS, Candidate, last_fit
 from convexbn.losses import Loss
+from convexbn.model._activation import Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers._monitor import Clock
-from convexbn.solvers.conic._programs import Activation
 from convexbn.solvers.relu._fast import fast_path
 from convexbn.solvers.relu._options import FAST
 from convexbn.solvers.relu._state import Proof

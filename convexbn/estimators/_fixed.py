@@ -15,13 +15,13 @@ from convexbn._utils.sample_weight import merge_equal_samples
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
 from convexbn.estimators._tuning import Candidate, hold_out, last_fit, tune
 from convexbn.losses import Loss
+from convexbn.model._activation import Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers._closed_form import check_closed_form
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers._solution import Status
-from convexbn.solvers.conic._programs import Activation
 from convexbn.solvers.relu._fast import fast_path
 from convexbn.solvers.relu._state import Proof
 

@@ -14,6 +14,7 @@ from convexbn.estimators._base import fixed_seed
 from convexbn.estimators._classifier import ConvexBNClassifier
 from convexbn.estimators._regressor import ConvexBNRegressor
 from convexbn.losses import LOSSES, Loss, make_loss
+from convexbn.model._activation import Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork
@@ -22,7 +23,6 @@ from convexbn.solvers._certificate import Certificate
 from convexbn.solvers._monitor import Clock, Monitor
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import ZERO_NETWORKS, Tolerance
-from convexbn.solvers.conic._programs import Activation
 
 if TYPE_CHECKING:
     from convexbn.estimators._base import BaseConvexBN, Prepared

@@ -94,15 +94,12 @@ def prove(
     tolerance = Tolerance.of(problem, model.tol, "zero_network")
     found = certify_by_proof(problem, neurons, tolerance, max_time=max_time, random_state=random_state)
     found = prepared.explained(found)
-    before = known.global_lower_bound or 0.0
-    proved = max(found.global_lower_bound or 0.0, before)
     if found.scope == "global" and tolerance.reached_by(found):
-        certificate = found
-    elif found.scope == known.scope == "local":
-        certificate = replace(found, global_lower_bound=proved)
-    else:  # no search was made, or one proves less than the bound over the patterns
-        certificate = replace(known, global_lower_bound=proved)
-    if certificate is found or proved > before:
+        model.certificate_ = found
+        return found
+    # Where no search was made, or one proves less than the bound over the patterns, what is known stays.
+    certificate = (found if found.scope == known.scope == "local" else known).with_bound_of(found).with_bound_of(known)
+    if (certificate.global_lower_bound or 0.0) > (known.global_lower_bound or 0.0):
         model.certificate_ = certificate
     return certificate
 

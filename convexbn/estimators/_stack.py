@@ -279,8 +279,8 @@ class ConvexBNStackRegressor(RegressorMixin, _Stack):
     >>> X, y = load_diabetes(return_X_y=True)
     >>> features = RandomBatchNormLayers((80, 80))
     >>> model = ConvexBNStackRegressor(ConvexBNRegressor(5.0), n_stages=1, features=features).fit(X[:30], y[:30])
-    >>> model.certificate_.scope, model.certificate_.basis.split(";")[0]
-    ('global', 'closed form for whitened data of full row rank')
+    >>> model.certificate_.scope, model.certificate_.search.name, model.certificate_.setting.last_layers
+    ('global', 'CLOSED_FORM', True)
     """
 
     _default = ConvexBNRegressor
@@ -367,5 +367,4 @@ def _vary(features: np.ndarray) -> bool:
 
 def _of_last_layers(certificate: Certificate) -> Certificate:
     """The same certificate, saying that it is about two layers only."""
-    basis = f"{certificate.basis}; of the last two layers alone, the features before them being fixed"
-    return replace(certificate, basis=basis)
+    return replace(certificate, setting=replace(certificate.setting, last_layers=True))

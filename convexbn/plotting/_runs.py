@@ -46,7 +46,7 @@ def plot_objectives(certificate: Certificate, runs: Mapping[str, Trace], ax: "Ax
     >>> from convexbn import Certificate
     >>> from convexbn.gradient import Trace
     >>> from convexbn.plotting import plot_objectives
-    >>> certificate = Certificate(2.0, 1.9, "global", 1.9, "all 30 activation patterns")
+    >>> certificate = Certificate(2.0, 1.9, "global", 1.9)
     >>> adam = Trace(np.arange(3), np.arange(3) / 10, np.array([5.0, 3.0, 2.5]))
     >>> plot_objectives(certificate, {"Adam": adam}).get_ylabel()
     'objective'

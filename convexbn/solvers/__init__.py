@@ -1,8 +1,8 @@
-"""Solvers of the training problem, one file an algorithm."""
+"""Solvers of the training problem, one file an algorithm; those that need cvxpy are in `convexbn.solvers.conic`."""
 
 from convexbn.solvers._auto import solve
+from convexbn.solvers._certificate import Certificate, Oracle, Search, Setting, certify
 from convexbn.solvers._closed_form import solve_closed_form
-from convexbn.solvers.conic._reference import solve_reference
 from convexbn.solvers.gated._driver import solve_gated
 from convexbn.solvers.relu._column_generation import solve_column_generation
 from convexbn.solvers.relu._options import ACCURATE, FAST, Options, ProofOptions
@@ -10,8 +10,13 @@ from convexbn.solvers.relu._options import ACCURATE, FAST, Options, ProofOptions
 __all__ = [
     "ACCURATE",
     "FAST",
+    "Certificate",
     "Options",
+    "Oracle",
     "ProofOptions",
+    "Search",
+    "Setting",
+    "certify",
     "solve",
     "solve_closed_form",
     "solve_column_generation",

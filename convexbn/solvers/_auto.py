@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from convexbn.model._activation import Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.patterns._patterns import count_patterns, enumerate_patterns, sample_patterns
@@ -12,8 +13,6 @@ from convexbn.solvers._closed_form import closed_form_obstacle, solve_closed_for
 from convexbn.solvers._monitor import Callback
 from convexbn.solvers._solution import Solution
 from convexbn.solvers._tolerance import Reference
-from convexbn.solvers.conic._programs import Activation, check_cvxpy_solver
-from convexbn.solvers.conic._reference import solve_reference
 from convexbn.solvers.gated._driver import solve_gated
 from convexbn.solvers.relu._column_generation import solve_column_generation
 from convexbn.solvers.relu._options import ACCURATE, Options
@@ -26,6 +25,8 @@ OWN_SOLVERS = ("auto", "closed_form", "column_generation")
 def check_solver(solver: str, activation: Activation) -> None:
     """Raise a ValueError if `solve` has no such solver for this activation."""
     if solver not in OWN_SOLVERS:
+        from convexbn.solvers.conic._programs import check_cvxpy_solver
+
         check_cvxpy_solver(solver)
     elif solver != "auto" and activation != "relu":
         raise ValueError(f"solver={solver!r} is for activation='relu', not {activation!r}.")
@@ -94,8 +95,8 @@ def solve(
     --------
     >>> import numpy as np
     >>> from convexbn import Problem, solve
-    >>> solve(Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)).certificate.basis
-    'closed form for whitened data of full row rank'
+    >>> solve(Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)).certificate.search.name
+    'CLOSED_FORM'
     """
     check_solver(solver, activation)
     smooth = bool(np.isfinite(problem.loss.curvature))
@@ -120,6 +121,8 @@ def solve(
     own = len(patterns) * size > ENUMERATION_ENTRIES or problem.n_outputs > 1
     if activation == "gated_relu" and solver == "auto" and smooth and own:
         return solve_gated(problem, patterns, max_iter=max_iter or 500, **rule, **limits)
+    from convexbn.solvers.conic import solve_reference  # imports cvxpy, which takes a while
+
     return solve_reference(
         problem,
         patterns,

@@ -15,14 +15,13 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.operators._dense import DesignMatrix
 from convexbn.oracles import Price, flats_of_rows, largest_on_cone
-from convexbn.solvers._certificate import certify
+from convexbn.solvers._certificate import Oracle, Search, certify
 from convexbn.solvers._closed_form import row_rank_obstacle, row_scale
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
 from convexbn.solvers.relu._column_generation import solve_column_generation
 
 _MAX_CLASSES = 12
-_BASIS = "column generation on one sample a class, for whitened data of full row rank, and all faces of its cone"
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +137,7 @@ def solve_by_class(
     started = None if start is None else classes.reduced(start)
     within = solve_column_generation(classes.problem, tol=tol, relative_to=relative_to, start=started, **options)
     neurons, v = classes.restored(within.neurons), classes.restored_dual(within.dual)
-    certificate = certify(classes.whole, neurons, v, classes.price, _BASIS)
+    certificate = certify(classes.whole, neurons, v, classes.price, Search.CLASSES, Oracle.CLASS_CONE)
     tolerance, status = Tolerance.of(classes.whole, tol, relative_to), within.status
     if tolerance.reached_by(within.certificate):  # or there was a warning
         ending = status if status is Status.INTERRUPTED else Status.NOT_CONVERGED

@@ -1,10 +1,13 @@
 """Certificates of optimality: a lower bound from a feasible dual point, and what it is a bound of."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Self
 
 import numpy as np
 
+from convexbn._utils.summary import Summarized
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price, Scope, price_bound
@@ -18,9 +21,81 @@ _REACH = {
 }
 
 
+class Search(Enum):
+    """Among which neurons better ones were looked for, and what came of it; the value is the phrase of the basis."""
+
+    DUAL_POINT = "a dual point"
+    ZERO_NETWORK = "weight_decay is at or above weight_decay_max, where the zero network is optimal"
+    CLOSED_FORM = "closed form for whitened data of full row rank"
+    CLASSES = "column generation on one sample a class, for whitened data of full row rank"
+    ASCENT = "column generation, which found no neuron worth adding by ascent from many starts"
+    UNFINISHED = "column generation, which ended while ascent from many starts still found neurons worth adding"
+    NOT_SEARCHED = "column generation, which ended before a thorough search for neurons worth adding"
+    PATTERNS = "the convex program of {n_patterns} activation patterns"
+    GATES = "the {n_patterns} gates of the network"
+
+
+class Oracle(Enum):
+    """What proved that no direction prices higher; the value is the phrase of the basis."""
+
+    GIVEN = "the largest price that was given"
+    NORM_BOUND = "a bound on all prices from norms of Z"
+    BRANCH_AND_BOUND = "branch and bound over all directions"
+    ENUMERATION = "a visit to the cones of all activation patterns"
+    CLASS_CONE = "a visit to every face of the cone of one sample a class"
+
+
 @dataclass(frozen=True)
-class Certificate:
-    """How good a network is: its objective, a lower bound, and what the bound covers.
+class Setting:
+    """What an objective is of, where that is not all of the data with plain weight decay.
+
+    Parameters
+    ----------
+    spectral_power : float, default=0.0
+        Power of the penalty of `BatchNormDesign`; 0 is plain weight decay.
+    standardized : bool, default=False
+        Whether singular directions are those of columns divided by their standard deviations.
+    n_directions : int or None, default=None
+        Singular directions to which X was truncated; None if none was left out.
+    variance_left_out : float, default=0.0
+        Share of the variance of X along the others.
+    scaled_outputs : bool, default=False
+        Whether each output was divided by its standard deviation.
+    last_layers : bool, default=False
+        Whether only the last two layers of a deep network were trained, on features that are fixed.
+    """
+
+    spectral_power: float = 0.0
+    standardized: bool = False
+    n_directions: int | None = None
+    variance_left_out: float = 0.0
+    scaled_outputs: bool = False
+    last_layers: bool = False
+
+    @property
+    def clauses(self) -> list[str]:
+        """What the basis of a certificate says of it, in the order of the fields."""
+        of_columns = " of the standardized columns" if self.standardized else ""
+        clauses = []
+        if self.n_directions is not None:
+            clauses.append(
+                f"for X truncated to {self.n_directions} of the singular directions{of_columns}, without "
+                f"{self.variance_left_out:.1e} of its variance"
+            )
+        if self.spectral_power:
+            clauses.append(
+                f"with the penalty of spectral_power={self.spectral_power:g}{of_columns}, not plain weight decay"
+            )
+        if self.scaled_outputs:
+            clauses.append("for each output in units of its standard deviation")
+        if self.last_layers:
+            clauses.append("of the last two layers alone, the features before them being fixed")
+        return clauses
+
+
+@dataclass(frozen=True, repr=False)
+class Certificate(Summarized):
+    """How good a network is: its objective, a lower bound, and what the bound covers and rests on.
 
     Parameters
     ----------
@@ -34,37 +109,63 @@ class Certificate:
     global_lower_bound : float or None
         Best lower bound over all networks that is proved; equals `lower_bound` if the scope is global. None for a gated
         network, which its gates define: the bound over its patterns already covers all of its weights.
-    basis : str
-        What the lower bound rests on, in words.
+    search : Search, default=Search.DUAL_POINT
+        Among which neurons better ones were looked for.
+    oracle : Oracle or None, default=None
+        What proved `global_lower_bound`; None for a gated network.
+    n_patterns : int or None, default=None
+        Activation patterns or gates that were searched, where they are a fixed set.
+    setting : Setting, default=Setting()
+        What the objective is of.
 
     Attributes
     ----------
     gap : float
         ``(objective - lower_bound) / objective``.
+    basis : str
+        What the lower bound rests on: `search`, `oracle` if it proved the bound, and `setting`, in words.
 
     Examples
     --------
     >>> from convexbn import Certificate
-    >>> print(Certificate(2.0, 1.9, "patterns", 1.0, "50 sampled activation patterns"))
+    >>> from convexbn.solvers import Oracle, Search
+    >>> print(Certificate(2.0, 1.9, "patterns", 1.0, Search.PATTERNS, Oracle.NORM_BOUND, n_patterns=50))
     objective 2, lower bound 1.9: relative gap 5.00e-02, scope "patterns"
-    Basis: 50 sampled activation patterns.
+    Basis: the convex program of 50 activation patterns.
     The lower bound is proved for networks on the patterns that were used; others may do better.
-    Over all networks the proved lower bound is 1 (relative gap 5.00e-01).
+    Over all networks the proved lower bound is 1 (relative gap 5.00e-01), by a bound on all prices from norms of Z.
     """
 
     objective: float
     lower_bound: float
     scope: Scope
     global_lower_bound: float | None
-    basis: str
+    search: Search = Search.DUAL_POINT
+    oracle: Oracle | None = None
+    n_patterns: int | None = None
+    setting: Setting = Setting()
 
     @property
     def gap(self) -> float:
         """Relative gap of objective and lower bound."""
-        return self._relative(self.lower_bound)
+        return relative_gap(self.objective, self.lower_bound)
 
-    def _relative(self, bound: float) -> float:
-        return relative_gap(self.objective, bound)
+    @property
+    def basis(self) -> str:
+        """What the lower bound rests on, in words."""
+        clauses = [self.search.value.format(n_patterns=self.n_patterns)]
+        if self.scope == "global" and self.oracle is not None:
+            clauses.append(f"proved by {self.oracle.value}")
+        return "; ".join(clauses + self.setting.clauses)
+
+    def with_bound_of(self, other: Self) -> Self:
+        """The same certificate, with the global lower bound of another of the same problem if that is higher."""
+        if (other.global_lower_bound or 0.0) <= (self.global_lower_bound or 0.0):
+            return self
+        return replace(self, global_lower_bound=other.global_lower_bound, oracle=other.oracle)
+
+    def _summary(self) -> str:
+        return f"objective {self.objective:.8g}, relative gap {self.gap:.2e}, scope {self.scope}"
 
     def __str__(self) -> str:
         bound = self.global_lower_bound
@@ -76,14 +177,20 @@ class Certificate:
             reach,
         ]
         if bound is not None and self.scope != "global":
-            lines.append(
-                f"Over all networks the proved lower bound is {bound:.8g} (relative gap {self._relative(bound):.2e})."
-            )
+            by = "" if self.oracle is None else f", by {self.oracle.value}"
+            gap = relative_gap(self.objective, bound)
+            lines.append(f"Over all networks the proved lower bound is {bound:.8g} (relative gap {gap:.2e}){by}.")
         return "\n".join(lines)
 
 
 def certify(
-    problem: Problem, neurons: Neurons, v: np.ndarray, price: Callable[[np.ndarray], Price], basis: str
+    problem: Problem,
+    neurons: Neurons,
+    v: np.ndarray,
+    price: Callable[[np.ndarray], Price],
+    search: Search = Search.DUAL_POINT,
+    oracle: Oracle = Oracle.GIVEN,
+    n_patterns: int | None = None,
 ) -> Certificate:
     """Certificate of a network from a dual point near the optimal one.
 
@@ -102,8 +209,12 @@ def certify(
         Dual point.
     price : callable
         Largest price of a dual point, with its scope.
-    basis : str
-        What the price covers, in words.
+    search : Search, default=Search.DUAL_POINT
+        Among which neurons better ones were looked for.
+    oracle : Oracle, default=Oracle.GIVEN
+        What proves `price`, where its scope is global.
+    n_patterns : int or None, default=None
+        Activation patterns or gates that `price` covers, where they are a fixed set.
 
     Returns
     -------
@@ -116,24 +227,27 @@ def certify(
     >>> from convexbn.oracles import price_bound
     >>> from convexbn import Problem
     >>> problem = Problem(np.eye(3), [1.0, -2.0, 3.0], weight_decay=2.0)
-    >>> certify(problem, problem.zero_network, problem.zero_dual, lambda v: price_bound(problem.Z, v), "a bound").gap
+    >>> certify(problem, problem.zero_network, problem.zero_dual, lambda v: price_bound(problem.Z, v)).gap
     0.0
     """
     objective = problem.objective(neurons)
     v = problem.feasible_dual(v)
     priced = price(v)
     lower_bound = min(dual_bound(problem, v, priced), objective)
-    scope, global_lower_bound = priced.scope, None
-    if neurons.gates is None:
+    scope = priced.scope
+    if neurons.gates is not None:
+        return Certificate(objective, lower_bound, scope, None, search, None, n_patterns)
+    global_lower_bound = lower_bound
+    if scope != "global":
         bounds = (
             dual_bound(problem, u, price_bound(problem.Z, u, problem.sample_weight)) for u in (v, problem.zero_dual)
         )
-        global_lower_bound = lower_bound if scope == "global" else min(max(bounds), objective)
+        global_lower_bound, oracle = min(max(bounds), objective), Oracle.NORM_BOUND
         if global_lower_bound >= lower_bound:
             scope, lower_bound = "global", global_lower_bound
     if len(neurons) == 0 and scope == "global" and objective - lower_bound <= _ROUNDING * objective:
-        basis = f"{basis}; weight_decay is at or above weight_decay_max, where the zero network is optimal"
-    return Certificate(objective, lower_bound, scope, global_lower_bound, basis)
+        search = Search.ZERO_NETWORK
+    return Certificate(objective, lower_bound, scope, global_lower_bound, search, oracle, n_patterns)
 
 
 def relative_gap(objective: float, bound: float) -> float:

@@ -8,7 +8,7 @@ the dual a choice of u with |u_+| and |u_-| at most `radius`.
 """
 
 from dataclasses import dataclass
-from functools import singledispatch
+from functools import partial, singledispatch
 
 import numpy as np
 from scipy.optimize import brentq
@@ -18,7 +18,7 @@ from convexbn.losses import Hinge, LogLoss, Loss, SquaredError
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.oracles import price_bound
-from convexbn.solvers._certificate import certify
+from convexbn.solvers._certificate import Oracle, Search, certify
 from convexbn.solvers._solution import Solution, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
 
@@ -91,13 +91,8 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6, relative_to: Refer
         np.array(output_weights).reshape(-1, problem.n_outputs),
         intercept,
     )
-    certificate = certify(
-        problem,
-        neurons,
-        p * u,
-        lambda v: price_bound(problem.Z, v, problem.sample_weight),
-        "closed form for whitened data of full row rank",
-    )
+    price = partial(price_bound, problem.Z, sample_weight=problem.sample_weight)
+    certificate = certify(problem, neurons, p * u, price, Search.CLOSED_FORM, Oracle.NORM_BOUND)
     return Solution(neurons, p * u, certificate, status_of(certificate, tolerance, "the closed form"), 0)
 
 

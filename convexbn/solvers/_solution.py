@@ -1,7 +1,7 @@
 """What every solver returns."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -43,7 +43,7 @@ def with_proof(certificate: Certificate, proof: Certificate, tolerance: Toleranc
     """Return a proof in place of a certificate if its gap is within the tolerance, else its bound beside the other."""
     if tolerance.reached_by(proof) or proof.lower_bound >= certificate.lower_bound:
         return proof
-    return replace(certificate, global_lower_bound=max(certificate.global_lower_bound or 0.0, proof.lower_bound))
+    return certificate.with_bound_of(proof)
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,5 @@ class Solution(Summarized):
     history: tuple[Progress, ...] = ()
 
     def _summary(self) -> str:
-        certificate = self.certificate
-        found = f"objective {certificate.objective:.8g}, relative gap {certificate.gap:.2e}, scope {certificate.scope}"
-        return f"{counted(len(self.neurons), 'neuron')}, {found}, {self.status.name.lower().replace('_', ' ')}"
+        ending = self.status.name.lower().replace("_", " ")
+        return f"{counted(len(self.neurons), 'neuron')}, {self.certificate._summary()}, {ending}"

@@ -23,18 +23,16 @@ pooling).
 """
 
 import warnings
-from typing import Literal
 
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
 
+from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._problem import Problem
 from convexbn.operators._protocol import Operator
 from convexbn.patterns._patterns import Patterns
-
-Activation = Literal["relu", "gated_relu"]
-ACTIVATIONS = ("relu", "gated_relu")
+from convexbn.solvers.conic._losses import conjugate_expression, loss_expression
 
 _TOLERANCES = {
     "CLARABEL": ("tol_gap_abs", "tol_gap_rel", "tol_feas"),
@@ -102,7 +100,7 @@ def primal_program(problem: Problem, patterns: Patterns, activation: Activation 
         fits = f == A @ cp.sum(cp.multiply(D, Z @ S), axis=1) + intercept
         cones = []
         norms = cp.sum(cp.norm(S, 2, axis=0))
-    loss = problem.sample_weight @ problem.loss.expression(f, problem.y[:, 0])
+    loss = problem.sample_weight @ loss_expression(problem.loss, f, problem.y[:, 0])
     return cp.Problem(cp.Minimize(loss + problem.weight_decay * norms), [fits, *cones])
 
 
@@ -156,7 +154,7 @@ def dual_program(problem: Problem, patterns: Patterns, activation: Activation = 
         ]
     else:
         prices = [cp.norm(Z.T @ cp.multiply(D, columns), 2, axis=0)]
-    conjugate, domain = problem.loss.conjugate_expression(-v / problem.sample_weight, problem.y[:, 0])
+    conjugate, domain = conjugate_expression(problem.loss, -v / problem.sample_weight, problem.y[:, 0])
     constraints = [price / problem.weight_decay <= 1 for price in prices] + domain
     if problem.fit_intercept:
         constraints.append(cp.sum(v) == 0)
@@ -217,7 +215,7 @@ def rank_one_program(problem: Problem, patterns: Patterns, S: np.ndarray, c: np.
     if problem.fit_intercept:
         outputs += np.ones((n, 1)) @ cp.Variable((1, C), name="intercept")
     costs = cp.sum(cp.norm(X, 2, axis=1)) + cp.sum(cp.norm(T, 2, axis=0))
-    loss = cp.sum(problem.sample_weight @ problem.loss.expression(f, problem.y))
+    loss = cp.sum(problem.sample_weight @ loss_expression(problem.loss, f, problem.y))
     cones = cp.multiply(2 * D - 1, Z @ T) >= 0
     return cp.Problem(cp.Minimize(loss + problem.weight_decay * costs), [f == outputs, cones])
 
@@ -231,7 +229,7 @@ def _nuclear_norm_program(problem: Problem, D: np.ndarray, A: sp.csr_array) -> c
     if problem.fit_intercept:
         outputs += np.ones((n, 1)) @ cp.Variable((1, C), name="intercept")
     norms = sum(cp.normNuc(S[i * k : (i + 1) * k]) for i in range(P))
-    loss = cp.sum(problem.sample_weight @ problem.loss.expression(f, problem.y))
+    loss = cp.sum(problem.sample_weight @ loss_expression(problem.loss, f, problem.y))
     return cp.Problem(cp.Minimize(loss + problem.weight_decay * norms), [f == outputs])
 
 
@@ -240,7 +238,7 @@ def _spectral_norm_program(problem: Problem, D: np.ndarray, A: sp.csr_array) -> 
     Z = problem.Z.rows()
     v = cp.Variable(problem.y.shape, name="v")
     prices = [cp.sigma_max((A @ (D[:, [i]] * Z)).T @ v) for i in range(D.shape[1])]
-    conjugate, domain = problem.loss.conjugate_expression(-v / problem.sample_weight[:, None], problem.y)
+    conjugate, domain = conjugate_expression(problem.loss, -v / problem.sample_weight[:, None], problem.y)
     constraints = [price / problem.weight_decay <= 1 for price in prices] + domain
     if problem.fit_intercept:
         constraints.append(cp.sum(v, axis=0) == 0)

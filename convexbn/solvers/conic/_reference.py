@@ -7,17 +7,18 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
+from convexbn.model._activation import Activation
 from convexbn.model._merging import merge_directions, prune
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.oracles import count_flats, dearest_patterns, price_of_gates, price_of_patterns
 from convexbn.patterns._patterns import Patterns
-from convexbn.solvers._certificate import certify
+from convexbn.solvers._certificate import Oracle, Search, certify
 from convexbn.solvers._monitor import Clock, check_max_time
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
 from convexbn.solvers._units import Units
-from convexbn.solvers.conic._programs import Activation, check_cvxpy_solver, primal_program
+from convexbn.solvers.conic._programs import check_cvxpy_solver, primal_program
 from convexbn.solvers.conic._rank_one import solve_rank_one
 from convexbn.solvers.conic._solve import solve_in_units
 from convexbn.solvers.gated._nuclear_norm import singular_neurons
@@ -117,7 +118,12 @@ def solve_reference(
         )
     price_of = price_of_patterns if activation == "relu" else price_of_gates
     certificate_of = partial(
-        certify, problem, price=partial(price_of, problem.Z, patterns), basis=_basis(patterns, activation)
+        certify,
+        problem,
+        price=partial(price_of, problem.Z, patterns),
+        search=Search.PATTERNS if activation == "relu" else Search.GATES,
+        oracle=Oracle.ENUMERATION,
+        n_patterns=len(patterns),
     )
     zero, v = _zero_network(problem, activation), problem.zero_dual
     certificate = certificate_of(zero, v)
@@ -206,9 +212,3 @@ def _sparsest(problem: Problem, neurons: Neurons, slack: float) -> Neurons:
     objectives = np.array([problem.objective(candidate) for candidate in candidates])
     good = np.flatnonzero(objectives <= objectives.min() * (1 + slack))
     return min((candidates[i] for i in good), key=len)
-
-
-def _basis(patterns: Patterns, activation: Activation) -> str:
-    if activation != "relu":
-        return f"the {len(patterns)} gates of the network"
-    return f"all {len(patterns)} activation patterns" if patterns.complete else f"{len(patterns)} activation patterns"

@@ -24,7 +24,7 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.oracles import price_of_gates
 from convexbn.patterns._patterns import Patterns
-from convexbn.solvers._certificate import certify, relative_gap
+from convexbn.solvers._certificate import Search, certify, relative_gap
 from convexbn.solvers._monitor import Callback, Monitor
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
@@ -133,8 +133,8 @@ def solve_gated(
     lasso = method(problem, patterns, rows_dtype)
     first = lasso.first(start)
     best, v, certificate = first, problem.zero_dual, None
-    basis = f"the {len(patterns)} gates of the network"
-    certificate_of = partial(certify, problem, price=partial(price_of_gates, problem.Z, patterns), basis=basis)
+    price = partial(price_of_gates, problem.Z, patterns)
+    certificate_of = partial(certify, problem, price=price, search=Search.GATES, n_patterns=len(patterns))
     with monitor:
         for n_rounds, (best, v, gap) in enumerate(lasso.rounds(first, tolerance, monitor.out_of_time)):
             certificate = None

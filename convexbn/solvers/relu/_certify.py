@@ -9,7 +9,7 @@ from convexbn._utils.threads import on_one_thread
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price, price_bound
-from convexbn.solvers._certificate import Certificate, certify
+from convexbn.solvers._certificate import Certificate, Oracle, Search, certify
 from convexbn.solvers._monitor import Monitor
 from convexbn.solvers._solution import with_proof
 from convexbn.solvers._tolerance import Tolerance
@@ -20,11 +20,6 @@ from convexbn.solvers.relu._proof import Plan, price_within_tolerance, provable,
 from convexbn.solvers.relu._state import Run, State
 
 _LONG_PROOF_NODES = 2_000_000  # of a proof that is limited by its time
-_FOUND = "column generation, which found no neuron worth adding by ascent from many starts"
-_VIOLATED = "column generation, which ended while ascent from many starts still found neurons worth adding"
-_NOT_SEARCHED = "column generation, which ended before a thorough search for neurons worth adding"
-_PROVED = "column generation, and branch and bound over all directions"
-_PROVED_SEVERAL = "column generation, and a visit to every face of the cones of all activation patterns"
 
 
 @on_one_thread
@@ -61,7 +56,7 @@ def certify_by_proof(
     run = Run(units.problem, options, units.tolerance_from(tolerance), np.random.default_rng(random_state), monitor)
     state = State.of(units.problem, units.neurons_from(neurons).with_unit_outputs(), options)
     state = search_hard(run, state)
-    if state.search is not None and (units.problem.output_directions.fixed or provable(units.problem, options.proof)):
+    if state.searched is not None and (units.problem.output_directions.fixed or provable(units.problem, options.proof)):
         aim = price_within_tolerance(run, state, options.proof.share)
         state = proved(run, state, Plan(options.proof.nodes if max_time is None else _LONG_PROOF_NODES, aim))
     return certified(run, state, units, problem, neurons, tolerance)[1]
@@ -71,20 +66,21 @@ def certified(
     run: Run, state: State, units: Units, problem: Problem, neurons: Neurons, tolerance: Tolerance
 ) -> tuple[np.ndarray, Certificate]:
     """The dual point of the last search, and what it certifies of a network, both in the original units."""
-    search = state.search
-    if search is None:
+    searched = state.searched
+    if searched is None:
         scaled = units.problem
         v = units.dual_to(scaled.feasible_dual(scaled.dual_point(state.neurons.outputs(scaled.Z))))
         price = partial(price_bound, problem.Z, sample_weight=problem.sample_weight)
-        return v, certify(problem, neurons, v, price, _NOT_SEARCHED)
-    v = units.dual_to(search.v)
-    price = partial(price_of, units.directions_to(search.directions), problem.Z)
-    enough = run.tolerance.reached(state.objective, search.bound)
-    basis = _VIOLATED if len(search.found) and not enough else _FOUND
-    certificate = certify(problem, neurons, v, price, basis if search.thorough else _NOT_SEARCHED)
+        return v, certify(problem, neurons, v, price, Search.NOT_SEARCHED, Oracle.NORM_BOUND)
+    v = units.dual_to(searched.v)
+    price = partial(price_of, units.directions_to(searched.directions), problem.Z)
+    enough = run.tolerance.reached(state.objective, searched.bound)
+    search = Search.UNFINISHED if state.has_found and not enough else Search.ASCENT
+    search = search if searched.thorough else Search.NOT_SEARCHED
+    certificate = certify(problem, neurons, v, price, search, Oracle.NORM_BOUND)
     if state.proof is not None:
-        basis = _PROVED if problem.output_directions.fixed else _PROVED_SEVERAL
-        proof = certify(problem, neurons, v, _proved_price(state.proof, units, problem, v), basis)
+        oracle = Oracle.BRANCH_AND_BOUND if problem.output_directions.fixed else Oracle.ENUMERATION
+        proof = certify(problem, neurons, v, _proved_price(state.proof, units, problem, v), search, oracle)
         certificate = with_proof(certificate, proof, tolerance)
     return v, certificate
 

@@ -40,9 +40,8 @@ def merge(problem: Problem, neurons: Neurons) -> Neurons:
         Neurons with no larger objective.
     """
     neurons = neurons.without_zeros()
-    if problem.output_directions.fixed:
-        return _added_up(neurons, _equal_patterns(problem.Z, neurons, neurons.output_weights))
-    for digits in _SAME_OUTPUT:
+    neurons = _added_up(neurons, _equal_patterns(problem.Z, neurons, neurons.output_weights))
+    for digits in () if problem.output_directions.fixed else _SAME_OUTPUT:
         outputs = np.round(neurons.output_weights, digits) + 0.0
         neurons = _added_up_if_no_worse(problem, neurons, _equal_patterns(problem.Z, neurons, outputs))
     for distance in _SAME_DIRECTION:

@@ -57,7 +57,7 @@ class MaskedProducts:
 
     def take(self, chosen: np.ndarray) -> "MaskedProducts":
         """Return the products with the chosen patterns only."""
-        if len(chosen) == len(self):
+        if np.array_equal(chosen, np.arange(len(self))):
             return self
         taken = MaskedProducts(self.Z, self.rows, self.packed[chosen])
         taken._masks = None if self._masks is None else self._masks[chosen]
@@ -108,9 +108,9 @@ class MaskedProducts:
             masks = self._cast(np.unpackbits(self.packed[:, chosen[block]], axis=1))
             found += (masks[beside] * (scale * sampled[block].ravel()).astype(self.rows.dtype)) @ masks.T
         if len(chosen) < n_bytes:
-            exact = np.arange(len(beside)), beside
-            for block, masks in self.take(beside)._blocks():
-                found[exact] = np.maximum(found[exact], masks @ weights.astype(self.rows.dtype))
+            ones = np.arange(len(beside)), beside
+            exact = [masks @ weights.astype(self.rows.dtype) for _, masks in self.take(beside)._blocks()]
+            found[ones] = np.maximum(found[ones], np.concatenate(exact))
         return found
 
     def factored(self, owners: np.ndarray, A: np.ndarray, B: np.ndarray) -> FactoredMasks:

@@ -57,7 +57,7 @@ class PooledProducts:
 
     def take(self, chosen: np.ndarray) -> "PooledProducts":
         """Return the products with the chosen patterns only."""
-        if len(chosen) == len(self):
+        if np.array_equal(chosen, np.arange(len(self))):
             return self
         taken = PooledProducts(self.Z, self.rows, self.packed[chosen])
         if self._held is not None:

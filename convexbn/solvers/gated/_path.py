@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 from numpy.typing import DTypeLike
 
 from convexbn._utils.threads import on_one_thread
@@ -11,6 +12,8 @@ from convexbn.solvers._monitor import Monitor
 from convexbn.solvers._solution import Solution
 from convexbn.solvers._tolerance import Reference, Tolerance
 from convexbn.solvers.gated._driver import solved, working_sets
+from convexbn.solvers.gated._steps import Point
+from convexbn.solvers.gated._working_set import WorkingSets
 
 
 def gated_path(
@@ -24,9 +27,30 @@ def gated_path(
     dtype: DTypeLike = "float64",
 ) -> Iterator[Solution]:
     tolerance = Tolerance.of(problem, tol, relative_to)
-    sets = working_sets(problem, patterns, dtype)
+    sets, last = working_sets(problem, patterns, dtype), None
     point = sets.first(None)
+    now = 0.0
     for weight_decay in weight_decays:
         monitor = Monitor("gated", max_iter=max_iter, max_time=None, callback=None, verbose=False)
-        solution, point = solved(sets.at(weight_decay), point, tolerance, monitor)
+        here = sets.at(weight_decay)
+        first = point
+        if last is not None and here.gap(point) > tolerance.relative(here.objective(point)):
+            first = min(point, predicted(here, last, (now, point)), key=here.objective)
+        solution, found = solved(here, first, tolerance, monitor)
+        if found is not point:
+            last, now, point = (now, point) if len(point.used) else None, weight_decay, found
         yield solution
+
+
+def predicted(sets: WorkingSets, before: tuple[float, Point], last: tuple[float, Point]) -> Point:
+    """The weights of the last point, moved on as far as the step in weight decay is long beside the last one."""
+    (first_decay, first), (last_decay, point) = before, last
+    ratio = (last_decay - sets.problem.weight_decay) / (first_decay - last_decay)
+    used = point.used
+    chosen, S = point.chosen[used], point.S[used]
+    _, here, there = np.intersect1d(chosen, first.chosen, assume_unique=True, return_indices=True)
+    moved = S.copy()
+    moved[here] -= first.S[there]
+    moved = S + ratio * moved
+    moved[(moved * S).sum(axis=(1, 2)) <= 0] = 0
+    return sets.point(chosen, moved, point.intercept + ratio * (point.intercept - first.intercept))

@@ -12,7 +12,7 @@ from convexbn.solvers.gated._euclidean_norm import EuclideanNorm
 from convexbn.solvers.gated._nuclear_norm import NuclearNorm
 from convexbn.solvers.gated._products import Products
 
-_SWEEPS = 5  # of block coordinate descent on the model of a proximal step
+_SWEEPS = 2  # of block coordinate descent on the model of a proximal step
 _SWEEP_TOLERANCE = 0.05  # change in a sweep, as a fraction of weight_decay, at which the descent ends
 _HALVINGS = 30  # of a step before it is given up
 _ARMIJO, _ROUNDING = 1e-4, 1e-15

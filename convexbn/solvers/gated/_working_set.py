@@ -84,6 +84,11 @@ class WorkingSets:
         """Objective of a point."""
         return point.loss + self.problem.weight_decay * point.cost
 
+    def gap(self, point: Point) -> float:
+        """Relative gap of a point, by its own dual point."""
+        v = self.dual_point(point)
+        return relative_gap(self.objective(point), self.bound(v, self.prices(np.arange(len(self.patterns)), v)))
+
     def rounds(
         self, point: Point, tolerance: Tolerance, out_of_time: Callable[[], bool]
     ) -> Iterator[tuple[Point, np.ndarray, float]]:

@@ -118,13 +118,12 @@ class Steps:
 
         return self.searched(point, trial, slope + model.slope(change, shift))
 
-    def newton(self, point: Point, K: np.ndarray) -> Point:
+    def newton(self, point: Point, model: LossModel, G: np.ndarray, K: np.ndarray) -> Point:
         """A Newton step in the weights that are not zero, which keeps their ranks or lowers them."""
         used = point.used
         if len(used) == 0:
             return point
-        model, products = LossModel(self.problem, point), self.products.take(used)
-        smooth = self.norm(point.S[used], products.adjoint(model.v), self.problem.weight_decay)
+        products, smooth = self.products.take(used), self.norm(point.S[used], G[used], self.problem.weight_decay)
         forward, adjoint = smooth.derivative(self.single.take(used))
         D = conjugate_gradients(
             lambda D: adjoint(model.curved(forward(D))) + smooth.curvature(D),

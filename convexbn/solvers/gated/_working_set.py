@@ -14,7 +14,7 @@ import numpy as np
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.oracles import Price, price_of_gates, spectral_norms
+from convexbn.oracles import Price, spectral_norms
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers._certificate import dual_bound, relative_gap
 from convexbn.solvers._tolerance import Tolerance
@@ -22,9 +22,10 @@ from convexbn.solvers.gated._products import Products, kind_of_products
 from convexbn.solvers.gated._steps import LossModel, Norm, Point, Steps
 
 _ENTERING = 50  # gates that enter at once while few are in use; later as many as are in use
-_STEPS, _NEWTON_STEPS = 5, 1  # proximal steps a round, and Newton steps after each
+_STEPS = 10  # a round, in turn proximal and Newton's
 _PRECISION = 0.3  # a round ends where the gap over its gates is this fraction of the gap over all
 _STAGE_GAP = 0.2  # at which weight decay is halved, on the way down to that of the problem
+_ROUNDING = 1e-12  # of a dual point
 _PATIENCE = 5  # rounds without progress after which the solver gives up
 _BLOCK_ENTRIES = 2**22  # entries of Z at once
 _PRICED_ENTRIES = 2**24  # entries of the products Z^T D_i v at once
@@ -156,19 +157,21 @@ class WorkingSets:
         if self.dtype != np.float32:
             single = self.products(point.chosen, np.dtype("float32"), hold=True)
         steps = Steps(self.problem, self.norm, self.columns, products, single)
-        for _ in range(_STEPS):
+        K = np.zeros((0, 0))
+        for n_steps in range(_STEPS):
             v = self.dual_point(point)
             G = products.adjoint(v)
             gap = relative_gap(self.objective(point), self.bound(v, spectral_norms(G)))
             if gap <= precision or out_of_time():
                 break
             model = LossModel(self.problem, point)
-            K = self.overlaps(single, point.chosen, model.w)
-            G = G if np.array_equal(model.v, v) else products.adjoint(model.v)
-            point = steps.proximal(point, model, G, K)
-            for _ in range(_NEWTON_STEPS):
-                if not out_of_time():
-                    point = steps.newton(point, K)
+            if np.abs(model.v - v).max() > _ROUNDING * np.abs(v).max():
+                G = products.adjoint(model.v)
+            if n_steps % 2 == 0:
+                K = self.overlaps(single, point.chosen, model.w)
+                point = steps.proximal(point, model, G, K)
+            else:
+                point = steps.newton(point, model, G, K)
         return point
 
     def dual_point(self, point: Point) -> np.ndarray:
@@ -179,19 +182,22 @@ class WorkingSets:
         """|Z^T D_i v| of the chosen patterns."""
         known = self.known
         if known.v is None or not (np.array_equal(v, known.v) and np.array_equal(chosen, known.priced)):
-            size = max(1, _PRICED_ENTRIES // (self.problem.Z.n_columns * v.shape[1]))
-            blocks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-            found = [spectral_norms(self.products(block, self.dtype).adjoint(v)) for block in blocks]
-            known.v, known.priced, known.prices = v, chosen, np.concatenate([np.zeros(0), *found])
+            known.v, known.priced, known.prices = v, chosen, self._priced(chosen, v, self.dtype)
         return known.prices
 
     def price(self, v: np.ndarray) -> Price:
         """Largest price over all patterns in float64, of those that may have it by what is known of them."""
-        known, patterns = self.known, self.patterns
-        if known.v is not None and len(known.priced) == len(patterns):
-            near = self.rounding(v) + float(self._row_norms(v - known.v))
-            patterns = patterns.take(np.flatnonzero(known.prices >= known.prices.max() - 2 * near))
-        return price_of_gates(self.problem.Z, patterns, v)
+        known, candidates = self.known, np.arange(len(self.patterns))
+        if known.v is not None and len(known.priced) == len(candidates):
+            near = self.rounding(v) + self._row_norms(v - known.v)
+            candidates = candidates[known.prices >= known.prices.max() - 2 * near]
+        return Price(float(self._priced(candidates, v, np.dtype("float64")).max()), "patterns")
+
+    def _priced(self, chosen: np.ndarray, v: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        size = max(1, _PRICED_ENTRIES // (self.problem.Z.n_columns * v.shape[1]))
+        blocks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+        found = [spectral_norms(self.products(block, dtype).adjoint(v)) for block in blocks]
+        return np.concatenate([np.zeros(0), *found])
 
     def rounding(self, v: np.ndarray) -> float:
         """More than what rounding changes of a price."""

@@ -27,18 +27,16 @@ def gated_path(
     dtype: DTypeLike = "float64",
 ) -> Iterator[Solution]:
     tolerance = Tolerance.of(problem, tol, relative_to)
-    sets, last = working_sets(problem, patterns, dtype), None
-    point = sets.first(None)
-    now = 0.0
+    sets = working_sets(problem, patterns, dtype)
+    found, known = sets.first(None), []
     for weight_decay in weight_decays:
         monitor = Monitor("gated", max_iter=max_iter, max_time=None, callback=None, verbose=False)
-        here = sets.at(weight_decay)
-        first = point
-        if last is not None and here.gap(point) > tolerance.relative(here.objective(point)):
-            first = min(point, predicted(here, last, (now, point)), key=here.objective)
+        here, first = sets.at(weight_decay), found
+        if len(known) == 2:
+            first = min(found, predicted(here, *known), key=here.objective)
         solution, found = solved(here, first, tolerance, monitor)
-        if found is not point:
-            last, now, point = (now, point) if len(point.used) else None, weight_decay, found
+        if found is not first:
+            known = [*known[-1:], (weight_decay, found)]
         yield solution
 
 

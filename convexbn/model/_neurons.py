@@ -155,12 +155,12 @@ class Neurons(Summarized):
         hidden = Z.neuron_outputs(self.weights)
         parts = (hidden[:, None, :] * self.output_weights.T[None]).reshape(-1, len(self)) / cost
         system = np.vstack([parts, np.full(len(self), np.abs(parts).max())])
-        new_cost = _vertex(system, cost)
+        new_cost = vertex(system, cost)
         scaled = replace(self, weights=self.weights * (new_cost / cost))
         return scaled._take(new_cost > 0)
 
 
-def _vertex(system: np.ndarray, point: np.ndarray) -> np.ndarray:
+def vertex(system: np.ndarray, point: np.ndarray) -> np.ndarray:
     """Caratheodory: from x > 0 to x >= 0 with the same product with `system` and as few entries > 0 as its rank.
 
     Columns enter a basis one by one. One that depends on the basis is expressed in it, and mass is moved from it to

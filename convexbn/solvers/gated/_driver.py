@@ -22,6 +22,7 @@ from convexbn.solvers._monitor import Callback, Monitor
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
 from convexbn.solvers.gated._euclidean_norm import EuclideanNorm
+from convexbn.solvers.gated._interior_point import fits_everything, interior_rounds
 from convexbn.solvers.gated._nuclear_norm import NuclearNorm
 from convexbn.solvers.gated._steps import Point
 from convexbn.solvers.gated._working_set import WorkingSets
@@ -131,9 +132,10 @@ def solved(sets: WorkingSets, first: Point, tolerance: Tolerance, monitor: Monit
     basis = f"the {len(sets.patterns)} gates of the network"
     best, v, certificate = first, sets.problem.zero_dual, None
     with monitor:
-        for n_rounds, (best, v, gap) in enumerate(sets.rounds(first, tolerance, monitor.out_of_time)):
+        rounds = interior_rounds if fits_everything(sets) else WorkingSets.rounds
+        for n_rounds, (best, v, gap) in enumerate(rounds(sets, first, tolerance, monitor.out_of_time)):
             certificate, objective = None, sets.objective(best)
-            goes_on = n_rounds == 0 or monitor.goes_on(objective, gap, len(best.used))
+            goes_on = n_rounds == 0 or monitor.goes_on(objective, gap, len(sets.neurons(best)))
             if gap <= tolerance.relative(objective):
                 certificate = certify(sets.problem, sets.neurons(best), v, sets.price, basis)
                 if tolerance.reached_by(certificate):

@@ -35,7 +35,7 @@ class NuclearNorm:
 
     def __init__(self, S: np.ndarray, G: np.ndarray, weight_decay: float):
         self.S, self.weight_decay = S, weight_decay
-        self.owners, self.A, self.B = _factors(S)
+        self.owners, self.A, self.B = factors(S)
         self.G = G[self.owners]
         self.gradient = weight_decay * np.hstack([self.A, self.B])
         self.descent = crossed(self.G, self.A, self.B) - self.gradient
@@ -55,7 +55,7 @@ class NuclearNorm:
     @staticmethod
     def neurons(S: np.ndarray, intercept: np.ndarray, gates: np.ndarray) -> Neurons:
         """The singular triplets of weights S (a, k, C) on gates (k, a) as neurons with output weights of length one."""
-        owners, A, B = _factors(S)
+        owners, A, B = factors(S)
         lengths = np.linalg.norm(B, axis=1)
         return Neurons((A * lengths[:, None]).T, B / lengths[:, None], np.array(intercept), gates[:, owners])
 
@@ -99,7 +99,7 @@ class NuclearNorm:
         return inverse_of
 
 
-def _factors(S: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def factors(S: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Singular triplets of matrices (a, k, C): whose they are (R,), and their factors (R, k) and (R, C)."""
     U, s, Vt = np.linalg.svd(S, full_matrices=False)
     owners, which = np.nonzero(s > _RANK_TOLERANCE * s.max(initial=0))

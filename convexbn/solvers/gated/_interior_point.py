@@ -1,0 +1,143 @@
+r"""Gated networks by an interior-point method on the dual: where outputs are few, and many gates fit them equally well.
+
+With at least as many columns as rows every gate fits whatever it lets through, optimal networks fill a face of many
+dimensions, and steps on their weights are short. The dual point v (n, C) knows nothing of that. Its constraints
+``|G_i|_2 <= weight_decay``, ``G_i = F_i^T v``, get the barrier ``mu * log det(weight_decay^2 I - G_i^T G_i)``, whose
+derivative gives the weights ``S_i = 2 mu G_i (weight_decay^2 I - G_i^T G_i)^-1``. Newton's method solves
+
+    ``f = sum_i F_i S_i(v) + intercept``,  ``v_i = -p_i loss'(f_i)``,  and ``sum_i v_i = 0`` with an intercept.
+
+The gap is then at most mu times the number of gates and outputs.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from convexbn.model._neurons import vertex
+from convexbn.solvers._certificate import relative_gap
+from convexbn.solvers._tolerance import Tolerance
+from convexbn.solvers.gated._nuclear_norm import factors
+from convexbn.solvers.gated._steps import Point
+from convexbn.solvers.gated._working_set import WorkingSets
+
+_MOST_ENTRIES = 2**24  # of the patterns' Hessians
+_TO_BOUNDARY = 0.9  # of the way to the boundary that a step may go
+_FALL, _LEAST_FALL = 0.1, 1e-13  # of mu at once, and altogether
+_NEWTON_STEPS = 30  # for one mu
+_CENTRED = 0.1  # length of a step at which mu falls; below one, Newton's method converges quadratically
+_DROPPED = 0.1  # weights of this fraction of the gap are dropped
+
+
+def fits_everything(sets: WorkingSets) -> bool:
+    """Whether gates fit all that they let through, and outputs are few."""
+    Z, size = sets.problem.Z, sets.problem.y.size
+    return Z.n_columns >= Z.n_rows and Z.n_patches == 1 and len(sets.patterns) * size**2 <= _MOST_ENTRIES
+
+
+def interior_rounds(
+    sets: WorkingSets, first: Point, tolerance: Tolerance, out_of_time: Callable[[], bool]
+) -> Iterator[tuple[Point, np.ndarray, float]]:
+    """The best point, the best dual point and their relative gap: of a first point, then along the central path."""
+    problem, everything = sets.problem, np.arange(len(sets.patterns))
+    best, best_v = first, sets.dual_point(first)
+    bound = sets.bound(best_v, sets.prices(everything, best_v))
+    yield best, best_v, relative_gap(sets.objective(best), bound)
+    path = _CentralPath(sets)
+    for mu in problem.zero_objective / problem.n_outputs / len(everything) * _FALL ** np.arange(-np.log10(_LEAST_FALL)):
+        path.centre(mu, out_of_time)
+        v = problem.feasible_dual(path.v)
+        found = sets.bound(v, sets.prices(everything, v))
+        if found > bound:
+            bound, best_v = found, v
+        S = path.weights(mu)
+        objective = sets.objective(sets.point(everything, S, path.intercept))
+        slack = max(objective - bound, tolerance.relative(objective) * objective)
+        point = _sparse(sets, S, path.intercept, _DROPPED * slack, tolerance.reached(objective, bound))
+        best = min(best, point, key=sets.objective)
+        yield best, best_v, relative_gap(sets.objective(best), bound)
+
+
+class _CentralPath:
+    """The dual point v, the outputs f and the intercept, by Newton's method from where they are."""
+
+    def __init__(self, sets: WorkingSets):
+        self.problem, self.limit = sets.problem, sets.problem.weight_decay
+        masks = np.unpackbits(sets.patterns.packed, axis=1, count=self.problem.Z.n_rows)
+        self.F = masks[:, :, None] * sets.rows[np.dtype("float64")]
+        self.f = np.zeros(self.problem.y.shape) + self.problem.zero_network.intercept
+        self.intercept, self.v = self.problem.zero_network.intercept, self.problem.zero_dual
+        self.v = self.v * min(1.0, self.limit / (2 * self._largest(self.v) or np.inf))
+
+    def _adjoint(self, v: np.ndarray) -> np.ndarray:
+        return np.swapaxes(self.F, 1, 2) @ v
+
+    def _largest(self, v: np.ndarray) -> float:
+        return float(np.linalg.norm(self._adjoint(v), 2, axis=(1, 2)).max())
+
+    def weights(self, mu: float) -> np.ndarray:
+        """Weights S (P, k, C) of all patterns at the dual point."""
+        G = self._adjoint(self.v)
+        return 2 * mu * G @ self._inverse(G)
+
+    def _inverse(self, G: np.ndarray) -> np.ndarray:
+        return np.linalg.inv(self.limit**2 * np.eye(G.shape[2]) - np.swapaxes(G, 1, 2) @ G)
+
+    def centre(self, mu: float, out_of_time: Callable[[], bool]) -> None:
+        """Newton steps until they are short."""
+        for _ in range(_NEWTON_STEPS):
+            if self._step(mu) <= _CENTRED or out_of_time():
+                return
+
+    def _step(self, mu: float) -> float:
+        """A Newton step that stays within the constraints; its length in the norm of the barrier's Hessian."""
+        problem, (n, C) = self.problem, self.f.shape
+        G = self._adjoint(self.v)
+        X = self._inverse(G)
+        M = self.F @ (G @ X)  # (P, n, C)
+        outputs = 2 * mu * M.sum(axis=0) + self.intercept
+        # The Hessian of the barrier: F_i Y_i F_i^T (x) X_i with Y_i = I + G_i X_i G_i^T, and M_i crossed with itself.
+        Y = self.F @ np.swapaxes(self.F, 1, 2) + M @ np.linalg.solve(X, np.swapaxes(M, 1, 2))
+        P = len(G)
+        straight = (Y.reshape(P, -1).T @ X.reshape(P, -1)).reshape(n, n, C, C).transpose(0, 2, 1, 3)
+        crossed = (M.reshape(P, -1).T @ M.reshape(P, -1)).reshape(n, C, n, C).transpose(0, 3, 2, 1)
+        curvature = 2 * mu * (straight + crossed).reshape(n * C, n * C)
+        W = np.zeros((n, C, n, C))
+        W[np.arange(n), :, np.arange(n)] = problem.sample_weight[:, None, None] * problem.loss.hessian(self.f, problem.y)
+        W = W.reshape(n * C, n * C)
+        r_dual = (self.v - problem.dual_point(self.f)).ravel()
+        rhs = (outputs - self.f).ravel() - curvature @ r_dual
+        system, ones = np.eye(n * C) + curvature @ W, np.tile(np.eye(C), (n, 1))
+        if problem.fit_intercept:
+            system = np.block([[system, -ones], [ones.T @ W, np.zeros((C, C))]])
+            rhs = np.concatenate([rhs, self.v.sum(axis=0) - ones.T @ r_dual])
+        step = np.linalg.lstsq(system, rhs, rcond=None)[0]
+        df = step[: n * C]
+        dv = (-W @ df - r_dual).reshape(n, C)
+        t = 1.0
+        while self._largest(self.v + t / _TO_BOUNDARY * dv) >= self.limit:
+            t /= 2
+        self.v, self.f = self.v + t * dv, self.f + t * df.reshape(n, C)
+        self.intercept = self.intercept + t * step[n * C :] if problem.fit_intercept else self.intercept
+        return float(np.sqrt(dv.ravel() @ curvature @ dv.ravel() / mu))
+
+
+def _sparse(sets: WorkingSets, S: np.ndarray, intercept: np.ndarray, slack: float, vertex_too: bool) -> Point:
+    """The weights without those that cost less than a slack together, and where asked of fewest neurons."""
+    owners, A, B = factors(S)
+    cost = (B**2).sum(axis=1)
+    order = np.argsort(cost)
+    kept = np.sort(order[sets.problem.weight_decay * np.cumsum(cost[order]) > slack])
+    owners, A, B, cost = owners[kept], A[kept], B[kept], cost[kept]
+    if vertex_too and len(kept) > sets.problem.y.size + 1:
+        packed = sets.patterns.packed[owners]
+        hidden = np.unpackbits(packed, axis=1, count=sets.problem.Z.n_rows) * (
+            A @ sets.rows[np.dtype("float64")].T
+        )
+        parts = (hidden[:, :, None] * B[:, None, :]).reshape(len(kept), -1).T / cost
+        left = vertex(np.vstack([parts, np.full(len(kept), np.abs(parts).max())]), cost)
+        A = A * (left / cost)[:, None]
+    found = np.zeros_like(S)
+    np.add.at(found, owners, A[:, :, None] * B[:, None, :])
+    used = np.flatnonzero(found.any(axis=(1, 2)))
+    return sets.point(used, found[used], intercept)

@@ -127,6 +127,7 @@ def working_sets(problem: Problem, patterns: Patterns, dtype: DTypeLike) -> Work
     return WorkingSets(problem, patterns, _precision(dtype), norm)
 
 
+@on_one_thread
 def solved(sets: WorkingSets, first: Point, tolerance: Tolerance, monitor: Monitor) -> tuple[Solution, Point]:
     """Solve a problem from a point within the limits of a monitor: the solution, and its point to go on from."""
     basis = f"the {len(sets.patterns)} gates of the network"

@@ -11,6 +11,7 @@ The gap is then at most mu times the number of gates and outputs.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import numpy as np
 
@@ -23,16 +24,16 @@ from convexbn.solvers.gated._working_set import WorkingSets
 
 _MOST_ENTRIES = 2**24  # of the patterns' Hessians
 _TO_BOUNDARY = 0.9  # of the way to the boundary that a step may go
-_FALL, _LEAST_FALL = 0.1, 1e-13  # of mu at once, and altogether
+_FALL, _N_FALLS = 0.1, 14  # of mu at once, and how often
 _NEWTON_STEPS = 30  # for one mu
 _CENTRED = 0.1  # length of a step at which mu falls; below one, Newton's method converges quadratically
 _DROPPED = 0.1  # weights of this fraction of the gap are dropped
 
 
 def fits_everything(sets: WorkingSets) -> bool:
-    """Whether gates fit all that they let through, and outputs are few."""
-    Z, size = sets.problem.Z, sets.problem.y.size
-    return Z.n_columns >= Z.n_rows and Z.n_patches == 1 and len(sets.patterns) * size**2 <= _MOST_ENTRIES
+    """Whether gates fit all that they let through, are many, and outputs are few."""
+    Z, n_patterns, size = sets.problem.Z, len(sets.patterns), sets.problem.y.size
+    return Z.n_columns >= Z.n_rows and Z.n_patches == 1 and size <= n_patterns <= _MOST_ENTRIES // size**2
 
 
 def interior_rounds(
@@ -40,20 +41,20 @@ def interior_rounds(
 ) -> Iterator[tuple[Point, np.ndarray, float]]:
     """The best point, the best dual point and their relative gap: of a first point, then along the central path."""
     problem, everything = sets.problem, np.arange(len(sets.patterns))
-    best, best_v = first, sets.dual_point(first)
+    best = min(first, sets.first(None), key=sets.objective)
+    best_v = sets.dual_point(best)
     bound = sets.bound(best_v, sets.prices(everything, best_v))
     yield best, best_v, relative_gap(sets.objective(best), bound)
     path = _CentralPath(sets)
-    for mu in problem.zero_objective / problem.n_outputs / len(everything) * _FALL ** np.arange(-np.log10(_LEAST_FALL)):
+    for mu in problem.zero_objective / problem.n_outputs / len(everything) * _FALL ** np.arange(_N_FALLS):
         path.centre(mu, out_of_time)
         v = problem.feasible_dual(path.v)
         found = sets.bound(v, sets.prices(everything, v))
         if found > bound:
             bound, best_v = found, v
-        S = path.weights(mu)
-        objective = sets.objective(sets.point(everything, S, path.intercept))
+        objective = path.objective(mu)
         slack = max(objective - bound, tolerance.relative(objective) * objective)
-        point = _sparse(sets, S, path.intercept, _DROPPED * slack, tolerance.reached(objective, bound))
+        point = path.point(mu, _DROPPED * slack, of_fewest_neurons=tolerance.reached(objective, bound))
         best = min(best, point, key=sets.objective)
         yield best, best_v, relative_gap(sets.objective(best), bound)
 
@@ -62,11 +63,12 @@ class _CentralPath:
     """The dual point v, the outputs f and the intercept, by Newton's method from where they are."""
 
     def __init__(self, sets: WorkingSets):
-        self.problem, self.limit = sets.problem, sets.problem.weight_decay
-        masks = np.unpackbits(sets.patterns.packed, axis=1, count=self.problem.Z.n_rows)
-        self.F = masks[:, :, None] * sets.rows[np.dtype("float64")]
-        self.f = np.zeros(self.problem.y.shape) + self.problem.zero_network.intercept
+        self.sets, self.problem, self.limit = sets, sets.problem, sets.problem.weight_decay
+        self.rows = sets.rows[np.dtype("float64")][:, -self.problem.Z.n_rows :]  # all other columns are zero
+        masks = np.unpackbits(sets.patterns.packed, axis=1, count=len(self.rows))
+        self.F = masks[:, :, None] * self.rows
         self.intercept, self.v = self.problem.zero_network.intercept, self.problem.zero_dual
+        self.f = np.zeros(self.problem.y.shape) + self.intercept
         self.v = self.v * min(1.0, self.limit / (2 * self._largest(self.v) or np.inf))
 
     def _adjoint(self, v: np.ndarray) -> np.ndarray:
@@ -76,18 +78,43 @@ class _CentralPath:
         return float(np.linalg.norm(self._adjoint(v), 2, axis=(1, 2)).max())
 
     def weights(self, mu: float) -> np.ndarray:
-        """Weights S (P, k, C) of all patterns at the dual point."""
+        """Weights of all patterns at the dual point, shape (P, n, C)."""
         G = self._adjoint(self.v)
         return 2 * mu * G @ self._inverse(G)
 
     def _inverse(self, G: np.ndarray) -> np.ndarray:
         return np.linalg.inv(self.limit**2 * np.eye(G.shape[2]) - np.swapaxes(G, 1, 2) @ G)
 
+    def objective(self, mu: float) -> float:
+        """Objective of these weights."""
+        S = self.weights(mu)
+        f = (self.F @ S).sum(axis=0) + self.intercept
+        return self.problem.training_loss(f) + self.limit * float(self.sets.norm.of(S).sum())
+
+    def point(self, mu: float, slack: float, *, of_fewest_neurons: bool) -> Point:
+        """These weights without those that cost less than a slack together, or of fewest neurons."""
+        owners, A, B = factors(self.weights(mu))
+        cost = (B**2).sum(axis=1)
+        order = np.argsort(cost)
+        kept = np.sort(order[self.limit * np.cumsum(cost[order]) > slack])
+        owners, A, B, cost = owners[kept], A[kept], B[kept], cost[kept]
+        if of_fewest_neurons and len(kept) > self.f.size + 1:
+            hidden = np.einsum("jik,jk->ij", self.F[owners], A)
+            outputs = (hidden[:, None, :] * B.T).reshape(-1, len(kept)) / cost
+            left = vertex(np.vstack([outputs, np.full(len(kept), np.abs(outputs).max())]), cost)
+            A = A * (left / cost)[:, None]
+        used, of_used = np.unique(owners[A.any(axis=1)], return_inverse=True)
+        S = np.zeros((len(used), self.problem.Z.n_columns, B.shape[1]))
+        alive = A.any(axis=1)
+        np.add.at(S[:, -A.shape[1] :], of_used, A[alive, :, None] * B[alive, None, :])
+        return self.sets.point(used, S, self.intercept)
+
     def centre(self, mu: float, out_of_time: Callable[[], bool]) -> None:
-        """Newton steps until they are short."""
-        for _ in range(_NEWTON_STEPS):
-            if self._step(mu) <= _CENTRED or out_of_time():
-                return
+        """Newton steps until they are short, or rounding makes a system singular."""
+        with suppress(np.linalg.LinAlgError):
+            for _ in range(_NEWTON_STEPS):
+                if self._step(mu) <= _CENTRED or out_of_time():
+                    return
 
     def _step(self, mu: float) -> float:
         """A Newton step that stays within the constraints; its length in the norm of the barrier's Hessian."""
@@ -120,24 +147,3 @@ class _CentralPath:
         self.v, self.f = self.v + t * dv, self.f + t * df.reshape(n, C)
         self.intercept = self.intercept + t * step[n * C :] if problem.fit_intercept else self.intercept
         return float(np.sqrt(dv.ravel() @ curvature @ dv.ravel() / mu))
-
-
-def _sparse(sets: WorkingSets, S: np.ndarray, intercept: np.ndarray, slack: float, vertex_too: bool) -> Point:
-    """The weights without those that cost less than a slack together, and where asked of fewest neurons."""
-    owners, A, B = factors(S)
-    cost = (B**2).sum(axis=1)
-    order = np.argsort(cost)
-    kept = np.sort(order[sets.problem.weight_decay * np.cumsum(cost[order]) > slack])
-    owners, A, B, cost = owners[kept], A[kept], B[kept], cost[kept]
-    if vertex_too and len(kept) > sets.problem.y.size + 1:
-        packed = sets.patterns.packed[owners]
-        hidden = np.unpackbits(packed, axis=1, count=sets.problem.Z.n_rows) * (
-            A @ sets.rows[np.dtype("float64")].T
-        )
-        parts = (hidden[:, :, None] * B[:, None, :]).reshape(len(kept), -1).T / cost
-        left = vertex(np.vstack([parts, np.full(len(kept), np.abs(parts).max())]), cost)
-        A = A * (left / cost)[:, None]
-    found = np.zeros_like(S)
-    np.add.at(found, owners, A[:, :, None] * B[:, None, :])
-    used = np.flatnonzero(found.any(axis=(1, 2)))
-    return sets.point(used, found[used], intercept)

@@ -1,8 +1,8 @@
 """How long do 50 values of weight decay take for gated networks, beside adelie's group lasso, at equal accuracy?
 
 From the weight decay at which the zero network is optimal down to a hundredth of it, on one thread, in processor
-seconds. Accuracy is the largest relative distance of the objective from the optimum along the path, as solved by convexbn
-to a gap of 1e-9. Both methods run with several tolerances; of those that reach an accuracy the fastest counts.
+seconds. Accuracy is the largest relative distance of the objective from the optimum along the path, as convexbn solves
+it to a gap of 1e-9. Both methods run with several tolerances; of those that reach an accuracy the fastest counts.
 """
 
 import time
@@ -132,8 +132,8 @@ def targets(results: dict[str, dict]) -> list[dict]:
             ours, theirs = (seconds_to(measured, method, accuracy) for method in (OURS, ADELIE))
             wish = {None: "beside adelie", 1 / 3: "in at most 3 times adelie's time", 1: "as fast as adelie"}
             statement = (
-                f"gated path, n = {measured['n']:,}, d = {measured['d']}, {measured['n_gates']} gates, all of 50 weight "
-                f"decays within {accuracy:g}: {wish.get(required, f'{required} times as fast as adelie')}"
+                f"gated path, n = {measured['n']:,}, d = {measured['d']}, {measured['n_gates']} gates, all of 50 "
+                f"weight decays within {accuracy:g}: {wish.get(required, f'{required} times as fast as adelie')}"
             )
             met = None if required is None else bool(ours * required <= theirs)
             rows.append(target(statement, ratio(ours, theirs), met))
@@ -152,7 +152,11 @@ def draw(results: dict, path: Path) -> None:
             entry = measured["methods"][method]
             ax.plot(entry["median_seconds"], entry["suboptimality"], ".-", color=color)
             ax.annotate(
-                f" {method}", (entry["median_seconds"][-1], entry["suboptimality"][-1]), color=color, va="top", ha="right"
+                method,
+                (entry["median_seconds"][-1], entry["suboptimality"][-1]),
+                color=color,
+                va="top",
+                ha="right",
             )
         for accuracy in ACCURACIES:
             ax.axhline(accuracy, color="0.6", linestyle="--", linewidth=0.8)

@@ -22,4 +22,6 @@ def paths(problem: Problem, patterns: Patterns, weight_decays: np.ndarray, tols:
         np.savez(given, **data, weight_decays=weight_decays, tols=tols)
         subprocess.run([python, _SCRIPT, given, found], check=True)
         with np.load(found) as result:
-            return {name: result[name] for name in ("seconds", "objectives", "used")} | {"version": str(result["version"])}
+            return {name: result[name] for name in ("seconds", "objectives", "used")} | {
+                "version": str(result["version"])
+            }

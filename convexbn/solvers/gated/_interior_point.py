@@ -130,7 +130,9 @@ class _CentralPath:
         crossed = (M.reshape(P, -1).T @ M.reshape(P, -1)).reshape(n, C, n, C).transpose(0, 3, 2, 1)
         curvature = 2 * mu * (straight + crossed).reshape(n * C, n * C)
         W = np.zeros((n, C, n, C))
-        W[np.arange(n), :, np.arange(n)] = problem.sample_weight[:, None, None] * problem.loss.hessian(self.f, problem.y)
+        W[np.arange(n), :, np.arange(n)] = problem.sample_weight[:, None, None] * problem.loss.hessian(
+            self.f, problem.y
+        )
         W = W.reshape(n * C, n * C)
         r_dual = (self.v - problem.dual_point(self.f)).ravel()
         rhs = (outputs - self.f).ravel() - curvature @ r_dual

@@ -136,7 +136,9 @@ class Steps:
         def trial(t: float) -> Point:
             S = point.S.copy()
             S[used] = smooth.moved(D, t)
-            return self._point(point, S, point.f + products.forward(S[used] - point.S[used]), point.intercept + t * shift)
+            return self._point(
+                point, S, point.f + products.forward(S[used] - point.S[used]), point.intercept + t * shift
+            )
 
         return self.searched(point, trial, float((smooth.gradient * D).sum()) + model.slope(change, shift))
 
@@ -161,7 +163,7 @@ def model_minimiser(
 ) -> np.ndarray:
     """Block coordinate descent on -<G, X - S> + <X - S, K diag(c) (X - S)> / 2 + weight_decay * sum_j norm(X_j)."""
     X, change = S.copy(), np.zeros((len(S), S[0].size if len(S) else 0))
-    used, diagonal, h = S.any(axis=(1, 2)), K.diagonal().tolist(), float(c.max())
+    used, diagonal, h = np.asarray(S.any(axis=(1, 2))), K.diagonal().tolist(), float(c.max())
     everything = True
     for _ in range(_SWEEPS):
         largest = 0.0

@@ -50,9 +50,21 @@ class Case:
 
 CASES = {
     "small": Case(
-        500, 10, 100, (4e-2, 2e-2, 1e-2, 5e-3, 1e-3, 3e-4), (1e-6, 1e-7, 3e-8, 1e-8, 1e-9, 1e-10), (None, 1 / 3, 1)
+        n=500,
+        d=10,
+        n_gates=100,
+        ours=(4e-2, 2e-2, 1e-2, 5e-3, 1e-3, 1e-4),
+        theirs=(1e-6, 1e-7, 3e-8, 1e-8, 1e-9, 2.5e-10, 1e-10),
+        required=(None, 1 / 3, 1),
     ),
-    "large": Case(4_000, 40, 800, (4e-2, 2e-2, 1e-2, 5e-3, 1e-3, 3e-4), (1e-7, 3e-9, 2e-9, 2e-11), (1, 2, 3)),
+    "large": Case(
+        n=4_000,
+        d=40,
+        n_gates=800,
+        ours=(4e-2, 2e-2, 1e-2, 5e-3, 1e-3, 5e-4),
+        theirs=(1e-7, 3e-9, 2e-9, 2e-11),
+        required=(1, 2, 3),
+    ),
 }
 QUICK = {"small": Case(60, 3, 20, (1e-2, 1e-4), (1e-6, 1e-9), (None, None, None))}
 

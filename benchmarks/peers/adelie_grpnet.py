@@ -1,8 +1,8 @@
 """adelie's group lasso of a gated network along weight decays, run as a script by an interpreter that has adelie.
 
 ``python adelie_grpnet.py INPUT OUTPUT``: INPUT is an .npz file with Z, y, masks, weight_decays and tols, OUTPUT one
-with the processor seconds, the objectives and the gates in use of every tolerance, shape (n_tols, n_weight_decays). adelie
-1.1 needs NumPy 1, so that it cannot share an environment with convexbn; this file imports nothing else.
+with the processor seconds, the objectives and the gates in use of every tolerance, shape (n_tols, n_weight_decays).
+adelie 1.1 needs NumPy 1, so that it cannot share an environment with convexbn; this file imports nothing else.
 """
 
 import sys

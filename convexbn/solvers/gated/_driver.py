@@ -131,19 +131,18 @@ def working_sets(problem: Problem, patterns: Patterns, dtype: DTypeLike) -> Work
 def solved(sets: WorkingSets, first: Point, tolerance: Tolerance, monitor: Monitor) -> tuple[Solution, Point]:
     """Solve a problem from a point within the limits of a monitor: the solution, and its point to go on from."""
     basis = f"the {len(sets.patterns)} gates of the network"
-    best, v, certificate = first, sets.problem.zero_dual, None
+    best, v, certificate, neurons = first, sets.problem.zero_dual, None, sets.neurons(first)
     with monitor:
         rounds = interior_rounds if fits_everything(sets) else WorkingSets.rounds
         for n_rounds, (best, v, gap) in enumerate(rounds(sets, first, tolerance, monitor.out_of_time)):
-            certificate, objective = None, sets.objective(best)
-            goes_on = n_rounds == 0 or monitor.goes_on(objective, gap, len(sets.neurons(best)))
+            certificate, objective, neurons = None, sets.objective(best), sets.neurons(best)
+            goes_on = n_rounds == 0 or monitor.goes_on(objective, gap, len(neurons))
             if gap <= tolerance.relative(objective):
-                certificate = certify(sets.problem, sets.neurons(best), v, sets.price, basis)
+                certificate = certify(sets.problem, neurons, v, sets.price, basis)
                 if tolerance.reached_by(certificate):
                     break
             if not goes_on:
                 break
-    neurons = sets.neurons(best)
     if certificate is None or monitor.ending is Status.INTERRUPTED:  # after Ctrl-C; another one is not caught here
         certificate = certify(sets.problem, neurons, v, sets.price, basis)
     ending = monitor.ending or Status.NOT_CONVERGED

@@ -45,7 +45,7 @@ class Point:
     @property
     def used(self) -> np.ndarray:
         """Indices of the chosen patterns with weights that are not zero."""
-        return np.flatnonzero(self.S.any(axis=(1, 2)))
+        return np.flatnonzero(self.S.reshape(len(self.chosen), self.S[0].size if len(self.S) else 0).any(axis=1))
 
 
 class LossModel:

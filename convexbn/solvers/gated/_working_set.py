@@ -29,6 +29,7 @@ _ROUNDING = 1e-12  # of a dual point
 _PATIENCE = 5  # rounds without progress after which the solver gives up
 _BLOCK_ENTRIES = 2**22  # entries of Z at once
 _PRICED_ENTRIES = 2**24  # entries of the products Z^T D_i v at once
+_OVERLAP_PRODUCTS = 2**24  # up to this many, overlaps of all patterns are computed at once
 _HELD_ENTRIES = 2**22  # up to this many, masks of all patterns stay unpacked
 
 
@@ -146,6 +147,8 @@ class WorkingSets:
 
     def at(self, weight_decay: float) -> Self:
         """The same with another weight decay; what is known is shared."""
+        if weight_decay == self.problem.weight_decay:
+            return self
         other = copy(self)
         other.problem = replace(self.problem, weight_decay=weight_decay)
         return other
@@ -214,19 +217,29 @@ class WorkingSets:
         return kind(self.problem.Z, self.rows[dtype], self.patterns.packed[chosen], hold=hold)
 
     def overlaps(self, products: Products, chosen: np.ndarray, w: np.ndarray) -> np.ndarray:
-        """The matrix K of the model, with a little more on its diagonal."""
-        known = self.known
+        """The matrix K of the model, with a little more on its diagonal.
+
+        What is known is kept while w stays; of few patterns the overlaps of all are taken at once.
+        """
+        known, everything = self.known, np.arange(len(self.patterns))
         if known.w is None or not np.array_equal(w, known.w):
-            known.overlapping, known.K = np.zeros(0, dtype=int), np.zeros((0, 0))
-        _, old, of_known = np.intersect1d(chosen, known.overlapping, assume_unique=True, return_indices=True)
-        new = np.setdiff1d(np.arange(len(chosen)), old, assume_unique=True)
-        K = np.empty((len(chosen), len(chosen)))
-        K[np.ix_(old, old)] = known.K[np.ix_(of_known, of_known)]
-        if len(new):
-            K[new] = products.overlaps(w, self.columns, new)
-            K[:, new] = K[new].T
-        known.w, known.overlapping, known.K = w, chosen, K
-        return K + np.sqrt(np.finfo(np.float32).eps) * K.diagonal().max(initial=0) * np.eye(len(K))
+            known.w, known.overlapping, known.K = w, np.zeros(0, dtype=int), np.zeros((0, 0))
+        if self.held and len(everything) ** 2 * len(w) <= _OVERLAP_PRODUCTS:
+            if len(known.K) < len(everything):
+                known.overlapping = everything
+                known.K = self.held[np.dtype("float32")].overlaps(w, self.columns, everything)
+            K = known.K[np.ix_(chosen, chosen)]
+        else:
+            _, old, of_known = np.intersect1d(chosen, known.overlapping, assume_unique=True, return_indices=True)
+            new = np.setdiff1d(np.arange(len(chosen)), old, assume_unique=True)
+            K = np.empty((len(chosen), len(chosen)))
+            K[np.ix_(old, old)] = known.K[np.ix_(of_known, of_known)]
+            if len(new):
+                K[new] = products.overlaps(w, self.columns, new)
+                K[:, new] = K[new].T
+            known.overlapping, known.K = chosen, K.copy()
+        K.flat[:: len(K) + 1] += np.sqrt(np.finfo(np.float32).eps) * K.diagonal().max(initial=0)
+        return K
 
     def bound(self, v: np.ndarray, prices: np.ndarray) -> float:
         """Lower bound from a dual point whose prices are known."""

@@ -24,6 +24,7 @@ from convexbn.operators._pooled import PooledProducts
 from convexbn.oracles import price_of_gates
 from convexbn.solvers.gated._conjugate_gradients import conjugate_gradients
 from convexbn.solvers.gated._driver import working_sets
+from convexbn.solvers.gated._path import gated_path
 from convexbn.solvers.gated._steps import Steps
 from convexbn.solvers.gated._working_set import WorkingSets
 
@@ -491,3 +492,50 @@ def test_a_step_that_does_not_descend_is_not_taken():
         return sets.point(point.chosen, point.S, point.intercept, point.f + t * away)
 
     assert steps.searched(point, trial, -1.0) is point
+
+
+@pytest.mark.parametrize(("loss", "fit_intercept"), [("squared_error", False), ("log_loss", True)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_path_is_that_of_its_problems(loss, fit_intercept, dtype):
+    problem, patterns = make_problem(loss, fit_intercept, n=100, fraction=1.0)
+    grid = problem.weight_decay * np.geomspace(1, 0.02, 8)
+    grid[4] = grid[3]
+    path = list(gated_path(problem, patterns, grid, tol=1e-5, dtype=dtype))
+    for weight_decay, found in zip(grid, path, strict=True):
+        at = replace(problem, weight_decay=weight_decay)
+        alone = solve_gated(at, patterns, tol=1e-8)
+        assert found.status is Status.CONVERGED
+        assert found.certificate.objective == pytest.approx(alone.certificate.objective, rel=1.1e-5)
+        check_certificate(at, patterns, found)
+        check_order(patterns, found.neurons)
+    assert len(path[0].neurons) == path[4].n_iter == 0 < len(path[-1].neurons)
+
+
+def test_a_path_takes_fewer_rounds_than_its_problems():
+    problem, patterns = make_problem(n=200, fraction=1.0)
+    grid = problem.weight_decay * np.geomspace(1, 0.02, 20)
+    path = list(gated_path(problem, patterns, grid, tol=1e-4))
+    alone = [solve_gated(replace(problem, weight_decay=value), patterns, tol=1e-4) for value in grid]
+    assert sum(found.n_iter for found in path) <= sum(found.n_iter for found in alone) / 2
+
+
+def test_a_path_wants_weight_decays_and_patterns_that_fit():
+    problem, patterns = make_problem()
+    with pytest.raises(ValueError, match="weight_decay=-1.0 must be a positive finite number"):
+        list(gated_path(problem, patterns, [-1.0]))
+    with pytest.raises(ValueError, match="60 rows and 5 columns; got"):
+        list(gated_path(problem, sample_patterns(np.eye(3), 2, random_state=0), [0.1]))
+
+
+def test_overlaps_are_kept_while_curvature_stays(monkeypatch):
+    problem, patterns = make_problem()
+    sets, w = working_sets(problem, patterns, "float64"), problem.sample_weight
+    some, more = np.array([7, 2, 30]), np.array([30, 4, 2, 11])
+    for products in (2**24, 0):
+        monkeypatch.setattr("convexbn.solvers.gated._working_set._OVERLAP_PRODUCTS", products)
+        for factor in (1, 2):
+            sets.overlaps(sets.products(some, np.dtype("float32")), some, factor * w)
+            kept = sets.overlaps(sets.products(more, np.dtype("float32")), more, factor * w)
+            alone = working_sets(problem, patterns, "float64")
+            fresh = alone.overlaps(alone.products(more, np.dtype("float32")), more, factor * w)
+            np.testing.assert_allclose(kept, fresh, rtol=1e-5)

@@ -26,6 +26,7 @@ from convexbn import (
 )
 from convexbn.operators._factored import FactoredMasks
 from convexbn.operators._masked import MaskedProducts
+from convexbn.operators._pooled import PooledProducts
 from convexbn.oracles import price_of_gates, spectral_norms
 from convexbn.solvers._tolerance import Tolerance
 from convexbn.solvers.gated._nuclear_norm import NuclearNorm
@@ -263,6 +264,18 @@ def test_masked_products_of_several_outputs(n_patches, wide, monkeypatch):
     nothing = products.take(np.zeros(0, dtype=int))
     assert nothing.adjoint(v).shape == (0, 3, 4)
     assert not nothing.forward(np.zeros((0, 3, 4))).any()
+
+
+def test_derivatives_through_matrices_are_those_through_hidden_outputs():
+    rng = np.random.default_rng(0)
+    Z = DesignMatrix(rng.standard_normal((60, 3)), 2)
+    packed, owners = np.packbits(rng.random((4, 60)) < 0.5, axis=1), np.array([0, 0, 2, 3, 3])
+    A, B, D = rng.standard_normal((5, 3)), rng.standard_normal((5, 4)), rng.standard_normal((5, 7))
+    pooled = PooledProducts(Z, Z.Z, packed).factored(owners, A, B)
+    masked = MaskedProducts(Z, Z.Z, packed).factored(owners, A, B)
+    v = rng.standard_normal((30, 4))
+    np.testing.assert_allclose(pooled.forward(D), masked.forward(D), atol=1e-12)
+    np.testing.assert_allclose(pooled.adjoint(v), masked.adjoint(v), atol=1e-12)
 
 
 @pytest.mark.parametrize("n_patches", [1, 2])

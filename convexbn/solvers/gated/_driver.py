@@ -49,8 +49,9 @@ def solve_gated(
     pattern are a matrix, which costs its nuclear norm, and neurons are its singular triplets.
 
     Each round prices the gates, drops those that a sphere around the dual optimum proves unused (gap-safe screening),
-    lets the dearest enter the working set, and improves its weights by proximal and Newton steps. Memory grows with the
-    gates in use, not with those given: masks are unpacked block by block.
+    lets those of largest price enter the working set, and improves its weights by proximal and Newton steps. Memory
+    grows with the gates in use, not with those given: masks are unpacked block by block. Where Z has at least as many
+    columns as rows and there are many gates for few outputs, an interior-point method on the dual takes their place.
 
     Parameters
     ----------

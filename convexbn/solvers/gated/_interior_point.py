@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
 from convexbn.model._neurons import vertex
 from convexbn.solvers._certificate import relative_gap
@@ -26,7 +27,8 @@ _MOST_ENTRIES = 2**24  # of the patterns' Hessians
 _TO_BOUNDARY = 0.9  # of the way to the boundary that a step may go
 _FALL, _N_FALLS = 0.1, 14  # of mu at once, and how often
 _NEWTON_STEPS = 30  # for one mu
-_CENTRED = 0.1  # length of a step at which mu falls; below one, Newton's method converges quadratically
+_CENTRED = 1e-3  # length of a step at which mu falls: the weights are as exact as its square
+_RIDGE = 1e-9  # curvature of the loss that each sample has at least, in steps
 _DROPPED = 0.1  # weights of this fraction of the gap are dropped
 
 
@@ -46,17 +48,23 @@ def interior_rounds(
     bound = sets.bound(best_v, sets.prices(everything, best_v))
     yield best, best_v, relative_gap(sets.objective(best), bound)
     path = _CentralPath(sets)
-    for mu in problem.zero_objective / problem.n_outputs / len(everything) * _FALL ** np.arange(_N_FALLS):
-        path.centre(mu, out_of_time)
-        v = problem.feasible_dual(path.v)
-        found = sets.bound(v, sets.prices(everything, v))
+    with suppress(np.linalg.LinAlgError):
+        for mu in problem.zero_objective / problem.n_outputs / len(everything) * _FALL ** np.arange(_N_FALLS):
+            path.centre(mu, out_of_time)
+            v = problem.feasible_dual(path.v)
+            found = sets.bound(v, sets.prices(everything, v))
+            if found > bound:
+                bound, best_v = found, v
+            objective = path.objective(mu)
+            slack = max(objective - bound, tolerance.relative(objective) * objective)
+            point = path.point(mu, _DROPPED * slack, of_fewest_neurons=tolerance.reached(objective, bound))
+            best = min(best, point, key=sets.objective)
+            yield best, best_v, relative_gap(sets.objective(best), bound)
+    for point, v, gap in sets.rounds(best, tolerance, out_of_time):  # where rounding ended the path too early
+        found = sets.objective(point) * (1 - gap)
         if found > bound:
             bound, best_v = found, v
-        objective = path.objective(mu)
-        slack = max(objective - bound, tolerance.relative(objective) * objective)
-        point = path.point(mu, _DROPPED * slack, of_fewest_neurons=tolerance.reached(objective, bound))
-        best = min(best, point, key=sets.objective)
-        yield best, best_v, relative_gap(sets.objective(best), bound)
+        yield point, best_v, relative_gap(sets.objective(point), bound)
 
 
 class _CentralPath:
@@ -110,11 +118,10 @@ class _CentralPath:
         return self.sets.point(used, S, self.intercept)
 
     def centre(self, mu: float, out_of_time: Callable[[], bool]) -> None:
-        """Newton steps until they are short, or rounding makes a system singular."""
-        with suppress(np.linalg.LinAlgError):
-            for _ in range(_NEWTON_STEPS):
-                if self._step(mu) <= _CENTRED or out_of_time():
-                    return
+        """Newton steps until they are short; LinAlgError where rounding is all that is left."""
+        for _ in range(_NEWTON_STEPS):
+            if self._step(mu) <= _CENTRED or out_of_time():
+                return
 
     def _step(self, mu: float) -> float:
         """A Newton step that stays within the constraints; its length in the norm of the barrier's Hessian."""
@@ -129,23 +136,28 @@ class _CentralPath:
         straight = (Y.reshape(P, -1).T @ X.reshape(P, -1)).reshape(n, n, C, C).transpose(0, 2, 1, 3)
         crossed = (M.reshape(P, -1).T @ M.reshape(P, -1)).reshape(n, C, n, C).transpose(0, 3, 2, 1)
         curvature = 2 * mu * (straight + crossed).reshape(n * C, n * C)
-        W = np.zeros((n, C, n, C))
-        W[np.arange(n), :, np.arange(n)] = problem.sample_weight[:, None, None] * problem.loss.hessian(
-            self.f, problem.y
-        )
-        W = W.reshape(n * C, n * C)
-        r_dual = (self.v - problem.dual_point(self.f)).ravel()
-        rhs = (outputs - self.f).ravel() - curvature @ r_dual
-        system, ones = np.eye(n * C) + curvature @ W, np.tile(np.eye(C), (n, 1))
+        second = problem.loss.hessian(self.f, problem.y)
+        second += _RIDGE * problem.loss.curvature * np.eye(C)
+        inverse = np.linalg.inv(problem.sample_weight[:, None, None] * second)
+        system = curvature.copy().reshape(n, C, n, C)
+        system[np.arange(n), :, np.arange(n)] += inverse
+        factor, ones = cho_factor(system.reshape(n * C, n * C)), np.tile(np.eye(C), (n, 1))
+        r_dual = self.v - problem.dual_point(self.f)
+        dv = cho_solve(factor, (self.f - outputs - _each(inverse, r_dual)).ravel())
+        shift = np.zeros(C)
         if problem.fit_intercept:
-            system = np.block([[system, -ones], [ones.T @ W, np.zeros((C, C))]])
-            rhs = np.concatenate([rhs, self.v.sum(axis=0) - ones.T @ r_dual])
-        step = np.linalg.lstsq(system, rhs, rcond=None)[0]
-        df = step[: n * C]
-        dv = (-W @ df - r_dual).reshape(n, C)
+            of_shift = cho_solve(factor, ones)
+            shift = np.linalg.solve(ones.T @ of_shift, ones.T @ dv + self.v.sum(axis=0))
+            dv = dv - of_shift @ shift
+        dv = dv.reshape(n, C)
         t = 1.0
         while self._largest(self.v + t / _TO_BOUNDARY * dv) >= self.limit:
             t /= 2
-        self.v, self.f = self.v + t * dv, self.f + t * df.reshape(n, C)
-        self.intercept = self.intercept + t * step[n * C :] if problem.fit_intercept else self.intercept
-        return float(np.sqrt(dv.ravel() @ curvature @ dv.ravel() / mu))
+        self.f = self.f - t * _each(inverse, dv + r_dual)
+        self.v, self.intercept = self.v + t * dv, self.intercept + t * shift
+        return float(np.sqrt(max(dv.ravel() @ curvature @ dv.ravel(), 0) / mu))
+
+
+def _each(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Product of a matrix (C, C) and a vector (C,) for each sample."""
+    return np.einsum("icd,id->ic", matrices, vectors)

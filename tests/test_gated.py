@@ -521,7 +521,7 @@ def test_a_path_takes_fewer_rounds_than_its_problems():
 
 def test_a_path_wants_weight_decays_and_patterns_that_fit():
     problem, patterns = make_problem()
-    with pytest.raises(ValueError, match="weight_decay=-1.0 must be a positive finite number"):
+    with pytest.raises(ValueError, match=r"weight_decay=-1\.0 must be a positive finite number"):
         list(gated_path(problem, patterns, [-1.0]))
     with pytest.raises(ValueError, match="60 rows and 5 columns; got"):
         list(gated_path(problem, sample_patterns(np.eye(3), 2, random_state=0), [0.1]))

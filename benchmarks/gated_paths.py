@@ -54,7 +54,7 @@ CASES = {
         d=10,
         n_gates=100,
         ours=(4e-2, 2e-2, 1e-2, 5e-3, 1e-3, 1e-4),
-        theirs=(1e-6, 1e-7, 3e-8, 1e-8, 1e-9, 2.5e-10, 1e-10),
+        theirs=(1e-6, 1e-7, 3e-8, 1e-8, 1e-9, 2.4e-10, 2.2e-10, 1e-10),
         required=(None, 1 / 3, 1),
     ),
     "large": Case(

@@ -177,7 +177,9 @@ def test_bound_on_the_cone_holds_at_any_iterate(monkeypatch, steps, k, target):
         assert (maxima.weights >= 0).all()
         assert (sampled <= maxima.bounds[:, None] * (1 + 1e-9) + 1e-9).all()
         at_weights = concave_function(generators, values, rows_too, maxima.weights[:, None])[:, 0]
-        np.testing.assert_allclose(maxima.attained, at_weights, rtol=1e-6, atol=1e-8)
+        priced = maxima.attained > 0  # elsewhere the maximiser is zero, and its direction means nothing
+        np.testing.assert_allclose(maxima.attained[priced], at_weights[priced], rtol=1e-6, atol=1e-8)
+        assert priced.any()
 
 
 def test_bound_on_the_cone_is_that_of_the_quadratic_program():

@@ -11,7 +11,7 @@ import numpy as np
 from convexbn._utils.threads import on_one_thread
 from convexbn.operators._dense import DesignMatrix
 from convexbn.oracles._bound import price_bound
-from convexbn.oracles._largest_on_cones import largest_on_cones
+from convexbn.oracles._largest_on_cones import LOOSE, largest_on_cones
 from convexbn.oracles._price import Price
 
 _MOST_ROOTS = 2**14  # cones to begin with; 2^rank of each sign are needed
@@ -34,7 +34,7 @@ def price_by_branch_and_bound(
     max_nodes: int = 1_000_000,
     stop: Callable[[], bool] | None = None,
 ) -> Price:
-    r"""Proved upper bound of the price of every direction, for low rank: up to about six columns.
+    r"""Proved upper bound of the price of every direction, for low rank: up to about eight columns.
 
     All directions are covered by simplicial cones, at first the orthants of the principal axes. Each sign of v makes
     ``v^T relu(Zw)`` a difference of convex functions, ``p(w) - q(w)``, both homogeneous. On the cone of u_1 ... u_k,
@@ -150,7 +150,7 @@ class _Relus:
         return np.maximum(products, 0).sum(axis=1) + W @ self.linear, slopes
 
     def kinks(self, U: np.ndarray, W: np.ndarray) -> np.ndarray:
-        """Where on edges from U to W (B, k), as a share of each, the row lies whose kink bends the function most there."""
+        """Where on edges from U to W (B, k), as a share of each, the row that bends the function most vanishes."""
         if not len(self.rows):
             return np.full(len(U), 0.5)
         ends = U @ self.rows.T, W @ self.rows.T
@@ -253,10 +253,12 @@ class _Cones:
     def bounded(self, target: float) -> tuple[Self, np.ndarray]:
         """Lower the bounds, no further than `target` where that is easy; also promising directions, one a cone.
 
-        No bound is below the target where the maximiser of the parent's is still above it.
+        No bound is below the target where the maximiser of the parent's is still above it; there the parent's is kept
+        if it is close.
         """
         attained = (self.values * self.weights).sum(axis=1) - self.below
-        unsure = np.flatnonzero((self.weights < 0).any(axis=1) | (attained <= target))
+        known = (self.weights >= 0).all(axis=1) & (attained > target) & (self.bounds <= LOOSE * attained)
+        unsure = np.flatnonzero(~known)
         generators, values = self.generators[unsure], self.values[unsure]
         maxima = largest_on_cones(generators, values, self.concave.linear, self.concave.rows, target)
         bounds, weights, below = self.bounds.copy(), self.weights.copy(), self.below.copy()

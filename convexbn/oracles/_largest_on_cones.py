@@ -8,6 +8,7 @@ _STEPS = 14
 _CENTRING = 0.1  # of the mean complementarity product
 _TO_BOUNDARY = 0.95  # fraction of the step to the boundary that is taken
 _RIDGE = 1e-13  # relative, keeps systems of thin cones invertible; what it changes is bounded as a residual
+LOOSE = 1.1  # ratio of the bound to what is attained, above which a cone above the target goes on
 _TINY = 1e-12  # in units in which no price exceeds one
 
 
@@ -114,7 +115,7 @@ def largest_on_cones(
         reached = ((a * v).sum(axis=1) - np.maximum(t, 0).sum(axis=1)) / length
         better = reached > attained[left]
         attained[left[better]], best[left[better]] = reached[better], a[better]
-        goes_on = (reached <= target) & (bounds[left] > target)
+        goes_on = (bounds[left] > target) & ((reached <= target) | (bounds[left] > LOOSE * reached))
         if not goes_on.any():
             break
         if goes_on.mean() < 0.8:

@@ -42,10 +42,10 @@ MANY_WEIGHTS, _COARSE_STEPS = 5000, 50
 _COARSE_GAP, _COARSE_PROGRESS = 1e-2, 1e-2
 _SEED = 1e-12  # length of a new neuron, in units in which targets and rows of Z are of order one
 _STALLED_ROUNDS = 3
-_PROOF_COLUMNS = 6  # up to so many prices are proved
-_PROOF_NODES, _PROOF_ENTRIES = 500_000, 10**9  # budget of the proof: cones, and cones times rows
+_PROOF_COLUMNS = 8  # up to so many prices are proved
+_PROOF_NODES, _PROOF_ENTRIES = 1_000_000, 10**9  # budget of the proof: cones, and cones times rows
 _LONG_PROOF_NODES = 2_000_000  # of a proof that is limited by its time
-_NODES_A_START = 5  # of prove="auto", for each direction from which the search ascended: about as long as it took
+_NODES_A_START = 15  # of prove="auto", for each direction from which the search ascended: a few times as long
 _PROOF_SHARE, _PROOF_TOL = 0.9, 1e-3  # it aims at this share of the tolerance, but tells prices no better apart
 _SHARP_COLUMNS, _SHARP_NODES, _SHARP_SHARE = 4, 50_000, 0.1  # up to so many columns it aims lower, however low that is
 _HALVINGS = 40  # of the interval of prices in which its aim lies
@@ -76,7 +76,7 @@ def solve_column_generation(
     A round moves the active neurons to a joint local optimum (`refine`), looks for neurons whose price exceeds
     weight_decay, by ascent from many starts at once (`find_peaks`), and adds the dearest; when none is found, a search
     eight times as hard has the last word. While a large network is far from the optimum, its rounds are cheaper and
-    coarser (`slide`). The objective never rises. With one output and up to six columns of Z the price of every
+    coarser (`slide`). The objective never rises. With one output and up to eight columns of Z the price of every
     direction is then proved by branch and bound, and what it finds goes on as a new neuron; the certificate is global
     if that proof is within the tolerance. So it is with several outputs on tiny problems, whose patterns' cones are
     enumerated face by face. Otherwise it is local: evidence, beside the best lower bound that is proved.
@@ -106,7 +106,7 @@ def solve_column_generation(
         ReLU neurons to start from, such as those at another weight decay. None starts from random directions.
     prove : bool or "auto", default=True
         Whether to prove the price of every direction where that is possible. It takes up to half a minute; with "auto"
-        about as long as the search took, by a count of its work, so that the outcome does not depend on the machine.
+        a few times as long as the search, by a count of its work, so that the outcome does not depend on the machine.
     random_state : int, Generator or None, default=None
         Seed of the random starts.
     callback : callable or None, default=None

@@ -14,13 +14,14 @@ from scipy.linalg import cholesky, eigh, solve_triangular, svd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexbn._utils.magnitude import check_magnitude
+from convexbn._utils.magnitude import check_magnitude, power_of_two_above
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn._utils.summary import Summarized, counted
 
 EXACT_RTOL = 1e-10  # as `rtol`: drops what is rounding in double precision, and nothing else
 MOMENTS_RTOL = 1e-6  # second moments lose smaller singular values, relative to the largest
 _SMALLEST_WEIGHT = 1e-10  # directions of smaller spectral weight are dropped
+_BIAS_UNIT = 16.0  # of the constant column of weight normalization, in root mean squares of X, where those are small
 _BLOCK_ENTRIES = 2**19  # entries of the data worked on at once
 
 
@@ -269,7 +270,9 @@ class WeightNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     """The data itself: the design matrix of a weight-normalized layer.
 
     A neuron ``relu(g w·x / |w| + bias)`` with weight decay on (g, bias) is ``relu(Z s)`` with
-    ``s = (g w / |w|, bias)`` and ``Z = [X, 1]``.
+    ``s = (g w / |w|, bias)`` and ``Z = [X, 1]``. Where the root mean square of X is below 1/16, the constant column is
+    about 16 times as large as it instead, and the weight decay acts on the bias in this unit: a bias that moves the
+    kink within the data then still costs next to nothing, and no digits are lost beside a column of ones.
 
     Parameters
     ----------
@@ -292,6 +295,8 @@ class WeightNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Weights of these columns, all one if ``spectral_power=0``.
     variance_share_ : float
         Share of the sum of squares along the directions that were kept; 1 up to rounding where none was left out.
+    bias_unit_ : float
+        Entry of the constant column, a power of two; 1 unless X is small.
 
     Examples
     --------
@@ -344,6 +349,9 @@ class WeightNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if not data.any():
             raise ValueError("X is all zero; a weight-normalized network learns nothing from it.")
         check_magnitude(data, "X")
+        size = power_of_two_above(data)
+        mean_square = float(weights / weights.sum() @ np.square(data / size).mean(axis=1))
+        self.bias_unit_ = min(1.0, _BIAS_UNIT * size * 2.0 ** np.round(np.log2(mean_square) / 2))
         if self.n_components is None and self.spectral_power == 0:
             self.basis_, self.spectral_weights_ = np.eye(data.shape[1]), np.ones(data.shape[1])
             self.variance_share_ = 1.0
@@ -358,10 +366,10 @@ class WeightNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
-        """Design rows [D basis^T x; 1] for any X (n', d): an array (n', k)."""
+        """Design rows [D basis^T x; bias_unit] for any X (n', d): an array (n', k)."""
         check_is_fitted(self)
         Z = validate_data(self, X, dtype=np.float64, reset=False) @ self.basis_ * self.spectral_weights_
-        return np.hstack([Z, np.ones((len(Z), 1))]) if self.bias else Z
+        return np.hstack([Z, np.full((len(Z), 1), self.bias_unit_)]) if self.bias else Z
 
     @property
     def _n_features_out(self) -> int:
@@ -370,7 +378,8 @@ class WeightNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""
         r = self.basis_.shape[1]
-        return (self.basis_ * self.spectral_weights_ @ S[:r]).T, S[r] if self.bias else np.zeros(S.shape[1])
+        slopes = (self.basis_ * self.spectral_weights_ @ S[:r]).T
+        return slopes, self.bias_unit_ * S[r] if self.bias else np.zeros(S.shape[1])
 
     def neuron_weights(self, S: np.ndarray) -> LayerWeights:
         """Layer weights whose weight-normalized neurons equal relu(Z s) for every column s of S (k, m)."""
@@ -383,7 +392,7 @@ class WeightNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def neurons(self, weights: np.ndarray, gamma: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Undo `neuron_weights`: columns s (k, m) of the neurons with these weights."""
         S = (self.basis_ / self.spectral_weights_).T @ (gamma * weights.T / np.linalg.norm(weights, axis=1))
-        return np.vstack([S, bias]) if self.bias else S
+        return np.vstack([S, bias / self.bias_unit_]) if self.bias else S
 
 
 NORMALIZATIONS: dict[str, type[BatchNormDesign] | type[WeightNormDesign]] = {

@@ -79,6 +79,8 @@ class Prepared:
             )
         if design.spectral_power:
             basis += f"; with the penalty of spectral_power={design.spectral_power:g}, not plain weight decay"
+        if getattr(design, "bias_unit_", 1.0) != 1:
+            basis += f"; with biases in units of {design.bias_unit_:.1e}, as X is small"
         if (self.output_scales != 1).any():
             basis += "; for each output in units of its standard deviation"
         return replace(certificate, basis=basis)

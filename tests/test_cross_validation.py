@@ -38,7 +38,7 @@ from convexbn.estimators import _base as base
 from convexbn.estimators import _cross_validation as cross_validation
 from convexbn.estimators import _fixed as fixed
 from convexbn.estimators._cross_validation import path_networks
-from convexbn.estimators._tuning import hold_out
+from convexbn.estimators._hold_out import hold_out
 from convexbn.losses import make_loss
 from convexbn.solvers.relu._fast import fast_path
 
@@ -88,7 +88,7 @@ def test_scores_are_those_of_the_networks_of_fast_paths(classifier):
 
 
 # The last fit does a limited amount of work, and says so where it ends above `tol`.
-@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
     [
         ConvexBNRegressorCV(n_weight_decays=3),

@@ -43,7 +43,7 @@ ESTIMATORS = [REGRESSOR, CLASSIFIER]
 
 
 # Fits that choose their values do a limited amount of work, and say so where it ends above `tol`.
-@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
     [
         ConvexBNRegressor(),

@@ -27,7 +27,8 @@ from convexbn import (
 from convexbn.estimators import _base as base
 from convexbn.estimators import _fixed as fixed
 from convexbn.estimators._fixed import AUTO_FRACTION
-from convexbn.estimators._tuning import FRACTIONS, hold_out, tune
+from convexbn.estimators._hold_out import hold_out
+from convexbn.estimators._race import FRACTIONS, tune
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._fast import fast_path
 
@@ -370,7 +371,7 @@ def test_every_kind_of_network_is_tuned(model, data, y):
         assert set(table["spectral_power"]) == {0.0}
 
 
-@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(
     ("stack", "y"),
     [(ConvexBNStackRegressor(), Y), (ConvexBNStackClassifier(), LABELS)],
@@ -393,7 +394,7 @@ def ticks(monkeypatch):
     return lambda: next(numbers) / 100
 
 
-@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("max_time", [1.0, 10.0])
 @both
 def test_the_choice_keeps_half_of_the_time(model, y, max_time, ticks, monkeypatch):

@@ -1,12 +1,15 @@
 """What the estimators share: from data to a problem, and from a problem to a certified network."""
 
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexbn._utils.sample_weight import merge_equal_samples
@@ -18,6 +21,7 @@ from convexbn.designs._batch_norm import (
     check_standardize,
     make_design,
 )
+from convexbn.estimators._last_fit import last_fit
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
@@ -28,7 +32,7 @@ from convexbn.solvers._auto import check_solver
 from convexbn.solvers._certificate import Certificate
 from convexbn.solvers._monitor import Clock, check_max_time
 from convexbn.solvers._solution import Solution, Status
-from convexbn.solvers._tolerance import check_tol
+from convexbn.solvers._tolerance import Tolerance, check_tol
 from convexbn.solvers.conic._programs import ACTIVATIONS, Activation
 from convexbn.solvers.relu._column_generation import Proof, check_prove
 
@@ -219,12 +223,18 @@ class BaseConvexBN(BaseEstimator, ABC):
     @property
     def _has_fast_path(self) -> bool:
         """Whether the fast preset of column generation trains such networks."""
-        return bool(np.isfinite(make_loss(self.loss).curvature)) and self.activation == "relu"
+        return self.activation == "relu"
 
-    @property
-    def _takes_fast_path(self) -> bool:
-        """Whether it does so, and the solver goes on from where it ends."""
-        return self._has_fast_path and self.solver in ("auto", "column_generation")
+    def _last_fit(self, problem: Problem, start: Callable[[], Neurons], work: int, clock: Clock) -> dict[str, Any]:
+        """Options of the last fit, after a choice along fast paths that ended at a network and took so much work."""
+        smooth = bool(np.isfinite(problem.loss.curvature))
+        if not (self._has_fast_path and smooth and self.solver in ("auto", "column_generation")):
+            return {}
+        options = last_fit(problem, start(), work, clock)
+        proves = self.prove != "auto" and bool(self.prove)
+        if proves or self.max_iter is not None or self.max_time is not None:  # until tol, or the limit that is given
+            return {name: value for name, value in options.items() if name == "start"}
+        return options
 
     def _solve(
         self,
@@ -234,8 +244,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         max_time: float | None = None,
         prove: Proof = False,
         verbose: bool = False,
-        max_iter: int | None = None,
-        max_newton_steps: int | None = None,
+        **limits: Any,
     ) -> Solution:
         return solve(
             problem,
@@ -244,19 +253,30 @@ class BaseConvexBN(BaseEstimator, ABC):
             n_patterns=self.n_patterns,
             tol=self.tol,
             relative_to="zero_network",
-            max_iter=self.max_iter or max_iter,
-            max_newton_steps=None if self.max_iter else max_newton_steps,
             max_time=max_time,
             random_state=random_state,
             verbose=verbose,
             start=start,
             prove=prove,
+            **{"max_iter": self.max_iter, **limits},
         )
 
     def _learn(self, prepared: Prepared, problem: Problem, clock: Clock, **limits: Any) -> None:
         """Set the fitted attributes of the network that solves a problem, from a start and within limits if given."""
         options: dict[str, Any] = {"max_time": clock.left(), "prove": self.prove, "verbose": bool(self.verbose)}
-        solution = self._solve(problem, self._seed(), **options, **limits)
+        limited, tolerance = "max_newton_steps" in limits, Tolerance.of(problem, self.tol, "zero_network")
+        with warnings.catch_warnings():
+            if limited:
+                warnings.simplefilter("ignore", ConvergenceWarning)
+            solution = self._solve(problem, self._seed(), **options, **limits)
+        if limited and not tolerance.reached_by(solution.certificate):
+            warnings.warn(
+                f"The last fit stopped at a {tolerance.in_words(solution.certificate)}, above tol={self.tol:.1e}, after "
+                "about as much work as the choice of the weight decay. Give max_time or max_iter (or prove=True), and it "
+                "goes on until that limit; or raise tol.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         self.network_ = prepared.network(solution.neurons)
         self.certificate_ = prepared.explained(solution.certificate)
         self.weight_decay_ = problem.weight_decay

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from convexbn.estimators._absent import constant_network, present_classes, with_absent, without_absent
 from convexbn.estimators._classifier import Classification
 from convexbn.estimators._cross_validation import Components, CrossValidated, path_networks
-from convexbn.estimators._tuning import Candidate
+from convexbn.estimators._curve import Candidate
 from convexbn.losses import Loss
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.solvers.conic._programs import Activation

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,10 +17,11 @@ from sklearn.utils.parallel import Parallel, delayed
 from convexbn._utils.threads import on_one_thread
 from convexbn.designs._batch_norm import check_spectral_power
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
+from convexbn.estimators._curve import Candidate
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
 from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid, warn_of_gaps
+from convexbn.estimators._race import FIRST_POWERS
 from convexbn.estimators._scoring import FoldScorer, make_scorer, takes_sample_weight
-from convexbn.estimators._tuning import FIRST_POWERS, Candidate, last_fit
 from convexbn.losses import Loss
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
@@ -219,12 +221,9 @@ class CrossValidated(BaseConvexBN):
         self.n_components_ = choices[best[0]].n_components
         prepared, problem = problems[best[0]]
         problem = replace(problem, weight_decay=float(self.weight_decays_[best[1]]))
-        limits: dict[str, Any] = {}
-        if self._takes_fast_path:
-            work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
-            start = _end_of_path(problem, self.weight_decays_[: best[1] + 1], seed, clock)
-            limits = last_fit(problem, start, work, clock)
-        self._learn(prepared, problem, clock, **limits)
+        work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
+        start = partial(_end_of_path, problem, self.weight_decays_[: best[1] + 1], seed, clock)
+        self._learn(prepared, problem, clock, **self._last_fit(problem, start, work, clock))
 
     def _folds_and_scorer(self, given: Given, sample_weight: np.ndarray) -> tuple[list[Fold], FoldScorer]:
         """Folds of the samples, and the scorer with what it is given."""
@@ -276,7 +275,7 @@ def path_networks(
     Along the fast path nothing is certified, and gaps are NaN.
     """
     prepared, problem = model._problem(X, y, sample_weight, choice.spectral_power, choice.n_components)
-    if model._takes_fast_path:
+    if model._has_fast_path:
         path_of_neurons = fast_path(problem, weight_decays, random_state=seed, stop=Clock(max_time).is_out)
         return [prepared.network(neurons) for neurons in path_of_neurons], np.full(len(weight_decays), np.nan)
     path = follow_path(model, prepared, problem, weight_decays, seed, max_time=max_time)

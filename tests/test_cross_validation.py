@@ -40,6 +40,7 @@ from convexbn.estimators import _fixed as fixed
 from convexbn.estimators._cross_validation import path_networks
 from convexbn.estimators._hold_out import hold_out
 from convexbn.losses import make_loss
+from convexbn.solvers import _path as solvers_path
 from convexbn.solvers.relu._fast import fast_path
 
 X, Y = load_diabetes(return_X_y=True)
@@ -47,7 +48,8 @@ X, Y = X[:27, [2, 3]], Y[:27]
 LABELS = np.where(np.median(Y) < Y, "high", "low")
 # The last fit, whose work is limited, is to end without a warning: how good it is is not tested where tol is 1.
 SMALL = {"n_weight_decays": 3, "eps": 0.03, "cv": 3, "spectral_power": 0.0, "random_state": 0, "tol": 1.0}
-EXACT = SMALL | {"solver": "CLARABEL", "tol": 1e-6}  # the same network to the last digit, whatever it starts from
+# Without a fast path, and the same network to many digits, whatever it starts from.
+EXACT = SMALL | {"activation": "gated_relu", "solver": "CLARABEL", "tol": 1e-6}
 MODELS = [ConvexBNRegressorCV(**SMALL), ConvexBNClassifierCV(**SMALL)]
 
 
@@ -253,6 +255,7 @@ def test_time_is_shared_among_folds_and_the_last_fit(monkeypatch):
         return path_networks(*arguments)
 
     monkeypatch.setattr(base, "solve", watched)
+    monkeypatch.setattr(solvers_path, "solve", watched)
     monkeypatch.setattr(cross_validation, "path_networks", watched_path)
     ConvexBNRegressorCV(**SMALL, max_time=1200.0).fit(X, Y)
     assert len(limits) == 4
@@ -260,7 +263,7 @@ def test_time_is_shared_among_folds_and_the_last_fit(monkeypatch):
         assert 290 < limit <= 300  # a quarter for each of three folds and the last fit
     assert limits[3] > 1000
     limits.clear()
-    ConvexBNRegressorCV(**SMALL | {"solver": "CLARABEL"}, max_time=1200.0).fit(X, Y)
+    ConvexBNRegressorCV(**SMALL | {"activation": "gated_relu", "solver": "CLARABEL"}, max_time=1200.0).fit(X, Y)
     assert 95 < limits[1] <= 100  # a third of the path's quarter
     monkeypatch.undo()
     with pytest.warns(ConvergenceWarning) as record:

@@ -394,7 +394,7 @@ def ticks(monkeypatch):
     return lambda: next(numbers) / 100
 
 
-@pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("max_time", [1.0, 10.0])
 @both
 def test_the_choice_keeps_half_of_the_time(model, y, max_time, ticks, monkeypatch):

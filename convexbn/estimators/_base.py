@@ -271,9 +271,9 @@ class BaseConvexBN(BaseEstimator, ABC):
             solution = self._solve(problem, self._seed(), **options, **limits)
         if limited and not tolerance.reached_by(solution.certificate):
             warnings.warn(
-                f"The last fit stopped at a {tolerance.in_words(solution.certificate)}, above tol={self.tol:.1e}, after "
-                "about as much work as the choice of the weight decay. Give max_time or max_iter (or prove=True), and it "
-                "goes on until that limit; or raise tol.",
+                f"The last fit stopped at a {tolerance.in_words(solution.certificate)}, above tol={self.tol:.1e}, "
+                "after about as much work as the choice of the weight decay. Give max_time or max_iter, or prove=True, "
+                "and it goes on until that limit; or raise tol.",
                 ConvergenceWarning,
                 stacklevel=2,
             )

@@ -1,5 +1,6 @@
 """Training at the weight decay, and the number of components, that cross-validation chooses."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn import get_config
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import indexable
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.parallel import Parallel, delayed
@@ -19,7 +21,7 @@ from convexbn.designs._batch_norm import check_spectral_power
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
 from convexbn.estimators._curve import Candidate
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
-from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid, warn_of_gaps
+from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid
 from convexbn.estimators._race import FIRST_POWERS
 from convexbn.estimators._scoring import FoldScorer, make_scorer, takes_sample_weight
 from convexbn.losses import Loss
@@ -28,6 +30,7 @@ from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers._monitor import Clock
+from convexbn.solvers._tolerance import ZERO_NETWORKS
 from convexbn.solvers.conic._programs import Activation
 from convexbn.solvers.relu._column_generation import Proof
 from convexbn.solvers.relu._fast import FAST, fast_path
@@ -211,7 +214,14 @@ class CrossValidated(BaseConvexBN):
             for fold in folds
         )
         scores, gaps = (np.stack(parts) for parts in zip(*results, strict=True))
-        warn_of_gaps(gaps[np.isfinite(gaps)], self.tol)
+        if (missed := gaps[gaps > self.tol]).size:
+            warnings.warn(
+                f"{missed.size} of {gaps.size} problems along the paths stopped at a gap above tol={self.tol:.1e} "
+                f"{ZERO_NETWORKS}; the largest is {missed.max():.1e}. Raise max_iter, max_time, tol or the smallest "
+                "weight decay.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         self.scores_ = scores.reshape(len(choices), len(folds), -1).transpose(0, 2, 1)
         mean = self.scores_.mean(axis=2)
         if not np.isfinite(mean).any():
@@ -278,7 +288,9 @@ def path_networks(
     if model._has_fast_path:
         path_of_neurons = fast_path(problem, weight_decays, random_state=seed, stop=Clock(max_time).is_out)
         return [prepared.network(neurons) for neurons in path_of_neurons], np.full(len(weight_decays), np.nan)
-    path = follow_path(model, prepared, problem, weight_decays, seed, max_time=max_time)
+    with warnings.catch_warnings():  # one warning is for all folds
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        path = follow_path(model, prepared, problem, weight_decays, seed, max_time=max_time)
     if len(path) < len(weight_decays):
         raise KeyboardInterrupt
     return path.networks, gaps_along(path, problem)

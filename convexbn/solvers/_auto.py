@@ -43,6 +43,7 @@ def solve(
     max_time: float | None = None,
     start: Neurons | None = None,
     prove: Proof = True,
+    light_search: bool = False,
     random_state: int | np.random.Generator | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
@@ -73,6 +74,8 @@ def solve(
         Iterations of the solver; None leaves its own limit.
     max_newton_steps : int or None, default=None
         Limit of column generation alone.
+    light_search : bool, default=False
+        Whether column generation searches lightly, as in `solve_column_generation`.
     max_time, start, prove, callback, verbose
         As in `solve_column_generation` and `solve_gated`; cvxpy solvers take `max_time` and `verbose` only.
     random_state : int, Generator or None, default=None
@@ -108,7 +111,8 @@ def solve(
         if classes is not None:
             return solve_by_class(classes, **options)
         if solver == "column_generation" or (solver == "auto" and smooth):
-            return solve_column_generation(problem, max_newton_steps=max_newton_steps, **options)
+            options |= {"max_newton_steps": max_newton_steps, "light_search": light_search}
+            return solve_column_generation(problem, **options)
     if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES:
         patterns = enumerate_patterns(problem.Z)
     else:

@@ -35,6 +35,7 @@ _NEW_NEURONS = 20  # a round
 _SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 500, 100, 40
 _STARTS = 300  # directions of ascent in a round, with both signs if there is one output
 _HARDER = 8  # times as many in the last round, before a gap is believed
+_LIGHT_STARTS, _LIGHT_NEW_NEURONS = 60, 4  # of a light search, which is no harder in the last round
 _SEVERAL = 3  # times as many of all three with several outputs, whose price has more maxima
 # Newton's method takes turns, and many weights take long ones. So many of them move by quasi-Newton steps, and as many
 # neurons as are in use enter without polish, until the gap is small or a round gains little of it.
@@ -50,6 +51,7 @@ _PROOF_SHARE, _PROOF_TOL = 0.9, 1e-3  # it aims at this share of the tolerance, 
 _SHARP_COLUMNS, _SHARP_NODES, _SHARP_SHARE = 4, 50_000, 0.1  # up to so many columns it aims lower, however low that is
 _HALVINGS = 40  # of the interval of prices in which its aim lies
 _FOUND = "column generation, which found no neuron worth adding by ascent from many starts"
+_FOUND_LIGHTLY = "column generation along a path, which found no neuron worth adding by ascent from few starts"
 _DEARER = "column generation, which ended while ascent from many starts still found neurons worth adding"
 _NOT_SEARCHED = "column generation, which ended before a thorough search for neurons worth adding"
 _PROVED = "column generation, and branch and bound over all directions"
@@ -67,6 +69,7 @@ def solve_column_generation(
     max_time: float | None = None,
     start: Neurons | None = None,
     prove: Proof = True,
+    light_search: bool = False,
     random_state: int | np.random.Generator | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
@@ -107,6 +110,8 @@ def solve_column_generation(
     prove : bool or "auto", default=True
         Whether to prove the price of every direction where that is possible. It takes up to half a minute; with "auto"
         about as long as the search took, by a count of its work, so that the outcome does not depend on the machine.
+    light_search : bool, default=False
+        Whether a fifth of the starts do, and no harder search at the end: for problems of a path (`solve_path`).
     random_state : int, Generator or None, default=None
         Seed of the random starts.
     callback : callable or None, default=None
@@ -154,8 +159,10 @@ def solve_column_generation(
     search = _Search(
         Units.of(problem).with_fewest_columns(), np.random.default_rng(random_state), tolerance, prove, monitor
     )
+    search.light = light_search
     search.newton_steps_left = np.inf if max_newton_steps is None else max_newton_steps
     if start is not None:
+        search.started = True
         search.neurons = merged(search.problem, search.units.neurons_from(start).with_unit_outputs())
     with monitor:
         search.run()
@@ -233,6 +240,7 @@ class _Search:
         self.neurons = self.problem.zero_network
         self.coarse = False  # whether rounds are cheap and far from exact
         self.newton_steps_left = np.inf
+        self.light = self.started = False
         self.n_starts = 0  # directions from which the searches ascended
         self.searched: _Searched | None = None
         self.proved: Price | None = None  # of all directions, at the dual point of the last search
@@ -240,7 +248,7 @@ class _Search:
     def run(self) -> None:
         """Rounds until the gap is within the tolerance, or nothing moves, or the monitor ends the run."""
         rtol, damping, stalled = 1e-8, 1e-4, 0
-        if len(self.neurons) == 0:
+        if not self.started:
             self.neurons = self._first_neurons()
             rtol, damping = 1e-5, 0.1
         self.coarse = self._many_weights
@@ -323,8 +331,8 @@ class _Search:
 
     def _price(self) -> Peaks:
         """The dearest neurons outside the network; none are looked for when time is out."""
-        peaks = self._search(_STARTS, polish=not self.coarse)
-        if self.searched is not None and self.tolerance.reached(
+        peaks = self._search(_LIGHT_STARTS if self.light else _STARTS, polish=not self.coarse)
+        if not self.light and self.searched is not None and self.tolerance.reached(
             self.problem.objective(self.neurons), self.searched.bound
         ):
             peaks = self._search(_HARDER * _STARTS)
@@ -332,7 +340,8 @@ class _Search:
 
     def _search(self, n_starts: int, *, polish: bool = True) -> Peaks:
         """Look for neurons worth adding, and note what was found."""
-        Z, C, count = self.problem.Z, self.problem.n_outputs, self.several * _NEW_NEURONS
+        Z, C = self.problem.Z, self.problem.n_outputs
+        count = self.several * (_LIGHT_NEW_NEURONS if self.light else _NEW_NEURONS)
         if self.monitor.out_of_time():
             return Peaks(np.zeros((Z.n_columns, 0)), np.zeros((0, C)), np.zeros(0))
         if self.coarse:
@@ -447,7 +456,7 @@ class _Search:
         else:
             price = partial(_price_of, self.units.directions_to(searched.directions), problem.Z)
             enough = self.tolerance.reached(self.problem.objective(self.neurons), searched.bound)
-            found = _DEARER if searched.dearer and not enough else _FOUND
+            found = _DEARER if searched.dearer and not enough else _FOUND_LIGHTLY if self.light else _FOUND
             basis = found if searched.thorough else _NOT_SEARCHED
         certificate = certify(problem, neurons, v, price, basis)
         if self.proved is not None:

@@ -18,7 +18,8 @@ from sklearn.model_selection import (
     TimeSeriesSplit,
     cross_val_score,
 )
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.estimator_checks import check_class_weight_classifiers, parametrize_with_checks
 
 from convexbn import (
     BatchNormDesign,
@@ -127,6 +128,8 @@ def test_choice_is_that_of_a_loop_over_plain_estimators(model, Plain, folds, sco
     weights = np.random.default_rng(0).integers(0, 3, 27)
     model = clone(model).fit(X, y, sample_weight=weights)
     options = {name: value for name, value in model.get_params().items() if name in Plain().get_params()}
+    balanced = compute_sample_weight("balanced", np.repeat(y, weights))[np.cumsum(weights) - 1]
+    counted = weights * balanced if options.get("class_weight") else weights  # by the default score
     choices = model.n_components if isinstance(model.n_components, list) else [model.n_components]
     scores = np.empty((len(choices), 3, 3))
     for c, n_components in enumerate(choices):
@@ -134,7 +137,7 @@ def test_choice_is_that_of_a_loop_over_plain_estimators(model, Plain, folds, sco
             plain = Plain(weight_decay=weight_decay).set_params(**options | {"n_components": n_components})
             for f, (train, test) in enumerate(folds.split(X, y)):
                 plain.fit(X[train], y[train], sample_weight=weights[train])
-                scores[c, i, f] = get_scorer(scoring)(plain, X[test], y[test], sample_weight=weights[test])
+                scores[c, i, f] = get_scorer(scoring)(plain, X[test], y[test], sample_weight=counted[test])
     np.testing.assert_allclose(model.scores_, scores, rtol=1e-5, atol=1e-6)
     best = np.unravel_index(scores.mean(axis=2).argmax(), scores.shape[:2])
     assert model.n_components_ == choices[best[0]]
@@ -541,3 +544,7 @@ def test_groups_reach_the_folds_of_every_stage(routes, monkeypatch):
         monkeypatch.setattr(fixed, "hold_out", watched)
         ConvexBNStackRegressor(ConvexBNRegressor(tol=1.0)).fit(data, targets, groups=groups)
         assert together == [[5, 5, 5, 5]] * 2
+
+
+def test_class_weights_count_in_the_default_score():
+    check_class_weight_classifiers("ConvexBNClassifierCV", ConvexBNClassifierCV(cv=2, tol=1.0))

@@ -21,7 +21,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
 
     One grid of weight decays is made from all the data. The training samples of each fold are followed along it, from
     the largest down, by the fast preset of column generation, and the values with the best mean score on the test
-    folds are those of the last fit, on all the data. Of equal scores the largest weight decay wins.
+    folds are those of the last fit, on all the data. Of scores equal to a millionth of their range the largest weight decay wins.
     `ConvexBNClassifier` does the same with folds, grid and score of its own.
 
     Parameters
@@ -34,8 +34,8 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         Smallest weight decay of the grid as a fraction of the largest.
     normalization, activation, loss, fit_intercept, class_weight, n_patterns, solver, tol, max_iter,
     prove
-        As in `ConvexBNClassifier`. Class weights are those of the training samples and do not enter the scores; only
-        the last fit is proved.
+        As in `ConvexBNClassifier`. Class weights enter the default score, too, and no other one; only the last fit is
+        proved.
     standardize : bool, default=True
         As in `ConvexBNClassifier`.
     max_time : float or None, default=None
@@ -50,8 +50,9 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         once. A splitter that needs groups gets those of `fit`. Where a training part lacks a class, the network of this
         fold is trained without it and never chooses it.
     scoring : str, callable or None, default=None
-        Scorer ``scorer(estimator, X, y)`` or its name; None takes the accuracy. It sees X and y as they were given,
-        and gets ``sample_weight`` if weights differ and it takes them; else all samples count alike in the score.
+        Scorer ``scorer(estimator, X, y)`` or its name; None takes the accuracy, in which samples count by their weights
+        times those of their classes. A scorer sees X and y as they were given, and gets ``sample_weight`` as it was
+        given if weights differ and it takes them; else all samples count alike in the score.
     n_jobs : int or None, default=None
         Folds that are worked on at the same time; -1 takes all cores.
     random_state : int, RandomState, Generator or None, default=0
@@ -73,7 +74,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         Score on each test fold for each choice of `n_components` and `spectral_power`, in this order, and each
         weight decay.
     best_score_ : float
-        Largest mean score.
+        Mean score of the choice.
     network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
         The network trained on all the data.
     certificate_ : Certificate

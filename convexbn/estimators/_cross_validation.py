@@ -36,6 +36,7 @@ from convexbn.solvers.relu._column_generation import Proof
 from convexbn.solvers.relu._fast import FAST, fast_path
 
 Components = int | float | None
+_EQUAL = 1e-6  # share of the range of mean scores by which they may differ and count as equal
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class CrossValidated(BaseConvexBN):
         return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
 
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Given) -> None:
-        folds, scorer = self._folds_and_scorer(given, sample_weight)
+        folds, scorer = self._folds_and_scorer(given, y, sample_weight)
         choices = [Candidate(power, n) for n in self._component_choices() for power in self._power_choices()]
         problems = [
             self._problem(X, y, sample_weight, choice.spectral_power, choice.n_components) for choice in choices
@@ -226,7 +227,8 @@ class CrossValidated(BaseConvexBN):
         mean = self.scores_.mean(axis=2)
         if not np.isfinite(mean).any():
             raise ValueError("No score is finite; check scoring, and whether every test fold of cv can be scored.")
-        best = np.unravel_index(int(np.nanargmax(mean)), mean.shape)
+        equal = np.nanmax(mean) - _EQUAL * (np.nanmax(mean) - np.nanmin(mean[np.isfinite(mean)]))
+        best = np.unravel_index(int(np.argmax(mean >= equal)), mean.shape)
         self.best_score_ = float(mean[best])
         self.n_components_ = choices[best[0]].n_components
         prepared, problem = problems[best[0]]
@@ -235,13 +237,16 @@ class CrossValidated(BaseConvexBN):
         start = partial(_end_of_path, problem, self.weight_decays_[: best[1] + 1], seed, clock)
         self._learn(prepared, problem, clock, **self._last_fit(problem, start, work, clock))
 
-    def _folds_and_scorer(self, given: Given, sample_weight: np.ndarray) -> tuple[list[Fold], FoldScorer]:
+    def _folds_and_scorer(
+        self, given: Given, targets: np.ndarray, sample_weight: np.ndarray
+    ) -> tuple[list[Fold], FoldScorer]:
         """Folds of the samples, and the scorer with what it is given."""
         X, y = indexable(given.X, given.y)
         scorer, metadata = self._scorer(), {"groups": given.groups, **given.params}
         for_splitter = {name: value for name, value in metadata.items() if value is not None}
-        differ = np.ptp(sample_weight[sample_weight > 0]) > 0  # scorers that know no weights can be used where not
-        weights = {"sample_weight": sample_weight} if differ else {}
+        counted = self._class_weighted(targets, sample_weight) if self.scoring is None else sample_weight
+        differ = np.ptp(counted[counted > 0]) > 0  # scorers that know no weights can be used where not
+        weights = {"sample_weight": counted} if differ else {}
         for_scorer = weights if takes_sample_weight(scorer) else {}
         if get_config()["enable_metadata_routing"]:
             routed = process_routing(self, "fit", **weights, **for_splitter)

@@ -9,7 +9,7 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
 
     One grid of weight decays is made from all the data. The training samples of each fold are followed along it, from
     the largest down, by the fast preset of column generation, and the values with the best mean score on the test
-    folds are those of the last fit, on all the data. Of equal scores the largest weight decay wins. `ConvexBNRegressor`
+    folds are those of the last fit, on all the data. Of scores equal to a millionth of their range the largest weight decay wins. `ConvexBNRegressor`
     does the same with folds, grid and score of its own.
 
     Parameters
@@ -60,7 +60,7 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         Score on each test fold for each choice of `n_components` and `spectral_power`, in this order, and each
         weight decay.
     best_score_ : float
-        Largest mean score.
+        Mean score of the choice.
     network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
         The network trained on all the data.
     certificate_ : Certificate

@@ -17,6 +17,8 @@ from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import ZERO_NETWORKS, Reference, Tolerance
 from convexbn.solvers.conic._programs import Activation
 
+_PASSES = 2  # upwards, at most
+
 
 def solve_path(
     problem: Problem,
@@ -86,12 +88,13 @@ def solve_path(
     options |= {"relative_to": relative_to, "max_iter": max_iter, "random_state": random_state, "prove": False}
     tolerances = [Tolerance.of(problem, tol, relative_to) for problem in problems]
     solutions: list[Solution] = []
+    first = None if activation == "gated_relu" else problem.zero_network
     clock = Clock(max_time)
     monitor = Monitor("path", max_iter=len(grid), max_time=None, callback=None, verbose=verbose)
     with monitor, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for index, here in enumerate(problems):
-            start = solutions[-1].neurons if solutions else here.zero_network
+            start = solutions[-1].neurons if solutions else first
             limits = {"max_time": clock.left(1 / (len(grid) - index)), "light_search": 0 < index < len(grid) - 1}
             solution = solve(here, start=start, **options, **limits)
             if solution.status is Status.INTERRUPTED:
@@ -99,8 +102,10 @@ def solve_path(
             solutions.append(solution)
             monitor.goes_on(solution.certificate.objective, solution.certificate.gap, len(solution.neurons))
         solutions = _priced_by_all(problems, solutions)
-        for index in reversed(range(len(solutions) - 1)):
-            if clock.is_out() or tolerances[index].reached_by(solutions[index].certificate):
+        for index in _PASSES * list(reversed(range(len(solutions) - 1))):
+            if monitor.ending is Status.INTERRUPTED or clock.is_out():
+                break
+            if tolerances[index].reached_by(solutions[index].certificate):
                 continue
             start, limit = solutions[index + 1].neurons, clock.left(1 / (index + 1))
             again = solve(problems[index], start=start, max_time=limit, light_search=True, **options)
@@ -108,6 +113,7 @@ def solve_path(
                 break
             if again.certificate.gap < solutions[index].certificate.gap:
                 solutions[index] = again
+                solutions = _priced_by_all(problems, solutions)
     _warn_of_gaps(solutions, tolerances)
     return solutions
 

@@ -35,7 +35,7 @@ _NEW_NEURONS = 20  # a round
 _SLIDE_STEPS, _LENGTH_STEPS, _NEWTON_STEPS = 500, 100, 40
 _STARTS = 300  # directions of ascent in a round, with both signs if there is one output
 _HARDER = 8  # times as many in the last round, before a gap is believed
-_LIGHT_STARTS, _LIGHT_NEW_NEURONS = 60, 4  # of a light search, which is no harder in the last round
+_LIGHT_STARTS, _LIGHT_NEW_NEURONS = 60, 4  # of a light search, whose last round has the starts of others
 _SEVERAL = 3  # times as many of all three with several outputs, whose price has more maxima
 # Newton's method takes turns, and many weights take long ones. So many of them move by quasi-Newton steps, and as many
 # neurons as are in use enter without polish, until the gap is small or a round gains little of it.
@@ -51,7 +51,6 @@ _PROOF_SHARE, _PROOF_TOL = 0.9, 1e-3  # it aims at this share of the tolerance, 
 _SHARP_COLUMNS, _SHARP_NODES, _SHARP_SHARE = 4, 50_000, 0.1  # up to so many columns it aims lower, however low that is
 _HALVINGS = 40  # of the interval of prices in which its aim lies
 _FOUND = "column generation, which found no neuron worth adding by ascent from many starts"
-_FOUND_LIGHTLY = "column generation along a path, which found no neuron worth adding by ascent from few starts"
 _DEARER = "column generation, which ended while ascent from many starts still found neurons worth adding"
 _NOT_SEARCHED = "column generation, which ended before a thorough search for neurons worth adding"
 _PROVED = "column generation, and branch and bound over all directions"
@@ -111,7 +110,7 @@ def solve_column_generation(
         Whether to prove the price of every direction where that is possible. It takes up to half a minute; with "auto"
         about as long as the search took, by a count of its work, so that the outcome does not depend on the machine.
     light_search : bool, default=False
-        Whether a fifth of the starts do, and no harder search at the end: for problems of a path (`solve_path`).
+        Whether a fifth of the starts do in a round, and an eighth at the end: for problems of a path (`solve_path`).
     random_state : int, Generator or None, default=None
         Seed of the random starts.
     callback : callable or None, default=None
@@ -332,10 +331,10 @@ class _Search:
     def _price(self) -> Peaks:
         """The dearest neurons outside the network; none are looked for when time is out."""
         peaks = self._search(_LIGHT_STARTS if self.light else _STARTS, polish=not self.coarse)
-        if not self.light and self.searched is not None and self.tolerance.reached(
+        if self.searched is not None and self.tolerance.reached(
             self.problem.objective(self.neurons), self.searched.bound
         ):
-            peaks = self._search(_HARDER * _STARTS)
+            peaks = self._search(_STARTS if self.light else _HARDER * _STARTS)
         return peaks
 
     def _search(self, n_starts: int, *, polish: bool = True) -> Peaks:
@@ -456,7 +455,7 @@ class _Search:
         else:
             price = partial(_price_of, self.units.directions_to(searched.directions), problem.Z)
             enough = self.tolerance.reached(self.problem.objective(self.neurons), searched.bound)
-            found = _DEARER if searched.dearer and not enough else _FOUND_LIGHTLY if self.light else _FOUND
+            found = _DEARER if searched.dearer and not enough else _FOUND
             basis = found if searched.thorough else _NOT_SEARCHED
         certificate = certify(problem, neurons, v, price, basis)
         if self.proved is not None:

@@ -75,6 +75,9 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         weight decay.
     best_score_ : float
         Mean score of the choice.
+    validation_scores_ : dict of ndarray
+        The scores of the chosen `n_components` as columns of a table, as in `ConvexBNClassifier`.
+        `convexbn.plotting.ValidationDisplay` draws it.
     network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
         The network trained on all the data.
     certificate_ : Certificate

@@ -19,7 +19,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from convexbn._utils.threads import on_one_thread
 from convexbn.designs._batch_norm import check_spectral_power
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
-from convexbn.estimators._curve import Candidate
+from convexbn.estimators._curve import Candidate, score_table
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
 from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid
 from convexbn.estimators._race import FIRST_POWERS
@@ -231,11 +231,28 @@ class CrossValidated(BaseConvexBN):
         best = np.unravel_index(int(np.argmax(mean >= equal)), mean.shape)
         self.best_score_ = float(mean[best])
         self.n_components_ = choices[best[0]].n_components
+        self.validation_scores_ = self._table(choices, folds)
         prepared, problem = problems[best[0]]
         problem = replace(problem, weight_decay=float(self.weight_decays_[best[1]]))
         work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
         start = partial(_end_of_path, problem, self.weight_decays_[: best[1] + 1], seed, clock)
         self._learn(prepared, problem, clock, **self._last_fit(problem, start, work, clock))
+
+    def _table(self, choices: list[Candidate], folds: list[Fold]) -> dict[str, np.ndarray]:
+        """Columns of a table of the scores that are finite, for the number of components that was chosen."""
+        rows = [
+            (choice, index)
+            for choice, candidate in enumerate(choices)
+            for index in range(len(self.weight_decays_))
+            if candidate.n_components == self.n_components_ and np.isfinite(self.scores_[choice, index]).any()
+        ]
+        return score_table(
+            [choices[choice].spectral_power for choice, _ in rows],
+            [self.weight_decays_[index] for _, index in rows],
+            self.weight_decays_[0],
+            np.full(len(rows), np.mean([len(train) for train, _ in folds])),
+            np.array([self.scores_[choice, index] for choice, index in rows]),
+        )
 
     def _folds_and_scorer(
         self, given: Given, targets: np.ndarray, sample_weight: np.ndarray

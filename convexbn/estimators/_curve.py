@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed  # scikit-learn's, which set the filters of warnings, are not safe in threads
+from numpy.typing import ArrayLike
 
 from convexbn.losses import Loss
 from convexbn.model._neurons import Neurons
@@ -103,7 +104,7 @@ class Curve:
         """Whether the loss is lower by two standard errors of the difference on the samples that both held out."""
         mine, theirs = self.of_samples[self.best], other.of_samples[other.best]
         difference = np.concatenate([theirs[fold] - mine[fold] for fold in mine if fold in theirs])
-        return bool(difference.mean() > 2 * standard_deviation(difference) / np.sqrt(len(difference)))
+        return bool(difference.mean() > 2 * _standard_deviation(difference) / np.sqrt(len(difference)))
 
     def validate(self, folds: Sequence[int], follow: "Follow", parallel: Parallel, clock: Clock) -> None:
         """Follow the paths of some folds, all to the same weight decay: until the loss has turned, or as others did."""
@@ -185,7 +186,23 @@ def _step(path: Iterator[Neurons], test: HeldOut) -> tuple[Neurons, np.ndarray]:
     return neurons, test.losses(neurons)
 
 
-def standard_deviation(values: np.ndarray, axis: int | None = None) -> Any:
+def score_table(
+    spectral_power: ArrayLike, weight_decay: ArrayLike, largest: ArrayLike, n_train: ArrayLike, scores: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Columns of a table of scores (p, n_folds), NaN on folds that were not validated on, and what p they are of."""
+    return {
+        "spectral_power": np.asarray(spectral_power),
+        "weight_decay": np.asarray(weight_decay),
+        "fraction": np.asarray(weight_decay) / np.asarray(largest),
+        "n_train": np.asarray(n_train),
+        "n_folds": np.isfinite(scores).sum(axis=1),
+        "mean_score": np.nanmean(scores, axis=1),
+        "std_score": _standard_deviation(scores, axis=1),
+        "scores": scores,
+    }
+
+
+def _standard_deviation(values: np.ndarray, axis: int | None = None) -> Any:
     """Standard deviation without NaN, where squares may leave the range of floats."""
     scale = np.nanmax(np.abs(values)) or 1.0
     return scale * np.nanstd(values / scale, axis=axis)

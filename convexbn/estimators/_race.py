@@ -8,7 +8,7 @@ import numpy as np
 from joblib import Parallel  # scikit-learn's, which sets the filters of warnings, is not safe in threads
 
 from convexbn._utils.threads import on_one_thread
-from convexbn.estimators._curve import BETTER, Candidate, Curve, Follow, standard_deviation
+from convexbn.estimators._curve import BETTER, Candidate, Curve, Follow, score_table
 from convexbn.model._problem import Problem
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._fast import price_quickly
@@ -56,17 +56,13 @@ class Tuning:
     def table(self) -> dict[str, np.ndarray]:
         """Columns of a table with a row for each candidate and weight decay that was validated."""
         rows = [(curve, index) for curve in self.curves for index in np.flatnonzero(np.isfinite(curve.mean))]
-        scores = -np.array([_padded(curve.losses[index], self.curves) for curve, index in rows])
-        return {
-            "spectral_power": np.array([curve.candidate.spectral_power for curve, _ in rows]),
-            "weight_decay": np.array([curve.weight_decays[index] for curve, index in rows]),
-            "fraction": np.array([curve.weight_decays[index] / curve.weight_decays[0] for curve, index in rows]),
-            "n_train": np.array([np.mean([len(train) for train, _ in curve.folds]) for curve, _ in rows]),
-            "n_folds": np.isfinite(scores).sum(axis=1),
-            "mean_score": np.nanmean(scores, axis=1),
-            "std_score": standard_deviation(scores, axis=1),
-            "scores": scores,
-        }
+        return score_table(
+            [curve.candidate.spectral_power for curve, _ in rows],
+            [curve.weight_decays[index] for curve, index in rows],
+            [curve.weight_decays[0] for curve, _ in rows],
+            [np.mean([len(train) for train, _ in curve.folds]) for curve, _ in rows],
+            -np.array([_padded(curve.losses[index], self.curves) for curve, index in rows]),
+        )
 
 
 def _padded(losses: np.ndarray, curves: list[Curve]) -> np.ndarray:

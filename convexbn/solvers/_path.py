@@ -102,8 +102,9 @@ def solve_path(
             solutions.append(solution)
             monitor.goes_on(solution.certificate.objective, solution.certificate.gap, len(solution.neurons))
         solutions = _priced_by_all(problems, solutions)
-        for index in _PASSES * list(reversed(range(len(solutions) - 1))):
-            if monitor.ending is Status.INTERRUPTED or clock.is_out():
+        upwards = list(reversed(range(len(grid) - 1))) if len(solutions) == len(grid) else []
+        for index in _PASSES * upwards:
+            if clock.is_out():
                 break
             if tolerances[index].reached_by(solutions[index].certificate):
                 continue

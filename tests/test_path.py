@@ -212,11 +212,11 @@ def test_bad_arguments(options, message, monkeypatch):
 
 
 def test_what_is_found_anywhere_on_the_path_is_priced_at_all_values():
-    problem = Problem(np.random.default_rng(0).standard_normal((60, 5)), np.ones(60), weight_decay=1.0)
+    problem = Problem(np.random.default_rng(0).standard_normal((40, 4)), np.ones(40), weight_decay=1.0)
     problem = replace(problem, y=np.abs(problem.Z.Z[:, :1]) + np.abs(problem.Z.Z[:, 1:2]))
-    grid = weight_decay_max(problem) * np.geomspace(1, 0.01, 12)
+    grid = weight_decay_max(problem) * np.geomspace(1, 0.03, 6)
     solutions = solve_path(problem, grid[::-1], tol=1e-4, random_state=0)
-    assert len(solutions) == 12
+    assert len(solutions) == 6
     known = np.hstack([solution.neurons.weights for solution in solutions])
     hidden = problem.Z.neuron_outputs(known / np.linalg.norm(known, axis=0))
     for weight_decay, solution in zip(grid, solutions, strict=True):

@@ -3,8 +3,8 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -90,48 +90,27 @@ class Prepared:
         return replace(certificate, basis=basis)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BaseConvexBN(BaseEstimator, ABC):
-    """Base class of the estimators; `_margin` says which losses they take."""
+    """Base class of the estimators; `_margin` says which losses they take. Its fields are their parameters."""
 
-    _margin: bool
-    _status: Status
-
-    def __init__(
-        self,
-        *,
-        normalization: str = "batch",
-        activation: Activation = "relu",
-        loss: str | Loss = "squared_error",
-        fit_intercept: bool = True,
-        n_components: int | float | None = None,
-        spectral_power: float | str = "auto",
-        standardize: bool = True,
-        scale_outputs: bool = True,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int | None = None,
-        max_time: float | None = None,
-        prove: Proof = "auto",
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-        verbose: bool | int = False,
-    ):
-        self.normalization = normalization
-        self.activation = activation
-        self.loss = loss
-        self.fit_intercept = fit_intercept
-        self.n_components = n_components
-        self.spectral_power = spectral_power
-        self.standardize = standardize
-        self.scale_outputs = scale_outputs
-        self.n_patterns = n_patterns
-        self.solver = solver
-        self.tol = tol
-        self.max_iter = max_iter
-        self.max_time = max_time
-        self.prove = prove
-        self.random_state = random_state
-        self.verbose = verbose
+    activation: Activation = "relu"
+    loss: str | Loss = "squared_error"
+    fit_intercept: bool = True
+    n_components: Any = None
+    spectral_power: Any = "auto"
+    n_patterns: int = 50
+    solver: str = "auto"
+    tol: float = 1e-4
+    max_iter: int | None = None
+    max_time: float | None = None
+    prove: Proof = "auto"
+    n_jobs: int | None = None
+    random_state: int | np.random.RandomState | np.random.Generator | None = 0
+    verbose: bool | int = False
+    normalization = "batch"  # a parameter of dense networks alone
+    _margin: ClassVar[bool]
+    _status: Status = field(init=False)
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, given: Any) -> Self:
         """Train; whatever goes wrong leaves the estimator as it was, but for an interrupt with a network to keep."""
@@ -160,19 +139,15 @@ class BaseConvexBN(BaseEstimator, ABC):
     def _training_loss(self) -> Loss:
         return make_loss(self.loss)
 
+    @abstractmethod
     def _validate(self, X: ArrayLike, y: Any = "no_validation", **options: Any) -> Any:
         """Data, and targets if given, as scikit-learn checks them, with its options."""
-        if getattr(X, "ndim", 2) > 2:
-            raise ValueError(
-                f"X must have shape (n, d), got {np.shape(X)}; use X.reshape(len(X), -1), or for images "
-                "ConvexBNConvRegressor or ConvexBNConvClassifier."
-            )
-        return validate_data(self, X, y, dtype=np.float64, **options)
 
+    @abstractmethod
     def _unfitted_design(
         self, n_components: int | float | None, spectral_power: float
     ) -> BatchNormDesign | WeightNormDesign:
-        return make_design(self.normalization, n_components, spectral_power, self.standardize)
+        """The design of the data, to be fitted."""
 
     def _output_scales(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
         """What the outputs (n, C) are divided by in training."""
@@ -291,9 +266,8 @@ class BaseConvexBN(BaseEstimator, ABC):
 
     def _check_parameters(self) -> None:
         """Raise a ValueError that names the first parameter out of range, before any work."""
-        for name, choices in (("normalization", NORMALIZATIONS), ("activation", ACTIVATIONS)):
-            if getattr(self, name) not in list(choices):
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {list(choices)}.")
+        if self.activation not in list(ACTIVATIONS):
+            raise ValueError(f"activation={self.activation!r} is unknown; choose one of {list(ACTIVATIONS)}.")
         losses = sorted(name for name, loss in LOSSES.items() if loss.margin == self._margin)
         if (
             not (isinstance(self.loss, Loss) or self.loss in list(LOSSES))
@@ -303,9 +277,6 @@ class BaseConvexBN(BaseEstimator, ABC):
         check_solver(self.solver, self.activation)
         if not (isinstance(self.spectral_power, str) and self.spectral_power == "auto"):
             check_spectral_power(self.spectral_power)
-        check_standardize(self.standardize)
-        if not isinstance(self.scale_outputs, (bool, np.bool)):
-            raise ValueError(f"scale_outputs={self.scale_outputs!r} must be True or False.")
         if not isinstance(self.fit_intercept, (bool, np.bool)):
             raise ValueError(f"fit_intercept={self.fit_intercept!r} must be True or False.")
         seed = self.random_state
@@ -329,6 +300,33 @@ class BaseConvexBN(BaseEstimator, ABC):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Dense(BaseConvexBN):
+    """What makes an estimator dense: X is a table."""
+
+    normalization: str = "batch"
+    standardize: bool = True
+
+    def _check_parameters(self) -> None:
+        if self.normalization not in list(NORMALIZATIONS):
+            raise ValueError(f"normalization={self.normalization!r} is unknown; choose one of {list(NORMALIZATIONS)}.")
+        check_standardize(self.standardize)
+        super()._check_parameters()
+
+    def _unfitted_design(
+        self, n_components: int | float | None, spectral_power: float
+    ) -> BatchNormDesign | WeightNormDesign:
+        return make_design(self.normalization, n_components, spectral_power, self.standardize)
+
+    def _validate(self, X: ArrayLike, y: Any = "no_validation", **options: Any) -> Any:
+        if getattr(X, "ndim", 2) > 2:
+            raise ValueError(
+                f"X must have shape (n, d), got {np.shape(X)}; use X.reshape(len(X), -1), or for images "
+                "ConvexBNConvRegressor or ConvexBNConvClassifier."
+            )
+        return validate_data(self, X, y, dtype=np.float64, **options)
 
 
 def fixed_seed(model: BaseConvexBN) -> int:

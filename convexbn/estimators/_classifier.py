@@ -1,7 +1,8 @@
 """The classifier."""
 
+from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,11 +11,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
 from convexbn._utils.sample_weight import check_sample_weight
-from convexbn.estimators._base import BaseConvexBN
+from convexbn.estimators._base import BaseConvexBN, Dense
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.losses import Loss, make_loss
-from convexbn.solvers.conic._programs import Activation
-from convexbn.solvers.relu._column_generation import Proof
 
 
 def _has_probabilities(model: "Classification") -> bool:
@@ -22,12 +21,14 @@ def _has_probabilities(model: "Classification") -> bool:
     return True
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Classification(ClassifierMixin, BaseConvexBN):
     """What makes an estimator a classifier."""
 
-    _margin = True
-    class_weight: dict[Any, float] | str | None
-    classes_: np.ndarray
+    loss: str | Loss = "log_loss"
+    class_weight: dict[Any, float] | str | None = None
+    _margin: ClassVar[bool] = True
+    classes_: np.ndarray = field(init=False)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -106,7 +107,8 @@ class Classification(ClassifierMixin, BaseConvexBN):
         return tags
 
 
-class ConvexBNClassifier(Classification, FixedWeightDecay):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
     """Classification with a two-layer normalized ReLU network, trained by convex optimisation.
 
     The model for numeric columns with a smooth dependence, noise, and columns that go together, from some dozens to
@@ -221,46 +223,3 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
     >>> tuned.weight_decay_ in tuned.validation_scores_["weight_decay"], tuned.score(X[100:], y[100:]) > 0.9
     (True, True)
     """
-
-    def __init__(
-        self,
-        weight_decay: float | str = "auto",
-        *,
-        normalization: str = "batch",
-        activation: Activation = "relu",
-        loss: str | Loss = "log_loss",
-        fit_intercept: bool = True,
-        n_components: int | float | None = None,
-        spectral_power: float | str = "auto",
-        standardize: bool = True,
-        class_weight: dict[Any, float] | str | None = None,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int | None = None,
-        max_time: float | None = None,
-        prove: Proof = "auto",
-        n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-        verbose: bool | int = False,
-    ):
-        super().__init__(
-            weight_decay,
-            normalization=normalization,
-            activation=activation,
-            loss=loss,
-            fit_intercept=fit_intercept,
-            n_components=n_components,
-            spectral_power=spectral_power,
-            standardize=standardize,
-            n_patterns=n_patterns,
-            solver=solver,
-            tol=tol,
-            max_iter=max_iter,
-            max_time=max_time,
-            prove=prove,
-            n_jobs=n_jobs,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight

@@ -1,28 +1,26 @@
 """The classifier that chooses its weight decay by cross-validation."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from convexbn.estimators._absent import constant_network, present_classes, with_absent, without_absent
 from convexbn.estimators._classifier import Classification
-from convexbn.estimators._cross_validation import Components, CrossValidated, path_networks
+from convexbn.estimators._cross_validation import CrossValidated, path_networks
 from convexbn.estimators._curve import Candidate
-from convexbn.losses import Loss
 from convexbn.network import GatedNetwork, NormalizedNetwork
-from convexbn.solvers.conic._programs import Activation
-from convexbn.solvers.relu._column_generation import Proof
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ConvexBNClassifierCV(Classification, CrossValidated):
     """Classification like `ConvexBNClassifier`, with weight decay and spectral power chosen by cross-validation.
 
     One grid of weight decays is made from all the data. The training samples of each fold are followed along it, from
     the largest down, by the fast preset of column generation, and the values with the best mean score on the test
-    folds are those of the last fit, on all the data. Of scores equal to a millionth of their range the largest weight decay wins.
-    `ConvexBNClassifier` does the same with folds, grid and score of its own.
+    folds are those of the last fit, on all the data. Of scores equal to a millionth of their range the largest weight
+    decay wins. `ConvexBNClassifier` does the same with folds, grid and score of its own.
 
     Parameters
     ----------
@@ -101,58 +99,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
     (True, (3, 4, 3))
     """
 
-    _default_scoring = "accuracy"
-
-    def __init__(
-        self,
-        *,
-        weight_decays: ArrayLike | None = None,
-        n_weight_decays: int = 11,
-        eps: float = 1e-5,
-        normalization: str = "batch",
-        activation: Activation = "relu",
-        loss: str | Loss = "log_loss",
-        fit_intercept: bool = True,
-        n_components: Components | Sequence[Components] = None,
-        spectral_power: float | str | Sequence[float] = "auto",
-        standardize: bool = True,
-        class_weight: dict[Any, float] | str | None = None,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int | None = None,
-        max_time: float | None = None,
-        prove: Proof = "auto",
-        cv: Any = None,
-        scoring: str | Callable | None = None,
-        n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-        verbose: bool | int = False,
-    ):
-        super().__init__(
-            weight_decays=weight_decays,
-            n_weight_decays=n_weight_decays,
-            eps=eps,
-            normalization=normalization,
-            activation=activation,
-            loss=loss,
-            fit_intercept=fit_intercept,
-            n_components=n_components,
-            spectral_power=spectral_power,
-            standardize=standardize,
-            n_patterns=n_patterns,
-            solver=solver,
-            tol=tol,
-            max_iter=max_iter,
-            max_time=max_time,
-            prove=prove,
-            cv=cv,
-            scoring=scoring,
-            n_jobs=n_jobs,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight
+    _default_scoring: ClassVar[str] = "accuracy"
 
     def _fold_networks(
         self,

@@ -18,21 +18,18 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from convexbn._utils.threads import on_one_thread
 from convexbn.designs._batch_norm import check_spectral_power
-from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
+from convexbn.estimators._base import Dense, Prepared, fixed_seed
 from convexbn.estimators._curve import Candidate, score_table
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
 from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid
 from convexbn.estimators._race import FIRST_POWERS
 from convexbn.estimators._scoring import FoldScorer, make_scorer, takes_sample_weight
-from convexbn.losses import Loss
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers._tolerance import ZERO_NETWORKS
-from convexbn.solvers.conic._programs import Activation
-from convexbn.solvers.relu._column_generation import Proof
 from convexbn.solvers.relu._fast import FAST, fast_path
 
 Components = int | float | None
@@ -49,62 +46,17 @@ class Given:
     params: dict[str, Any]
 
 
-class CrossValidated(BaseConvexBN):
+@dataclass(kw_only=True, eq=False, repr=False)
+class CrossValidated(Dense):
     """Base class of the estimators that choose their weight decay along the path."""
 
-    _default_scoring: str
+    weight_decays: Sequence[float] | np.ndarray | None = None
+    n_weight_decays: int = 11
+    eps: float = 1e-5
+    cv: Any = None
+    scoring: str | Callable | None = None
+    _default_scoring: ClassVar[str]
     __metadata_request__fit: ClassVar = {"groups": UNUSED}  # the splitter's, not the estimator's own
-
-    def __init__(
-        self,
-        *,
-        weight_decays: ArrayLike | None = None,
-        n_weight_decays: int = 11,
-        eps: float = 1e-5,
-        normalization: str = "batch",
-        activation: Activation = "relu",
-        loss: str | Loss = "squared_error",
-        fit_intercept: bool = True,
-        n_components: Components | Sequence[Components] = None,
-        spectral_power: float | str | Sequence[float] = "auto",
-        standardize: bool = True,
-        scale_outputs: bool = True,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int | None = None,
-        max_time: float | None = None,
-        prove: Proof = "auto",
-        cv: Any = None,
-        scoring: str | Callable | None = None,
-        n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-        verbose: bool | int = False,
-    ):
-        super().__init__(
-            normalization=normalization,
-            activation=activation,
-            loss=loss,
-            fit_intercept=fit_intercept,
-            n_components=n_components,  # type: ignore[arg-type]
-            spectral_power=spectral_power,  # type: ignore[arg-type]
-            standardize=standardize,
-            scale_outputs=scale_outputs,
-            n_patterns=n_patterns,
-            solver=solver,
-            tol=tol,
-            max_iter=max_iter,
-            max_time=max_time,
-            prove=prove,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.weight_decays = weight_decays
-        self.n_weight_decays = n_weight_decays
-        self.eps = eps
-        self.cv = cv
-        self.scoring = scoring
-        self.n_jobs = n_jobs
 
     def fit(
         self,

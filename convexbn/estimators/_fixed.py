@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
@@ -16,15 +16,12 @@ from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
 from convexbn.estimators._curve import Candidate
 from convexbn.estimators._hold_out import hold_out
 from convexbn.estimators._race import tune
-from convexbn.losses import Loss
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers._closed_form import check_closed_form
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers._solution import Status
-from convexbn.solvers.conic._programs import Activation
-from convexbn.solvers.relu._column_generation import Proof
 from convexbn.solvers.relu._fast import fast_path
 
 AUTO_FRACTION = 0.03  # of weight_decay_max, where there are too few samples, or there is no time, to compare values
@@ -32,51 +29,11 @@ _TUNING_SHARE = 0.5  # of max_time, for the choice
 _HASTY_TOL = 3e-3  # of the solvers that have no fast preset
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FixedWeightDecay(BaseConvexBN):
     """Base class of the estimators whose weight decay is a parameter: a number, or "auto"."""
 
-    def __init__(
-        self,
-        weight_decay: float | str = "auto",
-        *,
-        normalization: str = "batch",
-        activation: Activation = "relu",
-        loss: str | Loss = "squared_error",
-        fit_intercept: bool = True,
-        n_components: int | float | None = None,
-        spectral_power: float | str = "auto",
-        standardize: bool = True,
-        scale_outputs: bool = True,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int | None = None,
-        max_time: float | None = None,
-        prove: Proof = "auto",
-        n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-        verbose: bool | int = False,
-    ):
-        super().__init__(
-            normalization=normalization,
-            activation=activation,
-            loss=loss,
-            fit_intercept=fit_intercept,
-            n_components=n_components,
-            spectral_power=spectral_power,
-            standardize=standardize,
-            scale_outputs=scale_outputs,
-            n_patterns=n_patterns,
-            solver=solver,
-            tol=tol,
-            max_iter=max_iter,
-            max_time=max_time,
-            prove=prove,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.weight_decay = weight_decay
-        self.n_jobs = n_jobs
+    weight_decay: float | str = field(default="auto", kw_only=False)
 
     def fit(
         self,

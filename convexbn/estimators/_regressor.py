@@ -1,6 +1,7 @@
 """The regressor."""
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,18 +9,25 @@ from sklearn.base import RegressorMixin
 
 from convexbn._utils.magnitude import check_magnitude
 from convexbn._utils.sample_weight import check_sample_weight, standard_deviations
-from convexbn.estimators._base import BaseConvexBN, Prepared
+from convexbn.estimators._base import BaseConvexBN, Dense, Prepared
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.losses import make_loss
 from convexbn.model._problem import Problem
 from convexbn.solvers._monitor import Clock
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Regression(RegressorMixin, BaseConvexBN):
     """What makes an estimator a regressor."""
 
-    _margin = False
-    _y_ndim: int
+    scale_outputs: bool = True
+    _margin: ClassVar[bool] = False
+    _y_ndim: int = field(init=False)
+
+    def _check_parameters(self) -> None:
+        if not isinstance(self.scale_outputs, (bool, np.bool)):
+            raise ValueError(f"scale_outputs={self.scale_outputs!r} must be True or False.")
+        super()._check_parameters()
 
     def _samples(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
@@ -52,7 +60,8 @@ class Regression(RegressorMixin, BaseConvexBN):
         return tags
 
 
-class ConvexBNRegressor(Regression, FixedWeightDecay):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
     """Regression with a two-layer normalized ReLU network, trained by convex optimisation.
 
     The model for numeric columns with a smooth dependence, noise, and columns that go together, from some dozens to

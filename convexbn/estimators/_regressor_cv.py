@@ -1,16 +1,20 @@
 """The regressor that chooses its weight decay by cross-validation."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from convexbn.estimators._cross_validation import CrossValidated
 from convexbn.estimators._regressor import Regression
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ConvexBNRegressorCV(Regression, CrossValidated):
     """Regression like `ConvexBNRegressor`, with weight decay and spectral power chosen by cross-validation.
 
     One grid of weight decays is made from all the data. The training samples of each fold are followed along it, from
     the largest down, by the fast preset of column generation, and the values with the best mean score on the test
-    folds are those of the last fit, on all the data. Of scores equal to a millionth of their range the largest weight decay wins. `ConvexBNRegressor`
-    does the same with folds, grid and score of its own.
+    folds are those of the last fit, on all the data. Of scores equal to a millionth of their range the largest weight
+    decay wins. `ConvexBNRegressor` does the same with folds, grid and score of its own.
 
     Parameters
     ----------
@@ -85,4 +89,4 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     (True, (3, 4, 3))
     """
 
-    _default_scoring = "r2"
+    _default_scoring: ClassVar[str] = "r2"

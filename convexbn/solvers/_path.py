@@ -36,10 +36,10 @@ def solve_path(
 ) -> list[Solution]:
     """Solve a problem along falling weight decays, each from the network before.
 
-    Column generation searches lightly at all values but the first and the last. What it finds anywhere on the path is then priced at
-    all values, and those whose gap turns out above `tol` are solved again, from the smallest upwards, each from the
-    network below. Nothing is proved; the certificates of ReLU networks are local, except where `price_bound` or a
-    closed form makes them global.
+    Column generation searches lightly at all values but the first and the last. What it finds anywhere on the path is
+    then priced at all values, and those whose gap turns out above `tol` are solved again, from the smallest upwards,
+    each from the network below. Nothing is proved; the certificates of ReLU networks are local, except where
+    `price_bound` or a closed form makes them global.
 
     Parameters
     ----------
@@ -95,8 +95,8 @@ def solve_path(
         warnings.simplefilter("ignore", ConvergenceWarning)
         for index, here in enumerate(problems):
             start = solutions[-1].neurons if solutions else first
-            limits = {"max_time": clock.left(1 / (len(grid) - index)), "light_search": 0 < index < len(grid) - 1}
-            solution = solve(here, start=start, **options, **limits)
+            share, light = clock.left(1 / (len(grid) - index)), 0 < index < len(grid) - 1
+            solution = solve(here, start=start, max_time=share, light_search=light, **options)
             if solution.status is Status.INTERRUPTED:
                 break
             solutions.append(solution)

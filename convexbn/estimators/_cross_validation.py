@@ -22,7 +22,7 @@ from convexbn.estimators._base import Dense, Prepared, fixed_seed
 from convexbn.estimators._curve import Candidate, score_table
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
 from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid
-from convexbn.estimators._race import FIRST_POWERS
+from convexbn.estimators._race import AUTO_FRACTION, FIRST_POWERS
 from convexbn.estimators._scoring import FoldScorer, make_scorer, takes_sample_weight
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
@@ -179,8 +179,7 @@ class CrossValidated(Dense):
         mean = self.scores_.mean(axis=2)
         if not np.isfinite(mean).any():
             raise ValueError("No score is finite; check scoring, and whether every test fold of cv can be scored.")
-        equal = np.nanmax(mean) - _EQUAL * (np.nanmax(mean) - np.nanmin(mean[np.isfinite(mean)]))
-        best = np.unravel_index(int(np.argmax(mean >= equal)), mean.shape)
+        best = self._best(mean)
         self.best_score_ = float(mean[best])
         self.n_components_ = choices[best[0]].n_components
         self.validation_scores_ = self._table(choices, folds)
@@ -189,6 +188,16 @@ class CrossValidated(Dense):
         work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
         start = partial(_end_of_path, problem, self.weight_decays_[: best[1] + 1], seed, clock)
         self._learn(prepared, problem, clock, **self._last_fit(problem, start, work, clock))
+
+    def _best(self, mean: np.ndarray) -> tuple[int, int]:
+        """Indices of the choice and the weight decay that win by their mean scores (n_choices, n_weight_decays)."""
+        finite = mean[np.isfinite(mean)]
+        if self.max_time is not None and np.ptp(finite) == 0:  # there was no time for networks that differ
+            usual = int(np.abs(np.log(self.weight_decays_ / self.weight_decays_[0] / AUTO_FRACTION)).argmin())
+            return int(np.isfinite(mean[:, usual]).argmax()), usual
+        first = np.argmax(mean >= finite.max() - _EQUAL * np.ptp(finite))
+        choice, index = np.unravel_index(int(first), mean.shape)
+        return int(choice), int(index)
 
     def _table(self, choices: list[Candidate], folds: list[Fold]) -> dict[str, np.ndarray]:
         """Columns of a table of the scores that are finite, for the number of components that was chosen."""

@@ -15,7 +15,7 @@ from convexbn._utils.sample_weight import merge_equal_samples
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
 from convexbn.estimators._curve import Candidate
 from convexbn.estimators._hold_out import hold_out
-from convexbn.estimators._race import tune
+from convexbn.estimators._race import AUTO_FRACTION, tune
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
@@ -24,7 +24,6 @@ from convexbn.solvers._monitor import Clock
 from convexbn.solvers._solution import Status
 from convexbn.solvers.relu._fast import fast_path
 
-AUTO_FRACTION = 0.03  # of weight_decay_max, where there are too few samples, or there is no time, to compare values
 _TUNING_SHARE = 0.5  # of max_time, for the choice
 _HASTY_TOL = 3e-3  # of the solvers that have no fast preset
 

@@ -14,6 +14,7 @@ from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._fast import price_quickly
 
 FRACTIONS = 10.0 ** -np.arange(0, 8.5, 0.5)  # of the largest weight decay, the grid of a path
+AUTO_FRACTION = 0.03  # of weight_decay_max, where there are too few samples, or there is no time, to compare values
 FIRST_POWERS, _POWER_STEP, _LARGEST_POWER = (0.0, 0.5, 1.0), 0.5, 3.0
 _USUAL_POWER = 1.0  # wins unless another one is better by more than two standard errors
 _FIRST_FOLDS = 2  # that all powers are validated on; the best and the usual one see the others, too

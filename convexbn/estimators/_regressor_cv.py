@@ -12,9 +12,9 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     """Regression like `ConvexBNRegressor`, with weight decay and spectral power chosen by cross-validation.
 
     One grid of weight decays is made from all the data. The training samples of each fold are followed along it, from
-    the largest down, by the fast preset of column generation, and the values with the best mean score on the test
-    folds are those of the last fit, on all the data. Of scores equal to a millionth of their range the largest weight
-    decay wins. `ConvexBNRegressor` does the same with folds, grid and score of its own.
+    the largest down, by the fast preset of column generation, gated networks by `solver`. The values with the best mean
+    score on the test folds are those of the last fit, on all the data. Of scores equal to a millionth of their range
+    the largest weight decay wins. `ConvexBNRegressor` does the same with folds, grid and score of its own.
 
     Parameters
     ----------
@@ -29,7 +29,8 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     standardize, scale_outputs : bool, default=True
         As in `ConvexBNRegressor`.
     max_time : float or None, default=None
-        Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far.
+        Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far. As
+        in `ConvexBNRegressor` it lifts the limit on the work of the last fit.
     n_components : int, float, None or list of these, default=None
         Leading singular directions of X to keep, as in `ConvexBNRegressor`; of a list the best is chosen.
     spectral_power : float, "auto" or list of float, default="auto"

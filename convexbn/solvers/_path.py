@@ -17,7 +17,7 @@ from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import ZERO_NETWORKS, Reference, Tolerance
 from convexbn.solvers.conic._programs import Activation
 
-_PASSES = 2  # upwards, at most
+_PASSES = 4  # upwards, at most
 
 
 def solve_path(

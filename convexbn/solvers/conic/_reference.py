@@ -122,8 +122,6 @@ def solve_reference(
     certificate = certificate_of(zero, v)
     if certificate.gap <= 1e-12:
         return Solution(zero, v, certificate, Status.CONVERGED, 0)
-    if clock.is_out():
-        return Solution(zero, v, certificate, status_of(certificate, tolerance, solver, Status.MAX_TIME), 0)
 
     options: dict[str, Any] = {"solver": solver, "tol": tol, "max_iter": max_iter, "verbose": verbose, "clock": clock}
     if several_relu:

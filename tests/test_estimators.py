@@ -44,7 +44,7 @@ ESTIMATORS = [REGRESSOR, CLASSIFIER]
 
 
 # Fits that choose their values do a limited amount of work, and say so where it ends above `tol`.
-@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
     [
         ConvexBNRegressor(),
@@ -606,3 +606,19 @@ def test_class_weight_may_name_the_labels_that_it_may_in_scikit_learn(class_weig
     weights = compute_sample_weight(expected, LABELS)
     plain = ConvexBNClassifier(0.02, n_components=1, tol=1e-2).fit(X, LABELS, sample_weight=weights)
     np.testing.assert_array_equal(model.fit(X, LABELS).predict_proba(X), plain.predict_proba(X))
+
+
+@pytest.mark.parametrize("exponent", [-490, -60, -10])  # of two, so that nothing is rounded otherwise
+def test_weight_normalization_learns_from_small_data_in_any_unit(exponent):
+    rng = np.random.default_rng(0)
+    data = rng.uniform(-1, 1, (30, 2)) / 16
+    y = np.abs(data[:, 0]) - data[:, 1]
+    unit = 2.0**exponent
+    model = ConvexBNRegressor(1e-5, normalization="weight", tol=1e-2, prove=False)
+    here, there = clone(model).fit(data, y), clone(model).set_params(weight_decay=1e-5 * unit).fit(unit * data, y)
+    np.testing.assert_array_equal(there.predict(unit * data), here.predict(data))
+    assert here.score(data, y) > 0.9
+    assert "with biases in units of" in there.certificate_.basis
+    objective = there.network_.objective(unit * data, y, there.weight_decay_)
+    assert objective == pytest.approx(there.certificate_.objective, rel=1e-2)
+    assert objective <= there.certificate_.objective

@@ -128,7 +128,7 @@ def solve_column_generation(
     neurons = scaled.zero_network if start is None else units.neurons_from(start).with_unit_outputs()
     state = State.of(scaled, merge(scaled, neurons), options)
     with monitor:
-        state = with_first_neurons(run, state) if len(state.neurons) == 0 else state
+        state = with_first_neurons(run, state) if start is None else state
         state = corrected(run, state)
         for later in column_generation(run, state):
             state = later

@@ -22,7 +22,7 @@ class ProofOptions:
     share, least : float
         With more columns it aims at this share of the tolerance, and takes prices closer than `least` for equal.
     nodes_a_start : int, default=15
-        With ``prove="auto"``, cones for each direction from which the oracle ascended: a few times as long as that took.
+        With ``prove="auto"``, cones for each start of the oracle so far: a few times as long as that took.
     """
 
     columns: int = 8

@@ -152,7 +152,7 @@ def test_no_global_certificate_where_a_better_network_is_known(monkeypatch):
     monkeypatch.setattr(column_generation, "_STARTS", 1)
     monkeypatch.setattr(column_generation, "_HARDER", 1)
     monkeypatch.setattr(column_generation, "_SHARP_NODES", 2000)
-    worse = 0
+    worse = proved = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
         n, d = int(rng.integers(6, 30)), int(rng.integers(1, 4))
@@ -171,8 +171,9 @@ def test_no_global_certificate_where_a_better_network_is_known(monkeypatch):
         worse += known < solution.certificate.objective
         assert solution.certificate.global_lower_bound <= known
         if solution.certificate.scope == "global":
+            proved += 1
             assert solution.certificate.lower_bound <= known
-    assert worse >= 20  # or the test says nothing
+    assert min(worse, proved) >= 20  # or the test says nothing
 
 
 def test_objective_never_rises_and_is_reported():

@@ -31,7 +31,6 @@ from benchmarks.images import Images, load_cifar10
 from convexbn import (
     BatchNormNetwork,
     ConvBatchNormNetwork,
-    DesignMatrix,
     Neurons,
     PatchDesign,
     Problem,
@@ -118,7 +117,7 @@ class Stages:
     def _design(self, images: Images, n_components: int | None) -> tuple[PatchDesign, Problem]:
         architecture = self.architecture
         design = PatchDesign(architecture.kernel_size, architecture.stride, n_components=n_components).fit(images.X)
-        Z = DesignMatrix(design.transform(images.X), design.n_patches)
+        Z = design.matrix(images.X)
         y = images.one_hot(N_CLASSES)
         return design, Problem(Z, y, LOSS, weight_decay=architecture.weight_decay, fit_intercept=True)
 

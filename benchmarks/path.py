@@ -24,7 +24,7 @@ from benchmarks.harness import (
     write_json,
 )
 from benchmarks.instances import Instance, named_instance
-from convexbn import BatchNormDesign, DesignMatrix, convexbn_path, solve_column_generation, weight_decay_max
+from convexbn import BatchNormDesign, convexbn_path, solve_column_generation, weight_decay_max
 
 REPEATS = 3
 TOL = 1e-5
@@ -42,7 +42,7 @@ def solve_path(instance: Instance, grid: np.ndarray, seed: int):
 
 def solve_single(instance: Instance, weight_decay: float, seed: int):
     """One solve from nothing, the whitening included, as it is in the path."""
-    problem = replace(instance.problem, Z=DesignMatrix(BatchNormDesign().fit_transform(instance.X)))
+    problem = replace(instance.problem, Z=BatchNormDesign().fit(instance.X).matrix(instance.X))
     options = {"tol": TOL, "relative_to": "zero_network", "random_state": seed}  # as in the path
     return solve_column_generation(replace(problem, weight_decay=weight_decay), **options)
 

@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from convexbn._comparison import Comparison, compare
-from convexbn.designs._batch_norm import BatchNormDesign, WeightNormDesign
+from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign
 from convexbn.designs._spectral_trace import SpectralTrace, spectral_trace
+from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators import (
     ConvexBNClassifier,
     ConvexBNClassifierCV,

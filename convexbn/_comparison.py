@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn._utils.summary import Summarized
-from convexbn.designs._batch_norm import EXACT_RTOL
+from convexbn.designs._principal_directions import EXACT_RTOL
 from convexbn.gradient import DivergenceError, Trace, train
 from convexbn.gradient._batch_norm import check_data, unfitted_design
 from convexbn.gradient._options import check_options
 from convexbn.losses import Loss
 from convexbn.model._problem import Problem
 from convexbn.network import NormalizedNetwork, make_network
-from convexbn.operators._dense import DesignMatrix
 from convexbn.solvers import solve
 from convexbn.solvers._certificate import Certificate
 from convexbn.solvers._solution import Solution, Status
@@ -161,7 +160,7 @@ def compare(
     begun = perf_counter()
     design = unfitted_design(**network).set_params(rtol=EXACT_RTOL)  # training may look along any direction
     design.fit(check_data(X, design))
-    problem = Problem(DesignMatrix(design.transform(X), design.n_patches), y, **objective)
+    problem = Problem(design.matrix(X), y, **objective)
     made = perf_counter() - begun
     solution = solve(problem, tol=tol, max_time=max_time, random_state=random_state, verbose=verbose)
     seconds = perf_counter() - begun

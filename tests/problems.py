@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 
 from convexbn import Problem
-from convexbn.designs._batch_norm import NORMALIZATIONS
+from convexbn.designs._normalizations import NORMALIZATIONS
 from convexbn.losses import LOSSES
 
 ONE_OUTPUT = sorted(set(LOSSES) - {"cross_entropy"})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convexbn import DesignMatrix
-from convexbn.oracles import find_peaks, price_by_ascent, price_by_enumeration
+from convexbn.oracles import find_local_maxima, price_by_ascent, price_by_enumeration
 
 
 def instance(n, k, seed, n_patches=1):
@@ -26,21 +26,21 @@ def test_finds_the_largest_price_of_small_instances(seed, n_patches):
 def test_peaks_are_distinct_local_maxima_in_falling_order():
     Z, v = instance(30, 3, 0)
     rng = np.random.default_rng(1)
-    peaks = find_peaks(Z, v, rng.standard_normal((3, 300)), count=6)
+    peaks = find_local_maxima(Z, v, rng.standard_normal((3, 300)), count=6)
     assert 2 <= len(peaks) <= 6
     assert (np.diff(peaks.prices) <= 0).all()
     for direction, sign, price in zip(peaks.directions.T, peaks.output_directions, peaks.prices, strict=True):
         near = direction[:, None] + 1e-4 * rng.standard_normal((3, 200))
         near /= np.linalg.norm(near, axis=0)
         assert (sign * v.T @ Z.neuron_outputs(near) <= price * (1 + 1e-12)).all()
-    dearer = find_peaks(Z, v, rng.standard_normal((3, 300)), threshold=peaks.prices[1], count=6)
+    dearer = find_local_maxima(Z, v, rng.standard_normal((3, 300)), threshold=peaks.prices[1], count=6)
     assert (dearer.prices > peaks.prices[1]).all()
 
 
 def test_nothing_to_find():
     Z, v = instance(10, 2, 0)
     assert price_by_ascent(Z, 0 * v, random_state=0).value == 0
-    assert len(find_peaks(Z, v, np.ones((2, 3)), threshold=1e9)) == 0
+    assert len(find_local_maxima(Z, v, np.ones((2, 3)), threshold=1e9)) == 0
 
 
 def test_more_columns_than_rows_are_searched_in_the_space_of_the_rows():
@@ -48,7 +48,7 @@ def test_more_columns_than_rows_are_searched_in_the_space_of_the_rows():
     small, v = instance(5, 3, 0)
     turned = np.linalg.qr(rng.standard_normal((40, 3)))[0]
     wide = DesignMatrix(small.Z @ turned.T)
-    peaks = find_peaks(wide, v, rng.standard_normal((40, 200)))
+    peaks = find_local_maxima(wide, v, rng.standard_normal((40, 200)))
     np.testing.assert_allclose(peaks.prices[0], price_by_enumeration(small, v).value)
     np.testing.assert_allclose(np.linalg.norm(turned.T @ peaks.directions, axis=0), 1)
     np.testing.assert_allclose(
@@ -60,7 +60,7 @@ def test_polishing_takes_no_matrix_of_the_columns_of_each_direction():
     Z, v = instance(60, 1500, 0)
     starts = np.random.default_rng(0).standard_normal((1500, 100))
     tracemalloc.start()
-    find_peaks(Z, v, starts, count=20)
+    find_local_maxima(Z, v, starts, count=20)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 0.1 * (60 * 1500**2 * 8)  # of sixty of them at once
@@ -75,10 +75,10 @@ def test_a_search_that_is_stopped_returns_what_it_has():
         asked.append(0)
         return len(asked) > 5
 
-    peaks = find_peaks(Z, v, starts, stop=stop)
+    peaks = find_local_maxima(Z, v, starts, stop=stop)
     assert len(peaks) > 0
     assert len(asked) < 15
-    assert peaks.prices[0] < find_peaks(Z, v, starts).prices[0]
+    assert peaks.prices[0] < find_local_maxima(Z, v, starts).prices[0]
     np.testing.assert_allclose(
         np.abs(v.T @ Z.neuron_outputs(peaks.directions))[0], peaks.prices, rtol=1e-5
     )  # of the ascent, in single precision

@@ -21,9 +21,9 @@ from convexbn import (
     weight_decay_max,
 )
 from convexbn.oracles import price_by_enumeration
-from convexbn.solvers import Search
-from convexbn.solvers.relu import _column_generation as column_generation
+from convexbn.solvers import ACCURATE, Options, ProofOptions, Search
 from tests.problems import CASES
+from tests.watched import Watched
 
 SMOOTH = [case for case in CASES if case.loss != "hinge"]
 
@@ -71,15 +71,15 @@ def test_above_the_rank_of_proofs_the_certificate_is_local():
     assert 0 < certificate.global_lower_bound < certificate.lower_bound
 
 
-def test_a_proof_that_falls_short_stands_beside_the_local_certificate(monkeypatch):
-    monkeypatch.setattr(column_generation, "_SHARP_NODES", 400)
+def test_a_proof_that_falls_short_stands_beside_the_local_certificate():
+    options = Options(proof=ProofOptions(sharp_nodes=400))
     problem = instance(60, 3)
-    solution = solve_column_generation(problem, random_state=0)
+    solution = solve_column_generation(problem, options=options, random_state=0)
     assert solution.certificate.scope == "local"
     assert solution.certificate.gap <= 1e-6
     assert solution.status is Status.CONVERGED
     assert 0 < solution.certificate.global_lower_bound < solution.certificate.lower_bound
-    loose = solve_column_generation(problem, tol=0.5, random_state=0)  # a tolerance that this proof meets
+    loose = solve_column_generation(problem, tol=0.5, options=options, random_state=0)  # this proof meets it
     assert loose.certificate.scope == "global"
     assert loose.certificate.gap <= 0.5
     assert loose.certificate.lower_bound == loose.certificate.global_lower_bound
@@ -87,21 +87,15 @@ def test_a_proof_that_falls_short_stands_beside_the_local_certificate(monkeypatc
 
 def test_the_automatic_proof_is_short_and_always_the_same():
     problem = instance(30, 5, fit_intercept=True)
-    nodes, price = [], column_generation.price_by_branch_and_bound
-
-    def counted(*arguments, max_nodes, **options):
-        nodes.append(max_nodes)
-        return price(*arguments, max_nodes=max_nodes, **options)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(column_generation, "price_by_branch_and_bound", counted)
-        options = {"prove": "auto", "tol": 1e-4, "relative_to": "zero_network", "random_state": 0}
-        first, second = (solve_column_generation(problem, **options).certificate for _ in range(2))
+    options = {"prove": "auto", "tol": 1e-4, "relative_to": "zero_network", "random_state": 0}
+    first, second = (solve_column_generation(problem, **options).certificate for _ in range(2))
     assert first == second
-    assert 1000 < max(nodes) < 100_000
     assert first.objective > first.global_lower_bound > 0
     without = solve_column_generation(problem, **options | {"prove": False}).certificate
     assert without.global_lower_bound < first.global_lower_bound
+    shorter = Options(proof=ProofOptions(nodes_a_start=0))
+    short = solve_column_generation(problem, options=shorter, **options).certificate
+    assert short.global_lower_bound <= first.global_lower_bound
 
 
 @pytest.mark.parametrize("n_outputs", [1, 2])
@@ -133,25 +127,26 @@ def test_where_the_zero_network_fits_perfectly_any_gap_is_rounding():
     assert solution.certificate.objective == pytest.approx(0, abs=1e-20)
 
 
-def test_a_direction_that_only_the_proof_finds_goes_on_as_a_neuron(monkeypatch):
+def test_a_direction_that_only_the_proof_finds_goes_on_as_a_neuron():
     problem = instance(60, 2)
     best = solve_column_generation(problem, random_state=0).certificate
-    monkeypatch.setattr(column_generation, "_STARTS", 1)
-    monkeypatch.setattr(column_generation, "_HARDER", 1)
-    monkeypatch.setattr(column_generation, "_FIRST_NEURONS", (1, 1))
-    blind = [solve_column_generation(problem, prove=False, random_state=seed).certificate for seed in range(5)]
-    proved = [solve_column_generation(problem, random_state=seed).certificate for seed in range(5)]
+    options = Options(n_starts=1, last_search=1, first_neurons=(1, 1))
+    blind, proved = (
+        [
+            solve_column_generation(problem, prove=prove, options=options, random_state=seed).certificate
+            for seed in range(5)
+        ]
+        for prove in (False, True)
+    )
     assert max(c.objective for c in blind) > best.objective * (1 + 1e-6)  # or the test says nothing
     for certificate in proved:
         assert certificate.scope == "global"
         assert certificate.objective == pytest.approx(best.objective, rel=1e-6)
 
 
-def test_no_global_certificate_where_a_better_network_is_known(monkeypatch):
+def test_no_global_certificate_where_a_better_network_is_known():
     """The search is crippled and stopped early; a good network is planted in the targets."""
-    monkeypatch.setattr(column_generation, "_STARTS", 1)
-    monkeypatch.setattr(column_generation, "_HARDER", 1)
-    monkeypatch.setattr(column_generation, "_SHARP_NODES", 2000)
+    options = Options(n_starts=1, last_search=1, proof=ProofOptions(sharp_nodes=2000))
     worse = proved = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -165,7 +160,12 @@ def test_no_global_certificate_where_a_better_network_is_known(monkeypatch):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             solution = solve_column_generation(
-                problem, start=start, max_iter=int(rng.integers(1, 8)), tol=1e-2, random_state=seed
+                problem,
+                start=start,
+                max_iter=int(rng.integers(1, 8)),
+                tol=1e-2,
+                options=options,
+                random_state=seed,
             )
         known = min(problem.objective(planted), problem.objective(problem.zero_network))
         worse += known < solution.certificate.objective
@@ -269,95 +269,78 @@ def test_limits_return_the_best_network_so_far():
     assert short.certificate.objective < timed.certificate.objective <= problem.objective(problem.zero_network)
 
 
-def test_out_of_time_no_search_is_made_and_the_certificate_says_so(monkeypatch):
-    problem = instance(120, 6)
-    searches = []
-    find_peaks = column_generation.find_peaks
-    monkeypatch.setattr(column_generation, "find_peaks", lambda *a, **o: searches.append(0) or find_peaks(*a, **o))
+def watched(problem, press=None):
+    """The problem on a matrix that counts its products, and the count."""
+    Z = Watched.fresh(problem.Z.Z, press=press)
+    return replace(problem, Z=Z), Z.calls
+
+
+def test_out_of_time_no_search_is_made_and_the_certificate_says_so():
+    problem, calls = watched(instance(120, 6))
     with pytest.warns(ConvergenceWarning, match="reached max_time"):
         none = solve_column_generation(problem, max_time=1e-9, random_state=0).certificate
-    assert not searches
+    assert calls["for_prices"] == 0
     assert none.scope == "global"  # what holds without any search
     assert none.search is Search.NOT_SEARCHED
-
-    class Timed(column_generation.Monitor):
-        """Out of time after the first search."""
-
-        def out_of_time(self):
-            return len(searches) > 0
-
-        def goes_on(self, *arguments):
-            super().goes_on(*arguments)
-            self.ending = Status.MAX_TIME if self.n_iter == 2 else None
-            return self.ending is None
-
-    monkeypatch.setattr(column_generation, "Monitor", Timed)
-    with pytest.warns(ConvergenceWarning, match="reached max_time"):
-        last = solve_column_generation(problem, random_state=0).certificate
-    assert len(searches) == 1
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        last = solve_column_generation(problem, random_state=0, callback=lambda progress: True).certificate
+    assert calls["for_prices"] == 1
     assert last.scope == "local"
-    assert last.search is Search.NOT_SEARCHED
     assert 0 < none.lower_bound < last.lower_bound < last.objective < none.objective
+
+
+@pytest.fixture(scope="module")
+def last():
+    """Number of the last call, in a solve, of the bound that certificates rest on."""
+    problem, calls = watched(instance(40, 2))
+    solve_column_generation(problem, random_state=0)
+    return calls["weighted_norm"]
 
 
 class TestLateInterrupts:
     """Ctrl-C while the gap is within the tolerance already, and while the certificate is made."""
 
-    def interrupted(self, monkeypatch, name, times=1):
-        """Ctrl-C in the first calls of a function of the solver."""
-        original, calls = getattr(column_generation, name), []
-
-        def pressed(*arguments, **options):
-            calls.append(None)
-            if len(calls) <= times:
-                signal.raise_signal(signal.SIGINT)
-            return original(*arguments, **options)
-
-        monkeypatch.setattr(column_generation, name, pressed)
-
-    def test_in_the_proof(self, monkeypatch):
+    def test_before_the_proof(self):
         problem = instance(40, 2)
-        self.interrupted(monkeypatch, "price_by_branch_and_bound")
-        solution = solve_column_generation(problem, random_state=0)  # without a warning, as the gap is small enough
+
+        def press(progress):
+            if progress.gap <= 1e-6:
+                signal.raise_signal(signal.SIGINT)
+
+        solution = solve_column_generation(problem, random_state=0, callback=press)  # without a warning: it converged
         assert solution.status is Status.INTERRUPTED
         assert solution.certificate.gap <= 1e-6
         assert solution.certificate.scope == "local"
 
-    def test_in_the_certificate(self, monkeypatch):
-        self.interrupted(monkeypatch, "certify")
-        solution = solve_column_generation(instance(40, 2), random_state=0)
+    def test_in_the_certificate(self, last):
+        problem, calls = watched(instance(40, 2), press={"weighted_norm": [last]})
+        solution = solve_column_generation(problem, random_state=0)
+        assert calls["weighted_norm"] > last
         assert solution.status is Status.INTERRUPTED
         assert solution.certificate.scope == "global"
 
-    def test_the_second_one_is_passed_on(self, monkeypatch):
-        self.interrupted(monkeypatch, "certify", times=2)
+    def test_the_second_one_is_passed_on(self, last):
+        problem, _ = watched(instance(40, 2), press={"weighted_norm": [last, last + 1]})
         with pytest.raises(KeyboardInterrupt):
-            solve_column_generation(instance(40, 2), random_state=0)
+            solve_column_generation(problem, random_state=0)
 
 
-@pytest.mark.parametrize("where", ["callback", "search", "first neurons"])
-def test_interrupted_it_returns_the_best_network_so_far(monkeypatch, where):
-    problem = instance(120, 6)
+@pytest.mark.parametrize(
+    ("where", "calls"), [("callback", [1]), ("for_prices", [2]), ("masked_gram", [8]), ("weighted", [3])]
+)
+def test_interrupted_it_returns_the_best_network_so_far(where, calls):
+    """In a callback, in the second search, in a later corrective step, and in the descent of the first neurons."""
+    problem, _ = watched(instance(120, 6), press={where: calls})
 
-    def interrupt(*args, **options):
-        raise KeyboardInterrupt
+    def press(progress):
+        if where == "callback":
+            signal.raise_signal(signal.SIGINT)
 
-    if where == "search":
-        calls = []
-        refine = column_generation.refine
-
-        def second_is_interrupted(*args, **options):
-            calls.append(None)
-            return refine(*args, **options) if len(calls) == 1 else interrupt()
-
-        monkeypatch.setattr(column_generation, "refine", second_is_interrupted)
-    if where == "first neurons":
-        monkeypatch.setattr(column_generation, "slide", interrupt)
     with pytest.warns(ConvergenceWarning, match="interrupted"):
-        solution = solve_column_generation(problem, random_state=0, callback=interrupt if where == "callback" else None)
+        solution = solve_column_generation(problem, random_state=0, callback=press)
     assert solution.status is Status.INTERRUPTED
     assert problem.objective(solution.neurons) == solution.certificate.objective
-    if where != "first neurons":
+    if where != "weighted":
         assert solution.certificate.objective < problem.objective(problem.zero_network)
 
 
@@ -372,29 +355,25 @@ def test_progress_bar(capsys):
     assert "column generation" in capsys.readouterr().err
 
 
-def test_neurons_take_turns_where_they_are_many(monkeypatch):
+def test_neurons_move_in_blocks_where_they_are_many():
     problem = instance(40, 3, fit_intercept=True)
     whole = solve_column_generation(problem, random_state=0, prove=False)
-    monkeypatch.setattr("convexbn.solvers.relu._newton.NEWTON_SIZE", 8)
-    turns = solve_column_generation(problem, random_state=0, prove=False, tol=1e-3)
-    assert turns.certificate.objective == pytest.approx(whole.certificate.objective, rel=1e-3)
+    blocks = solve_column_generation(problem, random_state=0, prove=False, tol=1e-3, options=Options(newton_weights=8))
+    assert blocks.certificate.objective == pytest.approx(whole.certificate.objective, rel=1e-3)
 
 
 class TestCoarseRounds:
     """Networks of many weights: cheap rounds until the gap is small, then as always."""
 
-    @pytest.fixture(autouse=True)
-    def many(self, monkeypatch):
-        monkeypatch.setattr(column_generation, "MANY_WEIGHTS", 0)
+    MANY = Options(many_weights=0)
 
     @pytest.mark.parametrize("n_outputs", [1, 3])
-    def test_same_optimum(self, monkeypatch, n_outputs):
+    def test_same_optimum(self, n_outputs):
         problem = instance(60, 3)
         if n_outputs > 1:
             problem = replace(problem, y=problem.y * np.array([1.0, -2.0, 0.5]) + 0.1 * problem.Z.Z[:, :3])
-        coarse = solve_column_generation(problem, prove=False, random_state=0)
-        monkeypatch.setattr(column_generation, "MANY_WEIGHTS", np.inf)
-        always = solve_column_generation(problem, prove=False, random_state=0)
+        coarse = solve_column_generation(problem, prove=False, options=self.MANY, random_state=0)
+        always = solve_column_generation(problem, prove=False, options=Options(many_weights=np.inf), random_state=0)
         assert coarse.status is Status.CONVERGED
         assert coarse.certificate.objective == pytest.approx(always.certificate.objective, rel=1e-6)
         assert [progress.objective for progress in coarse.history] != [
@@ -402,22 +381,26 @@ class TestCoarseRounds:
         ]
 
     def test_their_objective_never_rises(self):
-        history = solve_column_generation(instance(100, 8, fraction=0.005), random_state=0, tol=1e-3).history
+        problem = instance(100, 8, fraction=0.005)
+        history = solve_column_generation(problem, options=self.MANY, random_state=0, tol=1e-3).history
         assert (np.diff([progress.objective for progress in history]) <= 0).all()
 
-    def test_ended_among_them_the_certificate_rests_on_a_thorough_search(self, monkeypatch):
-        searches = []
-        find_peaks = column_generation.find_peaks
-
-        def watched(*args, polish=True, **options):
-            searches.append(polish)
-            return find_peaks(*args, polish=polish, **options)
-
-        monkeypatch.setattr(column_generation, "find_peaks", watched)
+    def test_ended_among_them_the_certificate_rests_on_a_thorough_search(self):
+        problem, calls = watched(instance(100, 8, fraction=0.005))
         with pytest.warns(ConvergenceWarning):
-            solution = solve_column_generation(instance(100, 8, fraction=0.005), random_state=0, max_iter=1)
-        assert searches == [False, True]
+            solution = solve_column_generation(problem, options=self.MANY, random_state=0, max_iter=1)
+        assert calls["for_prices"] == 2
+        assert solution.certificate.search is not Search.NOT_SEARCHED
         assert solution.certificate.gap > 0.01
+
+
+def test_a_limit_of_newton_steps_ends_the_run():
+    problem, calls = watched(instance(120, 6))
+    with pytest.warns(ConvergenceWarning, match="reached max_iter"):
+        solution = solve_column_generation(problem, options=replace(ACCURATE, newton_steps=3), random_state=0)
+    assert solution.status is Status.MAX_ITER
+    assert calls["masked_gram"] == 3
+    assert solution.certificate.search is not Search.NOT_SEARCHED
 
 
 def test_pooled_rows():
@@ -440,36 +423,14 @@ def test_sample_weights_are_repeated_rows():
     assert objectives[0] == pytest.approx(objectives[1], rel=1e-6)
 
 
-class CountingMatrix(DesignMatrix):
-    """Counts the products that cost most."""
-
-    grams = 0
-
-    def masked_gram(self, masks, weights):
-        CountingMatrix.grams += 1
-        return super().masked_gram(masks, weights)
-
-
-def test_counts_of_iterations_pricing_rounds_and_gram_matrices(monkeypatch):
+def test_counts_of_iterations_searches_and_gram_matrices():
     """What the solver needs on one instance; a regression in speed shows here first."""
-    problem = instance(200, 5)
-    monkeypatch.setattr("convexbn.solvers._units.DesignMatrix", CountingMatrix)
-    CountingMatrix.grams, prices, programs = 0, [], []
-    find_peaks, solve_kink_program = (
-        column_generation.find_peaks,
-        column_generation.refine.__globals__["solve_kink_program"],
-    )
-    monkeypatch.setattr(column_generation, "find_peaks", lambda *a, **o: prices.append(0) or find_peaks(*a, **o))
-    monkeypatch.setattr(
-        "convexbn.solvers.relu._newton.solve_kink_program",
-        lambda *a, **o: programs.append(0) or solve_kink_program(*a, **o),
-    )
+    problem, calls = watched(instance(200, 5))
     solution = solve_column_generation(problem, prove=False, random_state=0)
-    # Measured: 4 rounds, 5 searches, 32 Gram matrices, 37 programs; other versions of BLAS round otherwise.
+    # Measured: 4 rounds, 5 searches, 32 Gram matrices; other versions of BLAS round otherwise.
     assert solution.n_iter <= 6
-    assert len(prices) <= 8
-    assert CountingMatrix.grams <= 50
-    assert len(programs) <= 60
+    assert calls["for_prices"] <= 8
+    assert calls["masked_gram"] <= 50
 
 
 @pytest.mark.parametrize("seed", [7, 19])

@@ -6,7 +6,6 @@ from convexbn import (
     BatchNormNetwork,
     ConvBatchNormNetwork,
     ConvGatedNetwork,
-    DesignMatrix,
     Neurons,
     PatchDesign,
     make_network,
@@ -46,7 +45,7 @@ def test_predictions_are_those_of_the_pooled_neurons(geometry, C, gated, monkeyp
     network, neurons, design = random_network(geometry, C=C, gated=gated)
     assert type(network) is (ConvGatedNetwork if gated else ConvBatchNormNetwork)
     for X in (images(), images(n=7, seed=1)):
-        Z = DesignMatrix(design.transform(X), design.n_patches)
+        Z = design.matrix(X)
         np.testing.assert_allclose(network.predict(X), neurons.outputs(Z), atol=1e-10)
     assert network.filters.shape == (5, 3, *design.grid.kernel_size)
     assert len(network) == 5
@@ -70,7 +69,7 @@ def test_torch_module_gives_the_same_outputs_in_eval_and_train(geometry, m, C):
 def test_objective_is_that_of_the_neurons_and_of_torch(geometry, C):
     network, neurons, design = random_network(geometry, C=C)
     X, y = images(), np.random.default_rng(1).standard_normal((40, C))
-    f = neurons.outputs(DesignMatrix(design.transform(X), design.n_patches))
+    f = neurons.outputs(design.matrix(X))
     objective = network.objective(X, y, 0.3)
     assert objective == pytest.approx(make_loss("squared_error").value(f, y).mean() + 0.3 * neurons.cost.sum())
     module = network.to_torch(eps=1e-12).train()

@@ -14,7 +14,6 @@ from convexbn import (
     ConvexBNConvRegressor,
     ConvexBNRegressor,
     ConvGatedNetwork,
-    DesignMatrix,
     PatchDesign,
     Problem,
     enumerate_patterns,
@@ -68,7 +67,7 @@ def test_optimum_is_that_of_the_program_over_all_patterns(loss, fit_intercept, p
     images, y = rng.standard_normal((7, 1, 2, 3)), rng.standard_normal(7)
     y = np.where(y > np.median(y), 1.0, -1.0) if loss == "log_loss" else y
     design = PatchDesign((2, 1), stride=(1, 2), padding=(0, padding)).fit(images)
-    Z = DesignMatrix(design.transform(images), design.n_patches)
+    Z = design.matrix(images)
     problem = Problem(Z, y, loss, weight_decay=0.03, fit_intercept=fit_intercept)
     program = solve_reference(problem, enumerate_patterns(Z))
     assert program.certificate.scope == "global"

@@ -156,7 +156,7 @@ def test_units_of_columns_do_not_matter(options, n):
 @pytest.mark.parametrize("standardize", [True, False])
 @pytest.mark.parametrize("n_components", [None, 3, 0.8])
 def test_directions_are_those_of_the_singular_value_decomposition(shape, standardize, n_components, monkeypatch):
-    monkeypatch.setattr("convexbn.designs._batch_norm._BLOCK_ENTRIES", 50)
+    monkeypatch.setattr("convexbn.designs._deviations._BLOCK_ENTRIES", 50)
     rng = np.random.default_rng(0)
     X, weights = rng.standard_normal(shape) * rng.uniform(1, 5, shape[1]) + 10, rng.integers(1, 4, shape[0])
     design = BatchNormDesign(n_components, standardize=standardize).fit(X, sample_weight=weights)

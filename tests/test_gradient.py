@@ -8,7 +8,6 @@ from convexbn import (
     BatchNormDesign,
     BatchNormNetwork,
     ConvBatchNormNetwork,
-    DesignMatrix,
     PatchDesign,
     Problem,
     WeightNormDesign,
@@ -58,9 +57,7 @@ def test_objective_is_that_of_the_network_and_of_the_convex_problem(kind, loss, 
     assert (2 < len(trace) <= 31) if optimizer == "lbfgs" else len(trace) == 31
     assert trace.objective[0] == at_start.objective[0]
     assert trace.objective[-1] < trace.objective[0]
-    problem = Problem(
-        DesignMatrix(design.fit(data).transform(data), design.n_patches), y, loss, weight_decay=0.02, fit_intercept=True
-    )
+    problem = Problem(design.fit(data).matrix(data), y, loss, weight_decay=0.02, fit_intercept=True)
     for trained, objective in ((start, trace.objective[0]), (network, trace.objective[-1])):
         assert trained.objective(data, y, 0.02, loss) == pytest.approx(objective, rel=1e-10)
         S = design.neurons(trained.weights, trained.gamma, trained.bias)

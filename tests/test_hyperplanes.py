@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from convexbn import DesignMatrix
-from convexbn.operators._hyperplanes import Hyperplanes
 from convexbn.oracles import price_bound, price_by_branch_and_bound, price_by_enumeration
 
 
@@ -18,7 +17,7 @@ def repeated(seed, n_rows=40, n_distinct=6, k=3):
 @pytest.mark.parametrize("seed", range(5))
 def test_rows_that_are_multiples_have_one_hyperplane(seed):
     Z, group, _ = repeated(seed)
-    planes = Hyperplanes.of_rows(Z)
+    planes = DesignMatrix(Z).hyperplanes
     np.testing.assert_array_equal(planes.first, [0, 1, 2, 3, 4, 5, 40])
     np.testing.assert_array_equal(planes.group[:40], group)
     np.testing.assert_allclose(planes.ratio[:, None] * Z[planes.first][planes.group], Z, atol=1e-14)

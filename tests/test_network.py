@@ -8,7 +8,6 @@ import torch
 from convexbn import (
     BatchNormDesign,
     BatchNormNetwork,
-    DesignMatrix,
     GatedNetwork,
     Neurons,
     WeightNormDesign,
@@ -28,7 +27,7 @@ def random_network(Network, m=5, C=1, seed=0):
     design = Network.design().fit(data())
     rng = np.random.default_rng(seed)
     neurons = Neurons(rng.standard_normal((4, m)), rng.standard_normal((m, C)), rng.standard_normal(C))
-    return make_network(neurons, design), neurons, DesignMatrix(design.transform(data()))
+    return make_network(neurons, design), neurons, design.matrix(data())
 
 
 @pytest.fixture(params=NETWORKS)
@@ -201,7 +200,7 @@ def test_gated_network_predicts_as_its_neurons_on_new_rows(Design):
     design = Design().fit(data())
     network = make_network(neurons, design)
     new = data(seed=4)
-    np.testing.assert_allclose(network.predict(new), neurons.outputs(DesignMatrix(design.transform(new))))
+    np.testing.assert_allclose(network.predict(new), neurons.outputs(design.matrix(new)))
     assert len(network) == 5
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from convexbn import DesignMatrix, Neurons
+from convexbn.model import prune
 
 
 def random_neurons(m, k=3, C=1, seed=0):
@@ -37,7 +38,7 @@ def test_balanced_is_the_same_network_with_equal_norms():
 @pytest.mark.parametrize("m", [2, 9, 40, 200])
 def test_pruned_keeps_outputs_at_no_higher_cost_with_few_neurons(m, C):
     neurons, Z = random_neurons(m, C=C), design()
-    pruned = neurons.pruned(Z)
+    pruned = prune(neurons, Z)
     np.testing.assert_allclose(pruned.outputs(Z), neurons.outputs(Z), atol=1e-9)
     assert pruned.cost.sum() <= neurons.cost.sum() * (1 + 1e-10)
     assert len(pruned) <= Z.n_samples * C + 1
@@ -49,28 +50,28 @@ def test_pruned_merges_equal_patterns_and_drops_zeros():
     weights = np.hstack([s, 2 * s, s + 1e-3, -s, 1e-12 * s])
     assert len(np.unique(Z.Z @ weights[:, :3] >= 0, axis=1).T) == 1
     neurons = Neurons(weights, np.array([[1.0], [0.5], [3.0], [1.0], [1.0]]), np.zeros(1))
-    pruned = neurons.pruned(Z)
+    pruned = prune(neurons, Z)
     assert len(pruned) == 2
     np.testing.assert_allclose(pruned.outputs(Z), neurons.outputs(Z), atol=1e-10)
 
 
 def test_opposite_signs_are_not_merged():
     neurons = Neurons(np.ones((3, 2)), np.array([[1.0], [-1.0]]), np.zeros(1))
-    assert len(neurons.pruned(design())) == 2
+    assert len(prune(neurons, design())) == 2
 
 
 def test_parallel_neurons_of_different_patterns_are_merged():
     Z = DesignMatrix(np.array([[1.0, 0.0], [1.0, 1.0]]))
     on_the_kink = np.array([[1e-12, -1e-12], [1.0, 1.0]])
-    assert len(Neurons(on_the_kink, np.ones((2, 1)), np.zeros(1)).pruned(Z)) == 1
+    assert len(prune(Neurons(on_the_kink, np.ones((2, 1)), np.zeros(1)), Z)) == 1
 
 
 def test_pruned_of_no_neurons_and_of_gated_ones():
     Z = design()
-    assert len(random_neurons(0).pruned(Z)) == 0
+    assert len(prune(random_neurons(0), Z)) == 0
     twins = np.ones((3, 2))
-    assert len(Neurons(twins, np.array([[1.0], [1.0]]), np.zeros(1), gates=twins).pruned(Z)) == 2
-    assert len(Neurons(twins, np.array([[1.0], [0.0]]), np.zeros(1), gates=twins).pruned(Z)) == 1
+    assert len(prune(Neurons(twins, np.array([[1.0], [1.0]]), np.zeros(1), gates=twins), Z)) == 2
+    assert len(prune(Neurons(twins, np.array([[1.0], [0.0]]), np.zeros(1), gates=twins), Z)) == 1
 
 
 def test_shapes_that_do_not_fit():
@@ -83,7 +84,7 @@ def test_shapes_that_do_not_fit():
 def test_pruned_keeps_cheap_neurons_on_large_columns():
     neurons = Neurons(np.array([[1e3, 0], [0, 1e-10]]), np.ones((2, 1)), np.zeros(1))
     Z = DesignMatrix(np.array([[1.0, 0.0], [0.0, 1e10]]))
-    np.testing.assert_allclose(neurons.pruned(Z).outputs(Z), neurons.outputs(Z))
+    np.testing.assert_allclose(prune(neurons, Z).outputs(Z), neurons.outputs(Z))
 
 
 def test_balanced_turns_dead_neurons_to_zero():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from convexbn import BatchNormDesign, DesignMatrix, PatchDesign
+from convexbn import BatchNormDesign, PatchDesign
 from convexbn.designs import PatchGrid
 from convexbn.designs._patches import check_images
 
@@ -264,7 +264,7 @@ def test_one_filter_on_the_whole_image_is_the_dense_design():
 def test_pooling_averages_over_the_patches_of_an_image():
     X = images()
     design = PatchDesign(2).fit(X)
-    Z = DesignMatrix(design.transform(X), design.n_patches)
+    Z = design.matrix(X)
     S = np.random.default_rng(0).standard_normal((Z.n_columns, 2))
     alone = np.maximum(design.transform(X[3:4]) @ S, 0).mean(axis=0)
     np.testing.assert_allclose(Z.neuron_outputs(S)[3], alone)

@@ -151,17 +151,17 @@ def test_time_is_shared_and_the_path_complete():
 
 
 def test_ctrl_c_ends_the_path_although_the_gap_is_small_enough(monkeypatch):
-    searches, find_peaks = [], column_generation.find_peaks
+    searches, find_local_maxima = [], column_generation.find_local_maxima
 
     def pressed(*arguments, **options):
         searches.append(None)
-        peaks = find_peaks(*arguments, **options)
+        peaks = find_local_maxima(*arguments, **options)
         if len(searches) == 9:
             signal.raise_signal(signal.SIGINT)
         return peaks
 
     whole = len(convexbn_path(X, Y, n_weight_decays=6, eps=0.1))
-    monkeypatch.setattr(column_generation, "find_peaks", pressed)
+    monkeypatch.setattr(column_generation, "find_local_maxima", pressed)
     path = convexbn_path(X, Y, n_weight_decays=6, eps=0.1)
     assert len(path) < whole
     assert len(searches) == 9  # and nothing was solved after it

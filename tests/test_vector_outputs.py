@@ -22,15 +22,16 @@ from convexbn import (
     weight_decay_max,
 )
 from convexbn.losses import CrossEntropy
+from convexbn.model._merging import merge
+from convexbn.model._outputs import output_directions
 from convexbn.oracles import (
-    find_peaks,
+    find_local_maxima,
     price_bound,
     price_by_ascent,
 )
-from convexbn.solvers import Oracle, Search
+from convexbn.solvers import Options, Oracle, Search
 from convexbn.solvers._units import Units
 from convexbn.solvers.relu._gauss_newton import gauss_newton
-from convexbn.solvers.relu._newton import _complements, merged
 
 LOSSES = ["squared_error", "cross_entropy"]
 
@@ -236,7 +237,7 @@ def test_ascent_finds_the_largest_price_of_all_angles(seed, n_patches):
 def test_peaks_are_distinct_local_maxima_with_their_output_directions():
     rng = np.random.default_rng(0)
     Z, V = DesignMatrix(rng.standard_normal((30, 3))), rng.standard_normal((30, 4))
-    peaks = find_peaks(Z, V, rng.standard_normal((3, 300)), count=6)
+    peaks = find_local_maxima(Z, V, rng.standard_normal((3, 300)), count=6)
     assert 2 <= len(peaks) <= 6
     assert (np.diff(peaks.prices) <= 0).all()
     np.testing.assert_allclose(V.T @ Z.neuron_outputs(peaks.directions), peaks.output_directions.T * peaks.prices)
@@ -244,7 +245,7 @@ def test_peaks_are_distinct_local_maxima_with_their_output_directions():
         near = direction[:, None] + 1e-4 * rng.standard_normal((3, 200))
         near /= np.linalg.norm(near, axis=0)
         assert (np.linalg.norm(V.T @ Z.neuron_outputs(near), axis=0) <= price * (1 + 1e-8)).all()
-    assert len(find_peaks(Z, 0 * V, np.ones((3, 3)))) == 0
+    assert len(find_local_maxima(Z, 0 * V, np.ones((3, 3)))) == 0
 
 
 def test_largest_weight_decay_is_the_price_of_the_zero_network():
@@ -271,7 +272,7 @@ def test_gauss_newton_matrix_is_that_of_the_jacobian(monkeypatch, loss, C, fit_i
     c = rng.standard_normal((m, C))
     neurons = Neurons(rng.standard_normal((k, m)), c / np.linalg.norm(c, axis=1)[:, None], rng.standard_normal(C))
     turn = np.array([0, 2, 3])
-    T = _complements(neurons.output_weights[turn])
+    T = output_directions(C).tangents(neurons.output_weights[turn])
     frames = np.concatenate([neurons.output_weights[turn][:, :, None], T], axis=2)
     np.testing.assert_allclose(frames.transpose(0, 2, 1) @ frames, np.eye(C)[None].repeat(3, axis=0), atol=1e-14)
 
@@ -286,7 +287,7 @@ def test_gauss_newton_matrix_is_that_of_the_jacobian(monkeypatch, loss, C, fit_i
     J = approx_fprime(np.zeros(size), outputs, 1e-7).reshape(n, C, size)
     f = neurons.outputs(Z)
     expected = np.einsum("ica,icd,idb,i->ab", J, problem.loss.hessian(f, y), J, problem.sample_weight)
-    found = gauss_newton(problem, neurons, turn, Z.Z @ neurons.weights[:, turn] > 0, T, f)
+    found = gauss_newton(problem, neurons, turn, Z @ neurons.weights[:, turn] > 0, T, f)
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
 
@@ -294,14 +295,14 @@ def test_neurons_become_one_only_along_one_output_direction():
     problem = instance(10, 2, 2)
     s = np.random.default_rng(0).standard_normal((3, 1))
     outputs = np.array([[0.6, 0.8], [0.6, 0.8], [0.8, 0.6], [-0.6, -0.8]])
-    neurons = merged(problem, Neurons(np.repeat(s, 4, axis=1), outputs, np.zeros(2)))
+    neurons = merge(problem, Neurons(np.repeat(s, 4, axis=1), outputs, np.zeros(2)))
     assert len(neurons) == 3
     np.testing.assert_allclose(neurons.weights, s * [2, 1, 1])
     # Directions that differ in the seventh digit are one if that is no worse.
     tilted = np.array([[0.6, 0.8], [0.6, 0.8 + 1e-7]])
     tilted /= np.linalg.norm(tilted, axis=1)[:, None]
     pair = Neurons(np.repeat(s, 2, axis=1), tilted, np.zeros(2))
-    fewer = merged(problem, pair)
+    fewer = merge(problem, pair)
     assert problem.objective(fewer) <= problem.objective(pair)
 
 
@@ -334,9 +335,8 @@ def test_bad_start():
         solve_column_generation(problem, start=Neurons(np.ones((3, 1)), np.ones((1, 1)), np.zeros(1)))
 
 
-def test_neurons_take_turns_where_they_are_many(monkeypatch):
+def test_neurons_move_in_blocks_where_they_are_many():
     problem = instance(30, 3, 3, fit_intercept=True)
     whole = solve_column_generation(problem, random_state=0)
-    monkeypatch.setattr("convexbn.solvers.relu._newton.NEWTON_SIZE", 12)
-    turns = solve_column_generation(problem, random_state=0, tol=1e-3)
-    assert turns.certificate.objective == pytest.approx(whole.certificate.objective, rel=1e-3)
+    blocks = solve_column_generation(problem, random_state=0, tol=1e-3, options=Options(newton_weights=12))
+    assert blocks.certificate.objective == pytest.approx(whole.certificate.objective, rel=1e-3)

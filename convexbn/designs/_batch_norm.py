@@ -1,54 +1,26 @@
-"""What a normalization layer does to data: X -> design matrix Z, and neurons on Z -> layer weights.
+"""What batch normalization does to data: whitened rows Z, and neurons on Z as layer weights.
 
-A two-layer network with a normalization layer is a plain ReLU network on a fixed design matrix Z: the whitened
-data for batch normalization (arXiv 2103.01499), the data itself for weight normalization.
+A two-layer network with batch normalization is a plain ReLU network on the whitened data (arXiv 2103.01499).
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import cholesky, eigh, solve_triangular, svd
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from scipy.linalg import cholesky, solve_triangular
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexbn._utils.magnitude import check_magnitude
 from convexbn._utils.sample_weight import weighted_samples
-from convexbn._utils.summary import Summarized, counted
-
-EXACT_RTOL = 1e-10  # as `rtol`: drops what is rounding in double precision, and nothing else
-MOMENTS_RTOL = 1e-6  # second moments lose smaller singular values, relative to the largest
-_SMALLEST_WEIGHT = 1e-10  # directions of smaller spectral weight are dropped
-_BLOCK_ENTRIES = 2**19  # entries of the data worked on at once
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class LayerWeights(Summarized):
-    """Weights of a normalized hidden layer: neuron j is relu(gamma_j (x·w_j - mean_j) / std_j + bias_j).
-
-    Parameters
-    ----------
-    weights : ndarray of shape (m, d)
-        Directions w_j.
-    gamma, bias : ndarray of shape (m,)
-        Scale and shift after normalization.
-    mean, std : ndarray of shape (m,)
-        Population statistics of x·w_j; zero and |w_j| for weight normalization.
-    """
-
-    weights: np.ndarray
-    gamma: np.ndarray
-    bias: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-
-    def _summary(self) -> str:
-        return f"{counted(self.weights.shape[1], 'feature')}, {counted(len(self.weights), 'neuron')}"
+from convexbn.designs._checks import check_components, check_rtol, check_spectral_power, check_standardize
+from convexbn.designs._column_statistics import column_statistics
+from convexbn.designs._design import Design
+from convexbn.designs._deviations import Deviations, slices
+from convexbn.designs._layer_weights import LayerWeights
+from convexbn.designs._principal_directions import SMALLEST_WEIGHT, leading_directions
 
 
-class BatchNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class BatchNormDesign(Design):
     r"""Whitened data: the design matrix of a batch-normalized layer.
 
     With the compact SVD ``X - 1 mu^T = U S V^T`` of rank r, ``Z = [sqrt(n) U, 1]`` has ``k = r + 1`` columns and
@@ -121,8 +93,6 @@ class BatchNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     True
     """
 
-    n_patches = 1
-
     def __init__(
         self,
         n_components: int | float | None = None,
@@ -161,15 +131,15 @@ class BatchNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         weights, data = weighted_samples(sample_weight, validate_data(self, X, dtype=np.float64))
         check_components(self.n_components, min(data.shape))
         p = weights / weights.sum()
-        mean, std = _column_statistics(data, p)
+        mean, std = column_statistics(data, p)
         if not std.any():
             raise ValueError(
                 "All rows of X are equal, 1 sample or one repeated, so batch normalization would divide by a zero "
                 "variance; give data with at least two distinct rows."
             )
         units = self._units(std)
-        deviations = _Deviations(data, mean, units, np.sqrt(p))
-        spread, Vt, variance = _leading_directions(deviations, self.n_components, self.rtol)
+        deviations = Deviations(data, mean, units, np.sqrt(p))
+        spread, Vt, variance = leading_directions(deviations, self.n_components, self.rtol)
         self._set_directions(mean, units, spread, Vt, variance, weights.sum(), deviations.moments)
         return self
 
@@ -215,7 +185,7 @@ class BatchNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             From a basis (d, r) to mean and covariance matrix of the data minus `mean` times the basis.
         """
         D = (spread / spread[0]) ** self.spectral_power
-        keep = D > _SMALLEST_WEIGHT
+        keep = D > SMALLEST_WEIGHT
         spread, Vt, D = spread[keep], Vt[keep], D[keep]
         whitening, coloring = Vt.T / spread / np.where(units > 0, units, np.inf)[:, None], spread[:, None] * Vt * units
         # What rounding of the moments left of mean and correlation, which is much along small directions.
@@ -233,7 +203,7 @@ class BatchNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_is_fitted(self)
         data = validate_data(self, X, dtype=np.float64, reset=False)
         Z = np.ones((len(data), self.whitening_.shape[1] + 1))
-        for rows in _slices(len(data), data.shape[1]):
+        for rows in slices(len(data), data.shape[1]):
             np.matmul(data[rows] - self.mean_, self.whitening_, out=Z[rows, :-1])
         return Z
 
@@ -263,313 +233,3 @@ class BatchNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if not (std > 0).all():
             raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
         return np.vstack([gamma * directions / std, bias])
-
-
-class WeightNormDesign(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """The data itself: the design matrix of a weight-normalized layer.
-
-    A neuron ``relu(g w·x / |w| + bias)`` with weight decay on (g, bias) is ``relu(Z s)`` with
-    ``s = (g w / |w|, bias)`` and ``Z = [X, 1]``.
-
-    Parameters
-    ----------
-    n_components : int, float or None, default=None
-        None takes X as it is. An int or a fraction of the sum of squares keeps the leading right singular directions
-        of X (not centred), as in `BatchNormDesign`.
-    spectral_power : float, default=0.0
-        With p > 0, Z holds the components of X along its right singular vectors, component i multiplied by
-        ``(S_i / S_1)^p``; the penalty on g w / |w| is weighted by the inverse, as in `BatchNormDesign`.
-    bias : bool, default=True
-        Whether the neurons have a (penalised) bias, that is, whether Z has a constant column.
-    rtol : float, default=1e-6
-        Relative tolerance of the numerical rank, used with `n_components` and `spectral_power`.
-
-    Attributes
-    ----------
-    basis_ : ndarray of shape (d, r)
-        Orthonormal columns; ``X @ basis_ * spectral_weights_`` are the first columns of Z.
-    spectral_weights_ : ndarray of shape (r,)
-        Weights of these columns, all one if ``spectral_power=0``.
-    variance_share_ : float
-        Share of the sum of squares along the directions that were kept; 1 up to rounding where none was left out.
-
-    Examples
-    --------
-    >>> from convexbn import WeightNormDesign
-    >>> WeightNormDesign().fit_transform([[1.0, 2.0], [3.0, 4.0]])
-    array([[1., 2., 1.],
-           [3., 4., 1.]])
-    """
-
-    n_patches = 1
-
-    def __init__(
-        self,
-        n_components: int | float | None = None,
-        bias: bool = True,
-        rtol: float = MOMENTS_RTOL,
-        *,
-        spectral_power: float = 0.0,
-    ):
-        self.n_components = n_components
-        self.bias = bias
-        self.rtol = rtol
-        self.spectral_power = spectral_power
-
-    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Learn the directions that are kept.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Training data.
-        y : ignored
-        sample_weight : array-like of shape (n,) or None, default=None
-            Weights of the samples; integer weights equal repeated rows. All equal if None.
-
-        Returns
-        -------
-        self : WeightNormDesign
-
-        Raises
-        ------
-        ValueError
-            If X is not a finite 2-D array, is all zero or so large or small that squares are no floats, or
-            `n_components`, `spectral_power` or a sample weight is out of range.
-        """
-        check_spectral_power(self.spectral_power)
-        check_rtol(self.rtol)
-        weights, data = weighted_samples(sample_weight, validate_data(self, X, dtype=np.float64))
-        check_components(self.n_components, min(data.shape))
-        if not data.any():
-            raise ValueError("X is all zero; a weight-normalized network learns nothing from it.")
-        check_magnitude(data, "X")
-        if self.n_components is None and self.spectral_power == 0:
-            self.basis_, self.spectral_weights_ = np.eye(data.shape[1]), np.ones(data.shape[1])
-            self.variance_share_ = 1.0
-        else:
-            zero = np.zeros(data.shape[1])
-            rows = _Deviations(data, zero, zero + max(data.max(), -data.min()), np.sqrt(weights / weights.sum()))
-            spread, Vt, squares = _leading_directions(rows, self.n_components, self.rtol)
-            D = (spread / spread[0]) ** self.spectral_power
-            keep = D > _SMALLEST_WEIGHT
-            self.basis_, self.spectral_weights_ = Vt[keep].T, D[keep]
-            self.variance_share_ = float(np.sum(spread[keep] ** 2) / squares)
-        return self
-
-    def transform(self, X: ArrayLike) -> np.ndarray:
-        """Design rows [D basis^T x; 1] for any X (n', d): an array (n', k)."""
-        check_is_fitted(self)
-        Z = validate_data(self, X, dtype=np.float64, reset=False) @ self.basis_ * self.spectral_weights_
-        return np.hstack([Z, np.ones((len(Z), 1))]) if self.bias else Z
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.basis_.shape[1] + bool(self.bias)
-
-    def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""
-        r = self.basis_.shape[1]
-        return (self.basis_ * self.spectral_weights_ @ S[:r]).T, S[r] if self.bias else np.zeros(S.shape[1])
-
-    def neuron_weights(self, S: np.ndarray) -> LayerWeights:
-        """Layer weights whose weight-normalized neurons equal relu(Z s) for every column s of S (k, m)."""
-        slopes, bias = self.affine(S)
-        gamma = np.linalg.norm(slopes, axis=1)
-        weights = np.where(gamma[:, None] > 0, slopes, self.basis_[:, 0])
-        std = np.linalg.norm(weights, axis=1)
-        return LayerWeights(weights, gamma, bias.copy(), np.zeros(len(gamma)), std)
-
-    def neurons(self, weights: np.ndarray, gamma: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        """Undo `neuron_weights`: columns s (k, m) of the neurons with these weights."""
-        S = (self.basis_ / self.spectral_weights_).T @ (gamma * weights.T / np.linalg.norm(weights, axis=1))
-        return np.vstack([S, bias]) if self.bias else S
-
-
-NORMALIZATIONS: dict[str, type[BatchNormDesign] | type[WeightNormDesign]] = {
-    "batch": BatchNormDesign,
-    "weight": WeightNormDesign,
-}
-
-
-def make_design(
-    normalization: str, n_components: int | float | None, spectral_power: float, standardize: bool
-) -> BatchNormDesign | WeightNormDesign:
-    """Unfitted design of a normalization; `standardize` is for batch normalization alone."""
-    if normalization == "weight":  # whose penalty knows the units of the columns
-        return WeightNormDesign(n_components, spectral_power=spectral_power)
-    return BatchNormDesign(n_components, spectral_power=spectral_power, standardize=standardize)
-
-
-def check_components(n_components: object, largest: int) -> None:
-    """Raise a ValueError unless `n_components` is None, an int in [1, largest] or a float in (0, 1]."""
-    if n_components is None:
-        return
-    valid: bool | np.bool
-    if isinstance(n_components, bool):
-        valid = False
-    elif isinstance(n_components, (int, np.integer)):
-        valid = 1 <= n_components <= largest
-    else:
-        valid = isinstance(n_components, (float, np.floating)) and 0 < n_components <= 1
-    if not valid:
-        raise ValueError(
-            f"n_components={n_components!r} is out of range: give None, an int from 1 to {largest}, the smaller side "
-            "of the data, or a float in (0, 1], the fraction of the variance to keep."
-        )
-
-
-def check_spectral_power(spectral_power: object) -> None:
-    """Raise a ValueError unless `spectral_power` is a finite number from 0 on."""
-    number = isinstance(spectral_power, (int, float, np.integer, np.floating)) and not isinstance(spectral_power, bool)
-    if not (number and 0 <= spectral_power < np.inf):  # type: ignore[operator]
-        raise ValueError(
-            f"spectral_power={spectral_power!r} must be a finite number from 0 on: 0 treats all singular directions "
-            "alike, 1 weighs them like the data itself."
-        )
-
-
-def check_standardize(standardize: object) -> None:
-    """Raise a ValueError unless `standardize` is True or False."""
-    if not isinstance(standardize, (bool, np.bool)):
-        raise ValueError(f"standardize={standardize!r} must be True or False.")
-
-
-def check_rtol(rtol: object) -> None:
-    """Raise a ValueError unless `rtol` is a number from 0 to 1, 1 left out."""
-    number = isinstance(rtol, (int, float, np.integer, np.floating)) and not isinstance(rtol, bool)
-    if not (number and 0 <= rtol < 1):  # type: ignore[operator]
-        raise ValueError(
-            f"rtol={rtol!r} must be a number from 0 to 1, without 1: the smallest singular value to keep over the "
-            "largest."
-        )
-
-
-def principal_directions(moments: np.ndarray, n_components: int | float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Standard deviations, falling, and directions (r, d) of a matrix of second moments, which is overwritten.
-
-    All of them, or the leading ones where `n_components` is an int.
-    """
-    d = len(moments)
-    leading = min(int(n_components), d) if isinstance(n_components, (int, np.integer)) else d
-    variances, axes = eigh(moments.T, subset_by_index=(d - leading, d - 1), overwrite_a=True, check_finite=False)
-    return np.sqrt(np.maximum(variances[::-1], 0)), _with_signs(axes.T[::-1])
-
-
-def rank_to_keep(S: np.ndarray, n_components: int | float | None, rtol: float) -> int:
-    """How many of the falling singular values S exceed `rtol` times the largest, or are the leading ones asked for."""
-    keep = int(np.sum(rtol * S[0] < S))
-    if isinstance(n_components, (int, np.integer)):
-        keep = min(keep, int(n_components))
-    elif n_components is not None:
-        share = np.cumsum(S[:keep] ** 2) / np.sum(S[:keep] ** 2)
-        keep = min(keep, int(np.searchsorted(share, n_components * (1 - 1e-12))) + 1)
-    return keep
-
-
-@dataclass(frozen=True, eq=False)
-class _Deviations:
-    """The matrix (n, d) of entries ``roots_i (x_ij - mean_j) / units_j``, made a block at a time.
-
-    A column of unit zero is zero.
-    """
-
-    data: np.ndarray
-    mean: np.ndarray
-    units: np.ndarray
-    roots: np.ndarray
-
-    def block(self, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
-        """Some rows and columns of the matrix."""
-        block = self.data[rows, columns] - self.mean[columns]
-        block /= np.where(self.units > 0, self.units, np.inf)[columns]
-        block *= self.roots[rows, None]
-        return block
-
-    def gram(self) -> np.ndarray:
-        """The products of its columns, or of its rows where these are fewer."""
-        n, d = self.data.shape
-        gram = np.zeros((min(n, d),) * 2)
-        if n >= d:
-            for rows in _slices(n, d):
-                block = self.block(rows)
-                gram += block.T @ block
-        else:
-            for columns in _slices(d, n):
-                block = self.block(columns=columns)
-                gram += block @ block.T
-        return gram
-
-    def left_multiplied(self, U: np.ndarray) -> np.ndarray:
-        """U (r, n) times the matrix."""
-        product = np.empty((len(U), self.data.shape[1]))
-        for columns in _slices(self.data.shape[1], len(self.data)):
-            product[:, columns] = U @ self.block(columns=columns)
-        return product
-
-    def moments(self, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weighted mean (r,) and covariance matrix (r, r) of the data minus `mean` times the basis (d, r)."""
-        first, second = np.zeros(basis.shape[1]), np.zeros((basis.shape[1],) * 2)
-        for rows in _slices(*self.data.shape):
-            projected = self.roots[rows, None] * ((self.data[rows] - self.mean) @ basis)
-            first += self.roots[rows] @ projected
-            second += projected.T @ projected
-        return first, second - np.outer(first, first)
-
-
-def _leading_directions(
-    matrix: _Deviations, n_components: int | float | None, rtol: float
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Singular values and right singular vectors that are kept, and the sum of the squares of all singular values."""
-    if rtol < MOMENTS_RTOL:
-        _, S, Vt = svd(matrix.block(), full_matrices=False, overwrite_a=True, check_finite=False)
-        keep = rank_to_keep(S, n_components, rtol)
-        return S[:keep], _with_signs(Vt[:keep]), float(np.sum(S**2))
-    gram = matrix.gram()
-    squares = float(np.trace(gram))
-    S, directions = principal_directions(gram, n_components)
-    keep = rank_to_keep(S, n_components, rtol)
-    S, directions = S[:keep], directions[:keep]
-    if directions.shape[1] < len(matrix.mean):  # they are left singular vectors, of a matrix with fewer rows
-        Vt = matrix.left_multiplied(directions) / S[:, None]
-        directions = _with_signs(solve_triangular(cholesky(Vt @ Vt.T, lower=True), Vt, lower=True))
-    return S, directions, squares
-
-
-def _column_statistics(data: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means, and standard deviations that are zero where only rounding varies, of columns under weights of sum one."""
-    low, high = data.min(axis=0), data.max(axis=0)
-    spread, largest = high - low, np.maximum(np.abs(low), np.abs(high))
-    constant = spread <= np.maximum(10 * np.finfo(np.float64).eps * largest, np.finfo(np.float64).tiny)
-    suspects = np.flatnonzero(spread <= 10 * np.finfo(np.float32).eps * largest)
-    constant[suspects] |= _single_precision(data[:, suspects])
-    mean, scale = p @ data, np.where(constant, np.inf, spread)
-    first, second = np.zeros(len(mean)), np.zeros(len(mean))
-    for rows in _slices(*data.shape):
-        deviations = data[rows] - mean
-        deviations /= scale
-        first += p[rows] @ deviations
-        second += p[rows] @ np.square(deviations, out=deviations)
-    spread[constant] = 0
-    return mean + spread * first, spread * np.sqrt(np.maximum(second - first**2, 0))
-
-
-def _single_precision(columns: np.ndarray) -> np.ndarray:
-    """Which columns hold numbers of single precision, not all of them integers, whose rounding is coarse."""
-    with np.errstate(over="ignore"):
-        single = columns.astype(np.float32) == columns
-    return single.all(axis=0) & (columns != np.round(columns)).any(axis=0)
-
-
-def _with_signs(directions: np.ndarray) -> np.ndarray:
-    """The same directions (r, d), each with the sign that makes the first of its large entries positive."""
-    sizes = np.abs(directions)
-    first = (sizes > 0.9 * sizes.max(axis=1, keepdims=True)).argmax(axis=1)  # two columns of one std always tie
-    return directions * np.sign(directions[np.arange(len(directions)), first])[:, None]
-
-
-def _slices(length: int, width: int) -> Iterator[slice]:
-    """Slices of an axis of this length, of a matrix whose other axis has that width, a block at a time."""
-    size = max(1, _BLOCK_ENTRIES // width)
-    for start in range(0, length, size):
-        yield slice(start, min(start + size, length))

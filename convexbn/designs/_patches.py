@@ -12,13 +12,9 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from convexbn._utils.magnitude import check_magnitude
 from convexbn._utils.sample_weight import weighted_samples
-from convexbn.designs._batch_norm import (
-    MOMENTS_RTOL,
-    BatchNormDesign,
-    check_components,
-    principal_directions,
-    rank_to_keep,
-)
+from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.designs._checks import check_components
+from convexbn.designs._principal_directions import MOMENTS_RTOL, principal_directions, rank_to_keep
 
 _BLOCK_ENTRIES = 2**19  # entries of the patch matrix made at once
 
@@ -175,11 +171,11 @@ class PatchDesign(BatchNormDesign):
     Examples
     --------
     >>> import numpy as np
-    >>> from convexbn import DesignMatrix, PatchDesign
+    >>> from convexbn import PatchDesign
     >>> images = np.random.default_rng(0).standard_normal((10, 1, 4, 4))
     >>> design = PatchDesign(kernel_size=2, stride=2).fit(images)
-    >>> Z = DesignMatrix(design.transform(images), design.n_patches)
-    >>> Z.n_samples, Z.n_rows, bool(np.allclose(Z.Z.T @ Z.Z / Z.n_rows, np.eye(5)))
+    >>> Z = design.matrix(images)
+    >>> Z.n_samples, Z.n_rows, bool(np.allclose(Z.adjoint(Z.rows()) / Z.n_rows, np.eye(5)))
     (10, 40, True)
     """
 

@@ -7,7 +7,8 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array
 
 from convexbn._utils.summary import Summarized, counted
-from convexbn.designs._batch_norm import EXACT_RTOL, BatchNormDesign
+from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.designs._principal_directions import EXACT_RTOL
 
 
 @dataclass(frozen=True, eq=False, repr=False)

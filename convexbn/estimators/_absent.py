@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from convexbn.designs._batch_norm import BatchNormDesign, WeightNormDesign
+from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.model._neurons import Neurons
 from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
 

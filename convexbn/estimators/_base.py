@@ -10,27 +10,24 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexbn._utils.sample_weight import merge_equal_samples
-from convexbn.designs._batch_norm import (
-    NORMALIZATIONS,
-    BatchNormDesign,
-    WeightNormDesign,
-    check_spectral_power,
-    check_standardize,
-    make_design,
-)
+from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.designs._checks import check_spectral_power, check_standardize
+from convexbn.designs._normalizations import NORMALIZATIONS, make_design
+from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
-from convexbn.operators._dense import DesignMatrix
 from convexbn.solvers import solve
 from convexbn.solvers._auto import check_solver
 from convexbn.solvers._certificate import Certificate, Setting
 from convexbn.solvers._monitor import Clock, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import check_tol
-from convexbn.solvers.relu._column_generation import Proof, check_prove
+from convexbn.solvers.relu._options import ACCURATE
+from convexbn.solvers.relu._proof import check_prove
+from convexbn.solvers.relu._state import Proof
 
 _ROUNDING = 1e-12  # of a share of the variance
 
@@ -199,7 +196,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         design = self._unfitted_design(n_components, spectral_power).fit(X, sample_weight=weights)
         prepared = Prepared(design, self._output_scales(y, weights))
         problem = Problem(
-            DesignMatrix(design.transform(X), design.n_patches),
+            design.matrix(X),
             y / prepared.output_scales,
             self._training_loss(),
             weight_decay=1.0,
@@ -232,7 +229,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         prove: Proof = False,
         verbose: bool = False,
         max_iter: int | None = None,
-        max_newton_steps: int | None = None,
+        max_newton_steps: float = np.inf,
     ) -> Solution:
         return solve(
             problem,
@@ -242,7 +239,7 @@ class BaseConvexBN(BaseEstimator, ABC):
             tol=self.tol,
             relative_to="zero_network",
             max_iter=self.max_iter or max_iter,
-            max_newton_steps=None if self.max_iter else max_newton_steps,
+            options=replace(ACCURATE, newton_steps=np.inf if self.max_iter else max_newton_steps),
             max_time=max_time,
             random_state=random_state,
             verbose=verbose,

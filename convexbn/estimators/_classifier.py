@@ -14,7 +14,7 @@ from convexbn.estimators._base import BaseConvexBN
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.losses import Loss, make_loss
 from convexbn.model._activation import Activation
-from convexbn.solvers.relu._column_generation import Proof
+from convexbn.solvers.relu._state import Proof
 
 
 def _has_probabilities(model: "Classification") -> bool:

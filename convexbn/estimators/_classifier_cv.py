@@ -13,7 +13,7 @@ from convexbn.estimators._tuning import Candidate
 from convexbn.losses import Loss
 from convexbn.model._activation import Activation
 from convexbn.network import GatedNetwork, NormalizedNetwork
-from convexbn.solvers.relu._column_generation import Proof
+from convexbn.solvers.relu._state import Proof
 
 
 class ConvexBNClassifierCV(Classification, CrossValidated):

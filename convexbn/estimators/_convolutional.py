@@ -6,14 +6,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_X_y
 
-from convexbn.designs._batch_norm import BatchNormDesign, WeightNormDesign
+from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
+from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._classifier import Classification
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.estimators._regressor import Regression
 from convexbn.losses import Loss
 from convexbn.model._activation import Activation
-from convexbn.solvers.relu._column_generation import Proof
+from convexbn.solvers.relu._state import Proof
 
 
 class Convolutional(FixedWeightDecay):

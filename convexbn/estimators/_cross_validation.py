@@ -14,7 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from sklearn.utils.parallel import Parallel, delayed
 
 from convexbn._utils.threads import on_one_thread
-from convexbn.designs._batch_norm import check_spectral_power
+from convexbn.designs._checks import check_spectral_power
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
 from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid, warn_of_gaps
@@ -27,8 +27,9 @@ from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers._monitor import Clock
-from convexbn.solvers.relu._column_generation import Proof
-from convexbn.solvers.relu._fast import FAST, fast_path
+from convexbn.solvers.relu._fast import fast_path
+from convexbn.solvers.relu._options import FAST
+from convexbn.solvers.relu._state import Proof
 
 Components = int | float | None
 
@@ -307,7 +308,7 @@ def _score_path(
 
 def _trial_networks(prepared: Prepared, problem: Problem) -> list[NormalizedNetwork | GatedNetwork]:
     """A network with constant outputs and one whose outputs vary, to see whether they can be scored."""
-    Z, y = problem.Z.Z, problem.y
+    Z, y = problem.Z.rows(), problem.y
     spread = np.ptp(Z, axis=0)
     column = spread.argmax()
     direction = np.zeros((Z.shape[1], 1))

@@ -22,8 +22,8 @@ from convexbn.oracles import weight_decay_max
 from convexbn.solvers._closed_form import check_closed_form
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers._solution import Status
-from convexbn.solvers.relu._column_generation import Proof
 from convexbn.solvers.relu._fast import fast_path
+from convexbn.solvers.relu._state import Proof
 
 AUTO_FRACTION = 0.03  # of weight_decay_max, where there are too few samples to hold any out
 _TUNING_SHARE = 0.5  # of max_time, for the choice

@@ -15,7 +15,7 @@ from convexbn.network import NormalizedNetwork
 from convexbn.solvers._certificate import Certificate
 from convexbn.solvers._monitor import check_max_time
 from convexbn.solvers._tolerance import Tolerance
-from convexbn.solvers.relu._column_generation import certify_by_proof
+from convexbn.solvers.relu._certify import certify_by_proof
 
 _SAME = 1e-6  # relative difference of objectives that rounding may make
 

@@ -16,11 +16,10 @@ from convexbn._utils.threads import on_one_thread
 from convexbn.losses import Loss
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 from convexbn.solvers._monitor import Clock
-from convexbn.solvers.relu._column_generation import MANY_WEIGHTS
-from convexbn.solvers.relu._fast import FAST, descend, price_quickly
-from convexbn.solvers.relu._newton import NEWTON_SIZE
+from convexbn.solvers.relu._fast import descend, price_quickly
+from convexbn.solvers.relu._options import ACCURATE, FAST
 
 FRACTIONS = 10.0 ** -np.arange(0, 8.5, 0.5)  # of the largest weight decay, the grid of a path
 _TURNED = 2  # values of weight decay without a better score after which a path has turned
@@ -167,7 +166,7 @@ class HeldOut:
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Their rows.
     y : ndarray of shape (n, C)
         Their targets.
@@ -177,7 +176,7 @@ class HeldOut:
         Their sample weights over the mean.
     """
 
-    Z: DesignMatrix
+    Z: Operator
     y: np.ndarray
     loss: Loss
     weights: np.ndarray
@@ -380,15 +379,15 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
     """
     n, k = problem.Z.n_rows, problem.Z.n_columns
     if len(start) == 0 or problem.weight_decay >= _STRONG * price_quickly(problem, random_state=0):
-        steps = max(_LEAST_NEWTON_STEPS, int(_NEWTON_SHARE * work / _newton_work(n, k, NEWTON_SIZE)))
+        steps = max(_LEAST_NEWTON_STEPS, int(_NEWTON_SHARE * work / _newton_work(n, k, ACCURATE.newton_weights)))
         return {"max_newton_steps": steps}
     max_steps = int(np.clip(work / (n * len(start)), *_DESCENT_STEPS))
     start = descend(problem, start, max_steps=max_steps, stop=Clock(clock.left(_DESCENT_SHARE)).is_out)
     n_weights = len(start) * k
-    newton_work = _newton_work(n, k, min(n_weights, NEWTON_SIZE))
+    newton_work = _newton_work(n, k, min(n_weights, ACCURATE.newton_weights))
     return {
         "start": start,
-        "max_iter": 1 if n_weights > MANY_WEIGHTS else _ROUNDS,
+        "max_iter": 1 if n_weights > ACCURATE.many_weights else _ROUNDS,
         "max_newton_steps": max(1, int(_NEWTON_SHARE * work / newton_work)),
     }
 

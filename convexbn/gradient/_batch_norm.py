@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from convexbn.designs._batch_norm import NORMALIZATIONS, BatchNormDesign, WeightNormDesign
+from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.designs._normalizations import NORMALIZATIONS
 from convexbn.designs._patches import PatchDesign, check_images
+from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.gradient._objective import SMALLEST_EPS, TrainingObjective
 from convexbn.gradient._optimizers import LEARNING_RATES, by_lbfgs, make_optimizer, on_full_batch, on_mini_batches
 from convexbn.gradient._options import as_numbers, check_options
@@ -18,7 +20,6 @@ from convexbn.losses import Loss, make_loss
 from convexbn.model._neurons import Neurons
 from convexbn.network import NormalizedNetwork, make_network
 from convexbn.network._base import TORCH_EPS, import_torch
-from convexbn.operators._dense import DesignMatrix
 
 Callback = Callable[[int, np.ndarray], None]
 
@@ -247,7 +248,7 @@ def _initial(
     if n_samples < len(X):
         X = X[np.sort(rng.choice(len(X), n_samples, replace=False))]
     design.fit(X)
-    Z = DesignMatrix(design.transform(X), design.n_patches)
+    Z = design.matrix(X)
     directions = rng.standard_normal((Z.n_columns, n_neurons)) * np.sqrt(Z.n_rows) / Z.spectral_norm
     output_weights = rng.standard_normal((n_neurons, n_outputs)) / n_neurons
     network = make_network(Neurons(directions, output_weights, np.zeros(n_outputs)), design)

@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike
 from convexbn._utils.summary import Summarized, counted
 from convexbn.losses import Loss, make_loss
 from convexbn.model._neurons import Neurons
-from convexbn.operators._dense import DesignMatrix, as_design_matrix
+from convexbn.model._outputs import OutputDirections, output_directions
+from convexbn.operators._dense import as_design_matrix
+from convexbn.operators._protocol import Operator
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -58,7 +60,7 @@ class Problem(Summarized):
     2.333333
     """
 
-    Z: DesignMatrix
+    Z: Operator
     y: np.ndarray
     loss: Loss
     weight_decay: float
@@ -67,7 +69,7 @@ class Problem(Summarized):
 
     def __init__(
         self,
-        Z: DesignMatrix | ArrayLike,
+        Z: Operator | ArrayLike,
         y: ArrayLike,
         loss: str | Loss = "squared_error",
         *,
@@ -104,6 +106,11 @@ class Problem(Summarized):
     def n_outputs(self) -> int:
         """Outputs C."""
         return int(self.y.shape[1])
+
+    @cached_property
+    def output_directions(self) -> OutputDirections:
+        """Geometry of the output directions: signs for one output, the unit sphere for several."""
+        return output_directions(self.n_outputs)
 
     def restricted(self, samples: np.ndarray) -> "Problem":
         """Return the same problem for some of the samples, given by their indices; weights add up to one again."""

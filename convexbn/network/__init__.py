@@ -1,7 +1,8 @@
 """Trained networks as their users know them: weights, statistics, forward pass, to and from PyTorch."""
 
-from convexbn.designs._batch_norm import BatchNormDesign, WeightNormDesign
+from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign
+from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.model._neurons import Neurons
 from convexbn.network._base import NormalizedNetwork
 from convexbn.network._batch_norm import BatchNormNetwork

@@ -11,11 +11,13 @@ from sklearn.utils.validation import check_array, check_consistent_length
 
 from convexbn._utils.sample_weight import check_sample_weight
 from convexbn._utils.summary import Summarized, counted
-from convexbn.designs._batch_norm import EXACT_RTOL, BatchNormDesign, WeightNormDesign
+from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.designs._principal_directions import EXACT_RTOL
+from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.losses import Loss, make_loss
+from convexbn.model._merging import prune
 from convexbn.model._neurons import Neurons
 from convexbn.network._persistence import Stored
-from convexbn.operators._dense import DesignMatrix
 
 if TYPE_CHECKING:
     import torch
@@ -253,9 +255,7 @@ class NormalizedNetwork(Summarized, Stored, ABC):
             )
         design = self._unfitted_design().set_params(rtol=EXACT_RTOL).fit(data, sample_weight=sample_weight)
         S = design.neurons(self.weights, self.gamma, self.bias)
-        neurons = Neurons(S, self.output_weights, self.intercept).pruned(
-            DesignMatrix(design.transform(data), design.n_patches)
-        )
+        neurons = prune(Neurons(S, self.output_weights, self.intercept), design.matrix(data))
         return type(self).from_neurons(neurons, design)
 
     def _forward(self, X: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:

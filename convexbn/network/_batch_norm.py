@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array
 
 from convexbn._utils.sample_weight import weighted_samples
-from convexbn.designs._batch_norm import BatchNormDesign, WeightNormDesign
+from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.network._base import TORCH_EPS, NormalizedNetwork, import_torch, tensor
 from convexbn.network._torch_layers import array_of, layers_of, read_output
 

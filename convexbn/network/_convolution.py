@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn.designs._batch_norm import BatchNormDesign, WeightNormDesign
+from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
+from convexbn.designs._weight_norm import WeightNormDesign
 
 
 @dataclass(frozen=True, eq=False, repr=False)

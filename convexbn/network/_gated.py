@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn._utils.summary import Summarized, counted
-from convexbn.designs._batch_norm import BatchNormDesign, WeightNormDesign
+from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.model._neurons import Neurons
 from convexbn.network._base import as_finite_arrays, check_data, finite
 from convexbn.network._persistence import Stored

@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn.designs._batch_norm import WeightNormDesign
+from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.network._base import TORCH_EPS, NormalizedNetwork, import_torch, tensor
 from convexbn.network._torch_layers import array_of, directions_and_lengths, layers_of, read_output
 

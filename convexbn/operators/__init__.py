@@ -1,5 +1,6 @@
 """The products with the design matrix that solvers are written in; nothing outside this folder touches the array."""
 
 from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 
-__all__ = ["DesignMatrix"]
+__all__ = ["DesignMatrix", "Operator"]

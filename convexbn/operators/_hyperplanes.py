@@ -1,10 +1,13 @@
 """Rows of a design matrix that are multiples of each other: they share a kink."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from convexbn.operators._protocol import Operator
 
 _PARALLEL = 1e-11  # distance of the unit vectors of rows that count as multiples of each other
 
@@ -25,8 +28,8 @@ class Hyperplanes:
     Examples
     --------
     >>> import numpy as np
-    >>> from convexbn.operators._hyperplanes import Hyperplanes
-    >>> planes = Hyperplanes.of_rows(np.array([[1.0, 2.0], [3.0, 0.0], [-2.0, -4.0]]))
+    >>> from convexbn import DesignMatrix
+    >>> planes = DesignMatrix(np.array([[1.0, 2.0], [3.0, 0.0], [-2.0, -4.0]])).hyperplanes
     >>> planes.first, planes.group, planes.ratio
     (array([0, 1]), array([0, 1, 0]), array([ 1.,  1., -2.]))
     """
@@ -36,18 +39,18 @@ class Hyperplanes:
     ratio: np.ndarray
 
     @classmethod
-    def of_rows(cls, Z: np.ndarray) -> Self:
+    def of(cls, Z: "Operator") -> Self:
         """Find the hyperplanes of the rows of a matrix (N, k)."""
-        n_rows = len(Z)
-        direction = np.random.default_rng(0).standard_normal(Z.shape[1])
-        along, lengths = Z @ direction, np.linalg.norm(Z, axis=1)
+        n_rows = Z.n_rows
+        direction = np.random.default_rng(0).standard_normal((Z.n_columns, 1))
+        along, lengths = (Z @ direction)[:, 0], Z.row_norms
         signed = np.where(along < 0, -1, 1) * np.maximum(lengths, np.finfo(float).tiny)
         # Multiples of each other follow each other in the order of the products of unit vectors with any direction.
         order = np.argsort(along / signed, kind="stable")
         steps = np.diff((along / signed)[order])
         close = np.flatnonzero(steps <= 2 * _PARALLEL * np.linalg.norm(direction))
         one, other = order[close], order[close + 1]
-        distance = np.linalg.norm(Z[one] / signed[one, None] - Z[other] / signed[other, None], axis=1)
+        distance = np.linalg.norm(Z.rows(one) / signed[one, None] - Z.rows(other) / signed[other, None], axis=1)
         new = np.ones(n_rows, dtype=bool)
         new[close[distance <= _PARALLEL] + 1] = False
         in_order = np.cumsum(new) - 1

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 
 _BLOCK_ENTRIES = 2**22  # entries of the masks unpacked at once
 _HELD_ENTRIES = 2**27  # up to this many entries the masks stay unpacked
@@ -20,7 +20,7 @@ class MaskedProducts:
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix with N rows; only its shape and pooling are read.
     rows : ndarray of shape (N, k)
         Its rows in the precision of the products, in any orthogonal basis.
@@ -41,7 +41,7 @@ class MaskedProducts:
            [4., 6.]]))
     """
 
-    def __init__(self, Z: DesignMatrix, rows: np.ndarray, packed: np.ndarray, *, hold: bool = False):
+    def __init__(self, Z: Operator, rows: np.ndarray, packed: np.ndarray, *, hold: bool = False):
         self.Z, self.rows, self.packed = Z, rows, packed
         self._masks = self._unpacked(packed) if hold and len(packed) * len(rows) <= _HELD_ENTRIES else None
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 
 _BLOCK_ENTRIES = 2**24  # entries of the features, and of the masks, made at once
 _HELD_ENTRIES = 2**29  # up to this many entries the features are kept between products
@@ -20,7 +20,7 @@ class PooledProducts:
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix with N rows; only its shape and pooling are read.
     rows : ndarray of shape (N, k)
         Its rows in the precision of the products, in any orthogonal basis.
@@ -41,7 +41,7 @@ class PooledProducts:
            [2. , 3. ]]))
     """
 
-    def __init__(self, Z: DesignMatrix, rows: np.ndarray, packed: np.ndarray, *, hold: bool = False):
+    def __init__(self, Z: Operator, rows: np.ndarray, packed: np.ndarray, *, hold: bool = False):
         self.Z, self.rows, self.packed = Z, rows, packed
         held = hold and len(packed) * Z.n_samples * rows.shape[1] <= _HELD_ENTRIES
         self._held = list(self._made()) if held else None

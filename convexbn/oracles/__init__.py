@@ -4,7 +4,7 @@ A dual point v is feasible when no direction prices higher than weight_decay. Ho
 what separates a global certificate from one over a pattern set, so every price carries its scope.
 """
 
-from convexbn.oracles._ascent import Peaks, find_peaks, price_by_ascent
+from convexbn.oracles._ascent import LocalMaxima, find_local_maxima, price_by_ascent
 from convexbn.oracles._bound import price_bound
 from convexbn.oracles._branch_and_bound import price_by_branch_and_bound
 from convexbn.oracles._faces import count_flats, flats_of_rows, largest_on_cone
@@ -21,12 +21,12 @@ from convexbn.oracles._price import Price, Scope
 from convexbn.oracles._weight_decay_max import weight_decay_max
 
 __all__ = [
-    "Peaks",
+    "LocalMaxima",
     "Price",
     "Scope",
     "count_flats",
     "dearest_patterns",
-    "find_peaks",
+    "find_local_maxima",
     "flats_of_rows",
     "largest_on_cone",
     "price_bound",

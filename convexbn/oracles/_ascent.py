@@ -1,4 +1,4 @@
-"""Local maxima of the price, by ascent from many starts at once."""
+"""The linear minimisation oracle in practice: local maxima of |V^T relu(Zw)|, by ascent from many starts at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,11 +7,12 @@ import numpy as np
 
 from convexbn._utils.magnitude import power_of_two_above
 from convexbn._utils.threads import on_one_thread
-from convexbn.operators._dense import DesignMatrix
+from convexbn.model._outputs import OutputDirections, output_directions
+from convexbn.operators import Operator
 from convexbn.oracles._kink_program import nearest_kinks, solve_kink_program
 from convexbn.oracles._price import Price
 
-_SORTING_STEPS, _STEPS = 12, 20  # of all starts, then of the dearest quarter
+_SORTING_STEPS, _STEPS = 12, 20  # of all starts, then of the best quarter
 # Steps 1 / (a + b * t), of half of the starts each: long ones leave poor maxima for better ones far away, short ones
 # find the maximum near by, however small the cone from which it is reached.
 _LONG_STEPS, _SHORT_STEPS = (1, 0.3), (5, 1)
@@ -20,12 +21,14 @@ _BLOCK_ENTRIES, _BLOCK_COLUMNS = 2**20, 64  # of the products Z W made at once, 
 _POLISHED_ENTRIES = 2**23  # of Z times directions that are polished at once, and of the normals of their kinks
 _POLISH_STEPS, _KINKS = 8, 150  # kinks near a direction that hold it, at most
 _POLISHED, _POLISHED_WORK = 300, 3e7  # ends polished at most, and that number times k^3
-_SAME_END, _SAME_PEAK = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them are taken for one
+_SAME_END, _SAME_MAXIMUM = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them are taken for one
+
+Stop = Callable[[], bool] | None
 
 
 @dataclass(frozen=True, eq=False)
-class Peaks:
-    """Local maxima of c^T V^T relu(Zw) over unit directions w and unit output directions c, the dearest first.
+class LocalMaxima:
+    """Local maxima of c^T V^T relu(Zw) over unit directions w and unit output directions c, the largest first.
 
     Parameters
     ----------
@@ -34,7 +37,7 @@ class Peaks:
     output_directions : ndarray of shape (p, C)
         Unit output directions, one a row; for one output the signs +1 and -1.
     prices : ndarray of shape (p,)
-        Their prices, from the largest downwards.
+        The values, from the largest downwards.
     """
 
     directions: np.ndarray
@@ -45,16 +48,16 @@ class Peaks:
         return len(self.prices)
 
 
-def find_peaks(
-    Z: DesignMatrix,
+def find_local_maxima(
+    Z: Operator,
     v: np.ndarray,
     starts: np.ndarray,
     *,
     threshold: float = 0.0,
     count: int = 10,
     polish: bool = True,
-    stop: Callable[[], bool] | None = None,
-) -> Peaks:
+    stop: Stop = None,
+) -> LocalMaxima:
     """Distinct local maxima of the price ``|V^T relu(Zw)|``, reached from given starts.
 
     The ascent moves all starts at once, by conditional-gradient steps on the unit ball, ``w <- (1 - t) w + t g/|g|``
@@ -81,48 +84,46 @@ def find_peaks(
 
     Returns
     -------
-    peaks : Peaks
+    maxima : LocalMaxima
 
     Examples
     --------
     >>> import numpy as np
     >>> from convexbn import DesignMatrix
-    >>> from convexbn.oracles import find_peaks
-    >>> peaks = find_peaks(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]]), np.eye(2) + 0.1, count=1)
-    >>> peaks.prices, peaks.output_directions
+    >>> from convexbn.oracles import find_local_maxima
+    >>> maxima = find_local_maxima(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]]), np.eye(2) + 0.1, count=1)
+    >>> maxima.prices, maxima.output_directions
     (array([4.]), array([[-1.]]))
     """
     if Z.n_columns > Z.n_rows:
         Z, basis = Z.on_row_space
-        peaks = find_peaks(Z, v, basis.T @ starts, threshold=threshold, count=count, polish=polish, stop=stop)
-        return replace(peaks, directions=basis @ peaks.directions)
+        found = find_local_maxima(Z, v, basis.T @ starts, threshold=threshold, count=count, polish=polish, stop=stop)
+        return replace(found, directions=basis @ found.directions)
     (Z, Z_size), v_size = Z.of_moderate_size, power_of_two_above(v)
     Z, V, _ = Z.for_prices(v / v_size)
-    threshold = threshold / v_size / Z_size
-    # One output direction a start: +1 and -1 stay as they are, those of several outputs follow the direction.
-    n_signs = 2 if V.shape[1] == 1 else 1
-    signs = np.repeat([1.0, -1.0][:n_signs], starts.shape[1])
-    ends, prices = _ascend(Z.Z, V, np.tile(starts / np.linalg.norm(starts, axis=0), n_signs), signs, stop)
+    outputs, threshold = output_directions(V.shape[1]), threshold / v_size / Z_size
+    w, c = outputs.starts(starts / np.linalg.norm(starts, axis=0))
+    w, prices = _ascend(Z, V, outputs, w, c, stop)
     # An end that the ascent left one percent below the threshold may still polish to above it.
-    dear = np.flatnonzero((prices > 0.99 * threshold) & (prices > 0))
-    dear = dear[np.argsort(-prices[dear], kind="stable")]
+    kept = np.flatnonzero((prices > 0.99 * threshold) & (prices > 0))
+    kept = kept[np.argsort(-prices[kept], kind="stable")]
     polished = min(_POLISHED, int(_POLISHED_WORK / Z.n_columns**3), starts.shape[1] // 5)
-    dear = _distinct(ends, signs, dear, _SAME_END, max(polished, 3 * count) if polish else count)
-    ends, signs = ends[:, dear], signs[dear]
-    prices = prices[dear]
+    kept = _distinct(w, c, kept, _SAME_END, max(polished, 3 * count) if polish else count)
+    w, c, prices = w[:, kept], c[:, kept], prices[kept]
     if polish:
         size = max(1, _POLISHED_ENTRIES // max(Z.n_rows, _near(Z) * (Z.n_columns + _near(Z))))
-        blocks = [slice(start, start + size) for start in range(0, len(signs), size)]
-        prices = np.concatenate([np.zeros(0), *(_polish(Z, V, ends[:, block], signs[block], stop) for block in blocks)])
+        blocks = [slice(start, start + size) for start in range(0, len(kept), size)]
+        polished_prices = (_polish(Z, V, outputs, w[:, block], c[:, block], stop) for block in blocks)
+        prices = np.concatenate([np.zeros(0), *polished_prices])
     best = np.argsort(-prices, kind="stable")
-    best = _distinct(ends, signs, best[prices[best] > threshold], _SAME_PEAK, count)
-    directions = ends[:, best]
-    return Peaks(directions, _output_directions(Z.Z @ directions, V, signs[best]).T, v_size * Z_size * prices[best])
+    best = _distinct(w, c, best[prices[best] > threshold], _SAME_MAXIMUM, count)
+    along = V.T @ np.maximum(Z @ w[:, best], 0)
+    return LocalMaxima(w[:, best], outputs.best(along, c[:, best]).T, v_size * Z_size * prices[best])
 
 
 @on_one_thread
 def price_by_ascent(
-    Z: DesignMatrix,
+    Z: Operator,
     v: np.ndarray,
     *,
     n_starts: int = 1000,
@@ -156,105 +157,91 @@ def price_by_ascent(
     (4.0, 'local')
     """
     starts = np.random.default_rng(random_state).standard_normal((Z.n_columns, n_starts))
-    peaks = find_peaks(Z, v, starts, count=1)
-    if len(peaks) == 0:
+    found = find_local_maxima(Z, v, starts, count=1)
+    if len(found) == 0:
         return Price(0.0, "local")
-    return Price(float(peaks.prices[0]), "local", peaks.directions[:, 0])
-
-
-def _output_directions(inner: np.ndarray, V: np.ndarray, signs: np.ndarray) -> np.ndarray:
-    """Output direction of each column of Z W (N, p): its sign, or the direction of V^T relu(Zw); shape (C, p)."""
-    if V.shape[1] == 1:
-        return signs[None]
-    along = V.T @ np.maximum(inner, 0)
-    return along / np.maximum(np.linalg.norm(along, axis=0), np.finfo(V.dtype).tiny)
+    return Price(float(found.prices[0]), "local", found.directions[:, 0])
 
 
 def _ascend(
-    Z: np.ndarray, V: np.ndarray, W: np.ndarray, signs: np.ndarray, stop: Callable[[], bool] | None
+    Z: Operator, V: np.ndarray, outputs: OutputDirections, w: np.ndarray, c: np.ndarray, stop: Stop
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Directions at the end of the ascent from the columns of W, and their prices, a block of columns at a time.
+    """Directions at the end of the ascent from the columns of w, and their prices, a block of columns at a time.
 
-    Only the quarter that is dearest on some of the rows climbs to the end; the others keep their price on these rows.
-    Those whose turn has not come when the ascent is stopped have no price.
+    Only the best quarter on some of the rows climbs to the end; the others keep their price on these rows. Columns that
+    the ascent has not reached when it is stopped have no price.
     """
-    ends, prices = W.copy(), np.full(W.shape[1], -np.inf)
-    unit = np.abs(V).max() or 1.0
-    Z32, V32 = Z.astype(np.float32), (V / unit).astype(np.float32)  # polishing is done in full precision
-    pace = np.resize([_LONG_STEPS, _SHORT_STEPS], (W.shape[1], 2)).T.astype(np.float32)
-    some = slice(None, None, max(1, len(Z) // _SORTING_ROWS))
-    size = max(_BLOCK_COLUMNS, _BLOCK_ENTRIES // len(Z))
-    for start in range(0, W.shape[1], size):
-        block = slice(start, start + size)
-        w, sign = W[:, block].astype(np.float32), signs[block].astype(np.float32)
-        w, price = _ascend_block(Z32[some], V32[some], w, sign, pace[:, block], range(_SORTING_STEPS), stop)
-        dearest = np.argsort(-price, kind="stable")[: -(-len(price) // 4)]
-        later = range(_SORTING_STEPS, _SORTING_STEPS + _STEPS)
-        w[:, dearest], price[dearest] = _ascend_block(
-            Z32, V32, w[:, dearest], sign[dearest], pace[:, block][:, dearest], later, stop
-        )
-        ends[:, block], prices[block] = w, unit * price
+    ends, prices = w.copy(), np.full(w.shape[1], -np.inf)
+    size = np.abs(V).max() or 1.0
+    Z, V = Z.in_single_precision, (V / size).astype(np.float32)  # polishing is done in full precision
+    pace = np.resize([_LONG_STEPS, _SHORT_STEPS], (w.shape[1], 2)).T.astype(np.float32)
+    some = slice(None, None, max(1, Z.n_rows // _SORTING_ROWS))
+    sorting, later = range(_SORTING_STEPS), range(_SORTING_STEPS, _SORTING_STEPS + _STEPS)
+    columns = max(_BLOCK_COLUMNS, _BLOCK_ENTRIES // Z.n_rows)
+    for start in range(0, w.shape[1], columns):
+        block = slice(start, start + columns)
+        arrays = w[:, block].astype(np.float32), c[:, block].astype(np.float32), pace[:, block]
+        moved, found = _ascend_block(Z.of_samples(some), V[some], outputs, *arrays, sorting, stop)
+        best = np.argsort(-found, kind="stable")[: -(-len(found) // 4)]
+        arrays = moved[:, best], arrays[1][:, best], arrays[2][:, best]
+        moved[:, best], found[best] = _ascend_block(Z, V, outputs, *arrays, later, stop)
+        ends[:, block], prices[block] = moved, size * found
         if stop is not None and stop():
             break
     return ends / np.maximum(np.linalg.norm(ends, axis=0), np.finfo(float).tiny), prices
 
 
 def _ascend_block(
-    Z: np.ndarray,
+    Z: Operator,
     V: np.ndarray,
+    outputs: OutputDirections,
     w: np.ndarray,
-    signs: np.ndarray,
+    c: np.ndarray,
     pace: np.ndarray,
     steps: range,
-    stop: Callable[[], bool] | None,
+    stop: Stop,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Directions after these steps, or the start where that is dearer, and their prices."""
-    one_output = V.shape[1] == 1
-    weighted = np.ascontiguousarray((Z * V).T) if one_output else Z.T
-    tiny = np.finfo(np.float32).tiny
-    start, start_prices = w, _prices(Z, V, w, signs)
+    """Directions after these steps, or the start where that prices higher, and their prices."""
+
+    def priced(w: np.ndarray) -> np.ndarray:
+        inner = Z @ w
+        along = V.T @ np.maximum(inner, 0, out=inner)
+        return (outputs.best(along, c) * along).sum(axis=0)
+
+    gradient_of, tiny = outputs.gradient(Z, V), np.finfo(np.float32).tiny
+    start, start_prices = w, priced(w)
     for step in steps:
         if stop is not None and stop():
             break
-        inner = Z @ w
-        if one_output:
-            gradient = weighted @ np.greater(inner, 0, out=inner)
-        else:
-            gradient = weighted @ ((inner > 0) * (V @ _output_directions(inner, V, signs)))
+        gradient = gradient_of(Z @ w, c)
         t = 1 / (pace[0] + pace[1] * np.float32(step))
-        gradient *= signs * t / (np.linalg.norm(gradient, axis=0) + tiny)
+        gradient *= t / (np.linalg.norm(gradient, axis=0) + tiny)
         w = (1 - t) * w + gradient
         w /= np.linalg.norm(w, axis=0) + tiny
-    prices = _prices(Z, V, w, signs)
+    prices = priced(w)
     return np.where(prices > start_prices, w, start), np.maximum(prices, start_prices)
 
 
-def _prices(Z: np.ndarray, V: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.ndarray:
-    inner = Z @ w
-    along = V.T @ np.maximum(inner, 0, out=inner)
-    return signs * along[0] if len(along) == 1 else np.linalg.norm(along, axis=0)
-
-
-def _near(Z: DesignMatrix) -> int:
+def _near(Z: Operator) -> int:
     """How many kinks hold a direction that is polished."""
     return min(3 * Z.n_columns, Z.n_rows, _KINKS)
 
 
 def _polish(
-    Z: DesignMatrix, V: np.ndarray, w: np.ndarray, signs: np.ndarray, stop: Callable[[], bool] | None
+    Z: Operator, V: np.ndarray, outputs: OutputDirections, w: np.ndarray, c: np.ndarray, stop: Stop
 ) -> np.ndarray:
     """Move unit directions w (k, p) to the local maxima near them, in place; their prices.
 
     A step is taken with the output direction c held, which can only raise the price, and c follows.
     """
 
-    def priced(w: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def priced(w: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Products Z W, dual points V c (N, p), and prices."""
         inner = Z.products(w)
-        v = V @ _output_directions(inner, V, signs)
+        v = V @ outputs.best(V.T @ np.maximum(inner, 0), c)
         return inner, v, (v * np.maximum(inner, 0)).sum(axis=0)
 
-    inner, v, prices = priced(w, signs)
+    inner, v, prices = priced(w, c)
     moving = np.arange(w.shape[1])
     for _ in range(_POLISH_STEPS):
         kept = prices[moving] > 0
@@ -262,26 +249,26 @@ def _polish(
         if len(moving) == 0 or (stop is not None and stop()):
             break
         length = prices[moving]
-        gradient = w[:, moving] * length - Z.Z.T @ ((inner > 0) * v)
-        A, b, c = nearest_kinks(Z, inner * length, v, _near(Z))
-        step, _ = solve_kink_program(None, gradient.T.ravel(), A, b, c, rtol=1e-6, stop=stop)
+        gradient = w[:, moving] * length - Z.adjoint((inner > 0) * v)
+        A, b, slope = nearest_kinks(Z, inner * length, v, _near(Z))
+        step, _ = solve_kink_program(None, gradient.T.ravel(), A, b, slope, rtol=1e-6, stop=stop)
         moved = w[:, moving] * length + step.reshape(len(moving), -1).T
         moved /= np.maximum(np.linalg.norm(moved, axis=0), np.finfo(float).tiny)
-        inner, v, new_prices = priced(moved, signs[moving])
+        inner, v, new_prices = priced(moved, c[:, moving])
         better = new_prices > length * (1 + 1e-12)
         moving, inner, v = moving[better], inner[:, better], v[:, better]
         w[:, moving], prices[moving] = moved[:, better], new_prices[better]
     return prices
 
 
-def _distinct(directions: np.ndarray, signs: np.ndarray, order: np.ndarray, cosine: float, count: int) -> np.ndarray:
-    """The first of the columns named in `order` that are not close to an earlier one of the same sign."""
-    candidates = np.ascontiguousarray(directions[:, order].T)
+def _distinct(w: np.ndarray, c: np.ndarray, order: np.ndarray, cosine: float, count: int) -> np.ndarray:
+    """The first of the columns named in `order` that are not close to an earlier one of the same c."""
+    candidates, c = np.ascontiguousarray(w[:, order].T), c[:, order]
     left = np.ones(len(order), dtype=bool)
     chosen: list[int] = []
     while len(chosen) < count and left.any():
         first = int(left.argmax())
         chosen.append(first)
-        left[(candidates @ candidates[first] > cosine) & (signs[order] == signs[order[first]])] = False
+        left[(candidates @ candidates[first] > cosine) & (c == c[:, first, None]).all(axis=0)] = False
         left[first] = False
     return order[chosen]

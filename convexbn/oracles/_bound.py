@@ -1,14 +1,13 @@
 """An upper bound of the price of every direction that needs no search."""
 
 import numpy as np
-from scipy.linalg import eigh
 
 from convexbn._utils.magnitude import power_of_two_above
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 from convexbn.oracles._price import Price
 
 
-def price_bound(Z: DesignMatrix, v: np.ndarray, sample_weight: np.ndarray | None = None) -> Price:
+def price_bound(Z: Operator, v: np.ndarray, sample_weight: np.ndarray | None = None) -> Price:
     """Upper bound of the price of every direction, for any rank, without a search.
 
     For one output it is the smaller of two: ``|P^1/2 Z| max(|P^-1/2 v_+|, |P^-1/2 v_-|)`` with the spectral norm of
@@ -18,7 +17,7 @@ def price_bound(Z: DesignMatrix, v: np.ndarray, sample_weight: np.ndarray | None
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix.
     v : ndarray of shape (n, C)
         Dual point.
@@ -42,17 +41,11 @@ def price_bound(Z: DesignMatrix, v: np.ndarray, sample_weight: np.ndarray | None
     p = np.ones((Z.n_samples, 1)) if sample_weight is None else sample_weight[:, None]
     (Z, Z_size), v_size = Z.of_moderate_size, power_of_two_above(v)
     size, rows, p = Z_size * v_size, Z.unpool(v / v_size), Z.unpool(p)
-    norm = _weighted_norm(Z, p)
+    norm = Z.weighted_norm(p)
     if v.shape[1] > 1:
         return Price(size * norm * float(np.linalg.norm(rows / np.sqrt(p), 2)), "global")
     parts = np.maximum(rows, 0), np.maximum(-rows, 0)
-    half_linear = np.linalg.norm(Z.Z.T @ rows) / 2
-    absolute = max(np.sqrt(part.sum()) * _weighted_norm(Z, part) for part in parts) / 2
+    half_linear = np.linalg.norm(Z.adjoint(rows)) / 2
+    absolute = max(np.sqrt(part.sum()) * Z.weighted_norm(part) for part in parts) / 2
     spectral = norm * max(np.linalg.norm(part / np.sqrt(p)) for part in parts)
     return Price(size * float(min(half_linear + absolute, spectral)), "global")
-
-
-def _weighted_norm(Z: DesignMatrix, weights: np.ndarray) -> float:
-    """Spectral norm of Z with its rows times the roots of the weights (N, 1)."""
-    gram = Z.Z.T @ (weights * Z.Z) if Z.n_columns <= Z.n_rows else (Z.Z @ Z.Z.T) * np.sqrt(weights * weights.T)
-    return float(np.sqrt(max(eigh(gram, eigvals_only=True)[-1], 0)))

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from convexbn._utils.threads import on_one_thread
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 from convexbn.oracles._bound import price_bound
 from convexbn.oracles._price import Price
 
@@ -25,7 +25,7 @@ _RIDGE = 1e-13  # keeps Gram matrices of thin cones invertible; what it changes 
 
 @on_one_thread
 def price_by_branch_and_bound(
-    Z: DesignMatrix,
+    Z: Operator,
     v: np.ndarray,
     *,
     threshold: float = 0.0,
@@ -45,7 +45,7 @@ def price_by_branch_and_bound(
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix.
     v : ndarray of shape (n, 1)
         Dual point.
@@ -85,7 +85,7 @@ def price_by_branch_and_bound(
     _check(Z, v, tol, starts, max_nodes)
     cheap = price_bound(Z, v).value
     Z, v, moved = Z.for_prices(v)
-    rows = np.abs(v) * Z.Z
+    rows = np.abs(v) * Z.rows()
     scale = float(np.linalg.norm(rows, axis=1).sum())
     if scale == 0:
         return Price(moved, "global")
@@ -114,7 +114,7 @@ def price_by_branch_and_bound(
     return Price(value, "global", direction)
 
 
-def _check(Z: DesignMatrix, v: np.ndarray, tol: float, starts: np.ndarray | None, max_nodes: int) -> None:
+def _check(Z: Operator, v: np.ndarray, tol: float, starts: np.ndarray | None, max_nodes: int) -> None:
     if np.shape(v) != (Z.n_samples, 1):
         raise ValueError(f"v must be of shape ({Z.n_samples}, 1), one output, got {np.shape(v)}.")
     if starts is not None and (np.ndim(starts) != 2 or len(starts) != Z.n_columns):

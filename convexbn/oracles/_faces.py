@@ -5,7 +5,7 @@ from math import comb
 
 import numpy as np
 
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 
 _MAX_FLATS = 20_000
 _ZERO = 1e-9  # relative size that counts as rank
@@ -15,7 +15,7 @@ _INSIDE = 1e-6  # sine of the angle by which an eigenvector may leave the cone; 
 _ROUNDING = 1e-8
 
 
-def count_flats(Z: DesignMatrix) -> int:
+def count_flats(Z: Operator) -> int:
     """Most subspaces in which independent rows of Z vanish, those of dimension zero left out.
 
     Examples
@@ -29,7 +29,7 @@ def count_flats(Z: DesignMatrix) -> int:
     return sum(comb(int((Z.row_norms > 0).sum()), t) for t in range(len(_row_space(Z))))
 
 
-def flats_of_rows(Z: DesignMatrix) -> list[np.ndarray]:
+def flats_of_rows(Z: Operator) -> list[np.ndarray]:
     """Subspaces in which independent rows of Z vanish: orthonormal bases (number, k, dim), one array a dimension.
 
     The faces of all pattern cones lie in them. Directions across the row space of Z, which change nothing, are left
@@ -37,7 +37,7 @@ def flats_of_rows(Z: DesignMatrix) -> list[np.ndarray]:
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix.
 
     Returns
@@ -57,7 +57,7 @@ def flats_of_rows(Z: DesignMatrix) -> list[np.ndarray]:
     >>> [bases.shape for bases in flats_of_rows(DesignMatrix(np.random.default_rng(0).standard_normal((10, 3))))]
     [(1, 3, 3), (10, 3, 2), (45, 3, 1)]
     """
-    axes, rows, count = _row_space(Z), Z.Z[Z.row_norms > 0], count_flats(Z)
+    axes, rows, count = _row_space(Z), Z.rows(Z.row_norms > 0), count_flats(Z)
     rank = len(axes)
     if count > _MAX_FLATS:
         raise ValueError(
@@ -74,9 +74,9 @@ def flats_of_rows(Z: DesignMatrix) -> list[np.ndarray]:
     return flats
 
 
-def _row_space(Z: DesignMatrix) -> np.ndarray:
+def _row_space(Z: Operator) -> np.ndarray:
     """Orthonormal basis of the rows of Z, one a row."""
-    _, sizes, axes = np.linalg.svd(Z.Z, full_matrices=False)
+    _, sizes, axes = np.linalg.svd(Z.rows(), full_matrices=False)
     return axes[sizes > _ZERO * sizes[0]]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 
 _MAX_STEPS = 50
 _FIRST_MU = 0.1  # of the mean of slope * b
@@ -21,7 +21,7 @@ _SMALL = 12  # up to this size matrices are solved with in one call
 
 
 def nearest_kinks(
-    Z: DesignMatrix, inner: np.ndarray, signed_v: np.ndarray, n_kinks: int
+    Z: Operator, inner: np.ndarray, signed_v: np.ndarray, n_kinks: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the kinks nearest to each neuron at which the objective has a convex corner: rows with sign * v_i < 0.
 
@@ -29,7 +29,7 @@ def nearest_kinks(
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix.
     inner : ndarray of shape (N, m)
         Products Z S with the neurons, from `DesignMatrix.products`.
@@ -61,7 +61,7 @@ def nearest_kinks(
     inner = np.take_along_axis(inner, near, axis=0).T
     outward = np.where(inner > 0, -1.0, 1.0)
     slope = np.maximum(-np.take_along_axis(signed_v, near, axis=0), 0).T
-    return Z.Z[first[near.T]] * outward[:, :, None], np.abs(inner), slope
+    return Z.rows(first[near.T]) * outward[:, :, None], np.abs(inner), slope
 
 
 def solve_kink_program(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.optimize import nnls
 
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 from convexbn.oracles._faces import count_flats, flats_of_rows, largest_on_cone
 from convexbn.oracles._price import Price
 from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns
@@ -15,7 +15,7 @@ _QUICK_PATTERNS, _QUICK_FACES = 10_000, 1_000_000  # of all cones together
 
 
 def price_of_pattern(
-    Z: DesignMatrix, mask: np.ndarray, v: np.ndarray, flats: list[np.ndarray] | None = None
+    Z: Operator, mask: np.ndarray, v: np.ndarray, flats: list[np.ndarray] | None = None
 ) -> tuple[float, np.ndarray]:
     """Price of one pattern: max over unit w with that pattern of v^T relu(Zw), or |v^T relu(Zw)| of several outputs.
 
@@ -28,7 +28,7 @@ def price_of_pattern(
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix with N rows.
     mask : ndarray of bool, shape (N,)
         Pattern D.
@@ -62,7 +62,7 @@ def price_of_pattern(
     >>> price_of_pattern(Z, np.array([True, True]), v)
     (3.0, array([3., 0.]))
     """
-    cone = Z.Z.T * np.where(mask, 1.0, -1.0)
+    cone = Z.rows().T * np.where(mask, 1.0, -1.0)
     if v.shape[1] > 1:
         return largest_on_cone(_adjoints(Z, mask[:, None], v)[0], cone, flats or flats_of_rows(Z))
     gated = Z.masked_adjoint(mask[:, None], v)[:, 0]
@@ -70,7 +70,7 @@ def price_of_pattern(
     return float(price), gated + cone @ mu
 
 
-def price_of_patterns(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Price:
+def price_of_patterns(Z: Operator, patterns: Patterns, v: np.ndarray) -> Price:
     """Largest price over a pattern set and both signs of v.
 
     Patterns are visited from the largest gated price |Z^T D v| downwards; the gated price bounds the price, so
@@ -78,7 +78,7 @@ def price_of_patterns(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Pri
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix.
     patterns : Patterns
         Its patterns; if they are complete the scope is "global".
@@ -123,13 +123,13 @@ def price_of_patterns(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Pri
 
 
 def dearest_patterns(
-    Z: DesignMatrix, patterns: Patterns, v: np.ndarray, threshold: float, count: int, *, gated: bool = False
+    Z: Operator, patterns: Patterns, v: np.ndarray, threshold: float, count: int, *, gated: bool = False
 ) -> np.ndarray:
     """Patterns that price above a threshold, the dearest first.
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix.
     patterns : Patterns
         Its patterns.
@@ -168,14 +168,14 @@ def dearest_patterns(
     return chosen[prices[chosen] > threshold]
 
 
-def price_of_gates(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Price:
+def price_of_gates(Z: Operator, patterns: Patterns, v: np.ndarray) -> Price:
     """Largest gated price |Z^T D v| over a pattern set, the price of a gated ReLU network.
 
     With several outputs |Z^T D v| is the largest singular value of a k x C matrix, the dual of the nuclear norm.
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix.
     patterns : Patterns
         Gates of the network.
@@ -204,12 +204,12 @@ def price_of_gates(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> Price:
     return Price(float(gated[best]), "patterns", direction)
 
 
-def price_by_enumeration(Z: DesignMatrix, v: np.ndarray, *, max_patterns: int = 100_000) -> Price:
+def price_by_enumeration(Z: Operator, v: np.ndarray, *, max_patterns: int = 100_000) -> Price:
     """Exact price of all directions, through all activation patterns: for low rank.
 
     Parameters
     ----------
-    Z : DesignMatrix
+    Z : Operator
         Design matrix.
     v : ndarray of shape (n, C)
         Dual point.
@@ -237,7 +237,7 @@ def price_by_enumeration(Z: DesignMatrix, v: np.ndarray, *, max_patterns: int = 
     return price_of_patterns(Z, enumerate_patterns(Z, max_patterns=max_patterns), v)
 
 
-def quickly_enumerated(Z: DesignMatrix, n_outputs: int) -> bool:
+def quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
     """Whether `price_by_enumeration` takes about a second at most, as far as that can be told quickly.
 
     Examples
@@ -275,23 +275,23 @@ def spectral_norms(G: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[:, -1], 0))
 
 
-def _flats_and_signs(Z: DesignMatrix, v: np.ndarray) -> tuple[list[np.ndarray] | None, tuple[float, ...]]:
+def _flats_and_signs(Z: Operator, v: np.ndarray) -> tuple[list[np.ndarray] | None, tuple[float, ...]]:
     """What the prices of patterns need beside v; with several outputs the sign is the output direction's."""
     return (None, (1.0, -1.0)) if v.shape[1] == 1 else (flats_of_rows(Z), (1.0,))
 
 
-def _gated_prices(Z: DesignMatrix, patterns: Patterns, v: np.ndarray) -> np.ndarray:
+def _gated_prices(Z: Operator, patterns: Patterns, v: np.ndarray) -> np.ndarray:
     """Largest singular value of Z^T D_i v of every pattern, shape (P,)."""
     return np.concatenate(
         [spectral_norms(_adjoints(Z, patterns.masks(block), v)) for block in _blocks(Z, len(patterns))]
     )
 
 
-def _adjoints(Z: DesignMatrix, masks: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _adjoints(Z: Operator, masks: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Z^T D_i v of the patterns with these masks (N, P), for a dual point (n, C): shape (P, k, C)."""
     return np.stack([Z.masked_adjoint(masks, v[:, [c]]).T for c in range(v.shape[1])], axis=2)
 
 
-def _blocks(Z: DesignMatrix, n_patterns: int) -> Iterator[slice]:
+def _blocks(Z: Operator, n_patterns: int) -> Iterator[slice]:
     size = max(1, _BLOCK_ENTRIES // Z.n_rows)
     return (slice(start, start + size) for start in range(0, n_patterns, size))

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn._utils.summary import Summarized, counted
-from convexbn.operators._dense import DesignMatrix, as_design_matrix
+from convexbn.operators._dense import as_design_matrix
+from convexbn.operators._protocol import Operator
 
 _ZERO = 1e-9  # what separates unit vectors, or a unit normal from a ray, counts as zero up to here
 _ROUNDING = 1e-12  # and up to here it is rounding; in between nobody can tell
@@ -68,7 +69,7 @@ class Patterns(Summarized):
 
 
 def sample_patterns(
-    Z: DesignMatrix | ArrayLike, n_directions: int, *, random_state: int | np.random.Generator | None = None
+    Z: Operator | ArrayLike, n_directions: int, *, random_state: int | np.random.Generator | None = None
 ) -> Patterns:
     """Patterns of Gaussian directions, duplicates dropped.
 
@@ -109,7 +110,7 @@ def sample_patterns(
     block = max(1, _BLOCK_ENTRIES // matrix.n_rows)
     for start in range(0, n_directions, block):
         drawn = rng.standard_normal((min(block, n_directions - start), matrix.n_columns))
-        for row, direction in zip(np.packbits(drawn @ matrix.Z.T >= 0, axis=1), drawn, strict=True):
+        for row, direction in zip(matrix.packed_patterns(drawn.T), drawn, strict=True):
             key = blake2b(row.tobytes(), digest_size=16).digest()
             if key not in seen:
                 packed[len(seen)], directions[:, len(seen)] = row, direction
@@ -120,7 +121,7 @@ def sample_patterns(
     return Patterns(packed, directions, matrix.n_rows)
 
 
-def count_patterns(Z: DesignMatrix | ArrayLike) -> int:
+def count_patterns(Z: Operator | ArrayLike) -> int:
     """Predict the number of patterns: 2 * sum_{i<k} C(n'-1, i) for n' distinct hyperplanes in rank k.
 
     The prediction is exact in general position and an upper bound otherwise (Cover, 1965).
@@ -141,10 +142,10 @@ def count_patterns(Z: DesignMatrix | ArrayLike) -> int:
     >>> count_patterns(np.random.default_rng(0).standard_normal((15, 3)))
     212
     """
-    return _count(_arrangement(as_design_matrix(Z).Z)[0])
+    return _count(_arrangement(as_design_matrix(Z).rows())[0])
 
 
-def enumerate_patterns(Z: DesignMatrix | ArrayLike, *, max_patterns: int = 100_000) -> Patterns:
+def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = 100_000) -> Patterns:
     """All activation patterns of a design matrix, exactly, in time polynomial in n for fixed rank.
 
     Every cell of the arrangement is the set of directions around some ray in which k - 1 independent hyperplanes
@@ -178,7 +179,7 @@ def enumerate_patterns(Z: DesignMatrix | ArrayLike, *, max_patterns: int = 100_0
     212
     """
     matrix = as_design_matrix(Z)
-    normals, member, side, basis, clear = _arrangement(matrix.Z)
+    normals, member, side, basis, clear = _arrangement(matrix.rows())
     count = _count(normals)
     if count > max_patterns:
         raise ValueError(

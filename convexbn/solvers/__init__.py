@@ -5,10 +5,15 @@ from convexbn.solvers._certificate import Certificate, Oracle, Search, Setting, 
 from convexbn.solvers._closed_form import solve_closed_form
 from convexbn.solvers.gated._driver import solve_gated
 from convexbn.solvers.relu._column_generation import solve_column_generation
+from convexbn.solvers.relu._options import ACCURATE, FAST, Options, ProofOptions
 
 __all__ = [
+    "ACCURATE",
+    "FAST",
     "Certificate",
+    "Options",
     "Oracle",
+    "ProofOptions",
     "Search",
     "Setting",
     "certify",

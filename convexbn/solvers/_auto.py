@@ -14,7 +14,9 @@ from convexbn.solvers._monitor import Callback
 from convexbn.solvers._solution import Solution
 from convexbn.solvers._tolerance import Reference
 from convexbn.solvers.gated._driver import solve_gated
-from convexbn.solvers.relu._column_generation import Proof, solve_column_generation
+from convexbn.solvers.relu._column_generation import solve_column_generation
+from convexbn.solvers.relu._options import ACCURATE, Options
+from convexbn.solvers.relu._state import Proof
 
 ENUMERATION_ENTRIES = 1_000_000  # patterns are all of them up to this many entries n * k * P of their program
 OWN_SOLVERS = ("auto", "closed_form", "column_generation")
@@ -39,10 +41,10 @@ def solve(
     tol: float = 1e-6,
     relative_to: Reference = "objective",
     max_iter: int | None = None,
-    max_newton_steps: int | None = None,
     max_time: float | None = None,
     start: Neurons | None = None,
     prove: Proof = True,
+    options: Options = ACCURATE,
     random_state: int | np.random.Generator | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
@@ -71,10 +73,10 @@ def solve(
         What the gap is measured against, as in `solve_column_generation`.
     max_iter : int or None, default=None
         Iterations of the solver; None leaves its own limit.
-    max_newton_steps : int or None, default=None
-        Limit of column generation alone.
     max_time, start, prove, callback, verbose
         As in `solve_column_generation` and `solve_gated`; cvxpy solvers take `max_time` and `verbose` only.
+    options : Options, default=ACCURATE
+        Choices of column generation.
     random_state : int, Generator or None, default=None
         Seed of whatever is random.
 
@@ -103,19 +105,20 @@ def solve(
     if activation == "relu":
         if solver == "closed_form" or (solver == "auto" and closed_form_obstacle(problem) is None):
             return solve_closed_form(problem, **rule)
-        options = rule | {"max_iter": max_iter or 100, "prove": prove, "random_state": random_state} | limits
+        search = rule | {"max_iter": max_iter or 100, "prove": prove, "random_state": random_state} | limits
         classes = Classes.of(problem) if solver == "auto" else None
         if classes is not None:
-            return solve_by_class(classes, **options)
+            return solve_by_class(classes, **search)
         if solver == "column_generation" or (solver == "auto" and smooth):
-            return solve_column_generation(problem, max_newton_steps=max_newton_steps, **options)
-    if count_patterns(problem.Z) * problem.Z.Z.size <= ENUMERATION_ENTRIES:
+            return solve_column_generation(problem, options=options, **search)
+    size = problem.Z.n_rows * problem.Z.n_columns
+    if count_patterns(problem.Z) * size <= ENUMERATION_ENTRIES:
         patterns = enumerate_patterns(problem.Z)
     else:
         patterns = sample_patterns(problem.Z, n_patterns, random_state=random_state)
     # An interior point does not mind the degeneracy of small gated problems, in which many gates fit equally well, but
     # nuclear norms are slow in it.
-    own = len(patterns) * problem.Z.Z.size > ENUMERATION_ENTRIES or problem.n_outputs > 1
+    own = len(patterns) * size > ENUMERATION_ENTRIES or problem.n_outputs > 1
     if activation == "gated_relu" and solver == "auto" and smooth and own:
         return solve_gated(problem, patterns, max_iter=max_iter or 500, **rule, **limits)
     from convexbn.solvers.conic import solve_reference  # imports cvxpy, which takes a while

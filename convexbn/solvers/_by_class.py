@@ -63,13 +63,13 @@ class Classes:
     def reduced(self, neurons: Neurons) -> Neurons:
         """Neurons of all samples, with their mean outputs."""
         means = self.mean(self.whole.Z.neuron_outputs(neurons.weights))
-        return replace(neurons, weights=means / self.problem.Z.Z.diagonal()[:, None])
+        return replace(neurons, weights=means / self.problem.Z.row_norms[:, None])
 
     def restored(self, neurons: Neurons) -> Neurons:
         """Neurons for all samples, with the same outputs in each class."""
         outputs = self.problem.Z.neuron_outputs(neurons.weights)[self.of_sample]
         weighted = self.whole.sample_weight[:, None] * outputs / row_scale(self.whole)
-        return replace(neurons, weights=self.whole.Z.Z.T @ weighted)
+        return replace(neurons, weights=self.whole.Z.adjoint(weighted))
 
     def restored_dual(self, v: np.ndarray) -> np.ndarray:
         """Dual point (n, C) with the same v_i / p_i in each class."""
@@ -80,7 +80,7 @@ class Classes:
         means = self.mean(v / self.whole.sample_weight[:, None]) * self.problem.sample_weight[:, None]
         apart = np.linalg.norm(v - self.restored_dual(means), axis=1) @ self.whole.Z.row_norms
         Z = self.problem.Z
-        found, _ = largest_on_cone(Z.Z @ means, np.eye(len(means)), flats_of_rows(Z))
+        found, _ = largest_on_cone(Z @ means, np.eye(len(means)), flats_of_rows(Z))
         return Price(found + float(apart), "global")
 
 

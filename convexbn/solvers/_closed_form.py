@@ -84,7 +84,7 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6, relative_to: Refer
         for sign in (1, -1):
             part = np.maximum(sign * column, 0)
             if part.any():
-                weights.append(problem.Z.Z.T @ (problem.sample_weight * part) / c)
+                weights.append(problem.Z.adjoint(problem.sample_weight * part) / c)
                 output_weights.append(sign * axis)
     neurons = Neurons(
         np.array(weights).reshape(-1, problem.Z.n_columns).T,
@@ -118,10 +118,10 @@ def row_rank_obstacle(problem: Problem) -> str | None:
     """Why ``P^1/2 Z Z^T P^1/2 = c I`` does not hold, or None if it does."""
     if problem.Z.n_patches > 1:
         return "the design pools patches"
-    n, k = problem.Z.Z.shape
+    n, k = problem.Z.n_rows, problem.Z.n_columns
     if n > k:
         return f"Z has rank at most {k}, less than its {n} samples"
-    gram = _weighted_gram(problem)
+    gram = problem.Z.row_gram(problem.sample_weight[:, None])
     c = np.mean(gram.diagonal())
     if c == 0 or np.abs(gram - c * np.eye(n)).max() > _ROW_RANK_RTOL * c:
         return "weighted Z Z^T is not a multiple of the identity, so the data is not whitened or not of full row rank"
@@ -131,12 +131,6 @@ def row_rank_obstacle(problem: Problem) -> str | None:
 def row_scale(problem: Problem) -> float:
     """The c of ``P^1/2 Z Z^T P^1/2 = c I``."""
     return float(np.mean(problem.sample_weight * problem.Z.row_norms**2))
-
-
-def _weighted_gram(problem: Problem) -> np.ndarray:
-    """P^1/2 Z Z^T P^1/2, shape (n, n)."""
-    rows = np.sqrt(problem.sample_weight)[:, None] * problem.Z.Z
-    return rows @ rows.T
 
 
 @singledispatch

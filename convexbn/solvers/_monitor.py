@@ -19,7 +19,7 @@ class Clock:
 
     Parameters
     ----------
-    max_time : float or None
+    max_time : float or None, default=None
         Limit in seconds.
     """
 
@@ -46,14 +46,16 @@ class Monitor:
     ----------
     method : str
         Name of the solver, shown beside its progress.
-    max_iter : int or None
+    max_iter : int or None, default=None
         Iterations after which the run ends.
-    max_time : float or None
+    max_time : float or None, default=None
         Seconds after which the run ends.
-    callback : callable or None
+    callback : callable or None, default=None
         Called with a `Progress` after every iteration; a true value ends the run.
-    verbose : bool
+    verbose : bool, default=False
         Whether to show progress: a bar, or plain lines where tqdm is not installed.
+    stop : callable or None, default=None
+        Another limit: when it says True the time is out.
 
     Attributes
     ----------
@@ -82,10 +84,11 @@ class Monitor:
         self,
         method: str,
         *,
-        max_iter: int | None,
-        max_time: float | None,
-        callback: Callback | None,
-        verbose: bool,
+        max_iter: int | None = None,
+        max_time: float | None = None,
+        callback: Callback | None = None,
+        verbose: bool = False,
+        stop: Callable[[], bool] | None = None,
     ):
         integer = isinstance(max_iter, (int, np.integer)) and not isinstance(max_iter, bool)
         if not (max_iter is None or (integer and max_iter >= 1)):
@@ -93,7 +96,7 @@ class Monitor:
         check_max_time(max_time)
         if not (callback is None or callable(callback)):
             raise ValueError(f"callback={callback!r} must be a function of a Progress, or None.")
-        self.max_iter, self.callback = max_iter, callback
+        self.max_iter, self.callback, self._stop = max_iter, callback, stop
         self.clock = Clock(max_time)
         self.ending: Status | None = None
         self.history: list[Progress] = []
@@ -105,8 +108,8 @@ class Monitor:
         return len(self.history)
 
     def out_of_time(self) -> bool:
-        """Whether `max_time` has passed, for a solver to ask inside an iteration."""
-        return self.clock.is_out()
+        """Whether `max_time` has passed or `stop` says True, for a solver to ask inside an iteration."""
+        return self.clock.is_out() or (self._stop is not None and self._stop())
 
     def goes_on(self, objective: float, gap: float, n_neurons: int) -> bool:
         """Note an iteration; False if a limit or the callback ends the run."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.operators._dense import DesignMatrix
+from convexbn.solvers._tolerance import Tolerance
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Units:
             target_scale = float(np.sqrt(problem.sample_weight @ ((problem.y - shift) ** 2).sum(axis=1))) or 1.0
         scaled = replace(
             problem,
-            Z=DesignMatrix(problem.Z.Z / column_scale, problem.Z.n_patches),
+            Z=problem.Z / column_scale,
             y=(problem.y - shift) / target_scale,
             loss=problem.loss.rescaled(target_scale),
             weight_decay=problem.weight_decay / (target_scale * column_scale),
@@ -87,3 +87,8 @@ class Units:
     def objective_to(self, objective: float) -> float:
         """Objective in these units, for the original problem."""
         return objective * self.target_scale**2
+
+    def tolerance_from(self, tolerance: Tolerance) -> Tolerance:
+        """Tolerance of the original problem, in these units."""
+        scale = None if tolerance.scale is None else tolerance.scale / self.objective_to(1.0)
+        return replace(tolerance, scale=scale)

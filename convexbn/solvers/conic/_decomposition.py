@@ -57,7 +57,7 @@ def decompose(problem: Problem, neurons: Neurons) -> Neurons:
     gates = neurons.gates
     if gates is None:
         raise ValueError("These neurons have no gates: they are a ReLU network already.")
-    Z = problem.Z.Z
+    Z = problem.Z.rows()
     if len(neurons.weights) != Z.shape[1]:
         raise ValueError(f"neurons have {len(neurons.weights)} weights each, the design matrix {Z.shape[1]} columns.")
     lengths = problem.Z.row_norms

@@ -30,7 +30,7 @@ import scipy.sparse as sp
 
 from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._problem import Problem
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers.conic._losses import conjugate_expression, loss_expression
 
@@ -82,7 +82,7 @@ def primal_program(problem: Problem, patterns: Patterns, activation: Activation 
     (True, ['f', 'S', 'T'])
     """
     _check(problem, activation)
-    Z, D = problem.Z.Z, patterns.masks().astype(float)
+    Z, D = problem.Z.rows(), patterns.masks().astype(float)
     n, k, P = problem.Z.n_samples, problem.Z.n_columns, len(patterns)
     A = _averaging(problem.Z)
     if problem.n_outputs > 1:
@@ -137,7 +137,7 @@ def dual_program(problem: Problem, patterns: Patterns, activation: Activation = 
     0.28
     """
     _check(problem, activation)
-    Z, D = problem.Z.Z, patterns.masks().astype(float)
+    Z, D = problem.Z.rows(), patterns.masks().astype(float)
     n, N, P = problem.Z.n_samples, problem.Z.n_rows, len(patterns)
     A = _averaging(problem.Z)
     if problem.n_outputs > 1:
@@ -204,7 +204,7 @@ def rank_one_program(problem: Problem, patterns: Patterns, S: np.ndarray, c: np.
     0.18
     """
     Z, D, A, (n, C), (k, m) = (
-        problem.Z.Z,
+        problem.Z.rows(),
         patterns.masks().astype(float),
         _averaging(problem.Z),
         problem.y.shape,
@@ -222,7 +222,7 @@ def rank_one_program(problem: Problem, patterns: Patterns, S: np.ndarray, c: np.
 
 def _nuclear_norm_program(problem: Problem, D: np.ndarray, A: sp.csr_array) -> cp.Problem:
     """The primal of a gated network with several outputs."""
-    Z, (n, C), k, P = problem.Z.Z, problem.y.shape, problem.Z.n_columns, D.shape[1]
+    Z, (n, C), k, P = problem.Z.rows(), problem.y.shape, problem.Z.n_columns, D.shape[1]
     f = cp.Variable((n, C), name="f")
     S = cp.Variable((P * k, C), name="S")
     outputs = A @ np.hstack([D[:, [i]] * Z for i in range(P)]) @ S
@@ -235,7 +235,7 @@ def _nuclear_norm_program(problem: Problem, D: np.ndarray, A: sp.csr_array) -> c
 
 def _spectral_norm_program(problem: Problem, D: np.ndarray, A: sp.csr_array) -> cp.Problem:
     """The dual of a gated network with several outputs."""
-    Z = problem.Z.Z
+    Z = problem.Z.rows()
     v = cp.Variable(problem.y.shape, name="v")
     prices = [cp.sigma_max((A @ (D[:, [i]] * Z)).T @ v) for i in range(D.shape[1])]
     conjugate, domain = conjugate_expression(problem.loss, -v / problem.sample_weight[:, None], problem.y)
@@ -349,5 +349,5 @@ def _check(problem: Problem, activation: str) -> None:
         )
 
 
-def _averaging(Z: DesignMatrix) -> sp.csr_array:
+def _averaging(Z: Operator) -> sp.csr_array:
     return sp.csr_array(sp.kron(sp.eye_array(Z.n_samples), np.full((1, Z.n_patches), 1 / Z.n_patches)))

@@ -8,6 +8,7 @@ import cvxpy as cp
 import numpy as np
 
 from convexbn.model._activation import Activation
+from convexbn.model._merging import merge_directions, prune
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.oracles import count_flats, dearest_patterns, price_of_gates, price_of_patterns
@@ -205,9 +206,9 @@ def _sparsest(problem: Problem, neurons: Neurons, slack: float) -> Neurons:
     candidates = [_zero_network(problem, "relu" if neurons.gates is None else "gated_relu")]
     for threshold in _THRESHOLDS:
         kept = neurons.without_zeros(threshold)
-        candidates.append(kept.pruned(problem.Z))
+        candidates.append(prune(kept, problem.Z))
         if neurons.gates is None and len(kept) > 0:
-            candidates.append(kept.merged_directions(threshold).pruned(problem.Z))
+            candidates.append(prune(merge_directions(kept, threshold), problem.Z))
     objectives = np.array([problem.objective(candidate) for candidate in candidates])
     good = np.flatnonzero(objectives <= objectives.min() * (1 + slack))
     return min((candidates[i] for i in good), key=len)

@@ -23,8 +23,8 @@ from scipy.linalg import cho_factor, cho_solve
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.operators._dense import DesignMatrix
 from convexbn.operators._pooled import PooledProducts
+from convexbn.operators._protocol import Operator
 from convexbn.oracles import spectral_norms
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers._certificate import relative_gap
@@ -209,7 +209,7 @@ class _LossModel:
 class _Hidden:
     """The derivative of f = sum_j D_j Z a_j b_j^T in the factors (R, k + C), and its adjoint."""
 
-    def __init__(self, Z: DesignMatrix, rows: np.ndarray, packed: np.ndarray, A: np.ndarray, B: np.ndarray):
+    def __init__(self, Z: Operator, rows: np.ndarray, packed: np.ndarray, A: np.ndarray, B: np.ndarray):
         self.Z, self.rows, self.packed = Z, rows, packed
         self.A, self.B = A.astype(rows.dtype), B.astype(rows.dtype)
         self._held = list(self._made()) if len(packed) * len(rows) <= _HELD_ENTRIES else None

@@ -27,7 +27,6 @@ _PRECISION = 0.3  # a round ends where the gap over its gates is this fraction o
 _STAGE_GAP = 0.2  # at which weight decay is halved, on the way down to that of the problem
 _LEAST_CURVATURE = 1e-3  # of a sample, as a fraction of the mean: rows on flat parts of a loss keep a little
 _PATIENCE = 5  # rounds without progress after which the solver gives up
-_BLOCK_ENTRIES = 2**22  # entries of Z at once
 _PRICED_ENTRIES = 2**24  # entries of the products Z^T D_i v at once
 
 Products = MaskedProducts | PooledProducts
@@ -65,10 +64,10 @@ class WorkingSets(ABC):
         self.problem, self.patterns = problem, patterns
         self.p = problem.sample_weight
         rows_p = Z.unpool(self.p[:, None])
-        eigenvalues, self.basis = np.linalg.eigh(_second_moments(Z.Z, rows_p))
+        eigenvalues, self.basis = np.linalg.eigh(Z.gram(rows_p))
         self.largest = max(float(eigenvalues[-1]), np.finfo(float).tiny)
         self.columns = np.maximum(eigenvalues, 1e-12 * self.largest)
-        exact = Z.Z @ self.basis
+        exact = Z @ self.basis
         self.leverage = np.einsum("ij,ij,j->i", exact, exact, 1 / self.columns) / Z.n_columns
         self.rows, self.eps = exact.astype(dtype, copy=False), float(np.finfo(dtype).eps)
         self._exact = exact
@@ -228,16 +227,6 @@ class WorkingSets(ABC):
         return self.point(chosen, S, point.f, point.intercept)
 
 
-def _second_moments(Z: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Z^T diag(weights) Z, without a second Z."""
-    found = np.zeros((Z.shape[1], Z.shape[1]))
-    size = max(1, _BLOCK_ENTRIES // Z.shape[1])
-    for start in range(0, len(Z), size):
-        rows = Z[start : start + size]
-        found += rows.T @ (weights[start : start + size] * rows)
-    return found
-
-
 def matched(problem: Problem, patterns: Patterns, start: Neurons) -> tuple[np.ndarray, np.ndarray]:
     """Patterns of the gates of a network, by direction or else by mask, and the weights (a, k, C) on each."""
     gates = start.gates
@@ -252,7 +241,7 @@ def matched(problem: Problem, patterns: Patterns, start: Neurons) -> tuple[np.nd
     found = [by_direction.get(column.tobytes(), -1) for column in np.ascontiguousarray(gates.T)]
     if -1 in found:
         by_mask = {_digest(row): i for i, row in enumerate(patterns.packed)}
-        masks = np.packbits(problem.Z.Z @ gates >= 0, axis=0).T
+        masks = problem.Z.packed_patterns(gates)
         found = [i if i >= 0 else by_mask.get(_digest(row), -1) for i, row in zip(found, masks, strict=True)]
     missing = found.count(-1)
     if missing:

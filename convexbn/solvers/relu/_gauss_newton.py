@@ -9,13 +9,13 @@ from scipy.linalg.blas import dsyrk
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 
 _BLOCK_ENTRIES = 2**22  # entries of the Jacobian made at once
 
 
 def gauss_newton(
-    problem: Problem, neurons: Neurons, turn: np.ndarray, on: np.ndarray, tangents: np.ndarray, f: np.ndarray
+    problem: Problem, neurons: Neurons, block: np.ndarray, on: np.ndarray, tangents: np.ndarray, f: np.ndarray
 ) -> np.ndarray:
     """Sum over samples of ``p_i J_i^T H_i J_i``, with J_i the Jacobian of the outputs and H_i the Hessian of the loss.
 
@@ -25,7 +25,7 @@ def gauss_newton(
         Training problem.
     neurons : Neurons
         Neurons with unit output weights.
-    turn : ndarray of int, shape (m,)
+    block : ndarray of int, shape (m,)
         The neurons that move.
     on : ndarray of bool, shape (N, m)
         Their activation patterns.
@@ -39,10 +39,7 @@ def gauss_newton(
     matrix : ndarray of shape (M, M)
         ``M = m * (k + C - 1)``, and C more if the problem fits an intercept.
     """
-    S, outputs = neurons.weights[:, turn], neurons.output_weights[turn]
-    if problem.n_outputs == 1:
-        curvature = problem.sample_weight * problem.loss.second_derivative(f, problem.y)[:, 0]
-        return _of_one_output(problem.Z, on * outputs[:, 0], curvature, problem.fit_intercept)
+    S, outputs = neurons.weights[:, block], neurons.output_weights[block]
     hessian = problem.sample_weight[:, None, None] * problem.loss.hessian(f, problem.y)
     multiples = hessian[:, 0, 0]
     if (hessian == multiples[:, None, None] * np.eye(problem.n_outputs)).all():
@@ -52,17 +49,8 @@ def gauss_newton(
     return _of_roots(problem.Z, S, on, outputs, tangents, roots, problem.fit_intercept)
 
 
-def _of_one_output(Z: DesignMatrix, signed_masks: np.ndarray, curvature: np.ndarray, fit_intercept: bool) -> np.ndarray:
-    """The matrix for output weights that are signs, which do not turn."""
-    gram = Z.masked_gram(signed_masks, curvature)
-    if not fit_intercept:
-        return gram
-    mixed = Z.masked_adjoint(signed_masks, curvature[:, None]).T.ravel()
-    return np.block([[gram, mixed[:, None]], [mixed[None], np.full((1, 1), curvature.sum())]])
-
-
 def _of_multiples(
-    Z: DesignMatrix,
+    Z: Operator,
     S: np.ndarray,
     on: np.ndarray,
     outputs: np.ndarray,
@@ -78,14 +66,14 @@ def _of_multiples(
     with_hidden = np.einsum("jalb,bl->jal", gram, S, optimize=True)
     hidden_hidden = np.einsum("jal,aj->jl", with_hidden, S)
     turned = np.einsum("jc,lcd->jld", outputs, tangents)
-    weights_tangents = (with_hidden[:, :, :, None] * turned[:, None]).reshape(m * k, -1)
+    weights_tangents = (with_hidden[:, :, :, None] * turned[:, None]).reshape(m * k, m * (C - 1))
     turned = np.einsum("jce,lcd->jeld", tangents, tangents, optimize=True)
-    tangents_tangents = (hidden_hidden[:, None, :, None] * turned).reshape(m * (C - 1), -1)
+    tangents_tangents = (hidden_hidden[:, None, :, None] * turned).reshape(m * (C - 1), m * (C - 1))
     if not fit_intercept:
         return np.block([[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]])
     sums = Z.masked_adjoint(on, weights[:, None])
     weights_b = (sums.T[:, :, None] * outputs[:, None]).reshape(m * k, C)
-    tangents_b = ((sums * S).sum(axis=0)[:, None, None] * tangents.transpose(0, 2, 1)).reshape(-1, C)
+    tangents_b = ((sums * S).sum(axis=0)[:, None, None] * tangents.transpose(0, 2, 1)).reshape(m * (C - 1), C)
     return np.block(
         [
             [weights_weights, weights_tangents, weights_b],
@@ -96,7 +84,7 @@ def _of_multiples(
 
 
 def _of_roots(
-    Z: DesignMatrix,
+    Z: Operator,
     S: np.ndarray,
     on: np.ndarray,
     outputs: np.ndarray,
@@ -111,13 +99,9 @@ def _of_roots(
     matrix = np.zeros((size, size), order="F")
     samples = max(1, _BLOCK_ENTRIES // (size * max(C, Z.n_patches)))
     for start in range(0, Z.n_samples, samples):
-        block = slice(start, start + samples)
-        rows = slice(start * Z.n_patches, (start + samples) * Z.n_patches)
+        block = slice(start, min(start + samples, Z.n_samples))
         R = roots[block]
-        masked = (on[rows, :, None] * Z.Z[rows, None, :]).reshape(-1, n_weights)
-        if Z.n_patches > 1:
-            masked = masked.reshape(len(R), Z.n_patches, n_weights).mean(axis=1)
-        masked = masked.reshape(len(R), m, k)
+        masked = Z.masked_features(on, block)
         hidden = np.einsum("ija,aj->ij", masked, S)
         J = np.empty((len(R), C, size))
         J[:, :, :n_weights] = ((R @ outputs.T)[:, :, :, None] * masked[:, None]).reshape(len(R), C, n_weights)

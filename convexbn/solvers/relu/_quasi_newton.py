@@ -13,17 +13,14 @@ from convexbn.solvers.relu._lbfgs import lbfgs
 _MEMORY = 20  # of the descent in lengths alone
 _FTOL = 1e-8  # least relative decrease of a step: what then remains is left to Newton's method
 
+Stop = Callable[[], bool] | None
+Objective = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray, np.ndarray]]
 
-def slide(
-    problem: Problem,
-    neurons: Neurons,
-    *,
-    max_steps: int,
-    directions_too: bool = True,
-    single_precision: bool = False,
-    stop: Callable[[], bool] | None = None,
+
+def quasi_newton(
+    problem: Problem, neurons: Neurons, *, max_steps: int, single_precision: bool = False, stop: Stop = None
 ) -> Neurons:
-    """Lower the objective by L-BFGS on the weights.
+    """Lower the objective by L-BFGS on all weights.
 
     With one output the signs of the neurons are fixed. With several, hidden and output weights move at the cost
     ``(|s_j|^2 + |c_j|^2) / 2``, which is least, and |s_j| |c_j|, where both are of equal length.
@@ -36,10 +33,8 @@ def slide(
         Neurons with unit output weights; for one output +1 and -1.
     max_steps : int
         Quasi-Newton steps.
-    directions_too : bool, default=True
-        Whether neurons may turn. If not, only their lengths change: a convex problem, in which neurons may vanish.
     single_precision : bool, default=False
-        Whether the products with Z are made in single precision, in about half the time, where neurons may turn.
+        Whether the products with Z are made in single precision, in about half the time.
     stop : callable or None, default=None
         Asked after every step; when it says True the descent ends.
 
@@ -48,72 +43,120 @@ def slide(
     neurons : Neurons
         The better of the result and the start, with unit output weights and without zeros.
     """
-    Z, decay, C = problem.Z, problem.weight_decay, problem.n_outputs
-    k, m = neurons.weights.shape
-    outputs, signs = neurons.output_weights, neurons.output_weights[:, 0]
-    lengths = np.linalg.norm(neurons.weights, axis=0)
-    hidden = np.zeros((0, m)) if directions_too else Z.neuron_outputs(neurons.weights / lengths)
-    rows, columns = Z.in_single_precision if single_precision else (Z.Z, Z.Z.T)
-    dtype = rows.dtype
-
-    def split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return (x[:-C], x[-C:]) if problem.fit_intercept else (x, neurons.intercept)
-
-    def loss_and_adjoint(f: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        v = problem.dual_point(f)
-        return problem.training_loss(f), v, -v.sum(axis=0) if problem.fit_intercept else np.zeros(0)
-
-    def of_hidden_weights(x: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, intercept = split(x)
-        S = weights.reshape(k, m)
-        active = rows @ S.astype(dtype, copy=False)
-        np.maximum(active, 0, out=active)
-        loss, v, slope = loss_and_adjoint(Z.pool(active) @ outputs.astype(dtype, copy=False) + intercept)
-        length = np.maximum(np.linalg.norm(S, axis=0), np.finfo(float).tiny)
-        of_signs = (columns * Z.unpool(v)[:, 0].astype(dtype)) @ np.greater(active, 0, out=active)
-        return loss + decay * float(length.sum()), np.append((decay * S / length - signs * of_signs).ravel(), slope)
-
-    def of_all_weights(x: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, intercept = split(x)
-        S, c = weights[: k * m].reshape(k, m), weights[k * m :].reshape(m, C)
-        active = rows @ S.astype(dtype, copy=False)
-        np.maximum(active, 0, out=active)
-        pooled = Z.pool(active)
-        loss, v, slope = loss_and_adjoint(pooled @ c.astype(dtype, copy=False) + intercept)
-        of_outputs = decay * c - pooled.T @ v.astype(dtype, copy=False)
-        masked = Z.unpool(v).astype(dtype, copy=False) @ c.T.astype(dtype, copy=False)
-        masked *= active > 0
-        of_hidden = decay * S - columns @ masked
-        value = loss + decay / 2 * float(weights @ weights)
-        return value, np.concatenate([of_hidden.ravel(), of_outputs.ravel(), slope])
-
-    def of_lengths(x: np.ndarray) -> tuple[float, np.ndarray]:
-        length, intercept = split(x)
-        loss, v, slope = loss_and_adjoint(hidden @ (length[:, None] * outputs) + intercept)
-        return loss + decay * float(length.sum()), np.append(decay - ((v.T @ hidden).T * outputs).sum(axis=1), slope)
-
-    if not directions_too:
-        value, variables = of_lengths, lengths
-    elif C == 1:
-        value, variables = of_hidden_weights, neurons.weights.ravel()
+    (k, m), C = neurons.weights.shape, problem.n_outputs
+    fixed = problem.output_directions.fixed
+    if fixed:
+        start, outputs = neurons.weights.ravel(), neurons.output_weights
+        objective = _in_hidden_weights(problem, outputs, single_precision)
     else:
         balanced = neurons.balanced()
-        value, variables = of_all_weights, np.append(balanced.weights, balanced.output_weights)
-    start = np.append(variables, neurons.intercept if problem.fit_intercept else [])
-    if directions_too:
-        found = lbfgs(value, start, max_steps=max_steps, ftol=_FTOL, stop=stop)
-    else:
+        start = np.append(balanced.weights, balanced.output_weights)
+        objective = _in_all_weights(problem, m, single_precision)
+    value, start, split = _with_intercept(problem, neurons, objective, start)
+    weights, intercept = split(lbfgs(value, start, max_steps=max_steps, ftol=_FTOL, stop=stop))
+    outputs = outputs if fixed else weights[k * m :].reshape(m, C)
+    hidden = weights[: k * m].reshape(k, m)
+    return _better(problem, neurons, replace(neurons, weights=hidden, output_weights=outputs, intercept=intercept))
 
-        def ended(x: np.ndarray) -> None:
-            if stop is not None and stop():
-                raise StopIteration
 
-        bounds = [(0, None)] * m + [(None, None)] * (C * problem.fit_intercept)
-        options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "maxcor": _MEMORY, "ftol": 0, "gtol": 0}
-        found = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options, callback=ended).x
-    found, intercept = split(found)
-    weights = found[: k * m].reshape(k, m) if directions_too else neurons.weights / lengths * found
-    if directions_too and C > 1:
-        outputs = found[k * m :].reshape(m, C)
-    moved = replace(neurons, weights=weights, output_weights=outputs, intercept=intercept).with_unit_outputs()
+def best_lengths(problem: Problem, neurons: Neurons, *, max_steps: int, stop: Stop = None) -> Neurons:
+    """Lower the objective by L-BFGS on the lengths of the neurons alone: a convex problem, in which neurons may vanish.
+
+    Parameters
+    ----------
+    problem, neurons, max_steps, stop
+        As in `quasi_newton`.
+
+    Returns
+    -------
+    neurons : Neurons
+        The better of the result and the start, with unit output weights and without zeros.
+    """
+    lengths, directions, outputs = np.linalg.norm(neurons.weights, axis=0), neurons.directions, neurons.output_weights
+    hidden, decay = problem.Z.neuron_outputs(directions), problem.weight_decay
+
+    def objective(length: np.ndarray, intercept: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        f = hidden @ (length[:, None] * outputs) + intercept
+        v = problem.dual_point(f)
+        return (
+            problem.training_loss(f) + decay * float(length.sum()),
+            decay - ((v.T @ hidden).T * outputs).sum(axis=1),
+            v,
+        )
+
+    def ended(x: np.ndarray) -> None:
+        if stop is not None and stop():
+            raise StopIteration
+
+    value, start, split = _with_intercept(problem, neurons, objective, lengths)
+    bounds = [(0, None)] * len(neurons) + [(None, None)] * (len(start) - len(neurons))
+    options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "maxcor": _MEMORY, "ftol": 0, "gtol": 0}
+    found = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options, callback=ended).x
+    lengths, intercept = split(found)
+    return _better(problem, neurons, replace(neurons, weights=directions * lengths, intercept=intercept))
+
+
+def _better(problem: Problem, neurons: Neurons, moved: Neurons) -> Neurons:
+    """The better of two networks, with unit output weights and without zeros."""
+    moved = moved.with_unit_outputs()
     return moved if problem.objective(moved) <= problem.objective(neurons) else neurons.without_zeros()
+
+
+def _with_intercept(
+    problem: Problem, neurons: Neurons, objective: Objective, start: np.ndarray
+) -> tuple[
+    Callable[[np.ndarray], tuple[float, np.ndarray]], np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+]:
+    """An objective of weights and intercept as one of a single array, its start, and how to split the array."""
+    if not problem.fit_intercept:
+        return lambda x: objective(x, neurons.intercept)[:2], start, lambda x: (x, neurons.intercept)
+
+    def split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return x[: start.size], x[start.size :]
+
+    def value(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient, v = objective(*split(x))
+        return value, np.append(gradient, -v.sum(axis=0))
+
+    return value, np.append(start, neurons.intercept), split
+
+
+def _in_hidden_weights(problem: Problem, outputs: np.ndarray, single_precision: bool) -> Objective:
+    """Objective and gradient in the hidden weights, for output weights that are signs; and the dual point."""
+    Z, decay, signs = problem.Z, problem.weight_decay, outputs[:, 0]
+    products = Z.in_single_precision if single_precision else Z
+    outputs = outputs.astype(np.float32 if single_precision else np.float64, copy=False)
+
+    def objective(weights: np.ndarray, intercept: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        S = weights.reshape(Z.n_columns, -1)
+        active = products @ S
+        np.maximum(active, 0, out=active)
+        f = Z.pool(active) @ outputs + intercept
+        v = problem.dual_point(f)
+        length = np.maximum(np.linalg.norm(S, axis=0), np.finfo(float).tiny)
+        of_signs = products.weighted(Z.unpool(v)).adjoint(np.greater(active, 0, out=active))
+        value = problem.training_loss(f) + decay * float(length.sum())
+        return value, (decay * S / length - signs * of_signs).ravel(), v
+
+    return objective
+
+
+def _in_all_weights(problem: Problem, n_neurons: int, single_precision: bool) -> Objective:
+    """Objective and gradient in hidden and output weights, at the cost of both; and the dual point."""
+    Z, decay, k = problem.Z, problem.weight_decay, problem.Z.n_columns
+    products, dtype = (Z.in_single_precision, np.float32) if single_precision else (Z, np.float64)
+
+    def objective(weights: np.ndarray, intercept: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        S, c = weights[: k * n_neurons].reshape(k, n_neurons), weights[k * n_neurons :].reshape(n_neurons, -1)
+        active = products @ S
+        np.maximum(active, 0, out=active)
+        pooled, c_rounded = Z.pool(active), np.asarray(c, dtype=dtype)
+        f = pooled @ c_rounded + intercept
+        v = problem.dual_point(f)
+        of_outputs = decay * c - pooled.T @ v.astype(dtype, copy=False)
+        masked = np.matmul(Z.unpool(v).astype(dtype, copy=False), c_rounded.T)
+        of_hidden = decay * S - products.adjoint(masked * (active > 0))
+        value = problem.training_loss(f) + decay / 2 * float(weights @ weights)
+        return value, np.append(of_hidden, of_outputs), v
+
+    return objective

@@ -1,0 +1,47 @@
+"""Checks of the parameters of designs."""
+
+import numpy as np
+
+
+def check_components(n_components: object, largest: int) -> None:
+    """Raise a ValueError unless `n_components` is None, an int in [1, largest] or a float in (0, 1]."""
+    if n_components is None:
+        return
+    valid: bool | np.bool
+    if isinstance(n_components, bool):
+        valid = False
+    elif isinstance(n_components, (int, np.integer)):
+        valid = 1 <= n_components <= largest
+    else:
+        valid = isinstance(n_components, (float, np.floating)) and 0 < n_components <= 1
+    if not valid:
+        raise ValueError(
+            f"n_components={n_components!r} is out of range: give None, an int from 1 to {largest}, the smaller side "
+            "of the data, or a float in (0, 1], the fraction of the variance to keep."
+        )
+
+
+def check_spectral_power(spectral_power: object) -> None:
+    """Raise a ValueError unless `spectral_power` is a finite number from 0 on."""
+    number = isinstance(spectral_power, (int, float, np.integer, np.floating)) and not isinstance(spectral_power, bool)
+    if not (number and 0 <= spectral_power < np.inf):  # type: ignore[operator]
+        raise ValueError(
+            f"spectral_power={spectral_power!r} must be a finite number from 0 on: 0 treats all singular directions "
+            "alike, 1 weighs them like the data itself."
+        )
+
+
+def check_standardize(standardize: object) -> None:
+    """Raise a ValueError unless `standardize` is True or False."""
+    if not isinstance(standardize, (bool, np.bool)):
+        raise ValueError(f"standardize={standardize!r} must be True or False.")
+
+
+def check_rtol(rtol: object) -> None:
+    """Raise a ValueError unless `rtol` is a number from 0 to 1, 1 left out."""
+    number = isinstance(rtol, (int, float, np.integer, np.floating)) and not isinstance(rtol, bool)
+    if not (number and 0 <= rtol < 1):  # type: ignore[operator]
+        raise ValueError(
+            f"rtol={rtol!r} must be a number from 0 to 1, without 1: the smallest singular value to keep over the "
+            "largest."
+        )

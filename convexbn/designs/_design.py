@@ -1,0 +1,23 @@
+"""What every design has in common: scikit-learn's methods, and its rows as a design matrix."""
+
+from abc import abstractmethod
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+
+from convexbn.operators._dense import DesignMatrix
+
+
+class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Base class of designs."""
+
+    n_patches = 1  # rows of Z for one sample
+
+    @abstractmethod
+    def transform(self, X: ArrayLike) -> np.ndarray:
+        """Design rows of any data."""
+
+    def matrix(self, X: ArrayLike) -> DesignMatrix:
+        """Design matrix of any X on which `transform` works: its rows, pooled over the patches of a sample."""
+        return DesignMatrix(self.transform(X), self.n_patches)

@@ -1,0 +1,18 @@
+"""The designs of a dense network, by the name of their normalization."""
+
+from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.designs._weight_norm import WeightNormDesign
+
+NORMALIZATIONS: dict[str, type[BatchNormDesign] | type[WeightNormDesign]] = {
+    "batch": BatchNormDesign,
+    "weight": WeightNormDesign,
+}
+
+
+def make_design(
+    normalization: str, n_components: int | float | None, spectral_power: float, standardize: bool
+) -> BatchNormDesign | WeightNormDesign:
+    """Unfitted design of a normalization; `standardize` is for batch normalization alone."""
+    if normalization == "weight":  # whose penalty knows the units of the columns
+        return WeightNormDesign(n_components, spectral_power=spectral_power)
+    return BatchNormDesign(n_components, spectral_power=spectral_power, standardize=standardize)

@@ -1,0 +1,239 @@
+"""The protocol of a design matrix: the products with it that solvers are written in."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from scipy.linalg import eigh, qr
+from scipy.linalg.blas import dsyrk
+
+from convexbn._utils.magnitude import power_of_two_above
+from convexbn._utils.summary import Summarized, counted
+from convexbn.operators._hyperplanes import Hyperplanes
+
+_BLOCK_ENTRIES = 2**22  # entries of the largest array made at once
+_FAR = 1e6  # entries between its inverse and this leave room for sums of squares in single precision
+
+
+class Operator(Summarized, ABC):
+    """A design matrix Z (N, k) with its pooling, as solvers know it: by its products, never by its array.
+
+    A convolutional network reads `n_patches` consecutive rows of Z for one sample and averages the outputs of a neuron
+    over them; a dense network has one row a sample.
+
+    A kind of array (dense, sparse, on a GPU, in blocks of rows) is a subclass. It must say its sizes, and implement
+    the two products, `rows`, and the matrices that are made of it: `of_samples`, `unpooled`, `/`, `times`, `weighted`
+    and `in_single_precision`. Everything else follows from these, mostly a block of rows at a time, and may be
+    overridden where the kind knows a faster way. Arguments and results are NumPy arrays: S (k, m) holds m neurons,
+    A (N, m) has a row for each row of Z and V (n, C) one for each sample.
+    """
+
+    n_patches: int  # rows pooled into one sample
+
+    @property
+    @abstractmethod
+    def n_rows(self) -> int:
+        """Rows of Z: N = n * n_patches."""
+
+    @property
+    @abstractmethod
+    def n_columns(self) -> int:
+        """Columns k of Z, the dimension of a neuron."""
+
+    @abstractmethod
+    def __matmul__(self, S: np.ndarray) -> np.ndarray:
+        """Z S (N, m) of neurons S (k, m)."""
+
+    @abstractmethod
+    def adjoint(self, A: np.ndarray) -> np.ndarray:
+        """Z^T A (k, m) of an array A (N, m)."""
+
+    @abstractmethod
+    def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
+
+    @abstractmethod
+    def of_samples(self, samples: slice | np.ndarray) -> Self:
+        """Return the matrix of some samples, given by their indices."""
+
+    @property
+    @abstractmethod
+    def unpooled(self) -> Self:
+        """The matrix with each row a sample of its own."""
+
+    @abstractmethod
+    def __truediv__(self, size: float) -> Self:
+        """The matrix with its entries divided by a number."""
+
+    @abstractmethod
+    def times(self, basis: np.ndarray) -> Self:
+        """Return the matrix Z B for a basis B (k, r)."""
+
+    @abstractmethod
+    def weighted(self, weights: np.ndarray) -> Self:
+        """Return the matrix with its rows times weights (N, 1)."""
+
+    @property
+    @abstractmethod
+    def in_single_precision(self) -> Self:
+        """The matrix with products in single precision."""
+
+    def _summary(self) -> str:
+        patches = "" if self.n_patches == 1 else f" of {self.n_patches} patches"
+        return f"{counted(self.n_samples, 'sample')}{patches}, {counted(self.n_columns, 'column')}"
+
+    @property
+    def n_samples(self) -> int:
+        """Samples n."""
+        return self.n_rows // self.n_patches
+
+    @cached_property
+    def row_norms(self) -> np.ndarray:
+        """Euclidean norms of the rows, shape (N,)."""
+        return np.concatenate([np.linalg.norm(self.rows(block), axis=1) for block in self._blocks(self.n_columns)])
+
+    @cached_property
+    def spectral_norm(self) -> float:
+        """Largest singular value of Z."""
+        return float(np.linalg.norm(self.rows(), 2))
+
+    @cached_property
+    def of_moderate_size(self) -> tuple[Self, float]:
+        """The matrix over a power of two, and that: 1 unless its entries are so far from one that products overflow."""
+        largest = [np.abs(self.rows(block)).max() for block in self._blocks(self.n_columns)]
+        size = power_of_two_above(np.array(largest))
+        return (self, 1.0) if 1 / _FAR < size < _FAR else (self / size, size)
+
+    @cached_property
+    def on_row_space(self) -> tuple[Self, np.ndarray]:
+        """The matrix times an orthonormal basis (k, r) of the space of its rows, and the basis.
+
+        It has no more columns than rows, and is as good as the matrix for neurons: a part of one that is across the
+        rows changes no output, and only costs.
+        """
+        basis, triangle, _ = qr(self.rows().T, mode="economic", pivoting=True)
+        sizes = np.abs(np.diagonal(triangle))
+        basis = basis[:, : max(1, int((sizes > self.n_columns * np.finfo(float).eps * sizes[0]).sum()))]
+        return self.times(basis), basis
+
+    @cached_property
+    def hyperplanes(self) -> Hyperplanes:
+        """The kinks of the rows, which equal rows and multiples of each other share."""
+        return Hyperplanes.of(self)
+
+    @cached_property
+    def _rays(self) -> tuple[Hyperplanes, Self, np.ndarray]:
+        rays, rows = self.hyperplanes.rays(), self.unpooled
+        if rays.all_differ:
+            return rays, rows, np.zeros(self.n_rows)
+        fewer = rows.of_samples(rays.first)
+        moved = np.concatenate(
+            [
+                np.linalg.norm(self.rows(block) - rays.ratio[block, None] * fewer.rows(rays.group[block]), axis=1)
+                for block in self._blocks(self.n_columns)
+            ]
+        )
+        return rays, fewer, moved + self.n_rows * np.finfo(float).eps * self.row_norms
+
+    def for_prices(self, v: np.ndarray) -> tuple[Self, np.ndarray, float]:
+        """Fewest rows with the same prices: ``|V^T relu(Zw)|`` is that of rows (G, k) and a dual point (G, C) for them.
+
+        Positive multiples of a row are one row, since ``relu(c z·w) = c relu(z·w)`` for c > 0. Rows that are multiples
+        up to rounding count, too: prices of unit directions differ by no more than the number that is returned.
+        """
+        rays, rows, moved = self._rays
+        V = self.unpool(v)
+        return rows, rays.summed(V), float(np.linalg.norm(V, axis=1) @ moved)
+
+    def products(self, S: np.ndarray) -> np.ndarray:
+        """Z S (N, m) of neurons S (k, m), in which rows that are multiples of each other are on the same side."""
+        planes = self.hyperplanes
+        return self @ S if planes.all_differ else planes.ratio[:, None] * (self._first_rows @ S)[planes.group]
+
+    @cached_property
+    def _first_rows(self) -> Self:
+        return self.unpooled.of_samples(self.hyperplanes.first)
+
+    def packed_patterns(self, G: np.ndarray) -> np.ndarray:
+        """Activation patterns 1[Z g >= 0] of directions G (k, m), as in `Patterns`: (m, ceil(N / 8)) bytes."""
+        return np.packbits(self @ G >= 0, axis=0).T
+
+    def pool(self, A: np.ndarray) -> np.ndarray:
+        """Average an (N, m) array over the patches of each sample: (n, m)."""
+        P = self.n_patches
+        return A if P == 1 else A.reshape(len(A) // P, P, *A.shape[1:]).mean(axis=1)
+
+    def unpool(self, V: np.ndarray) -> np.ndarray:
+        """Apply the transpose of `pool` to an (n, C) array: (N, C)."""
+        return np.repeat(V, self.n_patches, axis=0) / self.n_patches
+
+    def neuron_outputs(self, S: np.ndarray) -> np.ndarray:
+        """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
+        outputs = np.empty((self.n_samples, S.shape[1]))
+        for samples, Z in self._parts(S.shape[1]):
+            active = Z @ S
+            outputs[samples] = Z.pool(np.maximum(active, 0, out=active))
+        return outputs
+
+    def gated_outputs(self, gates: np.ndarray, S: np.ndarray) -> np.ndarray:
+        """Outputs of gated neurons with gates and weights (k, m): pooled 1[Z g >= 0] * (Z s), (n, m)."""
+        outputs = np.empty((self.n_samples, S.shape[1]))
+        for samples, Z in self._parts(S.shape[1]):
+            outputs[samples] = Z.pool((Z @ gates >= 0) * (Z @ S))
+        return outputs
+
+    def masked_adjoint(self, masks: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Z^T D_i v for every activation pattern: masks (N, P) and a dual point (n, 1) give (k, P)."""
+        return self.adjoint(masks * self.unpool(v))
+
+    def masked_features(self, masks: np.ndarray, samples: slice) -> np.ndarray:
+        """Pooled features D_j Z of some samples, for masks (N, m), which may hold signs: (samples, m, k)."""
+        rows = slice(samples.start * self.n_patches, samples.stop * self.n_patches)
+        return self.pool(masks[rows, :, None] * self.rows(rows)[:, None, :])
+
+    def masked_gram(self, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """F^T diag(weights) F of the pooled features F = [D_1 Z, ..., D_m Z]: a symmetric (mk, mk) array.
+
+        The masks (N, m) may hold signs; weights (n,) are not negative. F is made a block of samples at a time.
+        """
+        size = masks.shape[1] * self.n_columns
+        gram, roots = np.zeros((size, size), order="F"), np.sqrt(weights)
+        for samples, _ in self._parts(size):
+            features = self.masked_features(masks, samples).reshape(-1, size)
+            features *= roots[samples, None]
+            gram = dsyrk(1.0, features.T, beta=1.0, c=gram, overwrite_c=True, lower=True)
+        return gram + np.tril(gram, -1).T
+
+    def gram(self, weights: np.ndarray) -> np.ndarray:
+        """Z^T diag(weights) Z (k, k) for weights (N, 1)."""
+        found = np.zeros((self.n_columns, self.n_columns))
+        for block in self._blocks(self.n_columns):
+            rows = self.rows(block)
+            found += rows.T @ (weights[block] * rows)
+        return found
+
+    def row_gram(self, weights: np.ndarray) -> np.ndarray:
+        """P^1/2 Z Z^T P^1/2 (N, N) for P the diagonal matrix of weights (N, 1) that are not negative."""
+        rows = self.weighted(np.sqrt(weights)).rows()
+        return rows @ rows.T
+
+    def weighted_norm(self, weights: np.ndarray) -> float:
+        """Spectral norm of Z with its rows times the roots of the weights (N, 1)."""
+        gram = self.gram(weights) if self.n_columns <= self.n_rows else self.row_gram(weights)
+        return float(np.sqrt(max(eigh(gram, eigvals_only=True)[-1], 0)))
+
+    def _blocks(self, entries: int) -> Iterator[slice]:
+        """Slices of the rows, with so many entries made for each."""
+        return _slices(self.n_rows, entries)
+
+    def _parts(self, entries: int) -> Iterator[tuple[slice, Self]]:
+        """Slices of the samples, and the matrix of these, with so many entries made for each row."""
+        for samples in _slices(self.n_samples, entries * self.n_patches):
+            yield samples, self.of_samples(samples)
+
+
+def _slices(number: int, entries: int) -> Iterator[slice]:
+    size = max(1, _BLOCK_ENTRIES // max(1, entries))
+    return (slice(start, min(start + size, number)) for start in range(0, number, size))

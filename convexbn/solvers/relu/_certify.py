@@ -1,0 +1,97 @@
+"""Certificates of column generation, in the units of the original problem."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from convexbn._utils.threads import on_one_thread
+from convexbn.model._neurons import Neurons
+from convexbn.model._problem import Problem
+from convexbn.oracles import Price, price_bound
+from convexbn.solvers._certificate import Certificate, Oracle, Search, certify
+from convexbn.solvers._monitor import Monitor
+from convexbn.solvers._solution import with_proof
+from convexbn.solvers._tolerance import Tolerance
+from convexbn.solvers._units import Units
+from convexbn.solvers.relu._options import ACCURATE
+from convexbn.solvers.relu._oracle import price_of, search_hard
+from convexbn.solvers.relu._proof import Plan, price_within_tolerance, provable, proved
+from convexbn.solvers.relu._state import Run, State
+
+_LONG_PROOF_NODES = 2_000_000  # of a proof that is limited by its time
+
+
+@on_one_thread
+def certify_by_proof(
+    problem: Problem,
+    neurons: Neurons,
+    tolerance: Tolerance,
+    *,
+    max_time: float | None = None,
+    random_state: int | np.random.Generator | None = None,
+) -> Certificate:
+    """Certificate of a network as it is, from a hard search and a proof of the prices of all directions.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem.
+    neurons : Neurons
+        Its network, of ReLU neurons.
+    tolerance : Tolerance
+        Gap at which the proof ends.
+    max_time : float or None, default=None
+        Seconds for both. None takes a budget of cones, which lasts up to half a minute.
+    random_state : int, Generator or None, default=None
+        Seed of the search.
+
+    Returns
+    -------
+    certificate : Certificate
+        Scope "global" where the proof is within the tolerance; else "local", with the proved bound beside.
+    """
+    units, options = Units.of(problem).with_fewest_columns(), ACCURATE
+    monitor = Monitor("proof", max_iter=None, max_time=max_time, callback=None, verbose=False)
+    run = Run(units.problem, options, units.tolerance_from(tolerance), np.random.default_rng(random_state), monitor)
+    state = State.of(units.problem, units.neurons_from(neurons).with_unit_outputs(), options)
+    state = search_hard(run, state)
+    if state.search is not None and (units.problem.output_directions.fixed or provable(units.problem, options.proof)):
+        aim = price_within_tolerance(run, state, options.proof.share)
+        state = proved(run, state, Plan(options.proof.nodes if max_time is None else _LONG_PROOF_NODES, aim))
+    return certified(run, state, units, problem, neurons, tolerance)[1]
+
+
+def certified(
+    run: Run, state: State, units: Units, problem: Problem, neurons: Neurons, tolerance: Tolerance
+) -> tuple[np.ndarray, Certificate]:
+    """The dual point of the last search, and what it certifies of a network, both in the original units."""
+    search = state.search
+    if search is None:
+        scaled = units.problem
+        v = units.dual_to(scaled.feasible_dual(scaled.dual_point(state.neurons.outputs(scaled.Z))))
+        price = partial(price_bound, problem.Z, sample_weight=problem.sample_weight)
+        return v, certify(problem, neurons, v, price, Search.NOT_SEARCHED, Oracle.NORM_BOUND)
+    v = units.dual_to(search.v)
+    price = partial(price_of, units.directions_to(search.directions), problem.Z)
+    enough = run.tolerance.reached(state.objective, search.bound)
+    outcome = Search.UNFINISHED if len(search.found) and not enough else Search.ASCENT
+    outcome = outcome if search.thorough else Search.NOT_SEARCHED
+    certificate = certify(problem, neurons, v, price, outcome)
+    if state.proof is not None:
+        oracle = Oracle.BRANCH_AND_BOUND if problem.output_directions.fixed else Oracle.ENUMERATION
+        proof = certify(problem, neurons, v, _proved_price(state.proof, units, problem, v), outcome, oracle)
+        certificate = with_proof(certificate, proof, tolerance)
+    return v, certificate
+
+
+def _proved_price(proof: Price, units: Units, problem: Problem, known: np.ndarray) -> Callable[[np.ndarray], Price]:
+    """What was proved in the units of the search, for dual points in the original units."""
+    value = proof.value * units.target_scale * units.column_scale
+
+    def price(v: np.ndarray) -> Price:
+        # Rounding may have moved the dual point; no price changes by more than this.
+        moved = float(np.linalg.norm(problem.Z.unpool(v - known), axis=1) @ problem.Z.row_norms)
+        return Price(value * (1 + 1e-12) + moved, "global")
+
+    return price

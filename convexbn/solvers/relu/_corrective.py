@@ -1,0 +1,67 @@
+"""The corrective step: all neurons move together, to a joint local optimum unless the round is coarse."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from convexbn.model._merging import merge
+from convexbn.model._neurons import Neurons
+from convexbn.solvers.relu._newton import newton
+from convexbn.solvers.relu._quasi_newton import quasi_newton
+from convexbn.solvers.relu._state import Run, State
+
+_FIRST_LENGTH, _LEAST_LENGTH = 0.1, 1e-3  # of random neurons, and of those kept, relative to the longest
+_FIRST_RTOL, _FIRST_DAMPING = 1e-5, 0.1  # of the corrective step after them
+
+
+def corrected(run: Run, state: State) -> State:
+    """Lower the objective by L-BFGS in a coarse round, and by Newton's method with kinks in the others."""
+    problem, stop = run.problem, run.monitor.out_of_time
+    coarse = run.options.has_many_weights(state.neurons) and _far(run, state)
+    options, left = run.options.coarse if coarse else run.options, state.newton_steps
+    if len(state.neurons) == 0:
+        neurons = state.neurons
+    elif options.newton_sweeps == 0:
+        steps, single = options.quasi_newton_steps, options.single_precision
+        neurons = quasi_newton(problem, state.neurons, max_steps=steps, single_precision=single, stop=stop)
+        neurons = merge(problem, neurons) if coarse else neurons
+    else:
+        neurons, steps = newton(
+            problem,
+            state.neurons,
+            rtol=state.rtol,
+            damping=state.damping,
+            max_sweeps=options.newton_sweeps,
+            block_weights=options.newton_weights,
+            max_steps=left,
+            stop=stop,
+        )
+        left -= steps
+    objective = problem.objective(neurons)
+    before = state.objective
+    progress = (before - objective) / max(objective, np.finfo(float).tiny)
+    return replace(state, neurons=neurons, objective=objective, progress=progress, coarse=coarse, newton_steps=left)
+
+
+def with_first_neurons(run: Run, state: State) -> State:
+    """Random neurons after a quasi-Newton descent in the place of none, unless none is better."""
+    problem, options = run.problem, run.options
+    most_a_column, most = options.first_neurons
+    count = min(run.several * most_a_column * problem.Z.n_columns, most)
+    weights = run.rng.standard_normal((problem.Z.n_columns, count))
+    weights *= _FIRST_LENGTH / np.linalg.norm(weights, axis=0)
+    neurons = Neurons(weights, problem.output_directions.random(count, run.rng), state.neurons.intercept)
+    steps = (options.coarse if options.has_many_weights(neurons) else options).quasi_newton_steps
+    neurons = quasi_newton(problem, neurons, max_steps=steps, stop=run.monitor.out_of_time)
+    first = State.of(problem, neurons.without_zeros(_LEAST_LENGTH), options)
+    if first.objective >= state.objective:
+        return state
+    return replace(first, rtol=_FIRST_RTOL, damping=_FIRST_DAMPING)
+
+
+def _far(run: Run, state: State) -> bool:
+    """Whether the network is far from optimal, and coarse rounds make progress."""
+    if state.search is None:
+        return True
+    goes_well = run.monitor.n_iter == 1 or state.progress > run.options.coarse_progress * state.gap
+    return goes_well and state.gap > run.options.coarse_gap

@@ -1,0 +1,152 @@
+"""The choices of column generation: one frozen dataclass, and its two presets."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from convexbn.model._neurons import Neurons
+
+
+@dataclass(frozen=True)
+class ProofOptions:
+    """How much work the proof that no direction violates dual feasibility may be.
+
+    Parameters
+    ----------
+    columns : int, default=6
+        Branch and bound is tried up to so many columns of Z.
+    nodes, entries : int
+        Cones that it visits at most, and cones times rows of Z.
+    sharp_columns, sharp_nodes, sharp_share : int, int and float
+        Up to so many columns, with so many cones, it aims at this share of the tolerance, however small that is.
+    share, least : float
+        With more columns it aims at this share of the tolerance, and takes prices closer than `least` for equal.
+    nodes_a_start : int, default=5
+        With ``prove="auto"``, cones for each direction from which the oracle ascended: about as long as that took.
+    """
+
+    columns: int = 6
+    nodes: int = 500_000
+    entries: int = 10**9
+    sharp_columns: int = 4
+    sharp_nodes: int = 50_000
+    sharp_share: float = 0.1
+    share: float = 0.9
+    least: float = 1e-3
+    nodes_a_start: int = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choices of column generation for ReLU networks; the presets are `ACCURATE` and `FAST`.
+
+    Parameters
+    ----------
+    max_rounds : int or None, default=None
+        Rounds after which the loop ends without another call of the oracle.
+    first_neurons : tuple of int, default=(3, 100)
+        Random neurons to start from: so many for each column of Z, but no more than the second number.
+    n_starts : int, default=300
+        Directions from which the oracle ascends.
+    several : int, default=3
+        Times as many starts, first and new neurons with several outputs, for which the oracle has more local maxima.
+    last_search : int, default=8
+        Times as many before a gap within the tolerance is believed.
+    around, across : float, default=0.25
+        Share of the starts around active neurons, and of those on the other side of a kink of one.
+    polish : bool, default=True
+        Whether the oracle polishes what the ascent found.
+    new_neurons : int, default=20
+        Neurons that enter in a round.
+    growth : bool, default=False
+        Whether as many neurons enter as there are, if that is more.
+    least_neurons, most_neurons, samples_a_neuron : float
+        A network grows to a neuron for so many samples, but no fewer and no more neurons than these; half of them may
+        enter in the first round. An infinite number sets no limit.
+    new_length : float, default=1e-12
+        Length of a new neuron where targets and rows of Z are of order one.
+    master_steps : int, default=100
+        Quasi-Newton steps of the restricted master problem, in the lengths of all neurons; 0 leaves it out.
+    quasi_newton_steps : int, default=500
+        Steps of L-BFGS, in all weights: of the first neurons, and of every round without Newton steps.
+    single_precision : bool, default=False
+        Whether its products are in single precision.
+    newton_sweeps : int, default=40
+        Newton steps of all neurons in a round; 0 leaves them out.
+    newton_weights : int, default=400
+        Weights that move together in a Newton step; more are split into blocks.
+    newton_steps : float, default=inf
+        Newton steps, of a block each, in all rounds together.
+    many_weights : float, default=5000
+        A network of more weights has `coarse` rounds while the gap is above `coarse_gap` and a round lowers the
+        objective by more than `coarse_progress` times the gap.
+    coarse_gap, coarse_progress : float, default=1e-2
+    stalled_rounds : int, default=3
+        The loop ends when so many rounds in a row find no neuron and no decrease.
+    proof : ProofOptions
+    """
+
+    max_rounds: int | None = None
+    first_neurons: tuple[int, int] = (3, 100)
+    n_starts: int = 300
+    several: int = 3
+    last_search: int = 8
+    around: float = 0.25
+    across: float = 0.25
+    polish: bool = True
+    new_neurons: int = 20
+    growth: bool = False
+    least_neurons: float = np.inf
+    most_neurons: float = np.inf
+    samples_a_neuron: int = 50
+    new_length: float = 1e-12
+    master_steps: int = 100
+    quasi_newton_steps: int = 500
+    single_precision: bool = False
+    newton_sweeps: int = 40
+    newton_weights: int = 400
+    newton_steps: float = np.inf
+    many_weights: float = 5000
+    coarse_gap: float = 1e-2
+    coarse_progress: float = 1e-2
+    stalled_rounds: int = 3
+    proof: ProofOptions = field(default_factory=ProofOptions)
+
+    def max_neurons(self, n_samples: int) -> float:
+        """Neurons to which a network for so many samples grows."""
+        return float(np.clip(n_samples // self.samples_a_neuron, self.least_neurons, self.most_neurons))
+
+    def has_many_weights(self, neurons: Neurons) -> bool:
+        """Whether a network is so large that it moves in coarse rounds first."""
+        return neurons.weights.size > self.many_weights
+
+    def work_a_row(self, n_samples: int) -> int:
+        """Quasi-Newton steps times neurons of a round."""
+        return int(self.quasi_newton_steps * self.max_neurons(n_samples))
+
+    @property
+    def coarse(self) -> "Options":
+        """The choices of a coarse round: no polish and no Newton steps, and the network may double."""
+        return replace(self, polish=False, newton_sweeps=0, growth=True, quasi_newton_steps=50)
+
+
+ACCURATE = Options()
+FAST = Options(
+    max_rounds=1,
+    first_neurons=(0, 0),
+    n_starts=60,
+    around=0.5,
+    across=0.0,
+    several=1,
+    polish=False,
+    new_neurons=0,
+    growth=True,
+    least_neurons=100,
+    most_neurons=300,
+    new_length=1e-3,
+    master_steps=0,
+    quasi_newton_steps=60,
+    single_precision=True,
+    newton_sweeps=0,
+    many_weights=np.inf,
+)

@@ -1,0 +1,99 @@
+"""The step of the linear minimisation oracle: neurons whose price exceeds weight_decay."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from convexbn.model._neurons import Neurons
+from convexbn.operators import Operator
+from convexbn.oracles import Price, find_local_maxima
+from convexbn.solvers._certificate import dual_bound
+from convexbn.solvers.relu._options import Options
+from convexbn.solvers.relu._state import Run, Search, State
+
+_LEAST_RTOL, _MOST_RTOL, _DAMPING = 1e-14, 1e-3, 1e-4  # of the next corrective step
+
+
+def searched(run: Run, state: State) -> State:
+    """Search for violated dual constraints; a gap within the tolerance is believed after a search many times as hard.
+
+    The next corrective step need not be more accurate than what remains: the objective is within about 10 gap^2 of that
+    of a joint local optimum, and to come closer can wait as long as neurons are found and rounds make progress.
+    """
+    if run.monitor.out_of_time():
+        return state
+    state = _searched_from(run, state, 1)
+    if run.tolerance.reached(state.objective, state.bound):
+        state = _searched_from(run, state, run.options.last_search)
+    remains = state.gap**2 if state.has_found else (run.tolerance.relative(state.objective) / 10) ** 2
+    return replace(
+        state,
+        rtol=float(np.clip(10 * min(remains, state.progress), _LEAST_RTOL, _MOST_RTOL)),
+        damping=_DAMPING,
+        stalled=state.stalled + 1 if state.progress <= 0 and not state.has_found else 0,
+    )
+
+
+def search_hard(run: Run, state: State) -> State:
+    """Search from as many starts as before a gap is believed, unless the time is out."""
+    return state if run.monitor.out_of_time() else _searched_from(run, state, run.options.last_search)
+
+
+def price_of(directions: np.ndarray, Z: Operator, v: np.ndarray) -> Price:
+    """The largest price of some unit directions (k, m)."""
+    return Price(float(np.linalg.norm(v.T @ Z.neuron_outputs(directions), axis=0).max(initial=0)), "local")
+
+
+def _searched_from(run: Run, state: State, effort: int) -> State:
+    """One call of the oracle, from so many times the usual number of starts."""
+    problem, Z = run.problem, run.problem.Z
+    options = run.options.coarse if state.coarse else run.options
+    v = problem.feasible_dual(problem.dual_point(state.neurons.outputs(Z)))
+    starts = _starts(Z, state.neurons, effort * run.several * options.n_starts, options, run.rng)
+    found = find_local_maxima(
+        Z,
+        v,
+        starts,
+        threshold=problem.weight_decay * (1 + run.tolerance.relative(state.objective) / 10),
+        count=_most_new(len(state.neurons), Z.n_samples, run.several, options),
+        polish=options.polish,
+        stop=run.monitor.out_of_time,
+    )
+    directions = np.hstack([state.neurons.directions, found.directions[:, :1]])
+    bound = dual_bound(problem, v, price_of(directions, Z, v))
+    search = Search(v, directions, found, bound, options.polish and not run.monitor.out_of_time())
+    return replace(state, search=search, proof=None, n_starts=state.n_starts + starts.shape[1])
+
+
+def _most_new(n_neurons: int, n_samples: int, several: int, options: Options) -> int:
+    """How many neurons may enter a network."""
+    limit = options.max_neurons(n_samples)
+    half = limit // 2 if np.isfinite(limit) else 0
+    wanted = max(several * options.new_neurons, half, n_neurons if options.growth else 0)
+    return max(0, int(min(wanted, limit - n_neurons)))
+
+
+def _starts(Z: Operator, neurons: Neurons, count: int, options: Options, rng: np.random.Generator) -> np.ndarray:
+    """Starts of the ascent (k, count): random directions, directions around active neurons, and across their kinks."""
+    starts = rng.standard_normal((Z.n_columns, count))
+    if len(neurons) == 0:
+        return starts
+    active = neurons.directions
+    around = starts[:, :: round(1 / options.around)]
+    centres = active[:, rng.integers(len(neurons), size=around.shape[1])]
+    around *= rng.uniform(0.1, 1, around.shape[1]) / np.sqrt(Z.n_columns)
+    around += centres
+    if options.across:
+        across = starts[:, 1 :: round(1 / options.across)]
+        chosen: np.ndarray = rng.integers(len(neurons), size=across.shape[1])
+        across[:] = active[:, chosen] + rng.uniform(-0.5, 0.5, len(chosen)) * _normals(Z, active, chosen, rng)
+    return starts
+
+
+def _normals(Z: Operator, active: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each chosen neuron the unit normal (k, p) of one of the k kinks nearest to it."""
+    planes = Z.hyperplanes.first
+    n_near = min(Z.n_columns, len(planes))
+    near = np.argpartition(np.abs(Z.rows(planes) @ active), n_near - 1, axis=0)[:n_near]
+    rows = planes[near][rng.integers(n_near, size=len(chosen)), chosen]
+    return (Z.rows(rows) / np.maximum(Z.row_norms[rows], np.finfo(float).tiny)[:, None]).T

@@ -1,0 +1,138 @@
+"""What column generation carries from step to step."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from convexbn.model._neurons import Neurons
+from convexbn.model._problem import Problem
+from convexbn.oracles import LocalMaxima, Price
+from convexbn.solvers._certificate import relative_gap
+from convexbn.solvers._monitor import Monitor
+from convexbn.solvers._tolerance import Tolerance
+from convexbn.solvers.relu._options import Options
+
+Proof = bool | Literal["auto"]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What stays the same in a run of column generation.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem, with targets and rows of Z of order one.
+    options : Options
+        Choices of the algorithm.
+    tolerance : Tolerance
+        Gap at which to stop.
+    rng : Generator
+        Source of the random starts.
+    monitor : Monitor
+        Limits, progress and interrupts.
+    prove : bool or "auto", default=False
+        Whether to prove the prices of all directions.
+    objective_unit : float, default=1.0
+        The monitor is told the objective in multiples of this.
+    """
+
+    problem: Problem
+    options: Options
+    tolerance: Tolerance
+    rng: np.random.Generator
+    monitor: Monitor
+    prove: Proof = False
+    objective_unit: float = 1.0
+
+    @property
+    def several(self) -> int:
+        """Times as many starts and neurons as with one output."""
+        return 1 if self.problem.output_directions.fixed else self.options.several
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What the linear minimisation oracle found at the dual point of a network.
+
+    Parameters
+    ----------
+    v : ndarray of shape (n, C)
+        Dual point.
+    directions : ndarray of shape (k, m)
+        Unit directions of the network's neurons, and the one of the largest price outside the network if one was found.
+    found : LocalMaxima
+        Violated dual constraints, neurons to add: the largest violation first.
+    bound : float
+        Lower bound of the objective, if no direction prices higher than `directions`.
+    thorough : bool
+        Whether the search ended in its own time, with polish.
+    """
+
+    v: np.ndarray
+    directions: np.ndarray
+    found: LocalMaxima
+    bound: float
+    thorough: bool
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where the loop is.
+
+    Parameters
+    ----------
+    neurons : Neurons
+        The network, with unit output weights.
+    objective : float
+        Its objective.
+    newton_steps : float
+        Newton steps that are left.
+    coarse : bool
+        Whether the round is coarse.
+    rtol, damping : float
+        Tolerance of the next corrective step, as a share of the objective, and damping of its first Newton step.
+    search : Search or None, default=None
+        The last call of the oracle: for this network or, after a corrective step, for the one before.
+    proof : Price or None, default=None
+        Proved price of all directions at the dual point of that search.
+    progress : float, default=inf
+        Relative decrease of the objective in the last round.
+    n_starts : int, default=0
+        Directions from which the oracle has ascended so far.
+    stalled : int, default=0
+        Rounds in a row without a new neuron and without a decrease.
+    """
+
+    neurons: Neurons
+    objective: float
+    newton_steps: float
+    coarse: bool
+    rtol: float = 1e-8
+    damping: float = 1e-4
+    search: Search | None = None
+    proof: Price | None = None
+    progress: float = np.inf
+    n_starts: int = 0
+    stalled: int = 0
+
+    @classmethod
+    def of(cls, problem: Problem, neurons: Neurons, options: Options) -> "State":
+        """The state of a network before the first call of the oracle."""
+        return cls(neurons, problem.objective(neurons), options.newton_steps, options.has_many_weights(neurons))
+
+    @property
+    def bound(self) -> float:
+        """Lower bound of the objective, as good as the last search was."""
+        return 0.0 if self.search is None else self.search.bound
+
+    @property
+    def gap(self) -> float:
+        """Relative gap of objective and bound."""
+        return relative_gap(self.objective, self.bound)
+
+    @property
+    def has_found(self) -> bool:
+        """Whether the last search found a neuron to add."""
+        return self.search is not None and len(self.search.found) > 0

@@ -1,0 +1,212 @@
+"""Solvers use the design matrix through the protocol alone: here is a kind of it without an array to reach for."""
+
+from functools import cached_property
+
+import numpy as np
+import pytest
+
+from convexbn import (
+    BatchNormDesign,
+    DesignMatrix,
+    PatchDesign,
+    Problem,
+    WeightNormDesign,
+    decompose,
+    enumerate_patterns,
+    sample_patterns,
+    solve,
+    solve_closed_form,
+    solve_column_generation,
+    solve_gated,
+    solve_reference,
+)
+from convexbn.model import prune
+from convexbn.operators import Operator
+from convexbn.oracles import (
+    price_bound,
+    price_by_ascent,
+    price_by_branch_and_bound,
+    price_by_enumeration,
+    weight_decay_max,
+)
+from convexbn.solvers._by_class import Classes, solve_by_class
+from convexbn.solvers.relu._fast import fast_path
+
+
+class Chunks(Operator):
+    """Rows in several arrays: what the protocol demands, and nothing else."""
+
+    def __init__(self, chunks, n_patches=1):
+        self.chunks, self.n_patches = chunks, n_patches
+
+    n_rows = property(lambda self: sum(map(len, self.chunks)))
+    n_columns = property(lambda self: self.chunks[0].shape[1])
+
+    def __matmul__(self, S):
+        return np.concatenate([chunk @ S.astype(chunk.dtype, copy=False) for chunk in self.chunks])
+
+    def adjoint(self, A):
+        parts = zip(self.chunks, self.split(A), strict=True)
+        return sum(chunk.T @ part.astype(chunk.dtype, copy=False) for chunk, part in parts)
+
+    def split(self, A):
+        return np.split(A, np.cumsum([len(chunk) for chunk in self.chunks])[:-1])
+
+    def rows(self, chosen=slice(None)):
+        return np.concatenate(self.chunks)[chosen]
+
+    def of_samples(self, samples):
+        rows = self.rows().reshape(self.n_samples, self.n_patches, -1)[samples].reshape(-1, self.n_columns)
+        return Chunks(np.array_split(rows, len(self.chunks)), self.n_patches)
+
+    @property
+    def unpooled(self):
+        return Chunks(self.chunks)
+
+    def __truediv__(self, size):
+        return Chunks([chunk / size for chunk in self.chunks], self.n_patches)
+
+    def times(self, basis):
+        return Chunks([chunk @ basis for chunk in self.chunks], self.n_patches)
+
+    def weighted(self, weights):
+        parts = zip(self.chunks, self.split(weights), strict=True)
+        return Chunks([chunk * part.astype(chunk.dtype, copy=False) for chunk, part in parts], self.n_patches)
+
+    @cached_property
+    def in_single_precision(self):
+        return Chunks([chunk.astype(np.float32) for chunk in self.chunks], self.n_patches)
+
+
+def kinds(rows, n_patches=1):
+    """The dense kind, and two others of the same rows."""
+    return DesignMatrix(rows, n_patches), *(Chunks(np.array_split(rows, n), n_patches) for n in (1, 3))
+
+
+def rows_of(n, d, seed=0):
+    return BatchNormDesign().fit_transform(np.random.default_rng(seed).standard_normal((n, d)))
+
+
+RNG = np.random.default_rng(1)
+TALL, TWICE, WIDE, TINY = rows_of(16, 2), np.repeat(rows_of(8, 2), 2, axis=0), rows_of(8, 10), rows_of(5, 2)
+V, CLASS = RNG.standard_normal((16, 3)), np.array([0, 0, 1, 1, 1, 2, 2, 2])
+
+
+def problem(Z, y, loss="squared_error"):
+    return Problem(Z, y, loss, weight_decay=0.05, fit_intercept=loss != "squared_error")
+
+
+def of_solution(solution):
+    return solution.certificate.objective, solution.certificate.lower_bound, solution.neurons.weights, solution.dual
+
+
+def columns(Z, y, loss="squared_error"):
+    return of_solution(solve_column_generation(problem(Z, y, loss), random_state=0))
+
+
+def by_class(Z):
+    return of_solution(solve_by_class(Classes.of(problem(Z, np.eye(3)[CLASS], "cross_entropy")), random_state=0))
+
+
+def gated(Z, y, loss="huber"):
+    return of_solution(solve_gated(problem(Z, y, loss), sample_patterns(Z, 30, random_state=0)))
+
+
+def conic(Z, y, **options):
+    return of_solution(solve_reference(problem(Z, y), enumerate_patterns(Z), **options))
+
+
+def decomposed(Z):
+    p = problem(Z, V[:, :1])
+    relu = decompose(p, solve_gated(p, sample_patterns(Z, 10, random_state=0)).neurons)
+    return p.objective(relu), prune(relu, Z).weights
+
+
+def along_path(Z, y):
+    path = list(fast_path(problem(Z, y), np.array([0.1, 0.05]), random_state=0))
+    return problem(Z, y).objective(path[-1]), *(neurons.weights for neurons in path)
+
+
+def of_price(price):
+    return (price.value,) if price.direction is None else (price.value, price.direction)
+
+
+CASES = {
+    "column generation": (TALL, 1, lambda Z: columns(Z, V[:, :1])),
+    "log loss": (TALL, 1, lambda Z: columns(Z, np.sign(V[:, :1]), "log_loss")),
+    "several outputs": (TINY, 1, lambda Z: columns(Z, V[:5])),
+    "repeated rows": (TWICE, 1, lambda Z: columns(Z, V[:, :1])),
+    "patches": (TALL, 2, lambda Z: columns(Z, V[:8, :1])),
+    "more columns than rows": (WIDE, 1, lambda Z: columns(Z, V[:8, :1])),
+    "fast path": (TALL, 1, lambda Z: along_path(Z, V[:, :1])),
+    "fast path, several outputs": (TALL, 1, lambda Z: along_path(Z, V)),
+    "fast path, patches": (TALL, 2, lambda Z: along_path(Z, V[:8, :1])),
+    "gated": (TALL, 1, lambda Z: gated(Z, V[:, :1])),
+    "gated, several outputs": (TALL, 1, lambda Z: gated(Z, np.eye(3)[np.tile(CLASS, 2)], "cross_entropy")),
+    "gated, patches": (TALL, 2, lambda Z: gated(Z, V[:8, :1])),
+    "closed form": (WIDE, 1, lambda Z: of_solution(solve_closed_form(problem(Z, V[:8, :1])))),
+    "by class": (WIDE, 1, by_class),
+    "hinge": (TINY, 1, lambda Z: of_solution(solve(problem(Z, np.sign(V[:5, :1]), "hinge")))),
+    "conic": (TINY, 1, lambda Z: conic(Z, V[:5, :1])),
+    "conic, patches": (WIDE[:, :3], 2, lambda Z: conic(Z, V[:4, :1])),
+    "conic, several outputs": (TINY, 1, lambda Z: conic(Z, V[:5, :2])),
+    "conic, gated": (TINY, 1, lambda Z: conic(Z, V[:5, :1], activation="gated_relu")),
+    "conic, gated, several outputs": (TINY, 1, lambda Z: conic(Z, V[:5, :2], activation="gated_relu")),
+    "decomposition": (TALL, 1, decomposed),
+    "ascent": (TALL, 1, lambda Z: of_price(price_by_ascent(Z, V[:, :1], random_state=0))),
+    "ascent, several outputs": (TWICE, 1, lambda Z: of_price(price_by_ascent(Z, V, random_state=0))),
+    "bound": (TALL, 1, lambda Z: of_price(price_bound(Z, V[:, :1], np.arange(1.0, 17)))),
+    "bound, more columns than rows": (WIDE, 1, lambda Z: of_price(price_bound(Z, V[:8, :1]))),
+    "branch and bound": (TALL, 2, lambda Z: of_price(price_by_branch_and_bound(Z, V[:8, :1]))),
+    "enumeration": (TWICE, 1, lambda Z: of_price(price_by_enumeration(Z, V[:, :1]))),
+    "enumeration, several outputs": (TINY, 1, lambda Z: of_price(price_by_enumeration(Z, V[:5]))),
+    "largest weight decay": (TALL, 2, lambda Z: (weight_decay_max(problem(Z, V[:8, :1])),)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_solver_takes_every_kind(case):
+    """In one chunk the arithmetic is that of the dense kind; in three it rounds differently."""
+    rows, n_patches, solved = CASES[case]
+    dense, whole, chunks = (solved(Z) for Z in kinds(rows, n_patches))
+    for found, expected in zip(whole, dense, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    single_precision = case.startswith("fast path")
+    assert chunks[0] == pytest.approx(dense[0], rel=1e-3 if single_precision else 1e-6)
+
+
+@pytest.mark.parametrize("n_patches", [1, 2])
+def test_products_follow_from_the_protocol(n_patches):
+    S, G, v = RNG.standard_normal((3, 4)), RNG.standard_normal((3, 4)), V[: 16 // n_patches, :1]
+    dense, _, chunks = kinds(TWICE, n_patches)
+    masks, weights = TWICE @ G >= 0, np.arange(1.0, 16 // n_patches + 1)
+    of_samples = (masks[:, :, None] * TWICE[:, None]).reshape(-1, n_patches, 4, 3).mean(axis=1)
+    F = of_samples.reshape(-1, 12)
+    for Z in (dense, chunks):
+        np.testing.assert_allclose(Z.neuron_outputs(S), Z.pool(np.maximum(TWICE @ S, 0)))
+        np.testing.assert_allclose(Z.gated_outputs(G, S), Z.pool(masks * (TWICE @ S)))
+        np.testing.assert_allclose(Z.masked_adjoint(masks, v).T.ravel(), F.T @ v[:, 0])
+        np.testing.assert_allclose(Z.masked_gram(masks, weights), F.T @ (weights[:, None] * F), atol=1e-12)
+        np.testing.assert_allclose(Z.masked_features(masks, slice(2, 5)), of_samples[2:5])
+        np.testing.assert_array_equal(np.unpackbits(Z.packed_patterns(G), axis=1, count=16).T, masks)
+        assert Z.row_norms == pytest.approx(np.linalg.norm(TWICE, axis=1))
+        assert Z.spectral_norm == pytest.approx(np.linalg.svd(TWICE)[1][0])
+        assert len(Z.hyperplanes.first) == 8
+        assert Z.for_prices(v)[0].n_rows == 8
+        assert (Z.in_single_precision @ S).dtype == Z.in_single_precision.adjoint(masks).dtype == np.float32
+
+
+@pytest.mark.parametrize("p", [np.ones((8, 1)), np.arange(1.0, 9)[:, None]], ids=["equal", "weighted"])
+def test_gram_matrices_of_weighted_rows(p):
+    for Z in kinds(WIDE)[::2]:
+        np.testing.assert_allclose(Z.gram(p), WIDE.T @ (p * WIDE), atol=1e-12)
+        np.testing.assert_allclose(Z.row_gram(p), np.sqrt(p) * (WIDE @ WIDE.T) * np.sqrt(p.T), atol=1e-12)
+        assert Z.weighted_norm(p) == pytest.approx(np.linalg.norm(np.sqrt(p) * WIDE, 2))
+
+
+@pytest.mark.parametrize("design", [BatchNormDesign(), WeightNormDesign(bias=False), PatchDesign(2)])
+def test_matrix_of_a_design(design):
+    X = RNG.standard_normal((5, 1, 3, 3) if isinstance(design, PatchDesign) else (5, 3))
+    Z = design.fit(X).matrix(X)
+    np.testing.assert_array_equal(Z.rows(), design.transform(X))
+    assert (Z.n_samples, Z.n_patches) == (5, 4 if isinstance(design, PatchDesign) else 1)

@@ -144,6 +144,7 @@ def test_a_direction_that_only_the_proof_finds_goes_on_as_a_neuron():
         assert certificate.objective == pytest.approx(best.objective, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_no_global_certificate_where_a_better_network_is_known():
     """The search is crippled and stopped early; a good network is planted in the targets."""
     options = Options(n_starts=1, last_search=1, proof=ProofOptions(sharp_nodes=2000))
@@ -206,7 +207,7 @@ def test_zero_network_at_and_above_the_largest_weight_decay():
     assert 1 <= len(below.neurons) <= 2
 
 
-@pytest.mark.parametrize("fraction", [1.0, 0.1, 1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("fraction", [1.0, 0.1, 1e-2, 1e-3, pytest.param(1e-4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "change",
     ["plain", "ill-conditioned", "duplicated rows", "rank-deficient", "float32", "outlier", "log_loss"],

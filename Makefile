@@ -18,7 +18,7 @@ test: $(VENV)/installed
 	$(BIN)/pytest --numprocesses 2 --cov --cov-report term-missing:skip-covered --cov-fail-under 95
 
 # The files that find most faults: the mathematics, and every solver against the convex program.
-QUICK = problem losses programs theory certificate pricing ascent branch_and_bound kink_program column_generation by_class \
+QUICK = problem losses programs theory certificate pricing ascent branch_and_bound kink_program column_generation \
 	solvers gated network design
 
 quick: lint

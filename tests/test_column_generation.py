@@ -85,6 +85,7 @@ def test_a_proof_that_falls_short_stands_beside_the_local_certificate():
     assert loose.certificate.lower_bound == loose.certificate.global_lower_bound
 
 
+@pytest.mark.slow
 def test_the_automatic_proof_is_short_and_always_the_same():
     problem = instance(30, 5, fit_intercept=True)
     options = {"prove": "auto", "tol": 1e-4, "relative_to": "zero_network", "random_state": 0}
@@ -127,6 +128,7 @@ def test_where_the_zero_network_fits_perfectly_any_gap_is_rounding():
     assert solution.certificate.objective == pytest.approx(0, abs=1e-20)
 
 
+@pytest.mark.slow
 def test_a_direction_that_only_the_proof_finds_goes_on_as_a_neuron():
     problem = instance(60, 2)
     best = solve_column_generation(problem, random_state=0).certificate
@@ -207,7 +209,7 @@ def test_zero_network_at_and_above_the_largest_weight_decay():
     assert 1 <= len(below.neurons) <= 2
 
 
-@pytest.mark.parametrize("fraction", [1.0, 0.1, 1e-2, 1e-3, pytest.param(1e-4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fraction", [1.0, 0.1, 1e-2, *(pytest.param(f, marks=pytest.mark.slow) for f in (1e-3, 1e-4))])
 @pytest.mark.parametrize(
     "change",
     ["plain", "ill-conditioned", "duplicated rows", "rank-deficient", "float32", "outlier", "log_loss"],

@@ -19,5 +19,22 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Design rows of any data."""
 
     def matrix(self, X: ArrayLike) -> DesignMatrix:
-        """Design matrix of any X on which `transform` works: its rows, pooled over the patches of a sample."""
+        """Design matrix of any data: the rows that `transform` gives, pooled over the patches of each sample.
+
+        Parameters
+        ----------
+        X : array-like
+            Data as for `transform`.
+
+        Returns
+        -------
+        Z : DesignMatrix
+
+        Examples
+        --------
+        >>> from convexbn import WeightNormDesign
+        >>> X = [[1.0, 2.0], [3.0, 4.0]]
+        >>> WeightNormDesign().fit(X).matrix(X)
+        DesignMatrix(2 samples, 3 columns)
+        """
         return DesignMatrix(self.transform(X), self.n_patches)

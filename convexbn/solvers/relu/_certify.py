@@ -56,7 +56,7 @@ def certify_by_proof(
     run = Run(units.problem, options, units.tolerance_from(tolerance), np.random.default_rng(random_state), monitor)
     state = State.of(units.problem, units.neurons_from(neurons).with_unit_outputs(), options)
     state = search_hard(run, state)
-    if state.search is not None and (units.problem.output_directions.fixed or provable(units.problem, options.proof)):
+    if state.searched is not None and (units.problem.output_directions.fixed or provable(units.problem, options.proof)):
         aim = price_within_tolerance(run, state, options.proof.share)
         state = proved(run, state, Plan(options.proof.nodes if max_time is None else _LONG_PROOF_NODES, aim))
     return certified(run, state, units, problem, neurons, tolerance)[1]
@@ -66,21 +66,21 @@ def certified(
     run: Run, state: State, units: Units, problem: Problem, neurons: Neurons, tolerance: Tolerance
 ) -> tuple[np.ndarray, Certificate]:
     """The dual point of the last search, and what it certifies of a network, both in the original units."""
-    search = state.search
-    if search is None:
+    searched = state.searched
+    if searched is None:
         scaled = units.problem
         v = units.dual_to(scaled.feasible_dual(scaled.dual_point(state.neurons.outputs(scaled.Z))))
         price = partial(price_bound, problem.Z, sample_weight=problem.sample_weight)
         return v, certify(problem, neurons, v, price, Search.NOT_SEARCHED, Oracle.NORM_BOUND)
-    v = units.dual_to(search.v)
-    price = partial(price_of, units.directions_to(search.directions), problem.Z)
-    enough = run.tolerance.reached(state.objective, search.bound)
-    outcome = Search.UNFINISHED if len(search.found) and not enough else Search.ASCENT
-    outcome = outcome if search.thorough else Search.NOT_SEARCHED
-    certificate = certify(problem, neurons, v, price, outcome)
+    v = units.dual_to(searched.v)
+    price = partial(price_of, units.directions_to(searched.directions), problem.Z)
+    enough = run.tolerance.reached(state.objective, searched.bound)
+    search = Search.UNFINISHED if state.has_found and not enough else Search.ASCENT
+    search = search if searched.thorough else Search.NOT_SEARCHED
+    certificate = certify(problem, neurons, v, price, search, Oracle.NORM_BOUND)
     if state.proof is not None:
         oracle = Oracle.BRANCH_AND_BOUND if problem.output_directions.fixed else Oracle.ENUMERATION
-        proof = certify(problem, neurons, v, _proved_price(state.proof, units, problem, v), outcome, oracle)
+        proof = certify(problem, neurons, v, _proved_price(state.proof, units, problem, v), search, oracle)
         certificate = with_proof(certificate, proof, tolerance)
     return v, certificate
 

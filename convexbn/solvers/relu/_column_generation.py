@@ -184,7 +184,7 @@ def column_generation(run: Run, state: State) -> Iterator[State]:
         yield state
         if n_rounds == run.options.max_rounds:
             return
-    if state.search is not None and not state.search.thorough and run.monitor.ending is not Status.INTERRUPTED:
+    if state.searched is not None and not state.searched.thorough and run.monitor.ending is not Status.INTERRUPTED:
         yield searched(run, replace(state, coarse=False))
 
 

@@ -61,7 +61,7 @@ def with_first_neurons(run: Run, state: State) -> State:
 
 def _far(run: Run, state: State) -> bool:
     """Whether the network is far from optimal, and coarse rounds make progress."""
-    if state.search is None:
+    if state.searched is None:
         return True
     goes_well = run.monitor.n_iter == 1 or state.progress > run.options.coarse_progress * state.gap
     return goes_well and state.gap > run.options.coarse_gap

@@ -10,8 +10,8 @@ from convexbn.solvers.relu._state import Run, State
 
 def enlarged(run: Run, state: State) -> State:
     """Let the neurons of the last search enter, at the best lengths for all; those that vanish are dropped."""
-    assert state.search is not None
-    found, problem, options = state.search.found, run.problem, run.options
+    assert state.searched is not None
+    found, problem, options = state.searched.found, run.problem, run.options
     if len(found) == 0:
         return state
     neurons = replace(

@@ -9,7 +9,7 @@ from convexbn.operators import Operator
 from convexbn.oracles import Price, find_local_maxima
 from convexbn.solvers._certificate import dual_bound
 from convexbn.solvers.relu._options import Options
-from convexbn.solvers.relu._state import Run, Search, State
+from convexbn.solvers.relu._state import Run, Searched, State
 
 _LEAST_RTOL, _MOST_RTOL, _DAMPING = 1e-14, 1e-3, 1e-4  # of the next corrective step
 
@@ -61,8 +61,8 @@ def _searched_from(run: Run, state: State, effort: int) -> State:
     )
     directions = np.hstack([state.neurons.directions, found.directions[:, :1]])
     bound = dual_bound(problem, v, price_of(directions, Z, v))
-    search = Search(v, directions, found, bound, options.polish and not run.monitor.out_of_time())
-    return replace(state, search=search, proof=None, n_starts=state.n_starts + starts.shape[1])
+    call = Searched(v, directions, found, bound, options.polish and not run.monitor.out_of_time())
+    return replace(state, searched=call, proof=None, n_starts=state.n_starts + starts.shape[1])
 
 
 def _most_new(n_neurons: int, n_samples: int, several: int, options: Options) -> int:
@@ -85,7 +85,7 @@ def _starts(Z: Operator, neurons: Neurons, count: int, options: Options, rng: np
     around += centres
     if options.across:
         across = starts[:, 1 :: round(1 / options.across)]
-        chosen: np.ndarray = rng.integers(len(neurons), size=across.shape[1])
+        chosen = rng.integers(len(neurons), size=across.shape[1:])
         across[:] = active[:, chosen] + rng.uniform(-0.5, 0.5, len(chosen)) * _normals(Z, active, chosen, rng)
     return starts
 

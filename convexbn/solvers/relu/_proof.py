@@ -70,16 +70,16 @@ def proved(run: Run, state: State, planned: Plan) -> State:
         With the proof; the search has found the direction of the largest price, if that violates dual feasibility by
         too much for the tolerance, or nothing.
     """
-    assert state.search is not None
-    problem, Z, v, least = run.problem, run.problem.Z, state.search.v, run.options.proof.least
+    assert state.searched is not None
+    problem, Z, v, least = run.problem, run.problem.Z, state.searched.v, run.options.proof.least
     if problem.output_directions.fixed:
-        open_share = 1 - price_of(state.search.directions, Z, v).value / planned.aim
+        open_share = 1 - price_of(state.searched.directions, Z, v).value / planned.aim
         price = price_by_branch_and_bound(
             Z,
             v,
             threshold=planned.aim,
             tol=min(open_share / 10, least) if open_share > 0 else least,
-            starts=np.hstack([state.neurons.weights, state.search.directions]),
+            starts=np.hstack([state.neurons.weights, state.searched.directions]),
             max_nodes=planned.max_nodes,
             stop=run.monitor.out_of_time,
         )
@@ -90,13 +90,13 @@ def proved(run: Run, state: State, planned: Plan) -> State:
     threshold = problem.weight_decay * (1 + run.tolerance.relative(state.objective) / 10)
     found = find_local_maxima(Z, v, violating, threshold=threshold, count=1)
     proof = price if price.scope == "global" else None  # rounding may hide patterns of an enumeration
-    return replace(state, proof=proof, search=replace(state.search, found=found))
+    return replace(state, proof=proof, searched=replace(state.searched, found=found))
 
 
 def price_within_tolerance(run: Run, state: State, share: float) -> float:
     """The largest price of all directions at which the bound is within a share of the tolerance, about."""
-    assert state.search is not None
-    v, tolerance = state.search.v, replace(run.tolerance, tol=share * run.tolerance.tol)
+    assert state.searched is not None
+    v, tolerance = state.searched.v, replace(run.tolerance, tol=share * run.tolerance.tol)
     low, high = 1.0, 2.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

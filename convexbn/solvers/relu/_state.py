@@ -53,7 +53,7 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
+class Searched:
     """What the linear minimisation oracle found at the dual point of a network.
 
     Parameters
@@ -93,7 +93,7 @@ class State:
         Whether the round is coarse.
     rtol, damping : float
         Tolerance of the next corrective step, as a share of the objective, and damping of its first Newton step.
-    search : Search or None, default=None
+    searched : Searched or None, default=None
         The last call of the oracle: for this network or, after a corrective step, for the one before.
     proof : Price or None, default=None
         Proved price of all directions at the dual point of that search.
@@ -111,7 +111,7 @@ class State:
     coarse: bool
     rtol: float = 1e-8
     damping: float = 1e-4
-    search: Search | None = None
+    searched: Searched | None = None
     proof: Price | None = None
     progress: float = np.inf
     n_starts: int = 0
@@ -125,7 +125,7 @@ class State:
     @property
     def bound(self) -> float:
         """Lower bound of the objective, as good as the last search was."""
-        return 0.0 if self.search is None else self.search.bound
+        return 0.0 if self.searched is None else self.searched.bound
 
     @property
     def gap(self) -> float:
@@ -135,4 +135,4 @@ class State:
     @property
     def has_found(self) -> bool:
         """Whether the last search found a neuron to add."""
-        return self.search is not None and len(self.search.found) > 0
+        return self.searched is not None and len(self.searched.found) > 0

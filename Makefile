@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint benchmarks clean
+.PHONY: demo quick test lint benchmarks clean
 
 # Everything the two commands need, in a virtual environment; PyTorch first, at the version that constraints.txt pins.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -16,6 +16,13 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/pytest --numprocesses 2 --cov --cov-report term-missing:skip-covered --cov-fail-under 95
+
+# The files that find most faults: the mathematics, and every solver against the convex program.
+QUICK = problem losses programs theory certificate pricing ascent branch_and_bound kink_program column_generation \
+	solvers gated network design
+
+quick: lint
+	$(BIN)/pytest --numprocesses 2 -m "not slow" $(QUICK:%=tests/test_%.py)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -85,6 +85,7 @@ def test_a_proof_that_falls_short_stands_beside_the_local_certificate():
     assert loose.certificate.lower_bound == loose.certificate.global_lower_bound
 
 
+@pytest.mark.slow
 def test_the_automatic_proof_is_short_and_always_the_same():
     problem = instance(30, 5, fit_intercept=True)
     options = {"prove": "auto", "tol": 1e-4, "relative_to": "zero_network", "random_state": 0}
@@ -127,6 +128,7 @@ def test_where_the_zero_network_fits_perfectly_any_gap_is_rounding():
     assert solution.certificate.objective == pytest.approx(0, abs=1e-20)
 
 
+@pytest.mark.slow
 def test_a_direction_that_only_the_proof_finds_goes_on_as_a_neuron():
     problem = instance(60, 2)
     best = solve_column_generation(problem, random_state=0).certificate
@@ -144,10 +146,11 @@ def test_a_direction_that_only_the_proof_finds_goes_on_as_a_neuron():
         assert certificate.objective == pytest.approx(best.objective, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_no_global_certificate_where_a_better_network_is_known():
     """The search is crippled and stopped early; a good network is planted in the targets."""
     options = Options(n_starts=1, last_search=1, proof=ProofOptions(sharp_nodes=2000))
-    worse = 0
+    worse = proved = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
         n, d = int(rng.integers(6, 30)), int(rng.integers(1, 4))
@@ -171,8 +174,9 @@ def test_no_global_certificate_where_a_better_network_is_known():
         worse += known < solution.certificate.objective
         assert solution.certificate.global_lower_bound <= known
         if solution.certificate.scope == "global":
+            proved += 1
             assert solution.certificate.lower_bound <= known
-    assert worse >= 20  # or the test says nothing
+    assert min(worse, proved) >= 20  # or the test says nothing
 
 
 def test_objective_never_rises_and_is_reported():
@@ -205,7 +209,7 @@ def test_zero_network_at_and_above_the_largest_weight_decay():
     assert 1 <= len(below.neurons) <= 2
 
 
-@pytest.mark.parametrize("fraction", [1.0, 0.1, 1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("fraction", [1.0, 0.1, 1e-2, *(pytest.param(f, marks=pytest.mark.slow) for f in (1e-3, 1e-4))])
 @pytest.mark.parametrize(
     "change",
     ["plain", "ill-conditioned", "duplicated rows", "rank-deficient", "float32", "outlier", "log_loss"],

@@ -155,7 +155,6 @@ def test_loss_falls_geometrically_and_by_no_less_than_the_restricted_strong_conv
 
     assert trace.objective[-1] < 0.2 * trace.objective[0]
     early, late = benchmark.slopes(steps, trace.objective)
-    print(early, late, late / early, trace.objective[[0, -1]])
     assert late < 0.9 * early < 0
 
 

@@ -1,6 +1,5 @@
 import pickle
 import re
-import signal
 
 import numpy as np
 import pandas as pd
@@ -33,7 +32,7 @@ from convexbn import (
 from convexbn.estimators import _base as base
 from convexbn.losses import Huber
 from convexbn.solvers import Search
-from convexbn.solvers.relu import _column_generation as column_generation
+from tests.watched import Watched
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:40, [2, 3]], Y[:40]
@@ -56,12 +55,7 @@ ESTIMATORS = [REGRESSOR, CLASSIFIER]
         ConvexBNClassifier(0.01, loss="hinge", activation="gated_relu"),
     ],
 )
-def test_scikit_learn_contract(estimator, check, monkeypatch):
-    monkeypatch.setattr(
-        "convexbn.solvers.relu._column_generation._PROOF_NODES", 100
-    )  # how good a network is is not tested
-    monkeypatch.setattr("convexbn.solvers.relu._column_generation._SHARP_NODES", 100)
-    monkeypatch.setattr("convexbn.solvers.relu._column_generation._STARTS", 50)
+def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
 
@@ -241,34 +235,33 @@ class TestInterrupts:
 
     @pytest.fixture
     def press(self, monkeypatch):
-        def press_in(name, call=1):
-            original, calls = getattr(column_generation, name), []
+        """Presses it in a call of a product with the design matrix, and returns the numbers of calls."""
+        matrix = BatchNormDesign.matrix
 
-            def pressed(*arguments, **options):
-                calls.append(None)
-                if len(calls) == call:
-                    signal.raise_signal(signal.SIGINT)
-                return original(*arguments, **options)
-
-            monkeypatch.setattr(column_generation, name, pressed)
-            return calls
+        def press_in(name=None, call=1):
+            kind = type(Watched.fresh(np.eye(1), press={name: [call]}))
+            monkeypatch.setattr(BatchNormDesign, "matrix", lambda self, data: kind(matrix(self, data).Z))
+            return kind.calls
 
         return press_in
 
     def test_fit_keeps_the_best_network_and_passes_it_on(self, press):
-        press("refine", call=2)
+        press("masked_gram", call=8)
         model = ConvexBNRegressor(1.0, tol=1e-8)
         with (
             pytest.warns(ConvergenceWarning, match="was interrupted"),
             pytest.raises(KeyboardInterrupt, match="has the best network so far"),
         ):
             model.fit(X, Y)
-        assert 0 < model.score(X, Y) < 1
+        constant = np.mean((Y - Y.mean()) ** 2) / 2
+        assert 0 < model.certificate_.lower_bound < model.certificate_.objective < 0.99 * constant
         assert model.certificate_.gap > 1e-8
         assert model.network_.objective(X, Y, 1.0) == pytest.approx(model.certificate_.objective)
 
     def test_in_the_proof_it_is_not_forgotten(self, press):
-        press("price_by_branch_and_bound")
+        calls = press()
+        clone(REGRESSOR).set_params(prove=False).fit(X, Y)
+        press("for_prices", call=calls["for_prices"] + 1)  # after the last search
         model = clone(REGRESSOR)
         with pytest.raises(KeyboardInterrupt):  # and no warning: the gap is small enough
             model.fit(X, Y)
@@ -287,16 +280,18 @@ class TestInterrupts:
 
     @pytest.mark.parametrize("wrap", [lambda model: model, lambda model: make_pipeline(StandardScaler(), model)])
     def test_searches_end(self, press, wrap):
-        proofs = press("price_by_branch_and_bound", call=2)
-        model = wrap(clone(REGRESSOR))
+        calls = press()
+        model = wrap(clone(REGRESSOR)).fit(X, Y)
+        once = calls["for_prices"]
+        calls = press("for_prices", call=once + 3)  # in the second fold, or the third
         with pytest.raises(KeyboardInterrupt):
             cross_val_score(model, X, Y, cv=4)
-        assert len(proofs) == 2
+        assert calls["for_prices"] == once + 3
         name = "fit_intercept" if isinstance(model, ConvexBNRegressor) else "convexbnregressor__fit_intercept"
-        proofs = press("price_by_branch_and_bound", call=2)
+        calls = press("for_prices", call=once + 3)
         with pytest.raises(KeyboardInterrupt):
             GridSearchCV(model, {name: [True, False]}, cv=2).fit(X, Y)
-        assert len(proofs) == 2
+        assert calls["for_prices"] == once + 3
 
 
 class TestProve:

@@ -1,4 +1,3 @@
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +19,7 @@ from convexbn import (
     weight_decay_max,
 )
 from convexbn.solvers import _path as solvers_path
-from convexbn.solvers.relu import _column_generation as column_generation
+from tests.watched import Watched
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:24, [2, 3]], Y[:24]
@@ -154,20 +153,20 @@ def test_time_is_shared_and_the_path_complete():
 
 
 def test_ctrl_c_ends_the_path_although_the_gap_is_small_enough(monkeypatch):
-    searches, find_peaks = [], column_generation.find_peaks
+    matrix = BatchNormDesign.matrix
 
-    def pressed(*arguments, **options):
-        searches.append(None)
-        peaks = find_peaks(*arguments, **options)
-        if len(searches) == 4:
-            signal.raise_signal(signal.SIGINT)
-        return peaks
+    def calls_of(press):
+        kind = type(Watched.fresh(np.eye(1), press=press))
+        with monkeypatch.context() as patched:
+            patched.setattr(BatchNormDesign, "matrix", lambda self, data: kind(matrix(self, data).Z))
+            path = convexbn_path(X, Y, n_weight_decays=6, eps=0.1)
+        return len(path), kind.calls["for_prices"]
 
-    whole = len(convexbn_path(X, Y, n_weight_decays=6, eps=0.1))
-    monkeypatch.setattr(column_generation, "find_peaks", pressed)
-    path = convexbn_path(X, Y, n_weight_decays=6, eps=0.1)
-    assert len(path) < whole
-    assert len(searches) == 4  # and nothing was solved after it
+    whole, n_searches = calls_of({})
+    assert n_searches > 5
+    ended, searches = calls_of({"for_prices": [5]})
+    assert ended < whole
+    assert searches == 5  # and nothing was solved after it
 
 
 def test_verbose_shows_a_bar(capsys):

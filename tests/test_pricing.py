@@ -28,6 +28,7 @@ def value_of(Z, v, W):
 def test_price_of_a_pattern_is_the_optimum_over_its_cone(seed, n_patches):
     Z, v = instance(8, 2, seed, n_patches)
     patterns = sample_patterns(Z, 10, random_state=seed)
+    attained = 0
     for i in range(len(patterns)):
         mask = patterns.masks()[:, i]
         price, w = price_of_pattern(Z, mask, v)
@@ -39,6 +40,8 @@ def test_price_of_a_pattern_is_the_optimum_over_its_cone(seed, n_patches):
         assert price == pytest.approx(program.solve(solver="CLARABEL"), abs=1e-6)
         if price > 1e-9:
             assert value_of(Z, v, w[:, None])[0] == pytest.approx(price)
+            attained += 1
+    assert attained >= 2  # or the test says nothing of the direction
 
 
 @pytest.mark.parametrize("seed", range(5))

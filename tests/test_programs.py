@@ -136,6 +136,7 @@ def test_bad_input():
             build(vector, patterns)
 
 
+@pytest.mark.slow
 def test_cvxpy_is_imported_where_a_program_is_built_and_no_sooner():
     code = """
 import sys, convexbn

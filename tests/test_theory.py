@@ -59,6 +59,7 @@ def test_pytorch_reaches_the_objective_of_the_program(case, solved):
     assert loss + problem.weight_decay / 2 * squares == pytest.approx(solution.certificate.objective, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_no_gradient_trained_network_falls_below_the_lower_bound(case, solved):
     problem, _, solution = solved
     X, y = case.data()

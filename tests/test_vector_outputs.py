@@ -200,7 +200,7 @@ def test_limits_return_the_best_network_so_far():
 
 def test_no_global_certificate_where_a_better_network_is_known():
     """Runs are stopped early; a good network is planted in the targets."""
-    worse = 0
+    worse = proved = 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
         Z = DesignMatrix(BatchNormDesign().fit_transform(rng.standard_normal((20, 2))))
@@ -214,8 +214,9 @@ def test_no_global_certificate_where_a_better_network_is_known():
         worse += known < certificate.objective
         assert certificate.global_lower_bound <= known
         if certificate.scope == "global":
+            proved += 1
             assert certificate.lower_bound <= known
-    assert worse >= 5  # or the test says nothing
+    assert min(worse, proved) >= 5  # or the test says nothing
 
 
 @pytest.mark.parametrize("n_patches", [1, 2])

@@ -24,7 +24,7 @@ class WeightNormDesign(Design):
     """The data itself: the design matrix of a weight-normalized layer.
 
     A neuron ``relu(g w·x / |w| + bias)`` with weight decay on (g, bias) is ``relu(Z s)`` with
-    ``s = (g w / |w|, bias)`` and ``Z = [X, 1]``. Where the root mean square of X is below 1e-6, the constant column is
+    ``s = (g w / |w|, bias)`` and ``Z = [X, 1]``. Where the root mean square of X is below 1/256, the constant column is
     about 16 times as large as it instead, and the weight decay acts on the bias in this unit: beside a column of ones
     such an X would be rounding.
 

@@ -18,7 +18,6 @@ from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import ZERO_NETWORKS, Reference, Tolerance
 from convexbn.solvers.relu._options import ACCURATE
 
-_PASSES = 4  # upwards, at most
 _LIGHT = replace(ACCURATE, n_starts=60, last_search=5, new_neurons=4)  # at values between the first and the last
 
 
@@ -40,8 +39,8 @@ def solve_path(
 
     Column generation searches lightly at all values but the first and the last. What it finds anywhere on the path is
     then priced at all values, and those whose gap turns out above `tol` are solved again, from the smallest upwards,
-    each from the network below. Nothing is proved; the certificates of ReLU networks are local, except where
-    `price_bound` or a closed form makes them global.
+    each from the network below; where that is not enough, once more with the whole search. Nothing is proved; the
+    certificates of ReLU networks are local, except where `price_bound` or a closed form makes them global.
 
     Parameters
     ----------
@@ -105,13 +104,15 @@ def solve_path(
             monitor.goes_on(solution.certificate.objective, solution.certificate.gap, len(solution.neurons))
         solutions = _priced_by_all(problems, solutions)
         upwards = list(reversed(range(len(grid) - 1))) if len(solutions) == len(grid) else []
-        for index in _PASSES * upwards:
+        for index, light in [(index, light) for light in (True, False) for index in upwards]:
             if clock.is_out():
                 break
             if tolerances[index].reached_by(solutions[index].certificate):
                 continue
             start, limit = solutions[index + 1].neurons, clock.left(1 / (index + 1))
-            again = solve(problems[index], start=start, max_time=limit, options=_LIGHT, **choices)
+            again = solve(
+                problems[index], start=start, max_time=limit, options=_LIGHT if light else ACCURATE, **choices
+            )
             if again.status is Status.INTERRUPTED:
                 break
             if again.certificate.gap < solutions[index].certificate.gap:

@@ -39,6 +39,7 @@ MEASURE = env -u OMP_NUM_THREADS -u OPENBLAS_NUM_THREADS -u MKL_NUM_THREADS $(PY
 benchmarks:
 	$(MEASURE).relu_vs_peers $(if $(CRONOS),--cronos $(CRONOS))
 	$(MEASURE).gated_vs_peers
+	$(MEASURE).gated_paths $(if $(ADELIE),--adelie $(ADELIE))
 	$(MEASURE).scaling
 	$(MEASURE).path
 	$(MEASURE).tabular $(if $(DATA),--data $(DATA)) $(if $(KEEL),--keel $(KEEL))

@@ -14,7 +14,15 @@ from benchmarks.harness import RESULTS
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 PAGES = {
-    HERE.parent / "README.md": ("relu_vs_peers", "gated_vs_peers", "scaling", "path", "tabular", "cifar10"),
+    HERE.parent / "README.md": (
+        "relu_vs_peers",
+        "gated_vs_peers",
+        "gated_paths",
+        "scaling",
+        "path",
+        "tabular",
+        "cifar10",
+    ),
     HERE / "README.md": ("gdnp", "identity_mapping", "deep_weight_norm"),
 }
 VERDICTS = {True: "yes", False: "**no**", None: ""}

@@ -37,7 +37,7 @@ from convexbn.network import (
 from convexbn.operators._dense import DesignMatrix
 from convexbn.oracles import weight_decay_max
 from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
-from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_gated
+from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_gated, solve_path
 from convexbn.solvers._certificate import Certificate, certify
 from convexbn.solvers._solution import Solution, Status
 
@@ -92,6 +92,7 @@ __all__ = [
     "solve_closed_form",
     "solve_column_generation",
     "solve_gated",
+    "solve_path",
     "solve_program",
     "solve_reference",
     "spectral_trace",

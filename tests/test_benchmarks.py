@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gated_vs_peers, harness, scaling, summary
+from benchmarks import gated_paths, gated_vs_peers, harness, scaling, summary
 from benchmarks.comparison import OURS, Method, compare
 from benchmarks.harness import PeerMissing, Run
 from benchmarks.instances import SIZES, named_instance
@@ -134,6 +134,16 @@ def test_quick_run_writes_results_and_picture(tmp_path, monkeypatch, pictures):
     assert set(tolerance.get_ydata()) == {gated_vs_peers.TOL}
     with pytest.raises(SystemExit, match="smoke run"):
         summary.read_results(tmp_path, ("gated_vs_peers",))
+
+
+def test_gated_paths_without_adelie_say_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gated_paths", "--quick", "--output", str(tmp_path)])
+    gated_paths.main()
+    assert "adelie skipped. Give an interpreter" in capsys.readouterr().out
+    measured = json.loads((tmp_path / "gated_paths.json").read_text())["cases"]["small"]
+    assert max(measured["methods"][OURS]["suboptimality"]) <= 1e-2
+    assert "adelie" not in measured["methods"]
+    assert (tmp_path / "gated_paths.png").stat().st_size > 10_000
 
 
 def test_quick_run_never_replaces_measured_results(monkeypatch, capsys):

@@ -1,3 +1,4 @@
+import cvxpy as cp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,7 +7,9 @@ from scipy.optimize import minimize
 
 from convexbn import BatchNormDesign, DesignMatrix
 from convexbn.oracles import _branch_and_bound as branch_and_bound
+from convexbn.oracles import _largest_on_cones as largest_on_cones_module
 from convexbn.oracles import price_bound, price_by_branch_and_bound, price_by_enumeration
+from convexbn.oracles._largest_on_cones import largest_on_cones
 
 TOL = 1e-3
 
@@ -143,22 +146,69 @@ def test_no_direction_is_above_the_bound(rows, duals, noise, max_nodes):
     assert prices(Z, v, W).max() <= value * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("pivots", [1, 2, 8])
-def test_bound_on_the_cone_holds_for_any_weights(monkeypatch, pivots):
-    monkeypatch.setattr(branch_and_bound, "_PIVOTS", pivots)
-    rng = np.random.default_rng(0)
-    generators = np.abs(rng.standard_normal((200, 4, 4)))
+def cones(k, seed):
+    """Generators, values and rows of 200 cones: wide, thin, and thin with values that are linear there."""
+    rng = np.random.default_rng(seed)
+    generators = np.abs(rng.standard_normal((200, k, k)))
     generators[100:] = generators[100:, :1] + 1e-6 * generators[100:]
     generators /= np.linalg.norm(generators, axis=2, keepdims=True)
-    values = rng.standard_normal((200, 4))
-    values[150:] = (generators[150:] @ rng.standard_normal((50, 4, 1)))[:, :, 0]
-    inside = rng.dirichlet(np.full(4, 0.5), size=(200, 2000))
-    attained = np.einsum("bit,bt->bi", inside, values) / np.linalg.norm(inside @ generators, axis=2)
-    gram = generators @ generators.transpose(0, 2, 1)
-    for support in (np.ones((200, 4), dtype=bool), rng.random((200, 4)) < 0.5):
-        weights, bounds = branch_and_bound._largest_on_cones(gram, values, support)
-        assert (weights >= 0).all()
-        assert (attained <= bounds[:, None] * (1 + 1e-9) + 1e-9).all()
+    values = rng.standard_normal((200, k))
+    values[150:] = (generators[150:] @ rng.standard_normal((50, k, 1)))[:, :, 0]
+    return generators, values, rng.standard_normal((9, k)) / 10
+
+
+def concave_function(generators, values, rows, inside):
+    """At the unit vectors of coordinates inside (B, p, k): shape (B, p)."""
+    points = inside @ generators
+    prices = np.einsum("bit,bt->bi", inside, values) - np.maximum(points @ rows.T, 0).sum(axis=2)
+    return prices / np.linalg.norm(points, axis=2)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 14])
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("target", [0.0, 0.7])
+def test_bound_on_the_cone_holds_at_any_iterate(monkeypatch, steps, k, target):
+    monkeypatch.setattr(largest_on_cones_module, "_STEPS", steps)
+    generators, values, rows = cones(k, 0)
+    inside = np.random.default_rng(1).dirichlet(np.full(k, 0.5), size=(200, 1000))
+    for rows_too in (rows, rows[:0]):
+        maxima = largest_on_cones(generators, values, np.zeros(k), rows_too, target)
+        sampled = concave_function(generators, values, rows_too, inside)
+        assert (maxima.weights >= 0).all()
+        assert (sampled <= maxima.bounds[:, None] * (1 + 1e-9) + 1e-9).all()
+        at_weights = concave_function(generators, values, rows_too, maxima.weights[:, None])[:, 0]
+        priced = maxima.attained > 0  # elsewhere the maximiser is zero, and its direction means nothing
+        np.testing.assert_allclose(maxima.attained[priced], at_weights[priced], rtol=1e-6, atol=1e-8)
+        assert priced.any()
+
+
+def test_bound_on_the_cone_is_that_of_the_quadratic_program():
+    generators, values, rows = cones(4, 0)
+    linear = np.array([0.1, -0.2, 0.3, 0.0])
+    for cone in range(0, 100, 10):
+        a = cp.Variable(4, nonneg=True)
+        w = generators[cone].T @ a
+        concave = values[cone] @ a - linear @ w - cp.sum(cp.pos(rows @ w))
+        exact = cp.Problem(cp.Maximize(concave), [cp.norm(w) <= 1]).solve(solver="CLARABEL")
+        one = slice(cone, cone + 1)
+        # a target that can neither be reached nor exceeded for certain, so that no iterate ends the search early
+        maxima = largest_on_cones(generators[one], values[one], linear, rows, exact)
+        assert maxima.bounds[0] == pytest.approx(exact, rel=1e-5, abs=1e-6)
+        if exact > 1e-3:
+            assert maxima.attained[0] == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize("target", [0.3, 1.0])
+def test_cones_are_left_on_the_right_side_of_the_target(target):
+    generators, values, rows = cones(4, 2)
+    maxima = largest_on_cones(generators, values, np.zeros(4), rows, target)
+    exceeded, below = maxima.attained > target, maxima.bounds <= target
+    assert not (exceeded & below).any()
+    assert (exceeded | below)[:100].all()
+    assert exceeded.any()
+    assert below.any()
+    inside = np.random.default_rng(1).dirichlet(np.full(4, 0.5), size=(200, 1000))
+    assert (concave_function(generators, values, rows, inside).max(axis=1)[below] <= target * (1 + 1e-9)).all()
 
 
 @pytest.mark.parametrize("max_nodes", [1, 15, 16, 40, 400])

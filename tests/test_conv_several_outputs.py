@@ -18,11 +18,6 @@ OPTIONS = {"kernel_size": (1, 2), "padding": (0, 1), "stride": (1, 2), "n_patter
 REGRESSOR, CLASSIFIER = ConvexBNConvRegressor(0.007, **OPTIONS), ConvexBNConvClassifier(0.003, **OPTIONS)
 
 
-@pytest.fixture(autouse=True)
-def few_starts(monkeypatch):
-    monkeypatch.setattr("convexbn.solvers.relu._column_generation._STARTS", 50)
-
-
 @pytest.fixture(scope="module", params=["relu", "gated_relu"])
 def models(request):
     regressor, classifier = (clone(model).set_params(activation=request.param) for model in (REGRESSOR, CLASSIFIER))

@@ -29,12 +29,6 @@ ESTIMATORS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def short_proofs(monkeypatch):
-    monkeypatch.setattr("convexbn.solvers.relu._column_generation._PROOF_NODES", 2000)
-    monkeypatch.setattr("convexbn.solvers.relu._column_generation._STARTS", 50)
-
-
 def stripes(n, seed, size=6):
     """Images with steps at random places, and how much they step down to the right."""
     rng = np.random.default_rng(seed)

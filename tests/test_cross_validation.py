@@ -18,7 +18,8 @@ from sklearn.model_selection import (
     TimeSeriesSplit,
     cross_val_score,
 )
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.estimator_checks import check_class_weight_classifiers, parametrize_with_checks
 
 from convexbn import (
     BatchNormDesign,
@@ -38,8 +39,9 @@ from convexbn.estimators import _base as base
 from convexbn.estimators import _cross_validation as cross_validation
 from convexbn.estimators import _fixed as fixed
 from convexbn.estimators._cross_validation import path_networks
-from convexbn.estimators._tuning import hold_out
+from convexbn.estimators._hold_out import hold_out
 from convexbn.losses import make_loss
+from convexbn.solvers import _path as solvers_path
 from convexbn.solvers.relu._fast import fast_path
 
 X, Y = load_diabetes(return_X_y=True)
@@ -47,7 +49,8 @@ X, Y = X[:27, [2, 3]], Y[:27]
 LABELS = np.where(np.median(Y) < Y, "high", "low")
 # The last fit, whose work is limited, is to end without a warning: how good it is is not tested where tol is 1.
 SMALL = {"n_weight_decays": 3, "eps": 0.03, "cv": 3, "spectral_power": 0.0, "random_state": 0, "tol": 1.0}
-EXACT = SMALL | {"solver": "CLARABEL", "tol": 1e-6}  # the same network to the last digit, whatever it starts from
+# Without a fast path, and the same network to many digits, whatever it starts from.
+EXACT = SMALL | {"activation": "gated_relu", "solver": "CLARABEL", "tol": 1e-6}
 MODELS = [ConvexBNRegressorCV(**SMALL), ConvexBNClassifierCV(**SMALL)]
 
 
@@ -88,7 +91,7 @@ def test_scores_are_those_of_the_networks_of_fast_paths(classifier):
 
 
 # The last fit does a limited amount of work, and says so where it ends above `tol`.
-@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
     [
         ConvexBNRegressorCV(n_weight_decays=3),
@@ -125,6 +128,8 @@ def test_choice_is_that_of_a_loop_over_plain_estimators(model, Plain, folds, sco
     weights = np.random.default_rng(0).integers(0, 3, 27)
     model = clone(model).fit(X, y, sample_weight=weights)
     options = {name: value for name, value in model.get_params().items() if name in Plain().get_params()}
+    balanced = compute_sample_weight("balanced", np.repeat(y, weights))[np.cumsum(weights) - 1]
+    counted = weights * balanced if options.get("class_weight") else weights  # by the default score
     choices = model.n_components if isinstance(model.n_components, list) else [model.n_components]
     scores = np.empty((len(choices), 3, 3))
     for c, n_components in enumerate(choices):
@@ -132,7 +137,7 @@ def test_choice_is_that_of_a_loop_over_plain_estimators(model, Plain, folds, sco
             plain = Plain(weight_decay=weight_decay).set_params(**options | {"n_components": n_components})
             for f, (train, test) in enumerate(folds.split(X, y)):
                 plain.fit(X[train], y[train], sample_weight=weights[train])
-                scores[c, i, f] = get_scorer(scoring)(plain, X[test], y[test], sample_weight=weights[test])
+                scores[c, i, f] = get_scorer(scoring)(plain, X[test], y[test], sample_weight=counted[test])
     np.testing.assert_allclose(model.scores_, scores, rtol=1e-5, atol=1e-6)
     best = np.unravel_index(scores.mean(axis=2).argmax(), scores.shape[:2])
     assert model.n_components_ == choices[best[0]]
@@ -253,6 +258,7 @@ def test_time_is_shared_among_folds_and_the_last_fit(monkeypatch):
         return path_networks(*arguments)
 
     monkeypatch.setattr(base, "solve", watched)
+    monkeypatch.setattr(solvers_path, "solve", watched)
     monkeypatch.setattr(cross_validation, "path_networks", watched_path)
     ConvexBNRegressorCV(**SMALL, max_time=1200.0).fit(X, Y)
     assert len(limits) == 4
@@ -260,7 +266,7 @@ def test_time_is_shared_among_folds_and_the_last_fit(monkeypatch):
         assert 290 < limit <= 300  # a quarter for each of three folds and the last fit
     assert limits[3] > 1000
     limits.clear()
-    ConvexBNRegressorCV(**SMALL | {"solver": "CLARABEL"}, max_time=1200.0).fit(X, Y)
+    ConvexBNRegressorCV(**SMALL | {"activation": "gated_relu", "solver": "CLARABEL"}, max_time=1200.0).fit(X, Y)
     assert 95 < limits[1] <= 100  # a third of the path's quarter
     monkeypatch.undo()
     with pytest.warns(ConvergenceWarning) as record:
@@ -541,3 +547,7 @@ def test_groups_reach_the_folds_of_every_stage(routes, monkeypatch):
         monkeypatch.setattr(fixed, "hold_out", watched)
         ConvexBNStackRegressor(ConvexBNRegressor(tol=1.0)).fit(data, targets, groups=groups)
         assert together == [[5, 5, 5, 5]] * 2
+
+
+def test_class_weights_count_in_the_default_score():
+    check_class_weight_classifiers("ConvexBNClassifierCV", ConvexBNClassifierCV(cv=2, tol=1.0))

@@ -56,11 +56,7 @@ def closed_form_value(y, weight_decay):
         FrozenModule(torch.nn.ReLU()),
     ],
 )
-def test_scikit_learn_contract(estimator, check, monkeypatch):
-    monkeypatch.setattr(
-        "convexbn.solvers.relu._column_generation._PROOF_COLUMNS", 0
-    )  # how good a network is is not tested
-    monkeypatch.setattr("convexbn.solvers.relu._column_generation._STARTS", 50)
+def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
 

@@ -1,6 +1,5 @@
 import pickle
 import re
-import signal
 
 import numpy as np
 import pandas as pd
@@ -33,7 +32,7 @@ from convexbn import (
 from convexbn.estimators import _base as base
 from convexbn.losses import Huber
 from convexbn.solvers import Search
-from convexbn.solvers.relu import _column_generation as column_generation
+from tests.watched import Watched
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:40, [2, 3]], Y[:40]
@@ -44,7 +43,7 @@ ESTIMATORS = [REGRESSOR, CLASSIFIER]
 
 
 # Fits that choose their values do a limited amount of work, and say so where it ends above `tol`.
-@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
     [
         ConvexBNRegressor(),
@@ -56,12 +55,7 @@ ESTIMATORS = [REGRESSOR, CLASSIFIER]
         ConvexBNClassifier(0.01, loss="hinge", activation="gated_relu"),
     ],
 )
-def test_scikit_learn_contract(estimator, check, monkeypatch):
-    monkeypatch.setattr(
-        "convexbn.solvers.relu._column_generation._PROOF_NODES", 100
-    )  # how good a network is is not tested
-    monkeypatch.setattr("convexbn.solvers.relu._column_generation._SHARP_NODES", 100)
-    monkeypatch.setattr("convexbn.solvers.relu._column_generation._STARTS", 50)
+def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
 
@@ -241,22 +235,18 @@ class TestInterrupts:
 
     @pytest.fixture
     def press(self, monkeypatch):
-        def press_in(name, call=1):
-            original, calls = getattr(column_generation, name), []
+        """Presses it in a call of a product with the design matrix, and returns the numbers of calls."""
+        matrix = BatchNormDesign.matrix
 
-            def pressed(*arguments, **options):
-                calls.append(None)
-                if len(calls) == call:
-                    signal.raise_signal(signal.SIGINT)
-                return original(*arguments, **options)
-
-            monkeypatch.setattr(column_generation, name, pressed)
-            return calls
+        def press_in(name=None, call=1):
+            kind = type(Watched.fresh(np.eye(1), press={name: [call]}))
+            monkeypatch.setattr(BatchNormDesign, "matrix", lambda self, data: kind(matrix(self, data).Z))
+            return kind.calls
 
         return press_in
 
     def test_fit_keeps_the_best_network_and_passes_it_on(self, press):
-        press("refine", call=2)
+        press("masked_gram", call=8)
         model = ConvexBNRegressor(1.0, tol=1e-8)
         with (
             pytest.warns(ConvergenceWarning, match="was interrupted"),
@@ -269,7 +259,9 @@ class TestInterrupts:
         assert model.network_.objective(X, Y, 1.0) == pytest.approx(model.certificate_.objective)
 
     def test_in_the_proof_it_is_not_forgotten(self, press):
-        press("price_by_branch_and_bound")
+        calls = press()
+        clone(REGRESSOR).set_params(prove=False).fit(X, Y)
+        press("for_prices", call=calls["for_prices"] + 1)  # after the last search
         model = clone(REGRESSOR)
         with pytest.raises(KeyboardInterrupt):  # and no warning: the gap is small enough
             model.fit(X, Y)
@@ -288,16 +280,18 @@ class TestInterrupts:
 
     @pytest.mark.parametrize("wrap", [lambda model: model, lambda model: make_pipeline(StandardScaler(), model)])
     def test_searches_end(self, press, wrap):
-        proofs = press("price_by_branch_and_bound", call=2)
-        model = wrap(clone(REGRESSOR))
+        calls = press()
+        model = wrap(clone(REGRESSOR)).fit(X, Y)
+        once = calls["for_prices"]
+        calls = press("for_prices", call=once + 3)  # in the second fold, or the third
         with pytest.raises(KeyboardInterrupt):
             cross_val_score(model, X, Y, cv=4)
-        assert len(proofs) == 2
+        assert calls["for_prices"] == once + 3
         name = "fit_intercept" if isinstance(model, ConvexBNRegressor) else "convexbnregressor__fit_intercept"
-        proofs = press("price_by_branch_and_bound", call=2)
+        calls = press("for_prices", call=once + 3)
         with pytest.raises(KeyboardInterrupt):
             GridSearchCV(model, {name: [True, False]}, cv=2).fit(X, Y)
-        assert len(proofs) == 2
+        assert calls["for_prices"] == once + 3
 
 
 class TestProve:
@@ -607,3 +601,19 @@ def test_class_weight_may_name_the_labels_that_it_may_in_scikit_learn(class_weig
     weights = compute_sample_weight(expected, LABELS)
     plain = ConvexBNClassifier(0.02, n_components=1, tol=1e-2).fit(X, LABELS, sample_weight=weights)
     np.testing.assert_array_equal(model.fit(X, LABELS).predict_proba(X), plain.predict_proba(X))
+
+
+@pytest.mark.parametrize("exponent", [-490, -60, -10])  # of two, so that nothing is rounded otherwise
+def test_weight_normalization_learns_from_small_data_in_any_unit(exponent):
+    rng = np.random.default_rng(0)
+    data = rng.uniform(-1, 1, (30, 2)) / 16
+    y = np.abs(data[:, 0]) - data[:, 1]
+    unit = 2.0**exponent
+    model = ConvexBNRegressor(1e-5, normalization="weight", tol=1e-2, prove=False)
+    here, there = clone(model).fit(data, y), clone(model).set_params(weight_decay=1e-5 * unit).fit(unit * data, y)
+    np.testing.assert_array_equal(there.predict(unit * data), here.predict(data))
+    assert here.score(data, y) > 0.9
+    assert "with biases in units of" in there.certificate_.basis
+    objective = there.network_.objective(unit * data, y, there.weight_decay_)
+    assert objective == pytest.approx(there.certificate_.objective, rel=1e-2)
+    assert objective <= there.certificate_.objective

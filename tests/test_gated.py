@@ -23,7 +23,10 @@ from convexbn.operators._masked import MaskedProducts
 from convexbn.operators._pooled import PooledProducts
 from convexbn.oracles import price_of_gates
 from convexbn.solvers.gated._conjugate_gradients import conjugate_gradients
-from convexbn.solvers.gated._driver import _GroupLasso
+from convexbn.solvers.gated._driver import working_sets
+from convexbn.solvers.gated._path import gated_path
+from convexbn.solvers.gated._steps import Steps
+from convexbn.solvers.gated._working_set import WorkingSets
 
 SMOOTH = ["squared_error", "huber", "log_loss", "squared_hinge"]
 
@@ -186,13 +189,13 @@ def test_screened_patterns_are_not_priced_again(monkeypatch):
     problem, patterns = make_problem(n=300, fraction=0.3)
     patterns = sample_patterns(problem.Z, 500, random_state=1)
     priced = []
-    original = _GroupLasso.prices
+    original = WorkingSets.prices
 
     def counting(self, chosen, v):
         priced.append(chosen)
         return original(self, chosen, v)
 
-    monkeypatch.setattr(_GroupLasso, "prices", counting)
+    monkeypatch.setattr(WorkingSets, "prices", counting)
     solution = solve_gated(problem, patterns, tol=1e-10)
     counts = [len(chosen) for chosen in priced]
     assert counts[0] == len(patterns)
@@ -207,7 +210,7 @@ def test_a_bound_that_fails_over_all_patterns_is_not_believed(monkeypatch):
     """Where screening drops what it must not, the certificate finds out and the solver starts over."""
     problem, patterns = make_problem(fraction=0.1)
     honest = solve_gated(problem, patterns).certificate.objective
-    original, dropped = _GroupLasso.screened, []
+    original, dropped = WorkingSets.screened, []
 
     def wrong(self, alive, prices, v, objective):
         if not dropped:
@@ -216,7 +219,7 @@ def test_a_bound_that_fails_over_all_patterns_is_not_believed(monkeypatch):
             return alive[kept], prices[kept]
         return original(self, alive, prices, v, objective)
 
-    monkeypatch.setattr(_GroupLasso, "screened", wrong)
+    monkeypatch.setattr(WorkingSets, "screened", wrong)
     solution = solve_gated(problem, patterns)
     assert dropped
     assert solution.status is Status.CONVERGED
@@ -292,10 +295,12 @@ def test_masked_products_are_those_of_the_dense_matrices(n_patches, monkeypatch)
     rng = np.random.default_rng(0)
     Z = DesignMatrix(rng.standard_normal((60, 3)), n_patches)
     masks = rng.random((60, 7)) < 0.5
-    S, v, weights = rng.standard_normal((7, 3)), rng.standard_normal(60 // n_patches), rng.random(60)
+    S, v, w = rng.standard_normal((7, 3, 1)), rng.standard_normal((60 // n_patches, 1)), rng.random(60 // n_patches)
+    columns, few = np.array([1.0, 2.0, 4.0]), np.array([1, 5])
+    weights = Z.unpool(w[:, None])[:, 0] * (Z.Z**2 / columns).mean(axis=1)
     dense = {
-        "forward": Z.pool(masks * (Z.Z @ S.T)).sum(axis=1),
-        "adjoint": Z.masked_adjoint(masks, v[:, None]).T,
+        "forward": Z.pool(masks * (Z.Z @ S[:, :, 0].T)).sum(axis=1, keepdims=True),
+        "adjoint": Z.masked_adjoint(masks, v).T[:, :, None],
         "overlaps": masks.T @ (weights[:, None] * masks),
     }
     for block_entries, hold in [(2**22, True), (2**22, False), (130, False)]:
@@ -303,21 +308,20 @@ def test_masked_products_are_those_of_the_dense_matrices(n_patches, monkeypatch)
         products = MaskedProducts(Z, Z.Z, np.packbits(masks.T, axis=1), hold=hold)
         np.testing.assert_allclose(products.forward(S), dense["forward"], atol=1e-12)
         np.testing.assert_allclose(products.adjoint(v), dense["adjoint"], atol=1e-12)
-        np.testing.assert_allclose(products.overlaps(weights), dense["overlaps"], atol=1e-12)
-        few = np.array([1, 5])
+        np.testing.assert_allclose(products.overlaps(w, columns, few), dense["overlaps"][few], atol=1e-12)
         np.testing.assert_allclose(products.take(few).adjoint(v), dense["adjoint"][few], atol=1e-12)
 
 
-@pytest.mark.parametrize("n_outputs", [(), (3,)])
+@pytest.mark.parametrize("n_outputs", [1, 3])
 def test_pooled_products_are_those_of_the_dense_matrices(n_outputs, monkeypatch):
     rng = np.random.default_rng(0)
     Z = DesignMatrix(rng.standard_normal((60, 3)), 2)
     masks = rng.random((60, 7)) < 0.5
-    S, v, weights = rng.standard_normal((7, 3, *n_outputs)), rng.standard_normal((30, *n_outputs)), rng.random(30)
+    S, v, weights = rng.standard_normal((7, 3, n_outputs)), rng.standard_normal((30, n_outputs)), rng.random(30)
     columns = np.array([1.0, 2.0, 4.0])
     F = np.stack([Z.pool(mask[:, None] * Z.Z) for mask in masks.T])
-    outputs = np.einsum("pik,pk...->i...", F, S)
-    adjoint = np.einsum("pik,i...->pk...", F, v)
+    outputs = np.einsum("pik,pkc->ic", F, S)
+    adjoint = np.einsum("pik,ic->pkc", F, v)
     overlaps = np.einsum("pik,i,qik,k->pq", F, weights, F, 1 / columns) / 3
     for entries, hold in [(2**24, True), (2**24, False), (200, True), (200, False)]:
         monkeypatch.setattr("convexbn.operators._pooled._BLOCK_ENTRIES", entries)
@@ -328,7 +332,7 @@ def test_pooled_products_are_those_of_the_dense_matrices(n_outputs, monkeypatch)
             (products.take(few), adjoint[few], overlaps[few][:, few]),
         ]:
             np.testing.assert_allclose(map.adjoint(v), F_adjoint, atol=1e-12)
-            np.testing.assert_allclose(map.overlaps(weights, columns), K, atol=1e-12)
+            np.testing.assert_allclose(map.overlaps(weights, columns, np.array([1, 0])), K[[1, 0]], atol=1e-12)
         np.testing.assert_allclose(products.forward(S), outputs, atol=1e-12)
 
 
@@ -338,8 +342,9 @@ def test_sampled_overlaps_keep_total_and_diagonal(monkeypatch):
     masks = rng.random((200, 5)) < 0.5
     masks[:, 0] = True
     Z = DesignMatrix(rng.standard_normal((200, 2)))
-    weights = rng.random(200)
-    sampled = MaskedProducts(Z, Z.Z, np.packbits(masks.T, axis=1)).overlaps(weights)
+    w, everything = rng.random(200), np.arange(5)
+    sampled = MaskedProducts(Z, Z.Z, np.packbits(masks.T, axis=1)).overlaps(w, np.ones(2), everything)
+    weights = w * (Z.Z**2).mean(axis=1)
     exact = masks.T @ (weights[:, None] * masks)
     assert sampled[0, 0] == pytest.approx(exact[0, 0])
     assert (sampled.diagonal() >= exact.diagonal() - 1e-9).all()
@@ -479,7 +484,59 @@ def test_conjugate_gradients_solve_and_stop_where_there_is_no_curvature(monkeypa
 
 def test_a_step_that_does_not_descend_is_not_taken():
     problem, patterns = make_problem()
-    lasso = _GroupLasso(problem, patterns, np.dtype("float64"))
-    point = lasso.first(None)
-    away = 1e3 * np.sign(-problem.y[:, 0])
-    assert lasso.search(point, lambda t: (point.S, point.f + t * away), -1.0) is point
+    sets = working_sets(problem, patterns, "float64")
+    point, away = sets.first(None), 1e3 * np.sign(-problem.y)
+    products = sets.products(point.chosen, sets.dtype)
+    steps = Steps(problem, sets.norm, sets.columns, products, products)
+
+    def trial(t):
+        return sets.point(point.chosen, point.S, point.intercept, point.f + t * away)
+
+    assert steps.searched(point, trial, -1.0) is point
+
+
+@pytest.mark.parametrize(("loss", "fit_intercept"), [("squared_error", False), ("log_loss", True)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_path_is_that_of_its_problems(loss, fit_intercept, dtype):
+    problem, patterns = make_problem(loss, fit_intercept, n=100, fraction=1.0)
+    grid = problem.weight_decay * np.geomspace(1, 0.02, 8)
+    grid[4] = grid[3]
+    path = list(gated_path(problem, patterns, grid, tol=1e-5, dtype=dtype))
+    for weight_decay, found in zip(grid, path, strict=True):
+        at = replace(problem, weight_decay=weight_decay)
+        alone = solve_gated(at, patterns, tol=1e-8)
+        assert found.status is Status.CONVERGED
+        assert found.certificate.objective == pytest.approx(alone.certificate.objective, rel=1.1e-5)
+        check_certificate(at, patterns, found)
+        check_order(patterns, found.neurons)
+    assert len(path[0].neurons) == path[4].n_iter == 0 < len(path[-1].neurons)
+
+
+def test_a_path_takes_fewer_rounds_than_its_problems():
+    problem, patterns = make_problem(n=200, fraction=1.0)
+    grid = problem.weight_decay * np.geomspace(1, 0.02, 20)
+    path = list(gated_path(problem, patterns, grid, tol=1e-4))
+    alone = [solve_gated(replace(problem, weight_decay=value), patterns, tol=1e-4) for value in grid]
+    assert sum(found.n_iter for found in path) <= sum(found.n_iter for found in alone) / 2
+
+
+def test_a_path_wants_weight_decays_and_patterns_that_fit():
+    problem, patterns = make_problem()
+    with pytest.raises(ValueError, match=r"weight_decay=-1\.0 must be a positive finite number"):
+        list(gated_path(problem, patterns, [-1.0]))
+    with pytest.raises(ValueError, match="60 rows and 5 columns; got"):
+        list(gated_path(problem, sample_patterns(np.eye(3), 2, random_state=0), [0.1]))
+
+
+def test_overlaps_are_kept_while_curvature_stays(monkeypatch):
+    problem, patterns = make_problem()
+    sets, w = working_sets(problem, patterns, "float64"), problem.sample_weight
+    some, more = np.array([7, 2, 30]), np.array([30, 4, 2, 11])
+    for products in (2**24, 0):
+        monkeypatch.setattr("convexbn.solvers.gated._working_set._OVERLAP_PRODUCTS", products)
+        for factor in (1, 2):
+            sets.overlaps(sets.products(some, np.dtype("float32")), some, factor * w)
+            kept = sets.overlaps(sets.products(more, np.dtype("float32")), more, factor * w)
+            alone = working_sets(problem, patterns, "float64")
+            fresh = alone.overlaps(alone.products(more, np.dtype("float32")), more, factor * w)
+            np.testing.assert_allclose(kept, fresh, rtol=1e-5)

@@ -24,10 +24,14 @@ from convexbn import (
     solve_program,
     solve_reference,
 )
+from convexbn.operators._factored import FactoredMasks
 from convexbn.operators._masked import MaskedProducts
+from convexbn.operators._pooled import PooledProducts
 from convexbn.oracles import price_of_gates, spectral_norms
 from convexbn.solvers._tolerance import Tolerance
-from convexbn.solvers.gated._nuclear_norm import NuclearNorm, _Hidden, _LossModel, _searched
+from convexbn.solvers.gated._nuclear_norm import NuclearNorm
+from convexbn.solvers.gated._steps import LossModel
+from convexbn.solvers.gated._working_set import WorkingSets
 
 
 def make_problem(
@@ -110,7 +114,7 @@ def test_one_output_is_the_group_lasso(loss, fit_intercept):
     problem = replace(problem, loss=loss)
     problem = replace(problem, weight_decay=0.1 * largest_price(problem, patterns, problem.zero_dual))
     group_lasso = solve_gated(problem, patterns, tol=1e-8).certificate.objective
-    method = NuclearNorm(problem, patterns, np.dtype("float64"))
+    method = WorkingSets(problem, patterns, np.dtype("float64"), NuclearNorm)
     rounds = method.rounds(method.first(None), Tolerance(1e-8), lambda: False)
     best = next(best for best, _, gap in rounds if gap <= 1e-8)
     assert problem.objective(method.neurons(best)) == pytest.approx(group_lasso, rel=2e-8)
@@ -230,13 +234,6 @@ def test_a_start_that_ends_at_the_zero_network():
     assert (len(solution.neurons), solution.certificate.gap) == (0, 0.0)
 
 
-def test_a_step_that_does_not_descend_is_not_taken():
-    problem, patterns = make_problem()
-    method = NuclearNorm(problem, patterns, np.dtype("float64"))
-    point = method.first(None)
-    assert _searched(point, lambda t: (point.objective + t, lambda: None), point.objective, -1.0) is point
-
-
 def test_blocks_change_nothing(monkeypatch):
     problem, patterns = make_problem("cross_entropy", 3, True, n=100, P=40)
     whole = solve_gated(problem, patterns, tol=1e-8)
@@ -244,8 +241,9 @@ def test_blocks_change_nothing(monkeypatch):
     monkeypatch.setattr("convexbn.operators._masked._BLOCK_ENTRIES", 300)
     monkeypatch.setattr("convexbn.operators._masked._WIDE_ENTRIES", 500)
     monkeypatch.setattr("convexbn.solvers.gated._working_set._PRICED_ENTRIES", 50)
-    monkeypatch.setattr("convexbn.solvers.gated._nuclear_norm._HELD_ENTRIES", 0)
-    monkeypatch.setattr("convexbn.solvers.gated._nuclear_norm._BLOCK_ENTRIES", 500)
+    monkeypatch.setattr("convexbn.solvers.gated._working_set._HELD_ENTRIES", 0)
+    monkeypatch.setattr("convexbn.operators._factored._HELD_ENTRIES", 0)
+    monkeypatch.setattr("convexbn.operators._factored._BLOCK_ENTRIES", 500)
     blocks = solve_gated(problem, patterns, tol=1e-8)
     assert blocks.certificate.objective == pytest.approx(whole.certificate.objective, rel=2e-8)
     assert blocks.status is Status.CONVERGED
@@ -268,11 +266,23 @@ def test_masked_products_of_several_outputs(n_patches, wide, monkeypatch):
     assert not nothing.forward(np.zeros((0, 3, 4))).any()
 
 
+def test_derivatives_through_matrices_are_those_through_hidden_outputs():
+    rng = np.random.default_rng(0)
+    Z = DesignMatrix(rng.standard_normal((60, 3)), 2)
+    packed, owners = np.packbits(rng.random((4, 60)) < 0.5, axis=1), np.array([0, 0, 2, 3, 3])
+    A, B, D = rng.standard_normal((5, 3)), rng.standard_normal((5, 4)), rng.standard_normal((5, 7))
+    pooled = PooledProducts(Z, Z.Z, packed).factored(owners, A, B)
+    masked = MaskedProducts(Z, Z.Z, packed).factored(owners, A, B)
+    v = rng.standard_normal((30, 4))
+    np.testing.assert_allclose(pooled.forward(D), masked.forward(D), atol=1e-12)
+    np.testing.assert_allclose(pooled.adjoint(v), masked.adjoint(v), atol=1e-12)
+
+
 @pytest.mark.parametrize("n_patches", [1, 2])
 @pytest.mark.parametrize("held", [2**25, 0])
 def test_derivatives_in_the_factors_are_those_of_differences(n_patches, held, monkeypatch):
-    monkeypatch.setattr("convexbn.solvers.gated._nuclear_norm._HELD_ENTRIES", held)
-    monkeypatch.setattr("convexbn.solvers.gated._nuclear_norm._BLOCK_ENTRIES", 100)
+    monkeypatch.setattr("convexbn.operators._factored._HELD_ENTRIES", held)
+    monkeypatch.setattr("convexbn.operators._factored._BLOCK_ENTRIES", 100)
     rng = np.random.default_rng(0)
     Z = DesignMatrix(rng.standard_normal((60, 3)), n_patches)
     masks = rng.random((60, 5)) < 0.5
@@ -281,7 +291,7 @@ def test_derivatives_in_the_factors_are_those_of_differences(n_patches, held, mo
     def f(t):
         return Z.pool((masks * (Z.Z @ (A + t * D[:, :3]).T)) @ (B + t * D[:, 3:]))
 
-    hidden = _Hidden(Z, Z.Z, np.packbits(masks.T, axis=1), A, B)
+    hidden = FactoredMasks(Z, Z.Z, np.packbits(masks.T, axis=1), A, B)
     np.testing.assert_allclose((f(1.0) - f(-1.0)) / 2, hidden.forward(D), atol=1e-12)
     v = rng.standard_normal((60 // n_patches, 4))
     assert (v * hidden.forward(D)).sum() == pytest.approx((hidden.adjoint(v) * D).sum())
@@ -291,15 +301,15 @@ def test_derivatives_in_the_factors_are_those_of_differences(n_patches, held, mo
 @pytest.mark.parametrize("fit_intercept", [False, True])
 def test_the_loss_model_is_the_second_order_one(loss, fit_intercept):
     problem, patterns = make_problem(loss, 3, fit_intercept, weights=True)
-    method = NuclearNorm(problem, patterns, np.dtype("float64"))
+    method = WorkingSets(problem, patterns, np.dtype("float64"), NuclearNorm)
     rng = np.random.default_rng(0)
     chosen = np.arange(3)
     S = 0.1 * rng.standard_normal((3, 4, 3))
-    point = method.point(chosen, S, method.exact_outputs(chosen, S), np.zeros(3))
-    model, change, h = _LossModel(method, point), rng.standard_normal((40, 3)), 1e-4
+    point = method.point(chosen, S, np.zeros(3))
+    model, change, h = LossModel(problem, point), rng.standard_normal((40, 3)), 1e-4
     shift = model.shift(change)
-    losses = [problem.training_loss(point.outputs + t * (change + shift)) for t in (-h, 0, h)]
-    assert model.descent(change, shift) == pytest.approx((losses[0] - losses[2]) / (2 * h), rel=1e-5)
+    losses = [problem.training_loss(point.f + point.intercept + t * (change + shift)) for t in (-h, 0, h)]
+    assert model.slope(change, shift) == pytest.approx((losses[2] - losses[0]) / (2 * h), rel=1e-5)
     if fit_intercept:
         residual = model.curved(change).sum(axis=0)
         np.testing.assert_allclose(residual - residual.mean() * (loss == "cross_entropy"), 0, atol=1e-12)

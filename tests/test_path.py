@@ -1,4 +1,4 @@
-import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +15,11 @@ from convexbn import (
     Status,
     convexbn_path,
     solve,
+    solve_path,
     weight_decay_max,
 )
-from convexbn.estimators import _base as base
-from convexbn.solvers.relu import _column_generation as column_generation
+from convexbn.solvers import _path as solvers_path
+from tests.watched import Watched
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:24, [2, 3]], Y[:24]
@@ -82,15 +83,16 @@ def test_integer_weights_equal_repeated_rows():
 def test_each_solve_starts_from_the_network_before(monkeypatch):
     starts, solutions = [], []
 
-    def recorded(problem, *, start=None, **options):
+    def recorded(problem, *, start, **options):
         starts.append(start)
-        solutions.append(solve(problem, **options))
+        solutions.append(solve(problem, start=start, **options))
         return solutions[-1]
 
-    monkeypatch.setattr(base, "solve", recorded)
+    monkeypatch.setattr(solvers_path, "solve", recorded)
     path = convexbn_path(X, Y, n_weight_decays=3, eps=0.1)
-    assert starts == [None, solutions[0].neurons, solutions[1].neurons]
-    assert path.neurons == tuple(solution.neurons for solution in solutions)
+    assert len(starts[0]) == 0
+    assert starts[1:3] == [solutions[0].neurons, solutions[1].neurons]
+    assert path.neurons == tuple(solution.neurons for solution in solutions[:3])
 
 
 def test_interrupted_path_keeps_what_is_done(monkeypatch):
@@ -102,7 +104,7 @@ def test_interrupted_path_keeps_what_is_done(monkeypatch):
             object.__setattr__(solutions[-1], "status", Status.INTERRUPTED)
         return solutions[-1]
 
-    monkeypatch.setattr(base, "solve", interrupted)
+    monkeypatch.setattr(solvers_path, "solve", interrupted)
     path = convexbn_path(X, Y, n_weight_decays=5, eps=0.1)
     assert len(path) == len(path.weight_decays) == len(path.networks) == 2
 
@@ -143,7 +145,7 @@ def test_time_is_shared_and_the_path_complete():
         return solve(problem, **options)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(base, "solve", watched)
+        patched.setattr(solvers_path, "solve", watched)
         convexbn_path(X, Y, n_weight_decays=4, eps=0.5, max_time=1000.0)
     assert 240 < limits[0] <= 250  # a quarter; what is not used goes to the others
     assert 900 < limits[-1] <= 1000
@@ -151,20 +153,20 @@ def test_time_is_shared_and_the_path_complete():
 
 
 def test_ctrl_c_ends_the_path_although_the_gap_is_small_enough(monkeypatch):
-    searches, find_local_maxima = [], column_generation.find_local_maxima
+    matrix = BatchNormDesign.matrix
 
-    def pressed(*arguments, **options):
-        searches.append(None)
-        peaks = find_local_maxima(*arguments, **options)
-        if len(searches) == 9:
-            signal.raise_signal(signal.SIGINT)
-        return peaks
+    def calls_of(press):
+        kind = type(Watched.fresh(np.eye(1), press=press))
+        with monkeypatch.context() as patched:
+            patched.setattr(BatchNormDesign, "matrix", lambda self, data: kind(matrix(self, data).Z))
+            path = convexbn_path(X, Y, n_weight_decays=6, eps=0.1)
+        return len(path), kind.calls["for_prices"]
 
-    whole = len(convexbn_path(X, Y, n_weight_decays=6, eps=0.1))
-    monkeypatch.setattr(column_generation, "find_local_maxima", pressed)
-    path = convexbn_path(X, Y, n_weight_decays=6, eps=0.1)
-    assert len(path) < whole
-    assert len(searches) == 9  # and nothing was solved after it
+    whole, n_searches = calls_of({})
+    assert n_searches > 5
+    ended, searches = calls_of({"for_prices": [5]})
+    assert ended < whole
+    assert searches == 5  # and nothing was solved after it
 
 
 def test_verbose_shows_a_bar(capsys):
@@ -203,6 +205,29 @@ def test_path_type_is_exported():
     ],
 )
 def test_bad_arguments(options, message, monkeypatch):
-    monkeypatch.setattr(base, "solve", None)
+    monkeypatch.setattr(solvers_path, "solve", None)
     with pytest.raises(ValueError, match=message):
         convexbn_path(X, Y + 0.5, **options)
+
+
+def test_what_is_found_anywhere_on_the_path_is_priced_at_all_values():
+    problem = Problem(np.random.default_rng(0).standard_normal((40, 4)), np.ones(40), weight_decay=1.0)
+    problem = replace(problem, y=np.abs(problem.Z.Z[:, :1]) + np.abs(problem.Z.Z[:, 1:2]))
+    grid = weight_decay_max(problem) * np.geomspace(1, 0.03, 6)
+    solutions = solve_path(problem, grid[::-1], tol=1e-4, random_state=0)
+    assert len(solutions) == 6
+    known = np.hstack([solution.neurons.weights for solution in solutions])
+    hidden = problem.Z.neuron_outputs(known / np.linalg.norm(known, axis=0))
+    for weight_decay, solution in zip(grid, solutions, strict=True):
+        here = replace(problem, weight_decay=weight_decay)
+        price = np.abs(solution.dual[:, 0] @ hidden).max()
+        bound = here.dual_objective(min(1.0, weight_decay / price) * solution.dual)
+        assert solution.certificate.objective == pytest.approx(here.objective(solution.neurons))
+        assert solution.certificate.objective - bound <= 1e-4 * solution.certificate.objective
+        exact = solve(here, tol=1e-6, prove=False, random_state=1).certificate
+        assert exact.lower_bound * (1 - 2e-4) <= solution.certificate.objective <= exact.objective * (1 + 2e-4)
+
+
+def test_a_weight_decay_of_a_path_must_be_positive():
+    with pytest.raises(ValueError, match=r"weight_decay=-1.0 must be a positive finite number"):
+        solve_path(Problem(np.eye(2), [1.0, 2.0], weight_decay=1.0), [1.0, -1.0])

@@ -27,7 +27,7 @@ from convexbn.oracles import (
     price_of_patterns,
     quickly_enumerated,
 )
-from convexbn.solvers import Search
+from convexbn.solvers import Options, Search
 from convexbn.solvers.conic._programs import rank_one_program
 from tests.problems import CASES
 from tests.test_vector_outputs import LOSSES, instance
@@ -224,18 +224,16 @@ def test_zero_network_from_the_largest_weight_decay_on():
     assert below.certificate.objective < problem.objective(problem.zero_network)
 
 
-def test_what_the_search_misses_the_proof_finds(monkeypatch):
+def test_what_the_search_misses_the_proof_finds():
     """With few starts of the ascent, column generation ends early; the visit to every face leads it on."""
-    monkeypatch.setattr("convexbn.solvers.relu._column_generation._STARTS", 1)
-    monkeypatch.setattr("convexbn.solvers.relu._column_generation._HARDER", 1)
-    monkeypatch.setattr("convexbn.solvers.relu._column_generation._FIRST_NEURONS", (1, 1))
+    options = Options(n_starts=1, last_search=1, first_neurons=(1, 1))
     led_on = 0
     for seed in range(8):
         problem = instance(14, 2, 2, seed=seed)
-        certificate = solve_column_generation(problem, random_state=0).certificate
+        certificate = solve_column_generation(problem, options=options, random_state=0).certificate
         assert certificate.scope == "global"
         assert certificate.gap <= 1e-6
-        missed = solve_column_generation(problem, prove=False, random_state=0).certificate
+        missed = solve_column_generation(problem, prove=False, options=options, random_state=0).certificate
         assert certificate.objective <= missed.objective * (1 + 1e-9)
         led_on += missed.objective > certificate.objective * (1 + 1e-5)
     assert led_on >= 1  # or the test says nothing

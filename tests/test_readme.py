@@ -47,7 +47,7 @@ def test_example_prints_what_it_says(code, output):
     assert numbers_apart(printed_by(code)) == numbers_apart(output.strip())
 
 
-@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 def test_first_example_prints_what_it_says():
     """Up to what single precision, in which values are chosen, changes from processor to processor.
 

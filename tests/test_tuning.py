@@ -9,6 +9,7 @@ from itertools import count
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
 from convexbn import (
     BatchNormDesign,
@@ -26,8 +27,8 @@ from convexbn import (
 )
 from convexbn.estimators import _base as base
 from convexbn.estimators import _fixed as fixed
-from convexbn.estimators._fixed import AUTO_FRACTION
-from convexbn.estimators._tuning import FRACTIONS, hold_out, tune
+from convexbn.estimators._hold_out import hold_out
+from convexbn.estimators._race import AUTO_FRACTION, FRACTIONS, tune
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._fast import fast_path
 
@@ -370,7 +371,7 @@ def test_every_kind_of_network_is_tuned(model, data, y):
         assert set(table["spectral_power"]) == {0.0}
 
 
-@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(
     ("stack", "y"),
     [(ConvexBNStackRegressor(), Y), (ConvexBNStackClassifier(), LABELS)],
@@ -410,7 +411,12 @@ def test_the_choice_keeps_half_of_the_time(model, y, max_time, ticks, monkeypatc
     assert 0.5 * max_time <= ends[0] < 0.5 * max_time + 0.5
     assert ticks() < max_time + 1.0
     assert np.isfinite(model.network_.predict(X)).all()
-    assert model.weight_decay_ in model.validation_scores_["weight_decay"]
+    if max_time > 1:
+        assert model.weight_decay_ in model.validation_scores_["weight_decay"]
+    else:  # too little for a second value of weight decay
+        largest = clone(model).set_params(max_time=None, tol=1.0).fit(X, y).validation_scores_["weight_decay"].max()
+        assert model.weight_decay_ == pytest.approx(AUTO_FRACTION * largest, rel=0.2)
+        assert not hasattr(model, "validation_scores_")
 
 
 def test_solvers_without_a_fast_path_are_told_how_much_time_is_left(monkeypatch):
@@ -568,3 +574,41 @@ def test_the_closed_form_with_a_weight_decay_that_is_chosen():
     assert model.weight_decay_ in model.validation_scores_["weight_decay"]
     with pytest.raises(ValueError, match="less than its 20 samples"):
         ConvexBNRegressor(solver="closed_form").fit(X[:, :2], y)
+
+
+@pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("limits", [{"max_iter": 3}, {"max_time": 30.0}, {"prove": True}], ids=str)
+def test_limits_that_are_given_take_the_place_of_the_limit_on_the_work_of_the_last_fit(limits, monkeypatch):
+    given = []
+
+    def watched(problem, **options):
+        given.append(options)
+        return solve(problem, **options)
+
+    monkeypatch.setattr(base, "solve", watched)
+    ConvexBNRegressor(spectral_power=1.0, tol=0.1).fit(X, Y)
+    assert 1 <= given[-1]["options"].newton_steps < np.inf
+    ConvexBNRegressor(spectral_power=1.0, tol=0.1, **limits).fit(X, Y)
+    assert "options" not in given[-1]
+    assert given[-1]["max_iter"] == limits.get("max_iter")
+
+
+def test_a_last_fit_above_tol_says_how_it_goes_on():
+    with pytest.warns(
+        ConvergenceWarning, match=r"The last fit stopped .* above tol=1.0e-12.* Give max_time or max_iter"
+    ):
+        ConvexBNRegressor(spectral_power=1.0, tol=1e-12, prove=False).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    "options", [{"loss": "hinge"}, {"loss": "hinge", "activation": "gated_relu"}, {"activation": "gated_relu"}], ids=str
+)
+def test_without_time_to_compare_it_is_a_share_of_the_largest(options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = ConvexBNClassifier(max_time=1e-6, **options).fit(X, LABELS)
+    signs = np.where(LABELS == "same", 1.0, -1.0)
+    Z = BatchNormDesign().fit_transform(X)
+    problem = Problem(Z, signs, model.loss, weight_decay=1.0, fit_intercept=True)
+    assert model.weight_decay_ == pytest.approx(AUTO_FRACTION * weight_decay_max(problem), rel=0.1)
+    assert not hasattr(model, "validation_scores_")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexbn._utils.magnitude import check_magnitude
+from convexbn._utils.magnitude import check_magnitude, power_of_two_above
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._checks import check_components, check_rtol, check_spectral_power
 from convexbn.designs._design import Design
@@ -14,12 +14,19 @@ from convexbn.designs._deviations import Deviations
 from convexbn.designs._layer_weights import LayerWeights
 from convexbn.designs._principal_directions import MOMENTS_RTOL, SMALLEST_WEIGHT, leading_directions
 
+_SMALL, _BIAS_UNIT = (
+    2.0**-20,
+    16.0,
+)  # root mean square of X below which the bias has a unit, and that in multiples of it
+
 
 class WeightNormDesign(Design):
     """The data itself: the design matrix of a weight-normalized layer.
 
     A neuron ``relu(g w·x / |w| + bias)`` with weight decay on (g, bias) is ``relu(Z s)`` with
-    ``s = (g w / |w|, bias)`` and ``Z = [X, 1]``.
+    ``s = (g w / |w|, bias)`` and ``Z = [X, 1]``. Where the root mean square of X is below 1e-6, the constant column is
+    about 16 times as large as it instead, and the weight decay acts on the bias in this unit: beside a column of ones
+    such an X would be rounding.
 
     Parameters
     ----------
@@ -42,6 +49,8 @@ class WeightNormDesign(Design):
         Weights of these columns, all one if ``spectral_power=0``.
     variance_share_ : float
         Share of the sum of squares along the directions that were kept; 1 up to rounding where none was left out.
+    bias_unit_ : float
+        Entry of the constant column: 1, or a power of two where X is small.
 
     Examples
     --------
@@ -92,6 +101,10 @@ class WeightNormDesign(Design):
         if not data.any():
             raise ValueError("X is all zero; a weight-normalized network learns nothing from it.")
         check_magnitude(data, "X")
+        size = power_of_two_above(data)
+        mean_square = float(weights / weights.sum() @ np.square(data / size).mean(axis=1))
+        spread = size * 2.0 ** np.round(np.log2(mean_square) / 2)
+        self.bias_unit_ = 1.0 if spread >= _SMALL else _BIAS_UNIT * spread
         if self.n_components is None and self.spectral_power == 0:
             self.basis_, self.spectral_weights_ = np.eye(data.shape[1]), np.ones(data.shape[1])
             self.variance_share_ = 1.0
@@ -106,10 +119,10 @@ class WeightNormDesign(Design):
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
-        """Design rows [D basis^T x; 1] for any X (n', d): an array (n', k)."""
+        """Design rows [D basis^T x; bias_unit] for any X (n', d): an array (n', k)."""
         check_is_fitted(self)
         Z = validate_data(self, X, dtype=np.float64, reset=False) @ self.basis_ * self.spectral_weights_
-        return np.hstack([Z, np.ones((len(Z), 1))]) if self.bias else Z
+        return np.hstack([Z, np.full((len(Z), 1), self.bias_unit_)]) if self.bias else Z
 
     @property
     def _n_features_out(self) -> int:
@@ -118,7 +131,8 @@ class WeightNormDesign(Design):
     def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""
         r = self.basis_.shape[1]
-        return (self.basis_ * self.spectral_weights_ @ S[:r]).T, S[r] if self.bias else np.zeros(S.shape[1])
+        slopes = (self.basis_ * self.spectral_weights_ @ S[:r]).T
+        return slopes, self.bias_unit_ * S[r] if self.bias else np.zeros(S.shape[1])
 
     def neuron_weights(self, S: np.ndarray) -> LayerWeights:
         """Layer weights whose weight-normalized neurons equal relu(Z s) for every column s of S (k, m)."""
@@ -131,4 +145,4 @@ class WeightNormDesign(Design):
     def neurons(self, weights: np.ndarray, gamma: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Undo `neuron_weights`: columns s (k, m) of the neurons with these weights."""
         S = (self.basis_ / self.spectral_weights_).T @ (gamma * weights.T / np.linalg.norm(weights, axis=1))
-        return np.vstack([S, bias]) if self.bias else S
+        return np.vstack([S, bias / self.bias_unit_]) if self.bias else S

@@ -1,12 +1,15 @@
 """What the estimators share: from data to a problem, and from a problem to a certified network."""
 
+import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexbn._utils.sample_weight import merge_equal_samples
@@ -14,6 +17,7 @@ from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._checks import check_spectral_power, check_standardize
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
+from convexbn.estimators._last_fit import last_fit
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._neurons import Neurons
@@ -24,8 +28,7 @@ from convexbn.solvers._auto import check_solver
 from convexbn.solvers._certificate import Certificate, Setting
 from convexbn.solvers._monitor import Clock, check_max_time
 from convexbn.solvers._solution import Solution, Status
-from convexbn.solvers._tolerance import check_tol
-from convexbn.solvers.relu._options import ACCURATE
+from convexbn.solvers._tolerance import Tolerance, check_tol
 from convexbn.solvers.relu._proof import check_prove
 from convexbn.solvers.relu._state import Proof
 
@@ -75,53 +78,33 @@ class Prepared:
             standardized=bool(getattr(design, "standardize", False)),
             n_directions=len(design.spectral_weights_) if truncated else None,
             variance_left_out=1 - float(design.variance_share_) if truncated else 0.0,
+            bias_unit=float(getattr(design, "bias_unit_", 1.0)),
             scaled_outputs=bool((self.output_scales != 1).any()),
         )
         return replace(certificate, setting=setting)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BaseConvexBN(BaseEstimator, ABC):
-    """Base class of the estimators; `_margin` says which losses they take."""
+    """Base class of the estimators; `_margin` says which losses they take. Its fields are their parameters."""
 
-    _margin: bool
-    _status: Status
-
-    def __init__(
-        self,
-        *,
-        normalization: str = "batch",
-        activation: Activation = "relu",
-        loss: str | Loss = "squared_error",
-        fit_intercept: bool = True,
-        n_components: int | float | None = None,
-        spectral_power: float | str = "auto",
-        standardize: bool = True,
-        scale_outputs: bool = True,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int | None = None,
-        max_time: float | None = None,
-        prove: Proof = "auto",
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-        verbose: bool | int = False,
-    ):
-        self.normalization = normalization
-        self.activation = activation
-        self.loss = loss
-        self.fit_intercept = fit_intercept
-        self.n_components = n_components
-        self.spectral_power = spectral_power
-        self.standardize = standardize
-        self.scale_outputs = scale_outputs
-        self.n_patterns = n_patterns
-        self.solver = solver
-        self.tol = tol
-        self.max_iter = max_iter
-        self.max_time = max_time
-        self.prove = prove
-        self.random_state = random_state
-        self.verbose = verbose
+    activation: Activation = "relu"
+    loss: str | Loss = "squared_error"
+    fit_intercept: bool = True
+    n_components: Any = None
+    spectral_power: Any = "auto"
+    n_patterns: int = 50
+    solver: str = "auto"
+    tol: float = 1e-4
+    max_iter: int | None = None
+    max_time: float | None = None
+    prove: Proof = "auto"
+    n_jobs: int | None = None
+    random_state: int | np.random.RandomState | np.random.Generator | None = 0
+    verbose: bool | int = False
+    normalization = "batch"  # a parameter of dense networks alone
+    _margin: ClassVar[bool]
+    _status: Status = field(init=False)
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, given: Any) -> Self:
         """Train; whatever goes wrong leaves the estimator as it was, but for an interrupt with a network to keep."""
@@ -150,19 +133,15 @@ class BaseConvexBN(BaseEstimator, ABC):
     def _training_loss(self) -> Loss:
         return make_loss(self.loss)
 
+    @abstractmethod
     def _validate(self, X: ArrayLike, y: Any = "no_validation", **options: Any) -> Any:
         """Data, and targets if given, as scikit-learn checks them, with its options."""
-        if getattr(X, "ndim", 2) > 2:
-            raise ValueError(
-                f"X must have shape (n, d), got {np.shape(X)}; use X.reshape(len(X), -1), or for images "
-                "ConvexBNConvRegressor or ConvexBNConvClassifier."
-            )
-        return validate_data(self, X, y, dtype=np.float64, **options)
 
+    @abstractmethod
     def _unfitted_design(
         self, n_components: int | float | None, spectral_power: float
     ) -> BatchNormDesign | WeightNormDesign:
-        return make_design(self.normalization, n_components, spectral_power, self.standardize)
+        """The design of the data, to be fitted."""
 
     def _output_scales(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
         """What the outputs (n, C) are divided by in training."""
@@ -213,12 +192,18 @@ class BaseConvexBN(BaseEstimator, ABC):
     @property
     def _has_fast_path(self) -> bool:
         """Whether the fast preset of column generation trains such networks."""
-        return bool(np.isfinite(make_loss(self.loss).curvature)) and self.activation == "relu"
+        return self.activation == "relu"
 
-    @property
-    def _takes_fast_path(self) -> bool:
-        """Whether it does so, and the solver goes on from where it ends."""
-        return self._has_fast_path and self.solver in ("auto", "column_generation")
+    def _last_fit(self, problem: Problem, start: Callable[[], Neurons], work: int, clock: Clock) -> dict[str, Any]:
+        """Options of the last fit, after a choice along fast paths that ended at a network and took so much work."""
+        smooth = bool(np.isfinite(problem.loss.curvature))
+        if not (self._has_fast_path and smooth and self.solver in ("auto", "column_generation")):
+            return {}
+        options = last_fit(problem, start(), work, clock)
+        proves = self.prove != "auto" and bool(self.prove)
+        if proves or self.max_iter is not None or self.max_time is not None:  # until tol, or the limit that is given
+            return {name: value for name, value in options.items() if name == "start"}
+        return options
 
     def _solve(
         self,
@@ -228,8 +213,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         max_time: float | None = None,
         prove: Proof = False,
         verbose: bool = False,
-        max_iter: int | None = None,
-        max_newton_steps: float = np.inf,
+        **limits: Any,
     ) -> Solution:
         return solve(
             problem,
@@ -238,19 +222,30 @@ class BaseConvexBN(BaseEstimator, ABC):
             n_patterns=self.n_patterns,
             tol=self.tol,
             relative_to="zero_network",
-            max_iter=self.max_iter or max_iter,
-            options=replace(ACCURATE, newton_steps=np.inf if self.max_iter else max_newton_steps),
             max_time=max_time,
             random_state=random_state,
             verbose=verbose,
             start=start,
             prove=prove,
+            **{"max_iter": self.max_iter, **limits},
         )
 
     def _learn(self, prepared: Prepared, problem: Problem, clock: Clock, **limits: Any) -> None:
         """Set the fitted attributes of the network that solves a problem, from a start and within limits if given."""
         options: dict[str, Any] = {"max_time": clock.left(), "prove": self.prove, "verbose": bool(self.verbose)}
-        solution = self._solve(problem, self._seed(), **options, **limits)
+        limited, tolerance = "options" in limits, Tolerance.of(problem, self.tol, "zero_network")
+        with warnings.catch_warnings():
+            if limited:
+                warnings.simplefilter("ignore", ConvergenceWarning)
+            solution = self._solve(problem, self._seed(), **options, **limits)
+        if limited and not tolerance.reached_by(solution.certificate):
+            warnings.warn(
+                f"The last fit stopped at a {tolerance.in_words(solution.certificate)}, above tol={self.tol:.1e}, "
+                "after about as much work as the choice of the weight decay. Give max_time or max_iter, or prove=True, "
+                "and it goes on until that limit; or raise tol.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         self.network_ = prepared.network(solution.neurons)
         self.certificate_ = prepared.explained(solution.certificate)
         self.weight_decay_ = problem.weight_decay
@@ -265,9 +260,8 @@ class BaseConvexBN(BaseEstimator, ABC):
 
     def _check_parameters(self) -> None:
         """Raise a ValueError that names the first parameter out of range, before any work."""
-        for name, choices in (("normalization", NORMALIZATIONS), ("activation", ACTIVATIONS)):
-            if getattr(self, name) not in list(choices):
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {list(choices)}.")
+        if self.activation not in list(ACTIVATIONS):
+            raise ValueError(f"activation={self.activation!r} is unknown; choose one of {list(ACTIVATIONS)}.")
         losses = sorted(name for name, loss in LOSSES.items() if loss.margin == self._margin)
         if (
             not (isinstance(self.loss, Loss) or self.loss in list(LOSSES))
@@ -277,9 +271,6 @@ class BaseConvexBN(BaseEstimator, ABC):
         check_solver(self.solver, self.activation)
         if not (isinstance(self.spectral_power, str) and self.spectral_power == "auto"):
             check_spectral_power(self.spectral_power)
-        check_standardize(self.standardize)
-        if not isinstance(self.scale_outputs, (bool, np.bool)):
-            raise ValueError(f"scale_outputs={self.scale_outputs!r} must be True or False.")
         if not isinstance(self.fit_intercept, (bool, np.bool)):
             raise ValueError(f"fit_intercept={self.fit_intercept!r} must be True or False.")
         seed = self.random_state
@@ -303,6 +294,33 @@ class BaseConvexBN(BaseEstimator, ABC):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Dense(BaseConvexBN):
+    """What makes an estimator dense: X is a table."""
+
+    normalization: str = "batch"
+    standardize: bool = True
+
+    def _check_parameters(self) -> None:
+        if self.normalization not in list(NORMALIZATIONS):
+            raise ValueError(f"normalization={self.normalization!r} is unknown; choose one of {list(NORMALIZATIONS)}.")
+        check_standardize(self.standardize)
+        super()._check_parameters()
+
+    def _unfitted_design(
+        self, n_components: int | float | None, spectral_power: float
+    ) -> BatchNormDesign | WeightNormDesign:
+        return make_design(self.normalization, n_components, spectral_power, self.standardize)
+
+    def _validate(self, X: ArrayLike, y: Any = "no_validation", **options: Any) -> Any:
+        if getattr(X, "ndim", 2) > 2:
+            raise ValueError(
+                f"X must have shape (n, d), got {np.shape(X)}; use X.reshape(len(X), -1), or for images "
+                "ConvexBNConvRegressor or ConvexBNConvClassifier."
+            )
+        return validate_data(self, X, y, dtype=np.float64, **options)
 
 
 def fixed_seed(model: BaseConvexBN) -> int:

@@ -1,7 +1,8 @@
 """The classifier."""
 
+from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,11 +11,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
 from convexbn._utils.sample_weight import check_sample_weight
-from convexbn.estimators._base import BaseConvexBN
+from convexbn.estimators._base import BaseConvexBN, Dense
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.losses import Loss, make_loss
-from convexbn.model._activation import Activation
-from convexbn.solvers.relu._state import Proof
 
 
 def _has_probabilities(model: "Classification") -> bool:
@@ -22,12 +21,14 @@ def _has_probabilities(model: "Classification") -> bool:
     return True
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Classification(ClassifierMixin, BaseConvexBN):
     """What makes an estimator a classifier."""
 
-    _margin = True
-    class_weight: dict[Any, float] | str | None
-    classes_: np.ndarray
+    loss: str | Loss = "log_loss"
+    class_weight: dict[Any, float] | str | None = None
+    _margin: ClassVar[bool] = True
+    classes_: np.ndarray = field(init=False)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -106,7 +107,8 @@ class Classification(ClassifierMixin, BaseConvexBN):
         return tags
 
 
-class ConvexBNClassifier(Classification, FixedWeightDecay):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
     """Classification with a two-layer normalized ReLU network, trained by convex optimisation.
 
     The model for numeric columns with a smooth dependence, noise, and columns that go together, from some dozens to
@@ -121,7 +123,10 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         Weight decay of the objective (1/n) sum loss + weight_decay/2 * (squares of gamma, bias and output weights).
         "auto" chooses it on held-out samples: fast paths from the largest useful value downwards are followed while the
         loss on these samples falls, the value with the least loss wins, and the network is trained again on all
-        samples. Small data is held out in five or three folds, other data once, one fifth of it.
+        samples. Small data is held out in five or three folds, other data once, one fifth of it. This last fit ends
+        after about as much work as the choice, with a ConvergenceWarning if that is above `tol`; where `max_iter`,
+        `max_time` or ``prove=True`` is given it goes on until `tol` or the limit that is given. Where `max_time` or the
+        number of samples leaves nothing to compare, it is 0.03 of `weight_decay_max`.
     normalization : {"batch", "weight"}, default="batch"
         Normalization of the hidden layer.
     activation : {"relu", "gated_relu"}, default="relu"
@@ -164,17 +169,19 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
         with `fit_intercept` is the best constant; as in scikit-learn's Lasso. A ConvergenceWarning says if it is
         missed. The gap of a certificate is relative to the network's own objective, which is smaller.
     max_iter : int or None, default=None
-        Iterations of the solver; None leaves its own limit, and where `weight_decay` is chosen limits the last fit to
-        about the work of the choice, which a number lifts.
+        Iterations of the solver; None leaves its own limit. Where `weight_decay` is chosen a number takes the place of
+        the limit on the work of the last fit.
     max_time : float or None, default=None
-        Seconds after which `fit` ends with the best network so far.
+        Seconds after which `fit` ends with the best network so far. Where `weight_decay` is chosen half of them are for
+        the choice, and the limit on the work of the last fit is lifted.
     prove : bool or "auto", default="auto"
         Whether to prove the price of every direction, for a global certificate, where that is possible: one output and
-        up to five features, or tiny data. True takes up to half a minute, "auto" about as long as the search did, by a
-        count of its work, so that the outcome does not depend on the machine. `convexbn.prove` can do it later.
+        up to five features, or tiny data. True takes up to half a minute, and lets the fit after a choice go on until
+        `tol`; "auto" about as long as the search did, by a count of its work, so that the outcome does not depend on
+        the machine. `convexbn.prove` can do it later.
     n_jobs : int or None, default=None
         Folds that are worked on at the same time while values are chosen, by threads; -1 takes all cores. Gated
-        networks and the hinge loss take one after the other.
+        networks take one after the other.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
     verbose : bool, default=False
@@ -221,46 +228,3 @@ class ConvexBNClassifier(Classification, FixedWeightDecay):
     >>> tuned.weight_decay_ in tuned.validation_scores_["weight_decay"], tuned.score(X[100:], y[100:]) > 0.9
     (True, True)
     """
-
-    def __init__(
-        self,
-        weight_decay: float | str = "auto",
-        *,
-        normalization: str = "batch",
-        activation: Activation = "relu",
-        loss: str | Loss = "log_loss",
-        fit_intercept: bool = True,
-        n_components: int | float | None = None,
-        spectral_power: float | str = "auto",
-        standardize: bool = True,
-        class_weight: dict[Any, float] | str | None = None,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int | None = None,
-        max_time: float | None = None,
-        prove: Proof = "auto",
-        n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-        verbose: bool | int = False,
-    ):
-        super().__init__(
-            weight_decay,
-            normalization=normalization,
-            activation=activation,
-            loss=loss,
-            fit_intercept=fit_intercept,
-            n_components=n_components,
-            spectral_power=spectral_power,
-            standardize=standardize,
-            n_patterns=n_patterns,
-            solver=solver,
-            tol=tol,
-            max_iter=max_iter,
-            max_time=max_time,
-            prove=prove,
-            n_jobs=n_jobs,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight

@@ -1,28 +1,26 @@
 """The classifier that chooses its weight decay by cross-validation."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from convexbn.estimators._absent import constant_network, present_classes, with_absent, without_absent
 from convexbn.estimators._classifier import Classification
-from convexbn.estimators._cross_validation import Components, CrossValidated, path_networks
-from convexbn.estimators._tuning import Candidate
-from convexbn.losses import Loss
-from convexbn.model._activation import Activation
+from convexbn.estimators._cross_validation import CrossValidated, path_networks
+from convexbn.estimators._curve import Candidate
 from convexbn.network import GatedNetwork, NormalizedNetwork
-from convexbn.solvers.relu._state import Proof
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ConvexBNClassifierCV(Classification, CrossValidated):
     """Classification like `ConvexBNClassifier`, with weight decay and spectral power chosen by cross-validation.
 
     One grid of weight decays is made from all the data. The training samples of each fold are followed along it, from
-    the largest down, by the fast preset of column generation, and the values with the best mean score on the test
-    folds are those of the last fit, on all the data. Of equal scores the largest weight decay wins.
-    `ConvexBNClassifier` does the same with folds, grid and score of its own.
+    the largest down, by the fast preset of column generation, gated networks by `solver`. The values with the best mean
+    score on the test folds are those of the last fit, on all the data. Of scores equal to a millionth of their range
+    the largest weight decay wins. `ConvexBNClassifier` does the same with folds, grid and score of its own.
 
     Parameters
     ----------
@@ -34,12 +32,13 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         Smallest weight decay of the grid as a fraction of the largest.
     normalization, activation, loss, fit_intercept, class_weight, n_patterns, solver, tol, max_iter,
     prove
-        As in `ConvexBNClassifier`. Class weights are those of the training samples and do not enter the scores; only
-        the last fit is proved.
+        As in `ConvexBNClassifier`. Class weights enter the default score, too, and no other one; only the last fit is
+        proved.
     standardize : bool, default=True
         As in `ConvexBNClassifier`.
     max_time : float or None, default=None
-        Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far.
+        Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far. As
+        in `ConvexBNClassifier` it lifts the limit on the work of the last fit.
     n_components : int, float, None or list of these, default=None
         Leading singular directions of X to keep, as in `ConvexBNClassifier`; of a list the best is chosen.
     spectral_power : float, "auto" or list of float, default="auto"
@@ -50,8 +49,9 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         once. A splitter that needs groups gets those of `fit`. Where a training part lacks a class, the network of this
         fold is trained without it and never chooses it.
     scoring : str, callable or None, default=None
-        Scorer ``scorer(estimator, X, y)`` or its name; None takes the accuracy. It sees X and y as they were given,
-        and gets ``sample_weight`` if weights differ and it takes them; else all samples count alike in the score.
+        Scorer ``scorer(estimator, X, y)`` or its name; None takes the accuracy, in which samples count by their weights
+        times those of their classes. A scorer sees X and y as they were given, and gets ``sample_weight`` as it was
+        given if weights differ and it takes them; else all samples count alike in the score.
     n_jobs : int or None, default=None
         Folds that are worked on at the same time; -1 takes all cores.
     random_state : int, RandomState, Generator or None, default=0
@@ -73,7 +73,10 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         Score on each test fold for each choice of `n_components` and `spectral_power`, in this order, and each
         weight decay.
     best_score_ : float
-        Largest mean score.
+        Mean score of the choice.
+    validation_scores_ : dict of ndarray
+        The scores of the chosen `n_components` as columns of a table, as in `ConvexBNClassifier`.
+        `convexbn.plotting.ValidationDisplay` draws it.
     network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
         The network trained on all the data.
     certificate_ : Certificate
@@ -97,58 +100,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
     (True, (3, 4, 3))
     """
 
-    _default_scoring = "accuracy"
-
-    def __init__(
-        self,
-        *,
-        weight_decays: ArrayLike | None = None,
-        n_weight_decays: int = 11,
-        eps: float = 1e-5,
-        normalization: str = "batch",
-        activation: Activation = "relu",
-        loss: str | Loss = "log_loss",
-        fit_intercept: bool = True,
-        n_components: Components | Sequence[Components] = None,
-        spectral_power: float | str | Sequence[float] = "auto",
-        standardize: bool = True,
-        class_weight: dict[Any, float] | str | None = None,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int | None = None,
-        max_time: float | None = None,
-        prove: Proof = "auto",
-        cv: Any = None,
-        scoring: str | Callable | None = None,
-        n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-        verbose: bool | int = False,
-    ):
-        super().__init__(
-            weight_decays=weight_decays,
-            n_weight_decays=n_weight_decays,
-            eps=eps,
-            normalization=normalization,
-            activation=activation,
-            loss=loss,
-            fit_intercept=fit_intercept,
-            n_components=n_components,
-            spectral_power=spectral_power,
-            standardize=standardize,
-            n_patterns=n_patterns,
-            solver=solver,
-            tol=tol,
-            max_iter=max_iter,
-            max_time=max_time,
-            prove=prove,
-            cv=cv,
-            scoring=scoring,
-            n_jobs=n_jobs,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight
+    _default_scoring: ClassVar[str] = "accuracy"
 
     def _fold_networks(
         self,

@@ -1,5 +1,6 @@
 """The convolutional regressor and classifier."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,60 +13,16 @@ from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._classifier import Classification
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.estimators._regressor import Regression
-from convexbn.losses import Loss
-from convexbn.model._activation import Activation
-from convexbn.solvers.relu._state import Proof
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Convolutional(FixedWeightDecay):
     """What makes an estimator convolutional: X are images."""
 
-    image_shape_: tuple[int, ...]
-
-    def __init__(
-        self,
-        weight_decay: float | str = "auto",
-        *,
-        kernel_size: int | tuple[int, int] = 3,
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        activation: Activation = "relu",
-        loss: str | Loss = "squared_error",
-        fit_intercept: bool = True,
-        n_components: int | float | None = None,
-        spectral_power: float | str = "auto",
-        scale_outputs: bool = True,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int | None = None,
-        max_time: float | None = None,
-        prove: Proof = "auto",
-        n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-        verbose: bool | int = False,
-    ):
-        super().__init__(
-            weight_decay,
-            activation=activation,
-            loss=loss,
-            fit_intercept=fit_intercept,
-            n_components=n_components,
-            spectral_power=spectral_power,
-            scale_outputs=scale_outputs,
-            n_patterns=n_patterns,
-            solver=solver,
-            tol=tol,
-            max_iter=max_iter,
-            max_time=max_time,
-            prove=prove,
-            n_jobs=n_jobs,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.kernel_size = kernel_size
-        self.stride = stride
-        self.padding = padding
+    kernel_size: int | tuple[int, int] = 3
+    stride: int | tuple[int, int] = 1
+    padding: int | tuple[int, int] = 0
+    image_shape_: tuple[int, ...] = field(init=False)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -99,6 +56,7 @@ class Convolutional(FixedWeightDecay):
         return tags
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ConvexBNConvRegressor(Regression, Convolutional):
     """Regression on images with a two-layer batch-normalized convolutional ReLU network and global average pooling.
 
@@ -169,6 +127,7 @@ class ConvexBNConvRegressor(Regression, Convolutional):
     """
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ConvexBNConvClassifier(Classification, Convolutional):
     """Classification of images with a two-layer batch-normalized convolutional ReLU network.
 
@@ -236,48 +195,3 @@ class ConvexBNConvClassifier(Classification, Convolutional):
     >>> model.certificate_.scope, model.score(images, labels) > 0.9
     ('global', True)
     """
-
-    def __init__(
-        self,
-        weight_decay: float | str = "auto",
-        *,
-        kernel_size: int | tuple[int, int] = 3,
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        activation: Activation = "relu",
-        loss: str | Loss = "log_loss",
-        fit_intercept: bool = True,
-        n_components: int | float | None = None,
-        spectral_power: float | str = "auto",
-        class_weight: dict[Any, float] | str | None = None,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int | None = None,
-        max_time: float | None = None,
-        prove: Proof = "auto",
-        n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-        verbose: bool | int = False,
-    ):
-        super().__init__(
-            weight_decay,
-            kernel_size=kernel_size,
-            stride=stride,
-            padding=padding,
-            activation=activation,
-            loss=loss,
-            fit_intercept=fit_intercept,
-            n_components=n_components,
-            spectral_power=spectral_power,
-            n_patterns=n_patterns,
-            solver=solver,
-            tol=tol,
-            max_iter=max_iter,
-            max_time=max_time,
-            prove=prove,
-            n_jobs=n_jobs,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight

@@ -1,37 +1,40 @@
 """Training at the weight decay, and the number of components, that cross-validation chooses."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn import get_config
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import indexable
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.parallel import Parallel, delayed
 
 from convexbn._utils.threads import on_one_thread
 from convexbn.designs._checks import check_spectral_power
-from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
+from convexbn.estimators._base import Dense, Prepared, fixed_seed
+from convexbn.estimators._curve import Candidate, score_table
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
-from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid, warn_of_gaps
+from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid
+from convexbn.estimators._race import AUTO_FRACTION, FIRST_POWERS
 from convexbn.estimators._scoring import FoldScorer, make_scorer, takes_sample_weight
-from convexbn.estimators._tuning import FIRST_POWERS, Candidate, last_fit
-from convexbn.losses import Loss
-from convexbn.model._activation import Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers._monitor import Clock
+from convexbn.solvers._tolerance import ZERO_NETWORKS
 from convexbn.solvers.relu._fast import fast_path
 from convexbn.solvers.relu._options import FAST
-from convexbn.solvers.relu._state import Proof
 
 Components = int | float | None
+_EQUAL = 1e-6  # share of the range of mean scores by which they may differ and count as equal
 
 
 @dataclass(frozen=True)
@@ -44,62 +47,17 @@ class Given:
     params: dict[str, Any]
 
 
-class CrossValidated(BaseConvexBN):
+@dataclass(kw_only=True, eq=False, repr=False)
+class CrossValidated(Dense):
     """Base class of the estimators that choose their weight decay along the path."""
 
-    _default_scoring: str
+    weight_decays: Sequence[float] | np.ndarray | None = None
+    n_weight_decays: int = 11
+    eps: float = 1e-5
+    cv: Any = None
+    scoring: str | Callable | None = None
+    _default_scoring: ClassVar[str]
     __metadata_request__fit: ClassVar = {"groups": UNUSED}  # the splitter's, not the estimator's own
-
-    def __init__(
-        self,
-        *,
-        weight_decays: ArrayLike | None = None,
-        n_weight_decays: int = 11,
-        eps: float = 1e-5,
-        normalization: str = "batch",
-        activation: Activation = "relu",
-        loss: str | Loss = "squared_error",
-        fit_intercept: bool = True,
-        n_components: Components | Sequence[Components] = None,
-        spectral_power: float | str | Sequence[float] = "auto",
-        standardize: bool = True,
-        scale_outputs: bool = True,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int | None = None,
-        max_time: float | None = None,
-        prove: Proof = "auto",
-        cv: Any = None,
-        scoring: str | Callable | None = None,
-        n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-        verbose: bool | int = False,
-    ):
-        super().__init__(
-            normalization=normalization,
-            activation=activation,
-            loss=loss,
-            fit_intercept=fit_intercept,
-            n_components=n_components,  # type: ignore[arg-type]
-            spectral_power=spectral_power,  # type: ignore[arg-type]
-            standardize=standardize,
-            scale_outputs=scale_outputs,
-            n_patterns=n_patterns,
-            solver=solver,
-            tol=tol,
-            max_iter=max_iter,
-            max_time=max_time,
-            prove=prove,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.weight_decays = weight_decays
-        self.n_weight_decays = n_weight_decays
-        self.eps = eps
-        self.cv = cv
-        self.scoring = scoring
-        self.n_jobs = n_jobs
 
     def fit(
         self,
@@ -190,7 +148,7 @@ class CrossValidated(BaseConvexBN):
         return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
 
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Given) -> None:
-        folds, scorer = self._folds_and_scorer(given, sample_weight)
+        folds, scorer = self._folds_and_scorer(given, y, sample_weight)
         choices = [Candidate(power, n) for n in self._component_choices() for power in self._power_choices()]
         problems = [
             self._problem(X, y, sample_weight, choice.spectral_power, choice.n_components) for choice in choices
@@ -210,30 +168,64 @@ class CrossValidated(BaseConvexBN):
             for fold in folds
         )
         scores, gaps = (np.stack(parts) for parts in zip(*results, strict=True))
-        warn_of_gaps(gaps[np.isfinite(gaps)], self.tol)
+        if (missed := gaps[gaps > self.tol]).size:
+            warnings.warn(
+                f"{missed.size} of {gaps.size} problems along the paths stopped at a gap above tol={self.tol:.1e} "
+                f"{ZERO_NETWORKS}; the largest is {missed.max():.1e}. Raise max_iter, max_time, tol or the smallest "
+                "weight decay.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         self.scores_ = scores.reshape(len(choices), len(folds), -1).transpose(0, 2, 1)
         mean = self.scores_.mean(axis=2)
         if not np.isfinite(mean).any():
             raise ValueError("No score is finite; check scoring, and whether every test fold of cv can be scored.")
-        best = np.unravel_index(int(np.nanargmax(mean)), mean.shape)
+        best = self._best(mean)
         self.best_score_ = float(mean[best])
         self.n_components_ = choices[best[0]].n_components
+        self.validation_scores_ = self._table(choices, folds)
         prepared, problem = problems[best[0]]
         problem = replace(problem, weight_decay=float(self.weight_decays_[best[1]]))
-        limits: dict[str, Any] = {}
-        if self._takes_fast_path:
-            work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
-            start = _end_of_path(problem, self.weight_decays_[: best[1] + 1], seed, clock)
-            limits = last_fit(problem, start, work, clock)
-        self._learn(prepared, problem, clock, **limits)
+        work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
+        start = partial(_end_of_path, problem, self.weight_decays_[: best[1] + 1], seed, clock)
+        self._learn(prepared, problem, clock, **self._last_fit(problem, start, work, clock))
 
-    def _folds_and_scorer(self, given: Given, sample_weight: np.ndarray) -> tuple[list[Fold], FoldScorer]:
+    def _best(self, mean: np.ndarray) -> tuple[int, int]:
+        """Indices of the choice and the weight decay that win by their mean scores (n_choices, n_weight_decays)."""
+        finite = mean[np.isfinite(mean)]
+        if self.max_time is not None and np.ptp(finite) == 0:  # there was no time for networks that differ
+            usual = int(np.abs(np.log(self.weight_decays_ / self.weight_decays_[0] / AUTO_FRACTION)).argmin())
+            return int(np.isfinite(mean[:, usual]).argmax()), usual
+        first = np.argmax(mean >= finite.max() - _EQUAL * np.ptp(finite))
+        choice, index = np.unravel_index(int(first), mean.shape)
+        return int(choice), int(index)
+
+    def _table(self, choices: list[Candidate], folds: list[Fold]) -> dict[str, np.ndarray]:
+        """Columns of a table of the scores that are finite, for the number of components that was chosen."""
+        rows = [
+            (choice, index)
+            for choice, candidate in enumerate(choices)
+            for index in range(len(self.weight_decays_))
+            if candidate.n_components == self.n_components_ and np.isfinite(self.scores_[choice, index]).any()
+        ]
+        return score_table(
+            [choices[choice].spectral_power for choice, _ in rows],
+            [self.weight_decays_[index] for _, index in rows],
+            self.weight_decays_[0],
+            np.full(len(rows), np.mean([len(train) for train, _ in folds])),
+            np.array([self.scores_[choice, index] for choice, index in rows]),
+        )
+
+    def _folds_and_scorer(
+        self, given: Given, targets: np.ndarray, sample_weight: np.ndarray
+    ) -> tuple[list[Fold], FoldScorer]:
         """Folds of the samples, and the scorer with what it is given."""
         X, y = indexable(given.X, given.y)
         scorer, metadata = self._scorer(), {"groups": given.groups, **given.params}
         for_splitter = {name: value for name, value in metadata.items() if value is not None}
-        differ = np.ptp(sample_weight[sample_weight > 0]) > 0  # scorers that know no weights can be used where not
-        weights = {"sample_weight": sample_weight} if differ else {}
+        counted = self._class_weighted(targets, sample_weight) if self.scoring is None else sample_weight
+        differ = np.ptp(counted[counted > 0]) > 0  # scorers that know no weights can be used where not
+        weights = {"sample_weight": counted} if differ else {}
         for_scorer = weights if takes_sample_weight(scorer) else {}
         if get_config()["enable_metadata_routing"]:
             routed = process_routing(self, "fit", **weights, **for_splitter)
@@ -277,10 +269,12 @@ def path_networks(
     Along the fast path nothing is certified, and gaps are NaN.
     """
     prepared, problem = model._problem(X, y, sample_weight, choice.spectral_power, choice.n_components)
-    if model._takes_fast_path:
+    if model._has_fast_path:
         path_of_neurons = fast_path(problem, weight_decays, random_state=seed, stop=Clock(max_time).is_out)
         return [prepared.network(neurons) for neurons in path_of_neurons], np.full(len(weight_decays), np.nan)
-    path = follow_path(model, prepared, problem, weight_decays, seed, max_time=max_time)
+    with warnings.catch_warnings():  # one warning is for all folds
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        path = follow_path(model, prepared, problem, weight_decays, seed, max_time=max_time)
     if len(path) < len(weight_decays):
         raise KeyboardInterrupt
     return path.networks, gaps_along(path, problem)

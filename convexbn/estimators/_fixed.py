@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
@@ -13,9 +13,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from convexbn._utils.sample_weight import merge_equal_samples
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
-from convexbn.estimators._tuning import Candidate, hold_out, last_fit, tune
-from convexbn.losses import Loss
-from convexbn.model._activation import Activation
+from convexbn.estimators._curve import Candidate
+from convexbn.estimators._hold_out import hold_out
+from convexbn.estimators._race import AUTO_FRACTION, tune
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
@@ -23,58 +23,16 @@ from convexbn.solvers._closed_form import check_closed_form
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers._solution import Status
 from convexbn.solvers.relu._fast import fast_path
-from convexbn.solvers.relu._state import Proof
 
-AUTO_FRACTION = 0.03  # of weight_decay_max, where there are too few samples to hold any out
 _TUNING_SHARE = 0.5  # of max_time, for the choice
-_HASTY_TOL = 1e-2  # of the solvers that have no fast preset
+_HASTY_TOL = 3e-3  # of the solvers that have no fast preset
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FixedWeightDecay(BaseConvexBN):
     """Base class of the estimators whose weight decay is a parameter: a number, or "auto"."""
 
-    def __init__(
-        self,
-        weight_decay: float | str = "auto",
-        *,
-        normalization: str = "batch",
-        activation: Activation = "relu",
-        loss: str | Loss = "squared_error",
-        fit_intercept: bool = True,
-        n_components: int | float | None = None,
-        spectral_power: float | str = "auto",
-        standardize: bool = True,
-        scale_outputs: bool = True,
-        n_patterns: int = 50,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int | None = None,
-        max_time: float | None = None,
-        prove: Proof = "auto",
-        n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-        verbose: bool | int = False,
-    ):
-        super().__init__(
-            normalization=normalization,
-            activation=activation,
-            loss=loss,
-            fit_intercept=fit_intercept,
-            n_components=n_components,
-            spectral_power=spectral_power,
-            standardize=standardize,
-            scale_outputs=scale_outputs,
-            n_patterns=n_patterns,
-            solver=solver,
-            tol=tol,
-            max_iter=max_iter,
-            max_time=max_time,
-            prove=prove,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.weight_decay = weight_decay
-        self.n_jobs = n_jobs
+    weight_decay: float | str = field(default="auto", kw_only=False)
 
     def fit(
         self,
@@ -163,14 +121,13 @@ class FixedWeightDecay(BaseConvexBN):
         closed_form = self.solver == "closed_form"  # of power 0 alone
         chosen = isinstance(self.spectral_power, str) and self.normalization == "batch" and not closed_form
         powers = None if chosen else [self._plain_power]
-        some = problem_of(Candidate((powers or [0.0])[0], self.n_components))
+        some_power = (powers or [0.0])[0]
+        some = problem_of(Candidate(some_power, self.n_components))
         if closed_form:
             check_closed_form(some)
         folds = hold_out(some, y, rng, stratified=self._margin, groups=groups)
         if not folds:
-            problem = problem_of(Candidate(self._plain_power, self.n_components))
-            weight_decay = AUTO_FRACTION * weight_decay_max(problem) or 1.0
-            self._learn(prepared[self._plain_power][0], replace(problem, weight_decay=weight_decay), clock)
+            self._learn_untuned(*prepared[some_power], weight_decay_max(some), clock)
             return
         time = Clock(clock.left(_TUNING_SHARE))
         with warnings.catch_warnings():  # outside of the threads, which share the filters
@@ -186,13 +143,17 @@ class FixedWeightDecay(BaseConvexBN):
                 clock=time,
                 report=print if self.verbose else lambda curve: None,
             )
+        if not tuning.compared:  # there was no time to
+            self._learn_untuned(*prepared[some_power], tuning.curves[0].weight_decays[0], clock)
+            return
         design, problem = prepared[tuning.candidate.spectral_power]
         problem = replace(problem, weight_decay=tuning.weight_decay)
-        limits: dict[str, Any] = {}
-        if self._takes_fast_path:
-            limits = last_fit(problem, tuning.curves[0].average(), tuning.work, clock)
-        self._learn(design, problem, clock, **limits)
+        self._learn(design, problem, clock, **self._last_fit(problem, tuning.curves[0].average, tuning.work, clock))
         self.validation_scores_ = tuning.table
+
+    def _learn_untuned(self, prepared: Prepared, problem: Problem, largest: float, clock: Clock) -> None:
+        """Train at the usual share of the largest weight decay, where nothing was compared on held-out samples."""
+        self._learn(prepared, replace(problem, weight_decay=AUTO_FRACTION * largest or 1.0), clock)
 
     def _follow(self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray) -> Iterator[Neurons]:
         """Networks along a path, good enough to compare weight decays: the fast preset, or the solver in a hurry."""

@@ -1,13 +1,11 @@
 """The regularization path: optimal networks from the weight decay at which they are zero downwards."""
 
-import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.exceptions import ConvergenceWarning
 
 from convexbn._utils.summary import Summarized, counted
 from convexbn.estimators._base import fixed_seed
@@ -19,10 +17,10 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
+from convexbn.solvers import solve_path
 from convexbn.solvers._certificate import Certificate
-from convexbn.solvers._monitor import Clock, Monitor
-from convexbn.solvers._solution import Solution, Status
-from convexbn.solvers._tolerance import ZERO_NETWORKS, Tolerance
+from convexbn.solvers._monitor import Clock
+from convexbn.solvers._tolerance import Tolerance
 
 if TYPE_CHECKING:
     from convexbn.estimators._base import BaseConvexBN, Prepared
@@ -110,8 +108,9 @@ def convexbn_path(
 ) -> Path:
     """Networks along a grid of weight decays, each started from the one before.
 
-    Prices are not proved along the path, so the certificates of ReLU networks are local; an estimator with a
-    `weight_decay` of the path proves what can be proved.
+    Prices are not proved along the path, and the search for neurons is light (`solve_path`), so the certificates of
+    ReLU networks are local; an estimator with a `weight_decay` of the path searches harder and proves what can be
+    proved.
 
     Parameters
     ----------
@@ -190,9 +189,7 @@ def convexbn_path(
     check_grid(weight_decays, n_weight_decays, eps)
     prepared, problem = model._problem(*model._samples(X, y, sample_weight), spectral_power, n_components)
     grid = make_grid(weight_decay_max(problem), weight_decays, n_weight_decays, eps)
-    path = follow_path(model, prepared, problem, grid, fixed_seed(model), max_time=clock.left(), verbose=verbose)
-    warn_of_gaps(gaps_along(path, problem), tol)
-    return path
+    return follow_path(model, prepared, problem, grid, fixed_seed(model), max_time=clock.left(), verbose=verbose)
 
 
 def check_grid(weight_decays: ArrayLike | None, n_weight_decays: int, eps: float) -> None:
@@ -230,20 +227,20 @@ def follow_path(
     max_time: float | None = None,
     verbose: bool = False,
 ) -> Path:
-    """Path of a problem, without a warning where gaps exceed the tolerance."""
-    solutions: list[Solution] = []
-    clock = Clock(max_time)
-    monitor = Monitor("path", max_iter=len(weight_decays), max_time=None, callback=None, verbose=verbose)
-    with monitor, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        for weight_decay in weight_decays:
-            start = solutions[-1].neurons if solutions else None
-            share = clock.left(1 / (len(weight_decays) - len(solutions)))
-            solution = model._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, share)
-            if solution.status is Status.INTERRUPTED:
-                break
-            solutions.append(solution)
-            monitor.goes_on(solution.certificate.objective, solution.certificate.gap, len(solution.neurons))
+    """Path of a problem, by the solver and to the tolerance of an estimator."""
+    solutions = solve_path(
+        problem,
+        weight_decays,
+        activation=model.activation,
+        solver=model.solver,
+        n_patterns=model.n_patterns,
+        tol=model.tol,
+        relative_to="zero_network",
+        max_iter=model.max_iter,
+        max_time=max_time,
+        random_state=seed,
+        verbose=verbose,
+    )
     return Path(
         weight_decays[: len(solutions)],
         tuple(solution.neurons for solution in solutions),
@@ -256,15 +253,3 @@ def gaps_along(path: Path, problem: Problem) -> np.ndarray:
     """Gaps of a path as multiples of the objective of the zero network, as the tolerance of an estimator has it."""
     tolerance = Tolerance(0.0, problem.zero_objective)
     return np.array([tolerance.gap(found.objective, found.lower_bound) for found in path.certificates])
-
-
-def warn_of_gaps(gaps: np.ndarray, tol: float) -> None:
-    """Warn once, with a ConvergenceWarning, if gaps exceed the tolerance."""
-    missed = int((gaps > tol).sum())
-    if missed:
-        warnings.warn(
-            f"{missed} of {gaps.size} problems along the path stopped at a gap above tol={tol:.1e} {ZERO_NETWORKS}; "
-            f"the largest is {gaps.max():.1e}. Raise max_iter, max_time, tol or the smallest weight decay.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )

@@ -1,6 +1,7 @@
 """The regressor."""
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,18 +9,25 @@ from sklearn.base import RegressorMixin
 
 from convexbn._utils.magnitude import check_magnitude
 from convexbn._utils.sample_weight import check_sample_weight, standard_deviations
-from convexbn.estimators._base import BaseConvexBN, Prepared
+from convexbn.estimators._base import BaseConvexBN, Dense, Prepared
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.losses import make_loss
 from convexbn.model._problem import Problem
 from convexbn.solvers._monitor import Clock
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Regression(RegressorMixin, BaseConvexBN):
     """What makes an estimator a regressor."""
 
-    _margin = False
-    _y_ndim: int
+    scale_outputs: bool = True
+    _margin: ClassVar[bool] = False
+    _y_ndim: int = field(init=False)
+
+    def _check_parameters(self) -> None:
+        if not isinstance(self.scale_outputs, (bool, np.bool)):
+            raise ValueError(f"scale_outputs={self.scale_outputs!r} must be True or False.")
+        super()._check_parameters()
 
     def _samples(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
@@ -52,7 +60,8 @@ class Regression(RegressorMixin, BaseConvexBN):
         return tags
 
 
-class ConvexBNRegressor(Regression, FixedWeightDecay):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
     """Regression with a two-layer normalized ReLU network, trained by convex optimisation.
 
     The model for numeric columns with a smooth dependence, noise, and columns that go together, from some dozens to
@@ -67,7 +76,10 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
         Weight decay of the objective (1/n) sum loss + weight_decay/2 * (squares of gamma, bias and output weights).
         "auto" chooses it on held-out samples: fast paths from the largest useful value downwards are followed while the
         loss on these samples falls, the value with the least loss wins, and the network is trained again on all
-        samples. Small data is held out in five or three folds, other data once, one fifth of it.
+        samples. Small data is held out in five or three folds, other data once, one fifth of it. This last fit ends
+        after about as much work as the choice, with a ConvergenceWarning if that is above `tol`; where `max_iter`,
+        `max_time` or ``prove=True`` is given it goes on until `tol` or the limit that is given. Where `max_time` or the
+        number of samples leaves nothing to compare, it is 0.03 of `weight_decay_max`.
     normalization : {"batch", "weight"}, default="batch"
         Normalization of the hidden layer.
     activation : {"relu", "gated_relu"}, default="relu"
@@ -109,17 +121,19 @@ class ConvexBNRegressor(Regression, FixedWeightDecay):
         with `fit_intercept` is the best constant; as in scikit-learn's Lasso. A ConvergenceWarning says if it is
         missed. The gap of a certificate is relative to the network's own objective, which is smaller.
     max_iter : int or None, default=None
-        Iterations of the solver; None leaves its own limit, and where `weight_decay` is chosen limits the last fit to
-        about the work of the choice, which a number lifts.
+        Iterations of the solver; None leaves its own limit. Where `weight_decay` is chosen a number takes the place of
+        the limit on the work of the last fit.
     max_time : float or None, default=None
-        Seconds after which `fit` ends with the best network so far.
+        Seconds after which `fit` ends with the best network so far. Where `weight_decay` is chosen half of them are for
+        the choice, and the limit on the work of the last fit is lifted.
     prove : bool or "auto", default="auto"
         Whether to prove the price of every direction, for a global certificate, where that is possible: one output and
-        up to five features, or tiny data. True takes up to half a minute, "auto" about as long as the search did, by a
-        count of its work, so that the outcome does not depend on the machine. `convexbn.prove` can do it later.
+        up to five features, or tiny data. True takes up to half a minute, and lets the fit after a choice go on until
+        `tol`; "auto" about as long as the search did, by a count of its work, so that the outcome does not depend on
+        the machine. `convexbn.prove` can do it later.
     n_jobs : int or None, default=None
         Folds that are worked on at the same time while values are chosen, by threads; -1 takes all cores. Gated
-        networks and the hinge loss take one after the other.
+        networks take one after the other.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
     verbose : bool, default=False

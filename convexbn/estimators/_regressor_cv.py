@@ -1,16 +1,20 @@
 """The regressor that chooses its weight decay by cross-validation."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from convexbn.estimators._cross_validation import CrossValidated
 from convexbn.estimators._regressor import Regression
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ConvexBNRegressorCV(Regression, CrossValidated):
     """Regression like `ConvexBNRegressor`, with weight decay and spectral power chosen by cross-validation.
 
     One grid of weight decays is made from all the data. The training samples of each fold are followed along it, from
-    the largest down, by the fast preset of column generation, and the values with the best mean score on the test
-    folds are those of the last fit, on all the data. Of equal scores the largest weight decay wins. `ConvexBNRegressor`
-    does the same with folds, grid and score of its own.
+    the largest down, by the fast preset of column generation, gated networks by `solver`. The values with the best mean
+    score on the test folds are those of the last fit, on all the data. Of scores equal to a millionth of their range
+    the largest weight decay wins. `ConvexBNRegressor` does the same with folds, grid and score of its own.
 
     Parameters
     ----------
@@ -25,7 +29,8 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     standardize, scale_outputs : bool, default=True
         As in `ConvexBNRegressor`.
     max_time : float or None, default=None
-        Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far.
+        Seconds that `fit` may take, shared among the solves that are left; each ends with its best network so far. As
+        in `ConvexBNRegressor` it lifts the limit on the work of the last fit.
     n_components : int, float, None or list of these, default=None
         Leading singular directions of X to keep, as in `ConvexBNRegressor`; of a list the best is chosen.
     spectral_power : float, "auto" or list of float, default="auto"
@@ -60,7 +65,10 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         Score on each test fold for each choice of `n_components` and `spectral_power`, in this order, and each
         weight decay.
     best_score_ : float
-        Largest mean score.
+        Mean score of the choice.
+    validation_scores_ : dict of ndarray
+        The scores of the chosen `n_components` as columns of a table, as in `ConvexBNRegressor`.
+        `convexbn.plotting.ValidationDisplay` draws it.
     network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
         The network trained on all the data.
     certificate_ : Certificate
@@ -82,4 +90,4 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     (True, (3, 4, 3))
     """
 
-    _default_scoring = "r2"
+    _default_scoring: ClassVar[str] = "r2"

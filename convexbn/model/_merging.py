@@ -40,9 +40,8 @@ def merge(problem: Problem, neurons: Neurons) -> Neurons:
         Neurons with no larger objective.
     """
     neurons = neurons.without_zeros()
-    if problem.output_directions.fixed:
-        return _added_up(neurons, _equal_patterns(problem.Z, neurons, neurons.output_weights))
-    for digits in _SAME_OUTPUT:
+    neurons = _added_up(neurons, _equal_patterns(problem.Z, neurons, neurons.output_weights))
+    for digits in () if problem.output_directions.fixed else _SAME_OUTPUT:
         outputs = np.round(neurons.output_weights, digits) + 0.0
         neurons = _added_up_if_no_worse(problem, neurons, _equal_patterns(problem.Z, neurons, outputs))
     for distance in _SAME_DIRECTION:
@@ -137,11 +136,11 @@ def _vertex(neurons: Neurons, Z: Operator) -> Neurons:
     cost, hidden = neurons.cost, Z.neuron_outputs(neurons.weights)
     parts = (hidden[:, None, :] * neurons.output_weights.T[None]).reshape(-1, len(neurons)) / cost
     system = np.vstack([parts, np.full(len(neurons), np.abs(parts).max())])
-    fewer = _caratheodory(system, cost)
+    fewer = caratheodory(system, cost)
     return replace(neurons, weights=neurons.weights * (fewer / cost)).take(fewer > 0)
 
 
-def _caratheodory(system: np.ndarray, point: np.ndarray) -> np.ndarray:
+def caratheodory(system: np.ndarray, point: np.ndarray) -> np.ndarray:
     """From x > 0 to x >= 0 with the same product with `system` and as few positive entries as its rank.
 
     Columns enter a basis one by one. One that depends on the basis is expressed in it, and mass is moved from it to

@@ -1,9 +1,11 @@
 """Products with the masked design matrices D_i Z of bit-packed activation patterns, block by block."""
 
 from collections.abc import Iterator
+from functools import reduce
 
 import numpy as np
 
+from convexbn.operators._factored import FactoredMasks
 from convexbn.operators._protocol import Operator
 
 _BLOCK_ENTRIES = 2**22  # entries of the masks unpacked at once
@@ -20,7 +22,7 @@ class MaskedProducts:
 
     Parameters
     ----------
-    Z : Operator
+    Z : DesignMatrix
         Design matrix with N rows; only its shape and pooling are read.
     rows : ndarray of shape (N, k)
         Its rows in the precision of the products, in any orthogonal basis.
@@ -36,75 +38,84 @@ class MaskedProducts:
     >>> from convexbn.operators._masked import MaskedProducts
     >>> Z = DesignMatrix(np.array([[1.0, 2.0], [3.0, 4.0]]))
     >>> products = MaskedProducts(Z, Z.Z, np.packbits([[True, False], [True, True]], axis=1))
-    >>> products.forward(np.ones((2, 2))), products.adjoint(np.ones(2))
+    >>> products.forward(np.ones((2, 2, 1))).ravel(), products.adjoint(np.ones((2, 1)))[:, :, 0]
     (array([6., 7.]), array([[1., 2.],
            [4., 6.]]))
     """
 
     def __init__(self, Z: Operator, rows: np.ndarray, packed: np.ndarray, *, hold: bool = False):
         self.Z, self.rows, self.packed = Z, rows, packed
-        self._masks = self._unpacked(packed) if hold and len(packed) * len(rows) <= _HELD_ENTRIES else None
+        self._masks = self._unpacked(packed) if hold and self.entries(Z, len(packed)) <= _HELD_ENTRIES else None
+
+    @staticmethod
+    def entries(Z: Operator, n_patterns: int) -> int:
+        """Entries that are kept of so many patterns."""
+        return n_patterns * Z.n_rows
 
     def __len__(self) -> int:
         return len(self.packed)
 
     def take(self, chosen: np.ndarray) -> "MaskedProducts":
         """Return the products with the chosen patterns only."""
-        if len(chosen) == len(self):
+        if np.array_equal(chosen, np.arange(len(self))):
             return self
         taken = MaskedProducts(self.Z, self.rows, self.packed[chosen])
         taken._masks = None if self._masks is None else self._masks[chosen]
         return taken
 
     def forward(self, S: np.ndarray) -> np.ndarray:
-        """Pooled sum_i D_i Z S_i of weights (P, k), or (P, k, C) for several outputs: shape (n,) or (n, C)."""
+        """Pooled sum_i D_i Z S_i of weights (P, k, C): shape (n, C)."""
         n_rows, k = self.rows.shape
-        per_output = np.swapaxes(S if S.ndim == 3 else S[:, :, None], 1, 2).astype(self.rows.dtype, copy=False)
-        f = np.empty((n_rows, per_output.shape[1]), dtype=self.rows.dtype)
-        for outputs in self._outputs(f.shape[1]):
+        per_output = np.swapaxes(S, 1, 2).astype(self.rows.dtype, copy=False)
+        f = np.empty((n_rows, S.shape[2]), dtype=self.rows.dtype)
+        for outputs in self._outputs(S.shape[2]):
             width = outputs.stop - outputs.start
             part = np.ascontiguousarray(per_output[:, outputs]).reshape(len(self), width * k)
-            weights = np.zeros((n_rows, width * k), dtype=f.dtype)  # in row l the sum of those with open gates
-            for block, masks in self._blocks():
-                weights += masks.T @ part[block]
-            f[:, outputs] = np.einsum("ick,ik->ic", weights.reshape(n_rows, width, k), self.rows)
-        return self.Z.pool(f).astype(np.float64).reshape(-1, *S.shape[2:])
+            # In row l of the weights: the sum of those with open gates.
+            weights = reduce(np.add, (masks.T @ part[block] for block, masks in self._blocks()))
+            np.einsum("ick,ik->ic", weights.reshape(n_rows, width, k), self.rows, out=f[:, outputs])
+        return self.Z.pool(f).astype(np.float64)
 
     def adjoint(self, v: np.ndarray) -> np.ndarray:
-        """Z^T D_i v of every pattern for a dual point (n,) or (n, C): shape (P, k) or (P, k, C)."""
+        """Z^T D_i v of every pattern for a dual point (n, C): shape (P, k, C)."""
         n_rows, k = self.rows.shape
-        unpooled = self.Z.unpool(v.reshape(len(v), -1)).astype(self.rows.dtype)
-        found = np.empty((len(self), k, unpooled.shape[1]))
-        for outputs in self._outputs(unpooled.shape[1]):
+        unpooled = self.Z.unpool(v).astype(self.rows.dtype)
+        found = np.empty((len(self), k, v.shape[1]))
+        for outputs in self._outputs(v.shape[1]):
             width = outputs.stop - outputs.start
             weighted = (unpooled[:, outputs, None] * self.rows[:, None, :]).reshape(n_rows, width * k)
             for block, masks in self._blocks():
                 found[block, :, outputs] = (masks @ weighted).reshape(len(masks), width, k).transpose(0, 2, 1)
-        return found.reshape(len(self), k, *v.shape[1:])
+        return found
 
-    def overlaps(self, weights: np.ndarray) -> np.ndarray:
-        """Sum over the rows of weights (N,) times the product of two masks, for all pairs: shape (P, P).
+    def overlaps(self, w: np.ndarray, columns: np.ndarray, beside: np.ndarray) -> np.ndarray:
+        """Sum over the rows l of w_l q_l times the product of two masks, of some patterns beside all: (b, P).
 
-        From about 2**14 rows, evenly spread, where there are more; the diagonal is no less than exact then.
+        With w (n,) and the leverage ``q_l = sum_a Z_la^2 / (k columns_a)``. From about 2**14 rows, evenly spread, where
+        there are more; the diagonal is no less than exact then.
         """
+        weights = self.Z.unpool(w[:, None])[:, 0] * (self.rows**2 @ (1 / columns)) / len(columns)
         n_bytes = self.packed.shape[1]
         chosen = np.unique(np.linspace(0, n_bytes - 1, min(n_bytes, _GRAM_ROWS // 8)).astype(int))
         padded = np.zeros(8 * n_bytes)
         padded[: len(weights)] = weights
         sampled = padded.reshape(-1, 8)[chosen]
         scale = weights.sum() / sampled.sum() if sampled.any() else 1.0
-        found = np.zeros((len(self), len(self)))
+        found = np.zeros((len(beside), len(self)))
         size = max(1, _BLOCK_ENTRIES // (8 * max(1, len(self))))
         for start in range(0, len(chosen), size):
             block = slice(start, start + size)
             masks = self._cast(np.unpackbits(self.packed[:, chosen[block]], axis=1))
-            found += (masks * (scale * sampled[block].ravel()).astype(self.rows.dtype)) @ masks.T
+            found += (masks[beside] * (scale * sampled[block].ravel()).astype(self.rows.dtype)) @ masks.T
         if len(chosen) < n_bytes:
-            weighted = weights.astype(self.rows.dtype)
-            for block, masks in self._blocks():
-                exact = np.arange(len(self))[block]
-                found[exact, exact] = np.maximum(found[exact, exact], masks @ weighted)
+            ones = np.arange(len(beside)), beside
+            exact = [masks @ weights.astype(self.rows.dtype) for _, masks in self.take(beside)._blocks()]
+            found[ones] = np.maximum(found[ones], np.concatenate(exact))
         return found
+
+    def factored(self, owners: np.ndarray, A: np.ndarray, B: np.ndarray) -> FactoredMasks:
+        """The derivative in the factors of the neurons (a_j, b_j) of these patterns, a row each of A and B."""
+        return FactoredMasks(self.Z, self.rows, self.packed[owners], A, B)
 
     def _outputs(self, n_outputs: int) -> Iterator[slice]:
         size = max(1, _WIDE_ENTRIES // self.rows.size)
@@ -115,7 +126,7 @@ class MaskedProducts:
             yield slice(None), self._masks
             return
         size = max(1, _BLOCK_ENTRIES // len(self.rows))
-        for start in range(0, len(self), size):
+        for start in range(0, max(1, len(self)), size):
             block = slice(start, start + size)
             yield block, self._unpacked(self.packed[block])
 

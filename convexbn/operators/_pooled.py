@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from convexbn.operators._factored import FactoredMatrices
 from convexbn.operators._protocol import Operator
 
 _BLOCK_ENTRIES = 2**24  # entries of the features, and of the masks, made at once
@@ -20,7 +21,7 @@ class PooledProducts:
 
     Parameters
     ----------
-    Z : Operator
+    Z : DesignMatrix
         Design matrix with N rows; only its shape and pooling are read.
     rows : ndarray of shape (N, k)
         Its rows in the precision of the products, in any orthogonal basis.
@@ -36,22 +37,27 @@ class PooledProducts:
     >>> from convexbn.operators._pooled import PooledProducts
     >>> Z = DesignMatrix(np.array([[1.0, 2.0], [3.0, 4.0]]), n_patches=2)
     >>> products = PooledProducts(Z, Z.Z, np.packbits([[True, False], [True, True]], axis=1))
-    >>> products.forward(np.ones((2, 2))), products.adjoint(np.ones(1))
+    >>> products.forward(np.ones((2, 2, 1))).ravel(), products.adjoint(np.ones((1, 1)))[:, :, 0]
     (array([6.5]), array([[0.5, 1. ],
            [2. , 3. ]]))
     """
 
     def __init__(self, Z: Operator, rows: np.ndarray, packed: np.ndarray, *, hold: bool = False):
         self.Z, self.rows, self.packed = Z, rows, packed
-        held = hold and len(packed) * Z.n_samples * rows.shape[1] <= _HELD_ENTRIES
+        held = hold and self.entries(Z, len(packed)) <= _HELD_ENTRIES
         self._held = list(self._made()) if held else None
+
+    @staticmethod
+    def entries(Z: Operator, n_patterns: int) -> int:
+        """Entries that are kept of so many patterns."""
+        return n_patterns * Z.n_samples * Z.n_columns
 
     def __len__(self) -> int:
         return len(self.packed)
 
     def take(self, chosen: np.ndarray) -> "PooledProducts":
         """Return the products with the chosen patterns only."""
-        if len(chosen) == len(self):
+        if np.array_equal(chosen, np.arange(len(self))):
             return self
         taken = PooledProducts(self.Z, self.rows, self.packed[chosen])
         if self._held is not None:
@@ -59,29 +65,33 @@ class PooledProducts:
         return taken
 
     def forward(self, S: np.ndarray) -> np.ndarray:
-        """Sum_i F_i S_i of weights (P, k), or (P, k, C) for several outputs: shape (n,) or (n, C)."""
-        weights = (S if S.ndim == 3 else S[:, :, None]).astype(self.rows.dtype, copy=False)
-        f = np.zeros((self.Z.n_samples, weights.shape[2]))
+        """Sum_i F_i S_i of weights (P, k, C): shape (n, C)."""
+        weights = S.astype(self.rows.dtype, copy=False)
+        f = np.zeros((self.Z.n_samples, S.shape[2]))
         for block, features in self.blocks():
             f[block] = (features @ weights).sum(axis=0)
-        return f.reshape(-1, *S.shape[2:])
+        return f
 
     def adjoint(self, v: np.ndarray) -> np.ndarray:
-        """F_i^T v of every pattern for a dual point (n,) or (n, C): shape (P, k) or (P, k, C)."""
-        columns = v.reshape(len(v), -1).astype(self.rows.dtype, copy=False)
-        found = np.zeros((len(self), self.rows.shape[1], columns.shape[1]))
+        """F_i^T v of every pattern for a dual point (n, C): shape (P, k, C)."""
+        columns = v.astype(self.rows.dtype, copy=False)
+        found = np.zeros((len(self), self.rows.shape[1], v.shape[1]))
         for block, features in self.blocks():
             found += features.transpose(0, 2, 1) @ columns[block]
-        return found.reshape(*found.shape[:2], *v.shape[1:])
-
-    def overlaps(self, weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Trace of F_i^T diag(weights) F_j diag(columns)^-1 over k, for all pairs of patterns: shape (P, P)."""
-        found = np.zeros((len(self), len(self)))
-        for block, features in self.blocks():
-            scaled = features * np.sqrt(weights[block][:, None] / (len(columns) * columns)).astype(features.dtype)
-            flat = scaled.reshape(len(self), -1)
-            found += flat @ flat.T
         return found
+
+    def overlaps(self, w: np.ndarray, columns: np.ndarray, beside: np.ndarray) -> np.ndarray:
+        """Trace of F_i^T diag(w) F_j diag(columns)^-1 over k, of some patterns beside all: shape (b, P)."""
+        found = np.zeros((len(beside), len(self)))
+        for block, features in self.blocks():
+            scaled = features * np.sqrt(w[block][:, None] / (len(columns) * columns)).astype(features.dtype)
+            flat = scaled.reshape(len(self), -1)
+            found += flat[beside] @ flat.T
+        return found
+
+    def factored(self, owners: np.ndarray, A: np.ndarray, B: np.ndarray) -> FactoredMatrices:
+        """The derivative in the factors of the neurons (a_j, b_j) of these patterns, a row each of A and B."""
+        return FactoredMatrices(self, owners, A, B)
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Slices of the samples, and the features (P, samples, k) of these."""

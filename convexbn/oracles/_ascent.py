@@ -20,7 +20,8 @@ _SORTING_ROWS = 10_000  # of Z, about as many of them sort the starts
 _BLOCK_ENTRIES, _BLOCK_COLUMNS = 2**20, 64  # of the products Z W made at once, at least so many columns
 _POLISHED_ENTRIES = 2**23  # of Z times directions that are polished at once, and of the normals of their kinks
 _POLISH_STEPS, _KINKS = 8, 150  # kinks near a direction that hold it, at most
-_POLISHED, _POLISHED_WORK = 300, 3e7  # ends polished at most, and that number times k^3
+_POLISHED, _POLISHED_WORK = 1200, 3e7  # ends polished at most, and that number times k^3
+_POLISHABLE = 0.9  # of the threshold: ends of a lower price are not polished
 _SAME_END, _SAME_MAXIMUM = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them are taken for one
 
 Stop = Callable[[], bool] | None
@@ -104,10 +105,9 @@ def find_local_maxima(
     outputs, threshold = output_directions(V.shape[1]), threshold / v_size / Z_size
     w, c = outputs.starts(starts / np.linalg.norm(starts, axis=0))
     w, prices = _ascend(Z, V, outputs, w, c, stop)
-    # An end that the ascent left one percent below the threshold may still polish to above it.
-    kept = np.flatnonzero((prices > 0.99 * threshold) & (prices > 0))
+    kept = np.flatnonzero((prices > _POLISHABLE * threshold) & (prices > 0))
     kept = kept[np.argsort(-prices[kept], kind="stable")]
-    polished = min(_POLISHED, int(_POLISHED_WORK / Z.n_columns**3), starts.shape[1] // 5)
+    polished = min(_POLISHED, int(_POLISHED_WORK / Z.n_columns**3), starts.shape[1] // 3)
     kept = _distinct(w, c, kept, _SAME_END, max(polished, 3 * count) if polish else count)
     w, c, prices = w[:, kept], c[:, kept], prices[kept]
     if polish:

@@ -1,7 +1,7 @@
 """The price of every direction, proved by branch and bound over simplicial cones."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from heapq import heappop, heappush
 from itertools import count, product
 from typing import Self
@@ -11,16 +11,16 @@ import numpy as np
 from convexbn._utils.threads import on_one_thread
 from convexbn.operators._protocol import Operator
 from convexbn.oracles._bound import price_bound
+from convexbn.oracles._largest_on_cones import LOOSE, largest_on_cones
 from convexbn.oracles._price import Price
 
 _MOST_ROOTS = 2**14  # cones to begin with; 2^rank of each sign are needed
 _BLOCK_ENTRIES = 2**22  # entries of the largest array made on the way, about
-_TANGENTS = 4  # of the concave part, for each cone
-_PIVOTS = 8  # of the projection on a cone
 _ASCENT_STEPS = 50
-_LONG = 0.7  # squared length of an edge that may be split, relative to the longest
+_LONG = 0.3  # squared length of an edge that may be split, relative to the longest
+_INNER = 0.2  # an edge is split no nearer to its ends than this share of it
+_OFF_MAXIMUM = 0.1  # weight of an edge of whose ends the maximiser of the bound needs but one
 _ZERO = 1e-12  # squared angle of a cone that is not split further, and relative size that counts as rank
-_RIDGE = 1e-13  # keeps Gram matrices of thin cones invertible; what it changes is bounded as a residual
 
 
 @on_one_thread
@@ -34,14 +34,14 @@ def price_by_branch_and_bound(
     max_nodes: int = 1_000_000,
     stop: Callable[[], bool] | None = None,
 ) -> Price:
-    r"""Proved upper bound of the price of every direction, for low rank: up to about six columns.
+    r"""Proved upper bound of the price of every direction, for low rank: up to about eight columns.
 
     All directions are covered by simplicial cones, at first the orthants of the principal axes. Each sign of v makes
     ``v^T relu(Zw)`` a difference of convex functions, ``p(w) - q(w)``, both homogeneous. On the cone of u_1 ... u_k,
-    p lies below the linear function with the same values at the u_t, and q above each of its tangents, so some
-    linear c bounds the price there, and ``|b|`` bounds c on the unit ball for every b with ``b·u_t >= c(u_t)``.
-    The best b is a projection on the cone. A cone that may still hold a price above
-    ``max(threshold, (1 + tol) best)`` is halved at one of its longest edges, the largest bound first.
+    p lies below the linear function with the same values at the u_t, its concave envelope; that less q is concave, and
+    its largest value in the unit ball, a small quadratic program, bounds the price there. A cone that may still hold a
+    price above ``max(threshold, (1 + tol) best)`` is split at one of its longer edges, where the envelope is most above
+    p, the largest bound first.
 
     Parameters
     ----------
@@ -72,6 +72,11 @@ def price_by_branch_and_bound(
     ------
     ValueError
         If v is not of shape (n, 1), `starts` does not have k rows, `tol` is not positive or `max_nodes` is not.
+
+    References
+    ----------
+    .. [1] Horst and Tuy, "Global Optimization: Deterministic Approaches", Springer 1996, on branch and bound over cones
+       for differences of convex functions, and its convergence.
 
     Examples
     --------
@@ -144,6 +149,17 @@ class _Relus:
         slopes = (products > 0).astype(float) @ self.rows + self.linear
         return np.maximum(products, 0).sum(axis=1) + W @ self.linear, slopes
 
+    def kinks(self, U: np.ndarray, W: np.ndarray) -> np.ndarray:
+        """Where on edges from U to W (B, k), as a share of each, the row that bends the function most vanishes."""
+        if not len(self.rows):
+            return np.full(len(U), 0.5)
+        ends = U @ self.rows.T, W @ self.rows.T
+        before, after = np.abs(ends[0]), np.abs(ends[1])
+        bend = np.where(ends[0] * ends[1] < 0, before * after / np.maximum(before + after, _ZERO), 0.0)
+        most = np.arange(len(U)), bend.argmax(axis=1)
+        share = before[most] / np.maximum(before[most] + after[most], _ZERO)
+        return np.clip(np.where(bend[most] > 0, share, 0.5), _INNER, 1 - _INNER)
+
     def on(self, generators: np.ndarray) -> "_Relus":
         """The same function on the cone of the generators: rows of one sign there are linear or vanish."""
         products = generators @ self.rows.T
@@ -156,25 +172,39 @@ class _Cones:
     """Neighbouring cones on which the price of one sign, ``convex - concave``, may be too large.
 
     `generators` (B, k, k) are unit vectors, row t of a cone is u_t; `values` (B, k) are those of the convex part in
-    them; `bounds` (B,) are proved.
+    them; `bounds` (B,) are proved. ``weights @ generators``, with weights (B, k), is the unit vector in which the bound
+    is attained, or nearly so; a child in which it does not lie has a negative weight. `below` (B,) is the value of the
+    concave part in it.
     """
 
     generators: np.ndarray
     values: np.ndarray
     bounds: np.ndarray
+    weights: np.ndarray
+    below: np.ndarray
     convex: _Relus
     concave: _Relus
 
-    def take(self, chosen: np.ndarray) -> "_Cones":
-        return _Cones(self.generators[chosen], self.values[chosen], self.bounds[chosen], self.convex, self.concave)
+    @classmethod
+    def of_orthants(cls, convex: _Relus, concave: _Relus) -> Self:
+        k = convex.rows.shape[1]
+        upwards = np.array(list(product((0, 1), repeat=k)))
+        values = np.stack([convex.values(-np.eye(k)), convex.values(np.eye(k))])[upwards, range(k)]
+        generators = (2.0 * upwards - 1)[:, :, None] * np.eye(k)
+        nowhere = np.full(len(upwards), np.inf)
+        return cls(generators, values, nowhere, np.full(values.shape, -1.0), nowhere, convex, concave)
 
-    def part(self, chosen: np.ndarray) -> "_Cones":
+    def take(self, chosen: np.ndarray) -> Self:
+        arrays = (field.name for field in fields(self) if field.name not in ("convex", "concave"))
+        return replace(self, **{name: getattr(self, name)[chosen] for name in arrays})
+
+    def part(self, chosen: np.ndarray) -> Self:
         """Some of the cones, with the functions restricted to them."""
         taken = self.take(chosen)
         every = taken.generators.reshape(-1, taken.generators.shape[2])
-        return _Cones(taken.generators, taken.values, taken.bounds, self.convex.on(every), self.concave.on(every))
+        return replace(taken, convex=self.convex.on(every), concave=self.concave.on(every))
 
-    def halves(self) -> tuple["_Cones", "_Cones"]:
+    def halves(self) -> tuple[Self, Self]:
         """Two groups of neighbours, cut across the longest axis."""
         centres = self.generators.sum(axis=1)
         centres = centres - centres.mean(axis=0)
@@ -185,60 +215,58 @@ class _Cones:
     def worst_edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Both ends of the edge to split, and its squared length.
 
-        Of the edges that are nearly the longest (so that no cone degenerates) it is the one in the middle of which
-        the convex part is overestimated most, times its squared length.
+        Of the edges that are not much shorter than the longest (so that no cone degenerates) it is the one in the
+        middle of which the convex part is overestimated most, the more so if the maximiser of the bound lies there.
         """
         k = self.generators.shape[2]
         first, second = np.triu_indices(k, min(1, k - 1))
         gram = self.generators @ self.generators.transpose(0, 2, 1)
         length = 2 - 2 * gram[:, first, second]
         cone, edge = np.nonzero(length >= _LONG * length.max(axis=1, keepdims=True))
-        ends = self.generators[cone, first[edge]] + self.generators[cone, second[edge]]
-        chord = self.values[cone, first[edge]] + self.values[cone, second[edge]]
+        s, t = first[edge], second[edge]
+        chord = self.values[cone, s] + self.values[cone, t]
+        excess = np.maximum(chord - self.convex.values(self.generators[cone, s] + self.generators[cone, t]), 0)
+        inside = np.minimum(self.weights[cone, s], self.weights[cone, t])
         score = np.full(length.shape, -np.inf)
-        score[cone, edge] = (np.maximum(chord - self.convex.values(ends), 0) + _ZERO) * length[cone, edge]
+        score[cone, edge] = (excess + _ZERO) * (inside + _OFF_MAXIMUM)
         worst = score.argmax(axis=1)
         return first[worst], second[worst], length[np.arange(len(length)), worst]
 
-    def split(self, first: np.ndarray, second: np.ndarray) -> "_Cones":
-        """Twice as many cones: the middle of the edge in the place of either end."""
+    def split(self, first: np.ndarray, second: np.ndarray) -> Self:
+        """Twice as many cones: a point of the edge in the place of either end."""
         every, n_cones = np.arange(len(self.bounds)), len(self.bounds)
-        middle = self.generators[every, first] + self.generators[every, second]
-        middle /= np.linalg.norm(middle, axis=1, keepdims=True)
+        u, w = self.generators[every, first], self.generators[every, second]
+        share = self.convex.kinks(u, w)
+        middle = (1 - share)[:, None] * u + share[:, None] * w
+        size = np.linalg.norm(middle, axis=1)
+        middle /= size[:, None]
         children = self.take(np.tile(every, 2))
         replaced = np.arange(2 * n_cones), np.concatenate([first, second])
         children.generators[replaced] = np.tile(middle, (2, 1))
         children.values[replaced] = np.tile(self.convex.values(middle), 2)
+        a, b = self.weights[every, first], self.weights[every, second]
+        kept = np.arange(2 * n_cones), np.concatenate([second, first])
+        children.weights[replaced] = np.concatenate([a * size / (1 - share), b * size / share])
+        children.weights[kept] = np.concatenate([b - a * share / (1 - share), a - b * (1 - share) / share])
         return children
 
-    def bounded(self, target: float) -> tuple["_Cones", np.ndarray]:
+    def bounded(self, target: float) -> tuple[Self, np.ndarray]:
         """Lower the bounds, no further than `target` where that is easy; also promising directions, one a cone.
 
-        The overestimate of the convex part is kept; the tangent of the concave part is improved by conditional
-        gradient steps until the bound is below the target, or the overestimate alone keeps it above.
+        No bound is below the target where the maximiser of the parent's is still above it; there the parent's is kept
+        if it is close.
         """
-        gram = self.generators @ self.generators.transpose(0, 2, 1)
-        bounds, points = self.bounds.copy(), self.generators.mean(axis=1)
-        points /= np.linalg.norm(points, axis=1, keepdims=True)
-        left, slopes, above = np.arange(len(bounds)), np.zeros_like(points), np.full(len(bounds), np.inf)
-        support = np.ones(self.values.shape, dtype=bool)
-        for step in range(_TANGENTS):
-            concave, new = self.concave.values_and_slopes(points[left])
-            undecided = (above - concave <= target) | (step == 0)
-            slopes = (slopes + 2 / (step + 2) * (new - slopes))[undecided]
-            left, support = left[undecided], support[undecided]
-            tangent = np.einsum("btk,bk->bt", self.generators[left], slopes)
-            weights, found = _largest_on_cones(gram[left], self.values[left] - tangent, support)
-            bounds[left] = np.minimum(bounds[left], found)
-            reached = np.einsum("bt,btk->bk", weights, self.generators[left])
-            size = np.linalg.norm(reached, axis=1)
-            open_ = (bounds[left] > target) & (size > 0)
-            left, slopes, size, support = left[open_], slopes[open_], size[open_, None], weights[open_] > 0
-            if not len(left):
-                break
-            points[left] = reached[open_] / size
-            above = np.einsum("bt,bt->b", self.values[left], weights[open_] / size)
-        return _Cones(self.generators, self.values, bounds, self.convex, self.concave), points
+        attained = (self.values * self.weights).sum(axis=1) - self.below
+        known = (self.weights >= 0).all(axis=1) & (attained > target) & (self.bounds <= LOOSE * attained)
+        unsure = np.flatnonzero(~known)
+        generators, values = self.generators[unsure], self.values[unsure]
+        maxima = largest_on_cones(generators, values, self.concave.linear, self.concave.rows, target)
+        bounds, weights, below = self.bounds.copy(), self.weights.copy(), self.below.copy()
+        bounds[unsure] = np.minimum(bounds[unsure], maxima.bounds)
+        weights[unsure] = maxima.weights
+        below[unsure] = (values * maxima.weights).sum(axis=1) - maxima.attained
+        points = np.einsum("bt,btk->bk", weights, self.generators)
+        return replace(self, bounds=bounds, weights=weights, below=below), points
 
 
 class _Search:
@@ -290,14 +318,10 @@ class _Search:
             W = W + slopes / np.maximum(np.linalg.norm(slopes, axis=1, keepdims=True), np.finfo(float).tiny)
 
     def run(self, max_nodes: int, stop: Callable[[], bool] | None) -> None:
-        k = self.plus.rows.shape[1]
-        upwards = np.array(list(product((0, 1), repeat=k)))
-        orthants = (2.0 * upwards - 1)[:, :, None] * np.eye(k)
         for convex, concave in ((self.plus, self.minus), (self.minus, self.plus)):
-            values = np.stack([convex.values(-np.eye(k)), convex.values(np.eye(k))])[upwards, range(k)]
-            roots = _Cones(orthants, values, np.full(len(orthants), np.inf), convex, concave)
-            for block in range(0, len(orthants), self.size):
-                self.add(roots.part(np.arange(len(orthants))[block : block + self.size]))
+            roots = _Cones.of_orthants(convex, concave)
+            for start in range(0, len(roots.bounds), self.size):
+                self.add(roots.part(np.arange(len(roots.bounds))[start : start + self.size]))
         while self.open and -self.open[0][0] > self.target and not (stop is not None and stop()):
             cones = self.open[0][2]
             if self.nodes + 2 * len(cones.bounds) > max_nodes:
@@ -332,39 +356,3 @@ class _Search:
                 groups.extend(group.halves())
             elif len(group.bounds):
                 heappush(self.open, (-float(group.bounds.max()), next(self.order), group))
-
-
-def _largest_on_cones(gram: np.ndarray, values: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest value in the unit ball of linear functions on cones, given in the generators: (B, k, k), (B, k).
-
-    ``min |b|`` over ``b·u_t >= values_t`` is reached in ``b = sum weights_t u_t`` with
-    ``weights = argmin |b|^2 / 2 - values·weights`` over weights >= 0, found by block principal pivoting. Any weights
-    give a bound: a residual r adds at most ``r sum(lambda_t)`` for ``|sum lambda_t u_t| <= 1``, and that sum is at
-    most sqrt(k) for unit vectors of one orthant.
-
-    Returns
-    -------
-    weights (B, k) >= 0 and bounds (B,).
-    """
-    n_cones, k = values.shape
-    weights, bounds = np.zeros((n_cones, k)), np.full(n_cones, np.inf)
-    left = np.arange(n_cones)
-    for pivot in range(_PIVOTS):
-        system = np.where(support[:, :, None] & support[:, None, :], gram, 0.0)
-        system[:, range(k), range(k)] = 1 + _RIDGE
-        solved = np.linalg.solve(system, np.where(support, values, 0.0)[:, :, None])[:, :, 0]
-        feasible = np.maximum(solved, 0)
-        fitted = np.einsum("bst,bt->bs", gram, feasible)
-        size = np.sqrt(np.maximum((feasible * fitted).sum(axis=1), 0))
-        found = size + np.sqrt(k) * np.maximum((values - fitted).max(axis=1), 0)
-        better = found < bounds[left]
-        bounds[left[better]], weights[left[better]] = found[better], feasible[better]
-        residual = values - np.einsum("bst,bt->bs", gram, solved)
-        wrong = np.where(support, solved < 0, residual > _ZERO * size[:, None])
-        if pivot >= _PIVOTS // 2:
-            wrong &= np.cumsum(wrong, axis=1) == 1
-        again = wrong.any(axis=1)
-        if not again.any():
-            break
-        left, gram, values, support = left[again], gram[again], values[again], (support ^ wrong)[again]
-    return weights, bounds

@@ -18,6 +18,8 @@ _LIGHTEST = 0.85  # of the colour map, so that no curve is too light for a white
 class ValidationDisplay:
     """Loss on held-out samples against weight decay, a curve for each spectral power, and the point that was chosen.
 
+    Scores of a cross-validation that are not all negative, as R^2 and the accuracy, are drawn as they are.
+
     Curves of few folds, which lost the race early, are drawn where the loss on all folds would be if they were as much
     better or worse than the chosen network there as on their own folds; so all curves can be compared.
 
@@ -69,7 +71,7 @@ class ValidationDisplay:
         Parameters
         ----------
         model : ConvexBNRegressor, ConvexBNClassifier or another estimator with `validation_scores_`
-            The estimator, fitted with ``weight_decay="auto"``.
+            The estimator, fitted with ``weight_decay="auto"``, or a CV variant.
         ax : matplotlib Axes or None, default=None
             Where to draw; None makes a new figure.
 
@@ -119,6 +121,8 @@ class ValidationDisplay:
         curves = np.unique(np.column_stack([table["spectral_power"], table["n_train"]]), axis=0)
         powers, most = np.unique(table["spectral_power"]), table["n_train"].max()
         chosen, losses = self._chosen, self._losses
+        are_losses = bool((losses > 0).all())
+        heights = losses if are_losses else -losses
         self.lines_: list[Any] = []
         for power, n_train in curves:
             rows = (table["spectral_power"] == power) & (table["n_train"] == n_train)
@@ -131,7 +135,7 @@ class ValidationDisplay:
                 label += f", {table['n_folds'][rows].max()} of {table['n_folds'].max()} folds"
             self.lines_ += ax.plot(
                 table["weight_decay"][rows],
-                losses[rows],
+                heights[rows],
                 color=colors(_LIGHTEST * index / max(len(powers) - 1, 1)),
                 linestyle="--" if partial else "-",
                 marker=_MARKERS[index % len(_MARKERS)],
@@ -140,7 +144,7 @@ class ValidationDisplay:
             )
         chosen_line: Any = ax.plot(
             table["weight_decay"][chosen],
-            losses[chosen],
+            heights[chosen],
             "*",
             color="tab:red",
             markeredgecolor="black",
@@ -148,7 +152,8 @@ class ValidationDisplay:
             label=f"chosen: weight decay {self.weight_decay:.2g}, spectral power {self.spectral_power:g}",
         )[0]
         self.chosen_ = chosen_line
-        ax.set(xscale="log", yscale="log", xlabel="weight decay", ylabel="validation loss")
+        ax.set(xscale="log", xlabel="weight decay")
+        ax.set(**{"yscale": "log", "ylabel": "validation loss"} if are_losses else {"ylabel": "validation score"})
         ax.legend(fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure
         return self
@@ -166,4 +171,6 @@ class ValidationDisplay:
         losses = -self.scores["scores"]
         seen, best = np.isfinite(losses), losses[self._chosen]
         on_its_folds = np.nanmean(np.where(seen, best, np.nan), axis=1)
-        return np.nanmean(losses, axis=1) * np.nanmean(best) / on_its_folds
+        ratios = np.ones(len(losses))
+        np.divide(np.nanmean(best), on_its_folds, out=ratios, where=on_its_folds != np.nanmean(best))
+        return np.nanmean(losses, axis=1) * ratios

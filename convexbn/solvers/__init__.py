@@ -3,6 +3,7 @@
 from convexbn.solvers._auto import solve
 from convexbn.solvers._certificate import Certificate, Oracle, Search, Setting, certify
 from convexbn.solvers._closed_form import solve_closed_form
+from convexbn.solvers._path import solve_path
 from convexbn.solvers.gated._driver import solve_gated
 from convexbn.solvers.relu._column_generation import solve_column_generation
 from convexbn.solvers.relu._options import ACCURATE, FAST, Options, ProofOptions
@@ -21,4 +22,5 @@ __all__ = [
     "solve_closed_form",
     "solve_column_generation",
     "solve_gated",
+    "solve_path",
 ]

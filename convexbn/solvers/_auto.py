@@ -19,6 +19,7 @@ from convexbn.solvers.relu._options import ACCURATE, Options
 from convexbn.solvers.relu._state import Proof
 
 ENUMERATION_ENTRIES = 1_000_000  # patterns are all of them up to this many entries n * k * P of their program
+_LOOSE = 1e-3  # tolerance up to which small gated problems of one output are solved by an interior point
 OWN_SOLVERS = ("auto", "closed_form", "column_generation")
 
 
@@ -118,7 +119,8 @@ def solve(
         patterns = sample_patterns(problem.Z, n_patterns, random_state=random_state)
     # An interior point does not mind the degeneracy of small gated problems, in which many gates fit equally well, but
     # nuclear norms are slow in it.
-    own = len(patterns) * size > ENUMERATION_ENTRIES or problem.n_outputs > 1
+    # At a loose tolerance the working set is sooner there, too.
+    own = len(patterns) * size > ENUMERATION_ENTRIES or problem.n_outputs > 1 or tol > _LOOSE
     if activation == "gated_relu" and solver == "auto" and smooth and own:
         return solve_gated(problem, patterns, max_iter=max_iter or 500, **rule, **limits)
     from convexbn.solvers.conic import solve_reference  # imports cvxpy, which takes a while

@@ -59,6 +59,8 @@ class Setting:
         Singular directions to which X was truncated; None if none was left out.
     variance_left_out : float, default=0.0
         Share of the variance of X along the others.
+    bias_unit : float, default=1.0
+        Unit of the biases of weight normalization, on which the weight decay acts.
     scaled_outputs : bool, default=False
         Whether each output was divided by its standard deviation.
     last_layers : bool, default=False
@@ -69,6 +71,7 @@ class Setting:
     standardized: bool = False
     n_directions: int | None = None
     variance_left_out: float = 0.0
+    bias_unit: float = 1.0
     scaled_outputs: bool = False
     last_layers: bool = False
 
@@ -86,6 +89,8 @@ class Setting:
             clauses.append(
                 f"with the penalty of spectral_power={self.spectral_power:g}{of_columns}, not plain weight decay"
             )
+        if self.bias_unit != 1:
+            clauses.append(f"with biases in units of {self.bias_unit:.1e}, as X is small")
         if self.scaled_outputs:
             clauses.append("for each output in units of its standard deviation")
         if self.last_layers:

@@ -21,7 +21,7 @@ from convexbn.solvers._units import Units
 from convexbn.solvers.conic._programs import check_cvxpy_solver, primal_program
 from convexbn.solvers.conic._rank_one import solve_rank_one
 from convexbn.solvers.conic._solve import solve_in_units
-from convexbn.solvers.gated._nuclear_norm import singular_neurons
+from convexbn.solvers.gated._nuclear_norm import NuclearNorm
 
 _PATTERNS_ADDED = 5  # at once; of 5, 10, 20 and 50 the first left Clarabel the fewest log-loss programs it fails on
 _MAX_FACES = 5_000_000  # of all cones together, which take about a minute
@@ -182,7 +182,7 @@ def _solve_on(
     intercept = variables["intercept"].reshape(-1) if problem.fit_intercept else np.zeros(problem.n_outputs)
     if problem.n_outputs > 1:
         S = blocks[0].reshape(len(patterns), -1, problem.n_outputs)
-        neurons = singular_neurons(S, intercept, patterns.directions)
+        neurons = NuclearNorm.neurons(S, intercept, patterns.directions)
     else:
         neurons = Neurons(
             np.hstack(blocks),

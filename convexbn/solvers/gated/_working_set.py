@@ -1,100 +1,95 @@
-"""Gated networks by working sets: price the gates, let the dearest enter, improve their weights, repeat.
+"""Gated networks by working sets: price the gates, let those of largest price enter, improve their weights, repeat.
 
-What a step on the working set does depends on the number of outputs, so it is left to a subclass; this file holds the
-rounds, the bounds, gap-safe screening, and the way down in weight decay.
+This file holds the rounds, the bounds, gap-safe screening, and the way down in weight decay; what a step does, and the
+norm of the weights, are elsewhere.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.operators._masked import MaskedProducts
-from convexbn.operators._pooled import PooledProducts
 from convexbn.oracles import Price, spectral_norms
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers._certificate import dual_bound, relative_gap
 from convexbn.solvers._tolerance import Tolerance
+from convexbn.solvers.gated._products import Products, kind_of_products
+from convexbn.solvers.gated._steps import LossModel, Norm, Point, Steps
 
 _ENTERING = 50  # gates that enter at once while few are in use; later as many as are in use
+_STEPS = 10  # a round, in turn proximal and Newton's
 _PRECISION = 0.3  # a round ends where the gap over its gates is this fraction of the gap over all
 _STAGE_GAP = 0.2  # at which weight decay is halved, on the way down to that of the problem
-_LEAST_CURVATURE = 1e-3  # of a sample, as a fraction of the mean: rows on flat parts of a loss keep a little
+_ROUNDING = 1e-12  # of a dual point
 _PATIENCE = 5  # rounds without progress after which the solver gives up
+_BLOCK_ENTRIES = 2**22  # entries of Z at once
 _PRICED_ENTRIES = 2**24  # entries of the products Z^T D_i v at once
-
-Products = MaskedProducts | PooledProducts
-
-
-@dataclass(frozen=True, eq=False)
-class Point:
-    """Weights S of the chosen patterns (a,), f without intercept, the intercept, and the objective.
-
-    One output: S (a, k), f (n,) and a number. Several: S (a, k, C), f (n, C) and (C,).
-    """
-
-    chosen: np.ndarray
-    S: np.ndarray
-    f: np.ndarray
-    intercept: Any
-    objective: float
-
-    @property
-    def outputs(self) -> np.ndarray:
-        """Predictions (n, C)."""
-        return (self.f + self.intercept).reshape(len(self.f), -1)
-
-    @property
-    def used(self) -> np.ndarray:
-        """Which of the chosen patterns have weights that are not zero."""
-        return np.asarray(self.S.any(axis=tuple(range(1, self.S.ndim))))
+_OVERLAP_PRODUCTS = 2**24  # up to this many, overlaps of all patterns are computed at once
+_HELD_ENTRIES = 2**22  # up to this many, masks of all patterns stay unpacked
 
 
-class WorkingSets(ABC):
+@dataclass
+class _Known:
+    """What was computed last, for the next round or the next weight decay."""
+
+    v: np.ndarray | None = None
+    priced: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
+    prices: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    w: np.ndarray | None = None
+    overlapping: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
+    K: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+
+
+class WorkingSets:
     """The problem in the basis of the eigenvectors of C = Z^T diag(p) Z, in which C is diagonal."""
 
-    def __init__(self, problem: Problem, patterns: Patterns, dtype: np.dtype):
+    def __init__(self, problem: Problem, patterns: Patterns, dtype: np.dtype, norm: Norm):
         Z = problem.Z
-        self.problem, self.patterns = problem, patterns
-        self.p = problem.sample_weight
-        rows_p = Z.unpool(self.p[:, None])
-        eigenvalues, self.basis = np.linalg.eigh(Z.gram(rows_p))
+        self.problem, self.patterns, self.norm = problem, patterns, norm
+        eigenvalues, self.basis = np.linalg.eigh(Z.gram(Z.unpool(problem.sample_weight[:, None])))
         self.largest = max(float(eigenvalues[-1]), np.finfo(float).tiny)
         self.columns = np.maximum(eigenvalues, 1e-12 * self.largest)
+        self.dtype, self.eps, self.known = dtype, float(np.finfo(dtype).eps), _Known()
         exact = Z @ self.basis
-        self.leverage = np.einsum("ij,ij,j->i", exact, exact, 1 / self.columns) / Z.n_columns
-        self.rows, self.eps = exact.astype(dtype, copy=False), float(np.finfo(dtype).eps)
-        self._exact = exact
+        self.rows = {np.dtype(kind): exact.astype(kind, copy=False) for kind in ("float64", "float32")}
+        self.held: dict[np.dtype, Products] = {}
+        if kind_of_products(Z).entries(Z, len(patterns)) <= _HELD_ENTRIES:
+            everything = np.arange(len(patterns))
+            self.held = {kind: self.products(everything, kind, hold=True) for kind in {dtype, np.dtype("float32")}}
 
-    @abstractmethod
     def first(self, start: Neurons | None) -> Point:
         """Where the solver starts."""
+        n, k, C = self.problem.Z.n_samples, self.problem.Z.n_columns, self.problem.n_outputs
+        intercept = self.problem.zero_network.intercept
+        if start is None:
+            return self.point(np.zeros(0, dtype=int), np.zeros((0, k, C)), intercept, np.zeros((n, C)))
+        chosen, S = matched(self.problem, self.patterns, start)
+        return self.point(chosen, self.basis.T @ S, start.intercept if self.problem.fit_intercept else 0 * intercept)
 
-    @abstractmethod
+    def point(self, chosen: np.ndarray, S: np.ndarray, intercept: np.ndarray, f: np.ndarray | None = None) -> Point:
+        """The point of these weights; its outputs in float64 unless they are given."""
+        f = self.products(chosen, np.dtype("float64")).forward(S) if f is None else f
+        return Point.of(self.problem, self.norm, chosen, S, f, intercept)
+
     def neurons(self, point: Point) -> Neurons:
         """The gated neurons of a point, in the order of the patterns."""
-
-    @abstractmethod
-    def point(self, chosen: np.ndarray, S: np.ndarray, f: np.ndarray, intercept: Any) -> Point:
-        """A point with its objective, and a good intercept where one is fitted."""
-
-    @abstractmethod
-    def cost(self, S: np.ndarray) -> float:
-        """What weight decay penalises."""
-
-    @abstractmethod
-    def improved(self, point: Point, precision: float, out_of_time: Callable[[], bool]) -> Point:
-        """A better point on the same patterns, if need be until the gap over these is the precision."""
+        kept = point.used[np.argsort(point.chosen[point.used])]
+        gates = self.patterns.directions[:, point.chosen[kept]]
+        return self.norm.neurons(self.basis @ point.S[kept], point.intercept, gates)
 
     def objective(self, point: Point) -> float:
-        """Objective of a point; that of `point` itself is for the weight decay at which it was made."""
-        return self.problem.training_loss(point.outputs) + self.problem.weight_decay * self.cost(point.S)
+        """Objective of a point."""
+        return point.loss + self.problem.weight_decay * point.cost
+
+    def gap(self, point: Point) -> float:
+        """Relative gap of a point, by its own dual point."""
+        v = self.dual_point(point)
+        return relative_gap(self.objective(point), self.bound(v, self.prices(np.arange(len(self.patterns)), v)))
 
     def rounds(
         self, point: Point, tolerance: Tolerance, out_of_time: Callable[[], bool]
@@ -113,27 +108,27 @@ class WorkingSets(ABC):
             found = self.bound(v, prices)
             if found > bound:
                 bound, best_v = found, v
-            objective = self.objective(point)
-            if objective <= best.objective:
-                best = replace(point, objective=objective)
-            gap = relative_gap(best.objective, bound)
+            if self.objective(point) <= self.objective(best):
+                best = point
+            objective = self.objective(best)
+            gap = relative_gap(objective, bound)
             yield best, best_v, gap
-            if tolerance.reached(best.objective, bound) and len(alive) < len(self.patterns):
+            if tolerance.reached(objective, bound) and len(alive) < len(self.patterns):
                 alive, bound = np.arange(len(self.patterns)), -np.inf
                 continue
-            progress = gap < 0.9 * last_gap or best.objective < (1 - 1e-9) * last_objective
+            progress = gap < 0.9 * last_gap or objective < (1 - 1e-9) * last_objective
             since = 0 if progress else since + 1
             if since == _PATIENCE:
                 return
-            last_gap, last_objective = gap, best.objective
+            last_gap, last_objective = gap, objective
 
-            alive, prices = self.screened(alive, prices, v, best.objective)
+            alive, prices = self.screened(alive, prices, v, objective)
             stage, stage_gap = self.next_stage(stage, point, v, prices)
             last_stage = stage.problem.weight_decay == self.problem.weight_decay
-            precision = _PRECISION * max(stage_gap, tolerance.relative(best.objective) if last_stage else _STAGE_GAP)
-            working = stage.working_set(point, alive, prices)
-            point = stage.improved(working, precision, out_of_time)
-            point = stage.point(point.chosen, point.S, self.exact_outputs(point.chosen, point.S), point.intercept)
+            precision = _PRECISION * max(stage_gap, tolerance.relative(objective) if last_stage else _STAGE_GAP)
+            point = stage.improved(stage.working_set(point, alive, prices), precision, out_of_time)
+            used = point.used
+            point = stage.point(point.chosen[used], point.S[used], point.intercept)
 
     def next_stage(self, stage: Self | None, point: Point, v: np.ndarray, prices: np.ndarray) -> tuple[Self, float]:
         """The problem to improve a point on, and the point's gap there.
@@ -151,46 +146,100 @@ class WorkingSets(ABC):
             stage = self.at(max(stage.problem.weight_decay / 2, target))
 
     def at(self, weight_decay: float) -> Self:
-        """The same with another weight decay."""
+        """The same with another weight decay; what is known is shared."""
+        if weight_decay == self.problem.weight_decay:
+            return self
         other = copy(self)
         other.problem = replace(self.problem, weight_decay=weight_decay)
         return other
 
+    def improved(self, point: Point, precision: float, out_of_time: Callable[[], bool]) -> Point:
+        """Proximal and Newton steps on the patterns of a point, until the gap over these is the precision."""
+        products = self.products(point.chosen, self.dtype, hold=True)
+        single = products
+        if self.dtype != np.float32:
+            single = self.products(point.chosen, np.dtype("float32"), hold=True)
+        steps = Steps(self.problem, self.norm, self.columns, products, single)
+        K = np.zeros((0, 0))
+        for n_steps in range(_STEPS):
+            v = self.dual_point(point)
+            G = products.adjoint(v)
+            gap = relative_gap(self.objective(point), self.bound(v, spectral_norms(G)))
+            if gap <= precision or out_of_time():
+                break
+            model = LossModel(self.problem, point)
+            if np.abs(model.v - v).max() > _ROUNDING * np.abs(v).max():
+                G = products.adjoint(model.v)
+            if n_steps % 2 == 0:
+                K = self.overlaps(single, point.chosen, model.w)
+                point = steps.proximal(point, model, G, K)
+            else:
+                point = steps.newton(point, model, G, K)
+        return point
+
     def dual_point(self, point: Point) -> np.ndarray:
         """Dual point (n, C) in the domain of the conjugate."""
-        return self.problem.feasible_dual(self.problem.dual_point(point.outputs))
+        return self.problem.feasible_dual(self.problem.dual_point(point.f + point.intercept))
 
     def prices(self, chosen: np.ndarray, v: np.ndarray) -> np.ndarray:
         """|Z^T D_i v| of the chosen patterns."""
-        size = max(1, _PRICED_ENTRIES // (self.rows.shape[1] * v.shape[1]))
+        known = self.known
+        if known.v is None or not (np.array_equal(v, known.v) and np.array_equal(chosen, known.priced)):
+            known.v, known.priced, known.prices = v, chosen, self._priced(chosen, v, self.dtype)
+        return known.prices
+
+    def price(self, v: np.ndarray) -> Price:
+        """Largest price over all patterns in float64, of those that may have it by what is known of them."""
+        known, candidates = self.known, np.arange(len(self.patterns))
+        if known.v is not None and len(known.priced) == len(candidates):
+            near = self.rounding(v) + self._row_norms(v - known.v)
+            candidates = candidates[known.prices >= known.prices.max() - 2 * near]
+        return Price(float(self._priced(candidates, v, np.dtype("float64")).max()), "patterns")
+
+    def _priced(self, chosen: np.ndarray, v: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        size = max(1, _PRICED_ENTRIES // (self.problem.Z.n_columns * v.shape[1]))
         blocks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-        return np.concatenate([np.zeros(0), *(spectral_norms(self.products(block).adjoint(v)) for block in blocks)])
+        found = [spectral_norms(self.products(block, dtype).adjoint(v)) for block in blocks]
+        return np.concatenate([np.zeros(0), *found])
 
-    def products(self, chosen: np.ndarray, *, hold: bool = False) -> Products:
+    def rounding(self, v: np.ndarray) -> float:
+        """More than what rounding changes of a price."""
+        return 10 * self.eps * self._row_norms(v)
+
+    def _row_norms(self, v: np.ndarray) -> float:
+        return float(self.problem.Z.row_norms @ np.linalg.norm(self.problem.Z.unpool(v), axis=1))
+
+    def products(self, chosen: np.ndarray, dtype: np.dtype, *, hold: bool = False) -> Products:
         """Products with the masked design matrices of the chosen patterns."""
-        return self._kind(self.problem.Z, self.rows, self.patterns.packed[chosen], hold=hold)
+        if dtype in self.held:
+            return self.held[dtype].take(chosen)
+        kind = kind_of_products(self.problem.Z)
+        return kind(self.problem.Z, self.rows[dtype], self.patterns.packed[chosen], hold=hold)
 
-    def exact_outputs(self, chosen: np.ndarray, S: np.ndarray) -> np.ndarray:
-        """F S in float64."""
-        return self._kind(self.problem.Z, self._exact, self.patterns.packed[chosen]).forward(S)
+    def overlaps(self, products: Products, chosen: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """The matrix K of the model, with a little more on its diagonal.
 
-    @property
-    def _kind(self) -> type[MaskedProducts] | type[PooledProducts]:
-        return MaskedProducts if self.problem.Z.n_patches == 1 else PooledProducts
-
-    def overlaps(self, products: Products, w: np.ndarray) -> np.ndarray:
-        """The matrix K of the model, with a little more on its diagonal."""
-        if isinstance(products, PooledProducts):
-            found = products.overlaps(w, self.columns)
+        What is known is kept while w stays; of few patterns the overlaps of all are taken at once.
+        """
+        known, everything = self.known, np.arange(len(self.patterns))
+        if known.w is None or not np.array_equal(w, known.w):
+            known.w, known.overlapping, known.K = w, np.zeros(0, dtype=int), np.zeros((0, 0))
+        if self.held and len(everything) ** 2 * len(w) <= _OVERLAP_PRODUCTS:
+            if len(known.K) < len(everything):
+                known.overlapping = everything
+                known.K = self.held[np.dtype("float32")].overlaps(w, self.columns, everything)
+            K = known.K[np.ix_(chosen, chosen)]
         else:
-            found = products.overlaps(w * self.leverage)
-        found[np.diag_indices_from(found)] += np.sqrt(self.eps) * found.diagonal().max(initial=0)
-        return found
-
-    def least_curvature(self, second: np.ndarray) -> np.ndarray:
-        """Weights w (n,) of the samples in the model, from second derivatives (n,): away from zero."""
-        mean = float(self.p @ second)
-        return self.p * np.maximum(second, _LEAST_CURVATURE * mean if mean > 0 else self.problem.loss.curvature)
+            _, old, of_known = np.intersect1d(chosen, known.overlapping, assume_unique=True, return_indices=True)
+            new = np.setdiff1d(np.arange(len(chosen)), old, assume_unique=True)
+            K = np.empty((len(chosen), len(chosen)))
+            K[np.ix_(old, old)] = known.K[np.ix_(of_known, of_known)]
+            if len(new):
+                K[new] = products.overlaps(w, self.columns, new)
+                K[:, new] = K[new].T
+            known.overlapping, known.K = chosen, K.copy()
+        K.flat[:: len(K) + 1] += np.sqrt(np.finfo(np.float32).eps) * K.diagonal().max(initial=0)
+        return K
 
     def bound(self, v: np.ndarray, prices: np.ndarray) -> float:
         """Lower bound from a dual point whose prices are known."""
@@ -206,9 +255,7 @@ class WorkingSets(ABC):
         price of a pattern rises by at most (2 curvature gap |C|)^(1/2). A pattern priced below weight_decay all over
         the sphere has zero weights.
         """
-        weight_decay = self.problem.weight_decay
-        rounding = 10 * self.eps * float(self.problem.Z.row_norms @ np.linalg.norm(self.problem.Z.unpool(v), axis=1))
-        prices_above = prices + rounding
+        weight_decay, prices_above = self.problem.weight_decay, prices + self.rounding(v)
         scale = min(1.0, weight_decay / prices_above.max(initial=0))
         gap = objective - self.problem.dual_objective(scale * v)
         rise = np.sqrt(2 * self.problem.loss.curvature * max(gap, 0.0) * self.largest)
@@ -216,15 +263,13 @@ class WorkingSets(ABC):
         return alive[kept], prices[kept]
 
     def working_set(self, point: Point, alive: np.ndarray, prices: np.ndarray) -> Point:
-        """The patterns in use, and the dearest of the others."""
-        used = point.used
-        chosen, S = point.chosen[used], point.S[used]
-        others = ~np.isin(alive, chosen) & (prices > self.problem.weight_decay)
-        dearest = np.argsort(-np.where(others, prices, 0), kind="stable")
-        dearest = dearest[: min(int(others.sum()), max(_ENTERING, len(chosen)))]
-        chosen = np.concatenate([chosen, alive[dearest]])
-        S = np.concatenate([S, np.zeros((len(dearest), *S.shape[1:]))])
-        return self.point(chosen, S, point.f, point.intercept)
+        """The patterns in use, and those of largest price of the others."""
+        others = prices > self.problem.weight_decay
+        others[np.isin(alive, point.chosen)] = False
+        count = min(int(others.sum()), max(_ENTERING, len(point.chosen)))
+        entering = alive[np.argsort(-np.where(others, prices, 0), kind="stable")[:count]]
+        S = np.concatenate([point.S, np.zeros((count, *point.S.shape[1:]))])
+        return replace(point, chosen=np.concatenate([point.chosen, entering]), S=S)
 
 
 def matched(problem: Problem, patterns: Patterns, start: Neurons) -> tuple[np.ndarray, np.ndarray]:

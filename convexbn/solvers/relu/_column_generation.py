@@ -40,7 +40,7 @@ def solve_column_generation(
 ) -> Solution:
     """Train a ReLU network by column generation, the default solver.
 
-    With one output and up to six columns of Z the price of every direction is proved by branch and bound when the gap
+    With one output and up to eight columns of Z the price of every direction is proved by branch and bound when the gap
     is within the tolerance, and a violation that this finds goes on as a new neuron; the certificate is global if the
     proof is within the tolerance. So it is with several outputs on tiny problems, whose patterns' cones are enumerated
     face by face. Otherwise it is local: evidence, beside the best lower bound that is proved.
@@ -68,7 +68,7 @@ def solve_column_generation(
         ReLU neurons to start from, such as those at another weight decay. None starts from random directions.
     prove : bool or "auto", default=True
         Whether to prove the price of every direction where that is possible. It takes up to half a minute; with "auto"
-        about as long as the search took, by a count of its work, so that the outcome does not depend on the machine.
+        a few times as long as the search, by a count of its work, so that the outcome does not depend on the machine.
     options : Options, default=ACCURATE
         Choices of the algorithm.
     random_state : int, Generator or None, default=None
@@ -128,7 +128,7 @@ def solve_column_generation(
     neurons = scaled.zero_network if start is None else units.neurons_from(start).with_unit_outputs()
     state = State.of(scaled, merge(scaled, neurons), options)
     with monitor:
-        state = with_first_neurons(run, state) if len(state.neurons) == 0 else state
+        state = with_first_neurons(run, state) if start is None else state
         state = corrected(run, state)
         for later in column_generation(run, state):
             state = later

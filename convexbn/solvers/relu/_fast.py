@@ -37,7 +37,7 @@ def fast_path(
     Parameters
     ----------
     problem : Problem
-        Training problem with a smooth loss.
+        Training problem; of a loss with kinks the steps take subgradients.
     weight_decays : iterable of float
         From the largest downwards. Networks are computed as they are asked for.
     options : Options, default=FAST

@@ -13,7 +13,7 @@ class ProofOptions:
 
     Parameters
     ----------
-    columns : int, default=6
+    columns : int, default=8
         Branch and bound is tried up to so many columns of Z.
     nodes, entries : int
         Cones that it visits at most, and cones times rows of Z.
@@ -21,19 +21,19 @@ class ProofOptions:
         Up to so many columns, with so many cones, it aims at this share of the tolerance, however small that is.
     share, least : float
         With more columns it aims at this share of the tolerance, and takes prices closer than `least` for equal.
-    nodes_a_start : int, default=5
-        With ``prove="auto"``, cones for each direction from which the oracle ascended: about as long as that took.
+    nodes_a_start : int, default=15
+        With ``prove="auto"``, cones for each start of the oracle so far: a few times as long as that took.
     """
 
-    columns: int = 6
-    nodes: int = 500_000
+    columns: int = 8
+    nodes: int = 1_000_000
     entries: int = 10**9
     sharp_columns: int = 4
     sharp_nodes: int = 50_000
     sharp_share: float = 0.1
     share: float = 0.9
     least: float = 1e-3
-    nodes_a_start: int = 5
+    nodes_a_start: int = 15
 
 
 @dataclass(frozen=True)

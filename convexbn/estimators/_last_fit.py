@@ -1,0 +1,62 @@
+"""The last fit after a choice: where it starts, and how much work it does."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from convexbn._utils.threads import on_one_thread
+from convexbn.model._neurons import Neurons
+from convexbn.model._problem import Problem
+from convexbn.solvers._monitor import Clock
+from convexbn.solvers.relu._fast import descend, price_quickly
+from convexbn.solvers.relu._options import ACCURATE
+
+_DESCENT_STEPS, _DESCENT_SHARE = (100, 1500), 0.5  # of the last fit, and of the time that is left
+_ROUNDS, _NEWTON_SHARE = 10, 2  # of column generation after it; and of the work of the choice, for Newton steps
+_STRONG = 0.03  # of the largest weight decay, from which on the last fit starts from nothing
+_LEAST_NEWTON_STEPS = 500  # of such a fit, at most so many or what its share is
+_FACTORISATIONS = 20  # about so many in a Newton step
+
+
+@on_one_thread
+def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[str, Any]:
+    """Start and limits of the last fit, on all samples, which takes about as much work as the choice did.
+
+    At a strong weight decay few neurons are optimal, and column generation finds them soonest from nothing. At a weak
+    one the network goes on from where the choice ended, by quasi-Newton steps first.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem of all samples at the weight decay that won.
+    start : Neurons
+        Network that the choice ended with.
+    work : int
+        Quasi-Newton steps of the choice times rows and neurons.
+    clock : Clock
+        Tells when to end with what there is.
+
+    Returns
+    -------
+    options : dict
+        Options of `solve`.
+    """
+    n, k = problem.Z.n_rows, problem.Z.n_columns
+    if len(start) == 0 or problem.weight_decay >= _STRONG * price_quickly(problem, random_state=0):
+        steps = max(_LEAST_NEWTON_STEPS, int(_NEWTON_SHARE * work / _newton_work(n, k, ACCURATE.newton_weights)))
+        return {"options": replace(ACCURATE, newton_steps=steps)}
+    max_steps = int(np.clip(work / (n * len(start)), *_DESCENT_STEPS))
+    start = descend(problem, start, max_steps=max_steps, stop=Clock(clock.left(_DESCENT_SHARE)).is_out)
+    n_weights = len(start) * k
+    newton_work = _newton_work(n, k, min(n_weights, ACCURATE.newton_weights))
+    return {
+        "start": start,
+        "max_iter": 1 if n_weights > ACCURATE.many_weights else _ROUNDS,
+        "options": replace(ACCURATE, newton_steps=max(1, int(_NEWTON_SHARE * work / newton_work))),
+    }
+
+
+def _newton_work(n: int, k: int, size: int) -> float:
+    """Work of a Newton step of so many weights, in that of a quasi-Newton step of one neuron on one row."""
+    return (n * size**2 + _FACTORISATIONS * size**3 / 3) / (3 * k)

@@ -1,0 +1,172 @@
+"""The race of candidates: spectral power and weight decay chosen by the loss on held-out samples."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from joblib import Parallel  # scikit-learn's, which sets the filters of warnings, is not safe in threads
+
+from convexbn._utils.threads import on_one_thread
+from convexbn.estimators._curve import BETTER, Candidate, Curve, Follow, score_table
+from convexbn.model._problem import Problem
+from convexbn.solvers._monitor import Clock
+from convexbn.solvers.relu._fast import price_quickly
+
+FRACTIONS = 10.0 ** -np.arange(0, 8.5, 0.5)  # of the largest weight decay, the grid of a path
+AUTO_FRACTION = 0.03  # of weight_decay_max, where there are too few samples, or there is no time, to compare values
+FIRST_POWERS, _POWER_STEP, _LARGEST_POWER = (0.0, 0.5, 1.0), 0.5, 3.0
+_USUAL_POWER = 1.0  # wins unless another one is better by more than two standard errors
+_FIRST_FOLDS = 2  # that all powers are validated on; the best and the usual one see the others, too
+_SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """How values were chosen.
+
+    Parameters
+    ----------
+    curves : list of Curve
+        Validation of every candidate, in the order of their least losses.
+    """
+
+    curves: list[Curve]
+
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate that won."""
+        return self.curves[0].candidate
+
+    @property
+    def weight_decay(self) -> float:
+        """The weight decay that won."""
+        return float(self.curves[0].weight_decays[self.curves[0].best])
+
+    @property
+    def compared(self) -> bool:
+        """Whether any path got further than its largest weight decay, whose network is a constant."""
+        return any(curve.length > 1 for curve in self.curves)
+
+    @property
+    def work(self) -> int:
+        """Quasi-Newton steps of all paths times rows and neurons."""
+        return sum(curve.work for curve in self.curves)
+
+    @property
+    def table(self) -> dict[str, np.ndarray]:
+        """Columns of a table with a row for each candidate and weight decay that was validated."""
+        rows = [(curve, index) for curve in self.curves for index in np.flatnonzero(np.isfinite(curve.mean))]
+        return score_table(
+            [curve.candidate.spectral_power for curve, _ in rows],
+            [curve.weight_decays[index] for curve, index in rows],
+            [curve.weight_decays[0] for curve, _ in rows],
+            [np.mean([len(train) for train, _ in curve.folds]) for curve, _ in rows],
+            -np.array([_padded(curve.losses[index], self.curves) for curve, index in rows]),
+        )
+
+
+def _padded(losses: np.ndarray, curves: list[Curve]) -> np.ndarray:
+    """The losses, and NaN for the folds that other curves have."""
+    width = max(len(curve.folds) for curve in curves)
+    return np.append(losses, np.full(width - len(losses), np.nan))
+
+
+@on_one_thread
+def tune(
+    problem_of: Callable[[Candidate], Problem],
+    powers: Sequence[float] | None,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
+    follow: Follow,
+    *,
+    n_components: int | float | None,
+    rng: np.random.Generator,
+    n_jobs: int | None,
+    clock: Clock,
+    report: Callable[[Any], None],
+) -> Tuning:
+    """Choose spectral power and weight decay by the loss on held-out samples.
+
+    Powers race: all of them are validated on two folds, the best one and 1 on the others, and 1 wins unless the best is
+    better by more than two standard errors. Where 1 is better than 0.5, larger ones follow while that helps. Where
+    there is one fold only, that is, on many samples, powers are compared on a subset, and the weight decay is chosen
+    with all samples for the power that won.
+
+    Parameters
+    ----------
+    problem_of : callable
+        Training problem of all samples for a candidate.
+    powers : sequence of float or None
+        Spectral powers; None searches.
+    folds : list of (train, test)
+        Indices of samples.
+    follow : callable
+        Networks of a problem along falling weight decays.
+    n_components : int, float or None
+        Singular directions that are kept.
+    rng : Generator
+        Draws the subset.
+    n_jobs : int or None
+        Folds that are worked on at the same time.
+    clock : Clock
+        Tells when to end with what there is.
+    report : callable
+        Called with every curve when it is there.
+
+    Returns
+    -------
+    tuning : Tuning
+    """
+    parallel = Parallel(n_jobs=n_jobs, prefer="threads")
+    first, others = list(range(len(folds)))[:_FIRST_FOLDS], list(range(len(folds)))[_FIRST_FOLDS:]
+
+    def curve_of(power: float, folds: Sequence[tuple[np.ndarray, np.ndarray]], validated: Sequence[int]) -> Curve:
+        candidate = Candidate(power, n_components)
+        problem = problem_of(candidate)
+        curve = Curve(candidate, problem, (price_quickly(problem, random_state=0) or 1.0) * FRACTIONS, folds)
+        curve.validate(validated, follow, parallel, clock)
+        report(curve)
+        return curve
+
+    given = list(powers) if powers is not None else list(FIRST_POWERS)
+    alone = len(given) == 1
+    some = problem_of(Candidate(given[0], n_components))
+    most = max(_SAMPLED_ROWS // some.Z.n_patches, 10 * some.n_outputs)
+    subset = folds
+    if len(folds) == 1 and len(folds[0][0]) > most and not alone:
+        train, test = folds[0]
+        subset = [(_some(train, some, most, rng), rng.permutation(test)[:most])]
+    curves: list[Curve] = []
+    for power in given:
+        if not curves or not clock.is_out():
+            curves.append(curve_of(power, subset, first if not alone else [*first, *others]))
+    while powers is None and not clock.is_out():
+        best, last = min(curves, key=lambda curve: curve.least), curves[-1]
+        power = last.candidate.spectral_power
+        better = last is best and last.least < (1 - BETTER) * curves[-2].least
+        if not better or power >= _LARGEST_POWER:
+            break
+        curves.append(curve_of(power + _POWER_STEP, subset, first))
+    curves.sort(key=lambda curve: curve.least)
+    if alone or clock.is_out():
+        return Tuning(curves)
+    usual = next((curve for curve in curves if curve.candidate.spectral_power == _USUAL_POWER), curves[0])
+    finalists = [curves[0], usual if usual is not curves[0] else curves[1]]
+    if len(folds) > 1:
+        for curve in finalists if others else []:
+            curve.validate(others, follow, parallel, clock)
+            report(curve)
+        finalists.sort(key=lambda curve: curve.least)
+    winner = finalists[0] if finalists[0].clearly_better(usual) else usual
+    if subset is not folds:
+        winner = curve_of(winner.candidate.spectral_power, folds, first)
+    return Tuning([winner, *(curve for curve in curves if curve is not winner)])
+
+
+def _some(samples: np.ndarray, problem: Problem, count: int, rng: np.random.Generator) -> np.ndarray:
+    """So many of the samples, drawn at random; where they have classes, one of each class first."""
+    drawn = rng.permutation(samples)
+    if problem.loss.margin:
+        of_each = np.unique(problem.y[drawn], axis=0, return_index=True)[1]
+        drawn = np.append(drawn[of_each], np.delete(drawn, of_each))
+    return drawn[:count]

@@ -1,0 +1,134 @@
+"""Concave maximisation on many simplicial cones at once, by an interior point method."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_STEPS = 14
+_CENTRING = 0.1  # of the mean complementarity product
+_TO_BOUNDARY = 0.95  # fraction of the step to the boundary that is taken
+_RIDGE = 1e-13  # relative, keeps systems of thin cones invertible; what it changes is bounded as a residual
+LOOSE = 1.1  # ratio of the bound to what is attained, above which a cone above the target goes on
+_TINY = 1e-12  # in units in which no price exceeds one
+
+
+@dataclass(frozen=True, eq=False)
+class Maxima:
+    """Largest ``values·a - linear·w - sum_j relu(rows_j·w)`` over ``w = a @ generators``, ``a >= 0``, ``|w| <= 1``.
+
+    Parameters
+    ----------
+    bounds : ndarray of shape (B,)
+        Upper bounds, proved apart from rounding.
+    weights : ndarray of shape (B, k)
+        Coordinates a >= 0 of unit vectors w.
+    attained : ndarray of shape (B,)
+        What these attain.
+    """
+
+    bounds: np.ndarray
+    weights: np.ndarray
+    attained: np.ndarray
+
+
+def largest_on_cones(
+    generators: np.ndarray, values: np.ndarray, linear: np.ndarray, rows: np.ndarray, target: float
+) -> Maxima:
+    """Concave, positively homogeneous functions maximised over the part of their cones in the unit ball.
+
+    The largest value is the length of the maximiser of ``values·a - linear·w - sum_j relu(rows_j·w) - |w|^2 / 2``, a
+    quadratic program, solved by a primal-dual interior point method with systems of k equations; a relu has the
+    multiplier ``l`` in [0, 1] and is the largest of 0 and its argument. Whatever the l, ``|b|`` is an upper bound for
+    every b with ``b·u_t >= r_t = values_t - (linear + sum_j l_j rows_j)·u_t``; should w itself miss that by d, it is
+    ``|w| + d sum(a)`` for ``|w| <= 1``, and that sum is at most sqrt(k) for unit vectors of one orthant. So any iterate
+    gives a bound. A cone is left as soon as it is known to be below or above the target.
+
+    Parameters
+    ----------
+    generators : ndarray of shape (B, k, k)
+        Unit vectors, row t of a cone is u_t. Those of a cone lie in one orthant.
+    values : ndarray of shape (B, k)
+        Coefficients of the coordinates a.
+    linear : ndarray of shape (k,)
+        Linear function that is subtracted.
+    rows : ndarray of shape (m, k)
+        Rows of the relus that are subtracted.
+    target : float
+        Bounds need not be told apart on either side of it.
+
+    Returns
+    -------
+    maxima : Maxima
+
+    References
+    ----------
+    .. [1] Wright, "Primal-Dual Interior-Point Methods", SIAM 1997.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.oracles._largest_on_cones import largest_on_cones
+    >>> maxima = largest_on_cones(np.eye(2)[None], np.array([[3.0, 4.0]]), np.zeros(2), np.zeros((0, 2)), 5.0)
+    >>> maxima.bounds.round(4), maxima.weights.round(2)
+    (array([5.]), array([[0.6, 0.8]]))
+    """
+    n_cones, k = values.shape
+    m = len(rows)
+    squares = (rows[:, :, None] * rows[:, None, :]).reshape(m, k * k)
+    bounds, attained = np.full(n_cones, np.inf), np.full(n_cones, -np.inf)
+    best = np.full((n_cones, k), 1.0)
+    left, v = np.arange(n_cones), values - generators @ linear
+    size = np.abs(v).max(axis=1, keepdims=True) + _TINY
+    a = np.repeat(size / k, k, axis=1)
+    U, gram = generators, generators @ generators.transpose(0, 2, 1)
+    w = _combined(a, U)
+    t = w @ rows.T
+    # Multipliers l of t <= y and 1 - l of 0 <= y, where y is the relu; slack s of a >= 0.
+    width = np.abs(t).sum(axis=1, keepdims=True) / max(m, 1) + _TINY * size
+    l = 0.5 + 0.48 * t / (np.abs(t) + width)  # noqa: E741
+    y = np.maximum(t, 0) + 0.3 * width
+    above = y - t
+    s = np.maximum(_combined(a, gram) - v + _along(U, l @ rows), 0) + 0.1 * size
+    for _ in range(_STEPS):
+        rest = 1 - l
+        product = (a * s).sum(axis=1) + (above * l).sum(axis=1) + (y * rest).sum(axis=1)
+        mu = _CENTRING / (k + 2 * m) * product[:, None]
+        curvature = l * rest / (above * rest + l * y)
+        shift = curvature * (t + mu / l - mu / rest)
+        system = gram + U @ (curvature @ squares).reshape(-1, k, k) @ U.transpose(0, 2, 1)
+        system[:, range(k), range(k)] *= 1 + _RIDGE
+        system[:, range(k), range(k)] += s / a
+        residual = v - _combined(a, gram) - _along(U, (l + shift) @ rows) + mu / a
+        da = np.linalg.solve(system, residual[:, :, None])[:, :, 0]
+        dw = _combined(da, U)
+        dt = dw @ rows.T
+        dl = curvature * dt + shift
+        dy = (mu + y * dl) / rest - y
+        steps = [(a, da), (s, (mu - s * da) / a - s), (l, dl), (rest, -dl), (y, dy), (above, dy - dt)]
+        fastest = np.max([(-change / x).max(axis=1, initial=_TO_BOUNDARY) for x, change in steps], axis=0)
+        step = (_TO_BOUNDARY / fastest)[:, None]
+        a, s, l, _, y, above = (x + step * change for x, change in steps)  # noqa: E741
+        w, t = w + step * dw, t + step * dt
+        length = np.linalg.norm(w, axis=1)
+        missed = (v - _along(U, l @ rows + w)).max(axis=1)
+        bounds[left] = np.fmin(bounds[left], length + np.sqrt(k) * np.maximum(missed, 0))
+        reached = ((a * v).sum(axis=1) - np.maximum(t, 0).sum(axis=1)) / length
+        better = reached > attained[left]
+        attained[left[better]], best[left[better]] = reached[better], a[better]
+        goes_on = (bounds[left] > target) & ((reached <= target) | (bounds[left] > LOOSE * reached))
+        if not goes_on.any():
+            break
+        if goes_on.mean() < 0.8:
+            left = left[goes_on]
+            U, gram, v, a, s, w, t, l, y, above = (x[goes_on] for x in (U, gram, v, a, s, w, t, l, y, above))  # noqa: E741
+    return Maxima(bounds, best / np.linalg.norm(_combined(best, generators), axis=1, keepdims=True), attained)
+
+
+def _combined(a: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Combinations (B, k) of the rows of each of (B, k, k)."""
+    return (a[:, None, :] @ vectors)[:, 0]
+
+
+def _along(vectors: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Products (B, k) of the rows of each of (B, k, k) with a vector each."""
+    return (vectors @ w[:, :, None])[:, :, 0]

@@ -1,0 +1,161 @@
+"""The regularization path: a problem solved at falling weight decays, each from the network before."""
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.exceptions import ConvergenceWarning
+
+from convexbn.model._activation import Activation
+from convexbn.model._problem import Problem
+from convexbn.oracles import Price
+from convexbn.solvers._auto import solve
+from convexbn.solvers._certificate import dual_bound
+from convexbn.solvers._monitor import Clock, Monitor, check_max_time
+from convexbn.solvers._solution import Solution, Status
+from convexbn.solvers._tolerance import ZERO_NETWORKS, Reference, Tolerance
+from convexbn.solvers.relu._options import ACCURATE
+
+_PASSES = 4  # upwards, at most
+_LIGHT = replace(ACCURATE, n_starts=60, last_search=5, new_neurons=4)  # at values between the first and the last
+
+
+def solve_path(
+    problem: Problem,
+    weight_decays: ArrayLike,
+    *,
+    activation: Activation = "relu",
+    solver: str = "auto",
+    n_patterns: int = 50,
+    tol: float = 1e-6,
+    relative_to: Reference = "objective",
+    max_iter: int | None = None,
+    max_time: float | None = None,
+    random_state: int | None = None,
+    verbose: bool = False,
+) -> list[Solution]:
+    """Solve a problem along falling weight decays, each from the network before.
+
+    Column generation searches lightly at all values but the first and the last. What it finds anywhere on the path is
+    then priced at all values, and those whose gap turns out above `tol` are solved again, from the smallest upwards,
+    each from the network below. Nothing is proved; the certificates of ReLU networks are local, except where
+    `price_bound` or a closed form makes them global.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem; its own weight decay does not matter.
+    weight_decays : array-like of shape (n_weight_decays,)
+        Positive numbers in any order.
+    activation, solver, n_patterns, tol, relative_to, max_iter
+        As in `solve`.
+    max_time : float or None, default=None
+        Seconds, shared among the weight decays that are left; each ends with its best network so far.
+    random_state : int or None, default=None
+        Seed of every solve, so that patterns that are sampled are the same all along.
+    verbose : bool, default=False
+        Whether to show progress.
+
+    Returns
+    -------
+    solutions : list of Solution
+        At the weight decays from the largest to the smallest; fewer if Ctrl-C ended the path.
+
+    Raises
+    ------
+    ValueError
+        If a weight decay is not positive and finite, or as in `solve`.
+    RuntimeError
+        If a cvxpy solver fails.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Once, if gaps exceed `tol`: how many, and the largest.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import Problem, solve_path
+    >>> problem = Problem(np.eye(2), [1.0, -2.0], weight_decay=1.0)
+    >>> [round(solution.certificate.objective, 3) for solution in solve_path(problem, [0.1, 1.0])]
+    [1.25, 0.28]
+    """
+    grid = np.sort(np.asarray(weight_decays, dtype=np.float64))[::-1]
+    check_max_time(max_time)
+    problems = [replace(problem, weight_decay=float(weight_decay)) for weight_decay in grid]
+    choices: dict[str, Any] = {"activation": activation, "solver": solver, "n_patterns": n_patterns, "tol": tol}
+    choices |= {"relative_to": relative_to, "max_iter": max_iter, "random_state": random_state, "prove": False}
+    tolerances = [Tolerance.of(problem, tol, relative_to) for problem in problems]
+    solutions: list[Solution] = []
+    first = None if activation == "gated_relu" else problem.zero_network
+    clock = Clock(max_time)
+    monitor = Monitor("path", max_iter=len(grid), max_time=None, callback=None, verbose=verbose)
+    with monitor, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for index, here in enumerate(problems):
+            start = solutions[-1].neurons if solutions else first
+            share, light = clock.left(1 / (len(grid) - index)), 0 < index < len(grid) - 1
+            solution = solve(here, start=start, max_time=share, options=_LIGHT if light else ACCURATE, **choices)
+            if solution.status is Status.INTERRUPTED:
+                break
+            solutions.append(solution)
+            monitor.goes_on(solution.certificate.objective, solution.certificate.gap, len(solution.neurons))
+        solutions = _priced_by_all(problems, solutions)
+        upwards = list(reversed(range(len(grid) - 1))) if len(solutions) == len(grid) else []
+        for index in _PASSES * upwards:
+            if clock.is_out():
+                break
+            if tolerances[index].reached_by(solutions[index].certificate):
+                continue
+            start, limit = solutions[index + 1].neurons, clock.left(1 / (index + 1))
+            again = solve(problems[index], start=start, max_time=limit, options=_LIGHT, **choices)
+            if again.status is Status.INTERRUPTED:
+                break
+            if again.certificate.gap < solutions[index].certificate.gap:
+                solutions[index] = again
+                solutions = _priced_by_all(problems, solutions)
+    _warn_of_gaps(solutions, tolerances)
+    return solutions
+
+
+def _priced_by_all(problems: list[Problem], solutions: list[Solution]) -> list[Solution]:
+    """Solutions whose local certificates know the neurons of all of them."""
+    local = [index for index, found in enumerate(solutions) if found.certificate.scope == "local"]
+    if not local:
+        return solutions
+    Z, n_outputs = problems[0].Z, problems[0].n_outputs
+    duals = np.hstack([solutions[index].dual for index in local]).T
+    prices = np.zeros(len(local))
+    for index in local:
+        hidden = Z.neuron_outputs(solutions[index].neurons.directions)
+        along = np.linalg.norm((duals @ hidden).reshape(len(local), n_outputs, -1), axis=1)
+        prices = np.maximum(prices, along.max(axis=1, initial=0))
+    priced = list(solutions)
+    for index, price in zip(local, prices, strict=True):
+        found = solutions[index]
+        bound = dual_bound(problems[index], found.dual, Price(float(price), "local"))
+        proved = found.certificate.global_lower_bound or 0.0
+        bound = max(min(bound, found.certificate.lower_bound), proved)
+        priced[index] = replace(found, certificate=replace(found.certificate, lower_bound=bound))
+    return priced
+
+
+def _warn_of_gaps(solutions: list[Solution], tolerances: list[Tolerance]) -> None:
+    """Warn once, with a ConvergenceWarning, if gaps exceed the tolerance."""
+    missed = [
+        tolerance.gap(found.certificate.objective, found.certificate.lower_bound)
+        for found, tolerance in zip(solutions, tolerances, strict=False)
+        if not tolerance.reached_by(found.certificate)
+    ]
+    if missed:
+        of_zero = f" {ZERO_NETWORKS}" if tolerances[0].scale is not None else ""
+        warnings.warn(
+            f"{len(missed)} of {len(solutions)} problems along the path stopped at a gap above "
+            f"tol={tolerances[0].tol:.1e}{of_zero}; the largest is {max(missed):.1e}. Raise max_iter, max_time, tol or "
+            "the smallest weight decay.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )

@@ -64,7 +64,7 @@ def test_scope_says_whether_prices_were_proved(prove):
 
 
 def test_above_the_rank_of_proofs_the_certificate_is_local():
-    problem = instance(60, 7)
+    problem = instance(60, 9)
     certificate = solve_column_generation(problem, random_state=0).certificate
     assert certificate.scope == "local"
     assert certificate.gap <= 1e-6

@@ -19,6 +19,7 @@ _BLOCK_ENTRIES = 2**22  # entries of the largest array made on the way, about
 _ASCENT_STEPS = 50
 _LONG = 0.3  # squared length of an edge that may be split, relative to the longest
 _INNER = 0.2  # an edge is split no nearer to its ends than this share of it
+_STANDS_OUT = 0.3  # share of all the bending of an edge, above which one row decides where it is split
 _OFF_MAXIMUM = 0.1  # weight of an edge of whose ends the maximiser of the bound needs but one
 _ZERO = 1e-12  # squared angle of a cone that is not split further, and relative size that counts as rank
 
@@ -150,7 +151,10 @@ class _Relus:
         return np.maximum(products, 0).sum(axis=1) + W @ self.linear, slopes
 
     def kinks(self, U: np.ndarray, W: np.ndarray) -> np.ndarray:
-        """Where on edges from U to W (B, k), as a share of each, the row that bends the function most vanishes."""
+        """Where to split edges from U to W (B, k), a share of each: where the row that bends them most vanishes.
+
+        It is the middle where no row stands out.
+        """
         if not len(self.rows):
             return np.full(len(U), 0.5)
         ends = U @ self.rows.T, W @ self.rows.T
@@ -158,7 +162,8 @@ class _Relus:
         bend = np.where(ends[0] * ends[1] < 0, before * after / np.maximum(before + after, _ZERO), 0.0)
         most = np.arange(len(U)), bend.argmax(axis=1)
         share = before[most] / np.maximum(before[most] + after[most], _ZERO)
-        return np.clip(np.where(bend[most] > 0, share, 0.5), _INNER, 1 - _INNER)
+        stands_out = bend[most] > _STANDS_OUT * bend.sum(axis=1)
+        return np.clip(np.where(stands_out, share, 0.5), _INNER, 1 - _INNER)
 
     def on(self, generators: np.ndarray) -> "_Relus":
         """The same function on the cone of the generators: rows of one sign there are linear or vanish."""

@@ -190,7 +190,7 @@ def test_bad_parameters(model, parameters, message):
 def test_bad_data(model):
     y = targets(model, Y)
     for images, labels, message in (
-        (X.reshape(24, 36), y, r"turn rows of pixels into images with X.reshape\(len\(X\), channels, height, width\)"),
+        (X.reshape(24, 36), y, r"reshape rows of pixels to images with X.reshape\(len\(X\), channels, height, width\)"),
         (X[:, 0], y, r"give images of one channel as X\[:, None\]"),
         (np.moveaxis(X, 1, -1), y, r"use np.moveaxis\(X, -1, 1\)"),
         (np.where(X > 1, np.nan, X), y, "NaN"),

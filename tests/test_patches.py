@@ -175,7 +175,7 @@ def test_bad_parameters(parameters, message):
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (np.ones((5, 12)), r"shape \(n, channels, height, width\), got \(5, 12\); turn rows of pixels into images"),
+        (np.ones((5, 12)), r"shape \(n, channels, height, width\), got \(5, 12\); reshape rows of pixels to images"),
         (np.ones((5, 8, 8)), r"got \(5, 8, 8\); give images of one channel as X\[:, None\]"),
         (np.ones((1, 1, 1, 1, 1)), "reshape it"),
         (np.ones((5, 8, 8, 3)), r"last axis looks like the channels: use np.moveaxis\(X, -1, 1\)"),

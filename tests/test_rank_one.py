@@ -19,8 +19,8 @@ from convexbn import (
     weight_decay_max,
 )
 from convexbn.oracles import (
-    dearest_patterns,
     flats_of_rows,
+    most_violated_patterns,
     price_by_ascent,
     price_by_enumeration,
     price_of_pattern,
@@ -91,7 +91,7 @@ def test_patterns_are_priced_and_ordered():
     best = price_of_patterns(Z, patterns, V)
     assert (best.value, best.scope) == (prices.max(), "patterns")
     threshold = np.median(prices)
-    chosen = dearest_patterns(Z, patterns, V, threshold, len(patterns))
+    chosen = most_violated_patterns(Z, patterns, V, threshold, len(patterns))
     assert set(chosen) == set(np.flatnonzero(prices > threshold))
     assert (np.diff(prices[chosen]) <= 0).all()
 
@@ -246,7 +246,7 @@ def test_too_many_faces():
     for price in (
         lambda: price_of_pattern(Z, np.ones(60, dtype=bool), V),
         lambda: price_of_patterns(Z, patterns, V),
-        lambda: dearest_patterns(Z, patterns, V, 0.0, 3),
+        lambda: most_violated_patterns(Z, patterns, V, 0.0, 3),
         lambda: solve_reference(problem, patterns),
     ):
         with pytest.raises(ValueError, match=r"up to 523686 for 60 rows of rank 5, more than 20000.*tiny problems"):

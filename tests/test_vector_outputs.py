@@ -30,7 +30,7 @@ from convexbn.oracles import (
     price_by_ascent,
 )
 from convexbn.solvers import Options, Oracle, Search
-from convexbn.solvers._units import Units
+from convexbn.solvers._scaling import Scaling
 from convexbn.solvers.relu._gauss_newton import gauss_newton
 
 LOSSES = ["squared_error", "cross_entropy"]
@@ -307,15 +307,15 @@ def test_neurons_become_one_only_along_one_output_direction():
 
 
 @pytest.mark.parametrize("fit_intercept", [False, True])
-def test_units_and_the_way_back(fit_intercept):
+def test_scaling_and_its_inverse(fit_intercept):
     problem = instance(20, 2, 3, fit_intercept=fit_intercept)
     problem = replace(problem, y=1e3 * problem.y + [1e4, 0, -1e4])
-    units = Units.of(problem)
-    assert units.problem.sample_weight @ (units.problem.y**2).sum(axis=1) == pytest.approx(1)
+    scaling = Scaling.of(problem)
+    assert scaling.problem.sample_weight @ (scaling.problem.y**2).sum(axis=1) == pytest.approx(1)
     neurons = Neurons(np.ones((3, 2)), np.ones((2, 3)), np.ones(3) * fit_intercept)
-    scaled = units.neurons_from(neurons)
-    assert units.objective_to(units.problem.objective(scaled)) == pytest.approx(problem.objective(neurons))
-    np.testing.assert_allclose(units.neurons_to(scaled).outputs(problem.Z), neurons.outputs(problem.Z))
+    scaled = scaling.scaled(neurons)
+    assert scaling.unscaled_objective(scaling.problem.objective(scaled)) == pytest.approx(problem.objective(neurons))
+    np.testing.assert_allclose(scaling.unscaled(scaled).outputs(problem.Z), neurons.outputs(problem.Z))
 
 
 def test_dual_points_of_confident_classes_add_up_to_zero():

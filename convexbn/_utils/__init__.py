@@ -1,1 +1,1 @@
-"""Small helpers that are about no mathematics of ours."""
+"""Helpers without mathematics: checks, progress, weights, threads."""

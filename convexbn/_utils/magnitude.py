@@ -1,4 +1,4 @@
-"""How large numbers are: whether their squares are floats, and units in which they are of order one."""
+"""How large numbers are: whether their squares are floats, and powers of two that scale them to order one."""
 
 import numpy as np
 
@@ -18,8 +18,8 @@ def check_magnitude(values: np.ndarray, name: str) -> None:
     largest = _largest(values)
     if largest and not 1 / _LARGEST <= largest <= _LARGEST:
         raise ValueError(
-            f"The largest absolute value of {name} is {largest:.1e}, whose square is no float; give {name} in units in "
-            f"which it lies between {1 / _LARGEST:g} and {_LARGEST:g}."
+            f"The largest absolute value of {name} is {largest:.1e}, whose square is no float; rescale {name} so "
+            f"that it lies between {1 / _LARGEST:g} and {_LARGEST:g}."
         )
 
 

@@ -25,11 +25,11 @@ class _Lines:
         self._written, self._time = 0, -float("inf")
 
     def set_postfix_str(self, state: str, refresh: bool = True) -> None:
-        """Note the state that the next line shows."""
+        """Set the state that the next line shows."""
         self._state = state
 
     def update(self, n: int = 1) -> None:
-        """Note `n` more iterations."""
+        """Count `n` more iterations."""
         self.n += n
         if perf_counter() - self._time >= _SECONDS:
             self._write()

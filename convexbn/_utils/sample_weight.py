@@ -153,8 +153,8 @@ def standard_deviations(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     >>> standard_deviations(np.array([[1.0, 5.0], [3.0, 5.0], [3.0, 5.0]]), np.array([2.0, 1.0, 1.0]))
     array([1., 0.])
     """
-    spread = np.ptp(y, axis=0)
-    spread[spread <= 10 * np.finfo(float).eps * np.abs(y).max(axis=0)] = 0
-    deviations = (y - np.average(y, axis=0, weights=weights)) / np.where(spread > 0, spread, np.inf)
+    ranges = np.ptp(y, axis=0)
+    ranges[ranges <= 10 * np.finfo(float).eps * np.abs(y).max(axis=0)] = 0
+    deviations = (y - np.average(y, axis=0, weights=weights)) / np.where(ranges > 0, ranges, np.inf)
     deviations -= np.average(deviations, axis=0, weights=weights)
-    return spread * np.sqrt(np.average(deviations**2, axis=0, weights=weights))
+    return ranges * np.sqrt(np.average(deviations**2, axis=0, weights=weights))

@@ -1,4 +1,4 @@
-"""What an object that holds arrays says of itself: its kind and its sizes, on one line."""
+"""One-line summaries of objects that hold arrays: kind and sizes."""
 
 from abc import abstractmethod
 

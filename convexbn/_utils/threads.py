@@ -20,7 +20,7 @@ def on_one_thread(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Decorate a function whose linear algebra is to run on one thread, whatever the number outside.
 
     The threads are those of the process. A function that finds one thread, such as one that is called by another so
-    decorated, leaves the number as it is; so each that takes threads gives back what there was before all of them.
+    decorated, leaves the number as it is; so each that limits threads restores the number of before all of them.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What normalization does to data: rows Z of the design matrix, and the way back from neurons to layer weights."""
+"""What normalization does to data: rows Z of the design matrix, and neurons on Z as layer weights."""
 
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._layer_weights import LayerWeights

@@ -29,20 +29,20 @@ class BatchNormDesign(Design):
     ``Z^T diag(p) Z = I`` with p the weights divided by W.
 
     A direction in which the data hardly vary becomes a column of Z as long as any other, and so do the errors of new
-    rows along it, divided by its spread. PyTorch's layer is kept from this by its ``eps``; here such directions are
-    left out, by default those whose singular value is at most 1e-4 of the largest. What is left is the exact problem
-    of the data without them, as under `n_components`; where none is left out, nothing changes. (Weights that fall
-    smoothly towards zero would keep them all, but change the penalty of every network.)
+    rows along it, divided by its standard deviation. PyTorch's layer is kept from this by its ``eps``; here such
+    directions are left out, by default those whose singular value is at most 1e-4 of the largest. What is left is the
+    exact problem of the data without them, as under `n_components`; where none is left out, nothing changes. (Weights
+    that fall smoothly towards zero would keep them all, but change the penalty of every network.)
 
-    The columns of X are divided by their standard deviations first. Batch normalization forgets the units of the
-    columns, so this changes no network and no penalty, only which directions count as large: where none is left out
-    and ``spectral_power=0`` the problem is the same.
+    The columns of X are divided by their standard deviations first. Batch normalization does not depend on the scale
+    of the columns, so this changes no network and no penalty, only which directions count as large: where none is left
+    out and ``spectral_power=0`` the problem is the same.
 
     Gradient descent favours large singular directions, whitening treats all alike. A `spectral_power` p > 0 lies
     between: column i is multiplied by ``(S_i / S_1)^p``. Neurons on the weighted Z still map back exactly to an
     ordinary batch-normalized network, but their penalty is another one. With D the diagonal of the weights it is
     ``weight_decay / 2 * sum_j (|D^-1 gamma_j q_j|^2 + bias_j^2 + |c_j|^2)``, q_j the unit vector along S V^T w_j, so
-    it costs a neuron more to look along a small direction. At p = 1 Z is the centred data over its largest standard
+    a neuron along a small direction costs more. At p = 1 Z is the centred data over its largest standard
     deviation and gamma_j w_j / std_j itself is penalised. A certificate on the weighted Z is about this objective, not
     about the one that PyTorch minimises with plain weight decay.
 
@@ -61,8 +61,9 @@ class BatchNormDesign(Design):
         weight 1e-10 or less are left out.
     standardize : bool, default=True
         Whether the singular directions are those of columns divided by their standard deviations, so that they do not
-        depend on units. False takes the centred data as they are, as arXiv 2103.01499 does; directions are then left
-        out by `n_components` and `spectral_power` in the units of X, and by `rtol` alone still in units of the columns.
+        depend on the scale of the columns. False takes the centred data as they are, as arXiv 2103.01499 does;
+        directions are then left out by `n_components` and `spectral_power` on the scale of X, and by `rtol` alone still
+        on that of standardized columns.
 
     Attributes
     ----------
@@ -75,7 +76,7 @@ class BatchNormDesign(Design):
     whitening_ : ndarray of shape (d, r)
         ``(X - mu) @ whitening_`` are the first r columns of Z.
     coloring_ : ndarray of shape (r, d)
-        The way back: the first r columns of Z times `coloring_` are the centred data (its kept part).
+        The first r columns of Z times `coloring_` are the centred data (its kept part).
     variance_share_ : float
         Share of the variance along the directions that were kept; 1 up to rounding where none was left out.
 
@@ -137,10 +138,10 @@ class BatchNormDesign(Design):
                 "All rows of X are equal, 1 sample or one repeated, so batch normalization would divide by a zero "
                 "variance; give data with at least two distinct rows."
             )
-        units = self._units(std)
-        deviations = Deviations(data, mean, units, np.sqrt(p))
-        spread, Vt, variance = leading_directions(deviations, self.n_components, self.rtol)
-        self._set_directions(mean, units, spread, Vt, variance, weights.sum(), deviations.moments)
+        scale = self._column_scale(std)
+        deviations = Deviations(data, mean, scale, np.sqrt(p))
+        S, Vt, variance = leading_directions(deviations, self.n_components, self.rtol)
+        self._set_directions(mean, scale, S, Vt, variance, weights.sum(), deviations.moments)
         return self
 
     def _check_parameters(self) -> None:
@@ -149,19 +150,19 @@ class BatchNormDesign(Design):
         check_rtol(self.rtol)
 
     @property
-    def _own_units(self) -> bool:
+    def _divides_by_std(self) -> bool:
         """Whether each column is divided by its standard deviation, not all by the largest."""
         return self.standardize or (self.n_components is None and self.spectral_power == 0)
 
-    def _units(self, std: np.ndarray) -> np.ndarray:
+    def _column_scale(self, std: np.ndarray) -> np.ndarray:
         """What columns of these standard deviations are divided by; zero for constant ones, which do not count."""
-        return std if self._own_units else np.where(std > 0, std.max(), 0.0)
+        return std if self._divides_by_std else np.where(std > 0, std.max(), 0.0)
 
     def _set_directions(
         self,
         mean: np.ndarray,
-        units: np.ndarray,
-        spread: np.ndarray,
+        scale: np.ndarray,
+        S: np.ndarray,
         Vt: np.ndarray,
         variance: float,
         total: float,
@@ -171,9 +172,9 @@ class BatchNormDesign(Design):
 
         Parameters
         ----------
-        mean, units : ndarray of shape (d,)
-            The data minus `mean`, divided by `units`, have the directions below.
-        spread : ndarray of shape (r,)
+        mean, scale : ndarray of shape (d,)
+            The data minus `mean`, divided by `scale`, have the directions below.
+        S : ndarray of shape (r,)
             Standard deviations along the directions.
         Vt : ndarray of shape (r, d)
             The directions.
@@ -184,19 +185,19 @@ class BatchNormDesign(Design):
         moments : callable
             From a basis (d, r) to mean and covariance matrix of the data minus `mean` times the basis.
         """
-        D = (spread / spread[0]) ** self.spectral_power
+        D = (S / S[0]) ** self.spectral_power
         keep = D > SMALLEST_WEIGHT
-        spread, Vt, D = spread[keep], Vt[keep], D[keep]
-        whitening, coloring = Vt.T / spread / np.where(units > 0, units, np.inf)[:, None], spread[:, None] * Vt * units
+        S, Vt, D = S[keep], Vt[keep], D[keep]
+        whitening, coloring = Vt.T / S / np.where(scale > 0, scale, np.inf)[:, None], S[:, None] * Vt * scale
         # What rounding of the moments left of mean and correlation, which is much along small directions.
         shift, correlation = moments(whitening)
         root = cholesky(correlation, lower=True)
         self.mean_ = mean + shift @ coloring
         self.whitening_ = solve_triangular(root, whitening.T, lower=True).T * D
         self.coloring_ = root.T @ coloring / D[:, None]
-        self.singular_values_ = np.sqrt(total) * spread * (1.0 if self._own_units else units.max())
+        self.singular_values_ = np.sqrt(total) * S * (1.0 if self._divides_by_std else scale.max())
         self.spectral_weights_ = D
-        self.variance_share_ = float(np.sum(spread**2) / variance)
+        self.variance_share_ = float(np.sum(S**2) / variance)
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Design rows z(x) = [sqrt(n) D S^-1 V^T (x - mu); 1] for any X (n', d): an array (n', k)."""

@@ -1,4 +1,4 @@
-"""Data minus their mean, in units of the columns, and its second moments, a block at a time."""
+"""Data minus their mean, over the scale of each column, and its second moments, a block at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ _BLOCK_ENTRIES = 2**19  # entries of the data worked on at once
 
 @dataclass(frozen=True, eq=False)
 class Deviations:
-    """The matrix (n, d) of entries ``roots_i (x_ij - mean_j) / units_j``, made a block at a time.
+    """The matrix (n, d) of entries ``roots_i (x_ij - mean_j) / scale_j``, made a block at a time.
 
-    A column of unit zero is zero.
+    A column of scale zero is zero.
     """
 
     data: np.ndarray
     mean: np.ndarray
-    units: np.ndarray
+    scale: np.ndarray
     roots: np.ndarray
 
     def block(self, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         """Some rows and columns of the matrix."""
         block = self.data[rows, columns] - self.mean[columns]
-        block /= np.where(self.units > 0, self.units, np.inf)[columns]
+        block /= np.where(self.scale > 0, self.scale, np.inf)[columns]
         block *= self.roots[rows, None]
         return block
 

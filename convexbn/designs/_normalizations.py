@@ -13,6 +13,6 @@ def make_design(
     normalization: str, n_components: int | float | None, spectral_power: float, standardize: bool
 ) -> BatchNormDesign | WeightNormDesign:
     """Unfitted design of a normalization; `standardize` is for batch normalization alone."""
-    if normalization == "weight":  # whose penalty knows the units of the columns
+    if normalization == "weight":  # whose penalty depends on the scale of the columns
         return WeightNormDesign(n_components, spectral_power=spectral_power)
     return BatchNormDesign(n_components, spectral_power=spectral_power, standardize=standardize)

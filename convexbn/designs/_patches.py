@@ -21,7 +21,7 @@ _BLOCK_ENTRIES = 2**19  # entries of the patch matrix made at once
 
 @dataclass(frozen=True, init=False)
 class PatchGrid:
-    """Where a filter stands on an image: size, stride and zero padding, as in torch.nn.Conv2d.
+    """Positions of a filter on an image: size, stride and zero padding, as in torch.nn.Conv2d.
 
     Parameters
     ----------
@@ -124,8 +124,8 @@ class PatchDesign(BatchNormDesign):
     `DesignMatrix` pools `n_patches` consecutive rows.
 
     The patch matrix is made a block of images at a time. Its singular values come from the matrix of second moments,
-    which loses those below about 1e-8 of the largest; a second pass over the patches makes the columns of Z orthonormal
-    to rounding.
+    which has no digits of those below about 1e-8 of the largest; a second pass over the patches makes the columns of Z
+    orthonormal to rounding.
 
     Parameters
     ----------
@@ -152,14 +152,14 @@ class PatchDesign(BatchNormDesign):
     mean_ : ndarray of shape (h,)
         Mean patch; h is channels times the kernel size.
     singular_values_ : ndarray of shape (r,)
-        Singular values of the centred patches that were kept; of the patches in units of their entries' standard
+        Singular values of the centred patches that were kept; of the patches over their entries' standard
         deviations where ``n_components=None`` and ``spectral_power=0``.
     spectral_weights_ : ndarray of shape (r,)
         The weights ``(S_i / S_1)^spectral_power`` of the first r columns of Z.
     whitening_ : ndarray of shape (h, r)
         ``(patches - mean_) @ whitening_`` are the first r columns of Z.
     coloring_ : ndarray of shape (r, h)
-        The way back.
+        The first r columns of Z times `coloring_` are the centred patches (their kept part).
     variance_share_ : float
         Share of the variance along the directions that were kept; 1 up to rounding where none was left out.
 
@@ -236,15 +236,15 @@ class PatchDesign(BatchNormDesign):
                 "All patches of X are equal, so batch normalization would divide by a zero variance; give images "
                 "that vary."
             )
-        units = self._units(std)
-        scale = np.where(units > 0, units, np.inf)
-        moments /= np.outer(scale, scale)
+        scale = self._column_scale(std)
+        divisors = np.where(scale > 0, scale, np.inf)
+        moments /= np.outer(divisors, divisors)
         variance = float(np.trace(moments))
-        spread, Vt = principal_directions(moments, self.n_components)
-        keep = rank_to_keep(spread, self.n_components, max(self.rtol, MOMENTS_RTOL))
-        spread, Vt = spread[:keep], Vt[:keep]
+        S, Vt = principal_directions(moments, self.n_components)
+        keep = rank_to_keep(S, self.n_components, max(self.rtol, MOMENTS_RTOL))
+        S, Vt = S[:keep], Vt[:keep]
         of_basis = partial(grid.moments, images, weights, mean)
-        self._set_directions(mean, units, spread, Vt, variance, weights.sum() * n_rows / len(images), of_basis)
+        self._set_directions(mean, scale, S, Vt, variance, weights.sum() * n_rows / len(images), of_basis)
         self.image_shape_ = images.shape[1:]
         self.n_patches = grid.n_patches(images)
         return self
@@ -296,7 +296,7 @@ def check_images(X: ArrayLike, grid: PatchGrid, image_shape: tuple[int, ...] | N
     images: np.ndarray = check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True)
     if images.ndim != 4:
         fix = {
-            2: "turn rows of pixels into images with X.reshape(len(X), channels, height, width)",
+            2: "reshape rows of pixels to images with X.reshape(len(X), channels, height, width)",
             3: "give images of one channel as X[:, None], or one image as X[None]",
         }.get(images.ndim, "reshape it")
         raise ValueError(f"X must have shape (n, channels, height, width), got {images.shape}; {fix}.")

@@ -6,7 +6,7 @@ from scipy.linalg import cholesky, eigh, solve_triangular, svd
 from convexbn.designs._deviations import Deviations
 
 EXACT_RTOL = 1e-10  # as `rtol`: drops what is rounding in double precision, and nothing else
-MOMENTS_RTOL = 1e-6  # second moments lose smaller singular values, relative to the largest
+MOMENTS_RTOL = 1e-6  # below it, relative to the largest, second moments have no digits of singular values
 SMALLEST_WEIGHT = 1e-10  # directions of smaller spectral weight are dropped
 
 
@@ -22,7 +22,7 @@ def principal_directions(moments: np.ndarray, n_components: int | float | None) 
 
 
 def rank_to_keep(S: np.ndarray, n_components: int | float | None, rtol: float) -> int:
-    """How many of the falling singular values S exceed `rtol` times the largest, or are the leading ones asked for."""
+    """How many of the falling singular values S exceed `rtol` times the largest, or are the leading ones required."""
     keep = int(np.sum(rtol * S[0] < S))
     if isinstance(n_components, (int, np.integer)):
         keep = min(keep, int(n_components))

@@ -18,7 +18,7 @@ class SpectralTrace(Summarized):
     Parameters
     ----------
     steps : ndarray of shape (n_steps,)
-        Where on the way the outputs were taken: steps of training, or whatever falls or grows along a path.
+        When the outputs were taken: steps of training, or a parameter that falls or grows along a path.
     components : ndarray of shape (n_steps, r)
         ``u_i^T f`` of the outputs f at each step.
     targets : ndarray of shape (r,)

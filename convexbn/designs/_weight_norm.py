@@ -1,4 +1,4 @@
-"""What weight normalization does to data: next to nothing, and neurons on Z as layer weights."""
+"""What weight normalization does to data: a bias column at most, and neurons on Z as layer weights."""
 
 from typing import Any, Self
 
@@ -103,19 +103,19 @@ class WeightNormDesign(Design):
         check_magnitude(data, "X")
         size = power_of_two_above(data)
         mean_square = float(weights / weights.sum() @ np.square(data / size).mean(axis=1))
-        spread = size * 2.0 ** np.round(np.log2(mean_square) / 2)
-        self.bias_unit_ = 1.0 if spread >= _SMALL else _BIAS_UNIT * spread
+        root_mean_square = size * 2.0 ** np.round(np.log2(mean_square) / 2)
+        self.bias_unit_ = 1.0 if root_mean_square >= _SMALL else _BIAS_UNIT * root_mean_square
         if self.n_components is None and self.spectral_power == 0:
             self.basis_, self.spectral_weights_ = np.eye(data.shape[1]), np.ones(data.shape[1])
             self.variance_share_ = 1.0
         else:
             zero = np.zeros(data.shape[1])
             rows = Deviations(data, zero, zero + max(data.max(), -data.min()), np.sqrt(weights / weights.sum()))
-            spread, Vt, squares = leading_directions(rows, self.n_components, self.rtol)
-            D = (spread / spread[0]) ** self.spectral_power
+            S, Vt, squares = leading_directions(rows, self.n_components, self.rtol)
+            D = (S / S[0]) ** self.spectral_power
             keep = D > SMALLEST_WEIGHT
             self.basis_, self.spectral_weights_ = Vt[keep].T, D[keep]
-            self.variance_share_ = float(np.sum(spread[keep] ** 2) / squares)
+            self.variance_share_ = float(np.sum(S[keep] ** 2) / squares)
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:

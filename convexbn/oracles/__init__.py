@@ -1,7 +1,7 @@
 """Prices of directions: max over |w| <= 1 of |v^T relu(Zw)|, which decides dual feasibility.
 
-A dual point v is feasible when no direction prices higher than weight_decay. How far "no direction" reaches is
-what separates a global certificate from one over a pattern set, so every price carries its scope.
+A dual point v is feasible if no direction prices higher than weight_decay. Over which directions that was shown is the
+scope of a price: all of them for a global certificate, those of a pattern set, or those that a search reached.
 """
 
 from convexbn.oracles._ascent import LocalMaxima, find_local_maxima, price_by_ascent
@@ -9,7 +9,7 @@ from convexbn.oracles._bound import price_bound
 from convexbn.oracles._branch_and_bound import price_by_branch_and_bound
 from convexbn.oracles._faces import count_flats, flats_of_rows, largest_on_cone
 from convexbn.oracles._of_patterns import (
-    dearest_patterns,
+    most_violated_patterns,
     price_by_enumeration,
     price_of_gates,
     price_of_pattern,
@@ -25,10 +25,10 @@ __all__ = [
     "Price",
     "Scope",
     "count_flats",
-    "dearest_patterns",
     "find_local_maxima",
     "flats_of_rows",
     "largest_on_cone",
+    "most_violated_patterns",
     "price_bound",
     "price_by_ascent",
     "price_by_branch_and_bound",

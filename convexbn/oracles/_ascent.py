@@ -13,7 +13,7 @@ from convexbn.oracles._kink_program import nearest_kinks, solve_kink_program
 from convexbn.oracles._price import Price
 
 _SORTING_STEPS, _STEPS = 12, 20  # of all starts, then of the best quarter
-# Steps 1 / (a + b * t), of half of the starts each: long ones leave poor maxima for better ones far away, short ones
+# Steps 1 / (a + b * t), of half of the starts each: long ones leave small maxima for larger ones far away, short ones
 # find the maximum near by, however small the cone from which it is reached.
 _LONG_STEPS, _SHORT_STEPS = (1, 0.3), (5, 1)
 _SORTING_ROWS = 10_000  # of Z, about as many of them sort the starts
@@ -22,7 +22,7 @@ _POLISHED_ENTRIES = 2**23  # of Z times directions that are polished at once, an
 _POLISH_STEPS, _KINKS = 8, 150  # kinks near a direction that hold it, at most
 _POLISHED, _POLISHED_WORK = 1200, 3e7  # ends polished at most, and that number times k^3
 _POLISHABLE = 0.9  # of the threshold: ends of a lower price are not polished
-_SAME_END, _SAME_MAXIMUM = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them are taken for one
+_SAME_END, _SAME_MAXIMUM = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them count as one
 
 Stop = Callable[[], bool] | None
 
@@ -79,7 +79,7 @@ def find_local_maxima(
     count : int, default=10
         How many to return at most.
     polish : bool, default=True
-        Whether to polish; without it ends are found in a fraction of the time, a little off their maxima.
+        Whether to polish; without it directions are found in a fraction of the time, and are close to maxima only.
     stop : callable or None, default=None
         Asked before every step; when it says True the best directions so far are returned.
 
@@ -129,7 +129,7 @@ def price_by_ascent(
     n_starts: int = 1000,
     random_state: int | np.random.Generator | None = None,
 ) -> Price:
-    """Largest price that an ascent from random directions finds: evidence, no bound.
+    """Largest price that an ascent from random directions finds: a lower bound of the largest.
 
     Parameters
     ----------
@@ -168,8 +168,8 @@ def _ascend(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Directions at the end of the ascent from the columns of w, and their prices, a block of columns at a time.
 
-    Only the best quarter on some of the rows climbs to the end; the others keep their price on these rows. Columns that
-    the ascent has not reached when it is stopped have no price.
+    Only the best quarter on some of the rows takes all steps; the others keep their price on these rows. Columns that
+    are not begun when the ascent is stopped have the price -infinity.
     """
     ends, prices = w.copy(), np.full(w.shape[1], -np.inf)
     size = np.abs(V).max() or 1.0

@@ -22,8 +22,8 @@ def price_bound(Z: Operator, v: np.ndarray, sample_weight: np.ndarray | None = N
     v : ndarray of shape (n, C)
         Dual point.
     sample_weight : ndarray of shape (n,) or None, default=None
-        Positive weights, the diagonal of P; equal if None. Any give a bound, those of the problem one that does not
-        tell integer weights from repeated rows.
+        Positive weights, the diagonal of P; equal if None. Any give a bound; that of the problem's weights is the
+        same for integer weights and repeated rows.
 
     Returns
     -------

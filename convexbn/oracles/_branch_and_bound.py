@@ -15,11 +15,11 @@ from convexbn.oracles._largest_on_cones import LOOSE, largest_on_cones
 from convexbn.oracles._price import Price
 
 _MOST_ROOTS = 2**14  # cones to begin with; 2^rank of each sign are needed
-_BLOCK_ENTRIES = 2**22  # entries of the largest array made on the way, about
+_BLOCK_ENTRIES = 2**22  # entries of the largest array, about
 _ASCENT_STEPS = 50
 _LONG = 0.3  # squared length of an edge that may be split, relative to the longest
-_INNER = 0.2  # an edge is split no nearer to its ends than this share of it
-_STANDS_OUT = 0.3  # share of all the bending of an edge, above which one row decides where it is split
+_INNER = 0.2  # least distance of a split from the ends of its edge, as a share of the edge
+_STANDS_OUT = 0.3  # share of the excess along an edge that one row must make to decide where the edge is split
 _OFF_MAXIMUM = 0.1  # weight of an edge of whose ends the maximiser of the bound needs but one
 _ZERO = 1e-12  # squared angle of a cone that is not split further, and relative size that counts as rank
 
@@ -51,15 +51,15 @@ def price_by_branch_and_bound(
     v : ndarray of shape (n, 1)
         Dual point.
     threshold : float, default=0.0
-        Prices up to here need not be told apart.
+        No price up to here is bounded more tightly.
     tol : float, default=1e-3
         Relative distance to the best direction found at which the bound is close enough.
     starts : ndarray of shape (k, m), optional
-        Directions that are known to be good; the search for the best direction begins there, too.
+        Further starts of the search for the best direction.
     max_nodes : int, default=1_000_000
         Budget of cones.
     stop : callable, optional
-        Asked now and then, without arguments; the search ends when it returns True.
+        Called without arguments between rounds; the search ends when it returns True.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def price_by_branch_and_bound(
         Scope "global". The value is never above `price_bound`, and at most ``max(threshold, (1 + tol) best)`` unless
         the search was cut short or `tol` is beyond rounding: cones narrower than 1e-6 are not split, which in bad
         cases (scales far apart, rows that cancel) leaves 1e-5 or so. With more than 13 independent columns it is
-        `price_bound`. The direction is the dearest found, whose price may be lower.
+        `price_bound`. The direction is the one of the largest price found, which may be lower than the bound.
 
     Raises
     ------
@@ -151,9 +151,9 @@ class _Relus:
         return np.maximum(products, 0).sum(axis=1) + W @ self.linear, slopes
 
     def kinks(self, U: np.ndarray, W: np.ndarray) -> np.ndarray:
-        """Where to split edges from U to W (B, k), a share of each: where the row that bends them most vanishes.
+        """Where to split edges from U to W (B, k), a share of each: at the zero of the row with the largest kink there.
 
-        It is the middle where no row stands out.
+        It is the middle where no row has a large share of the excess.
         """
         if not len(self.rows):
             return np.full(len(U), 0.5)
@@ -256,7 +256,7 @@ class _Cones:
         return children
 
     def bounded(self, target: float) -> tuple[Self, np.ndarray]:
-        """Lower the bounds, no further than `target` where that is easy; also promising directions, one a cone.
+        """Lower the bounds, to `target` only where few steps suffice; also directions of large price, one a cone.
 
         No bound is below the target where the maximiser of the parent's is still above it; there the parent's is kept
         if it is close.
@@ -275,7 +275,7 @@ class _Cones:
 
 
 class _Search:
-    """Best first search over groups of cones, in units in which no price exceeds one."""
+    """Best first search over groups of cones, scaled so that no price exceeds one."""
 
     def __init__(
         self,

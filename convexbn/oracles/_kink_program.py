@@ -1,4 +1,4 @@
-"""The quadratic program of a step of many neurons, with the kinks of the ReLU in it."""
+"""The quadratic program of a step of many neurons, with the nearest kinks of the ReLU kept exactly."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,12 +11,12 @@ from convexbn.operators._protocol import Operator
 
 _MAX_STEPS = 50
 _FIRST_MU = 0.1  # of the mean of slope * b
-_LEAST_MU = 1e-6  # of the decrease without kinks, all together: with d on all its kinks that mean is rounding
+_LEAST_MU = 1e-6  # of the decrease without kinks, in sum over the kinks: with d on all of them the mean is rounding
 _TO_BOUNDARY = 0.995
-_NOTHING = 1e-100  # gradients and products up to here count as zero
-_LEAST = 1e-13  # of the first duality gap, below which rounding takes over
-_STIFFEST = 1e14  # curvature that the kinks of a neuron may add, in multiples of H, which must not vanish beside it
-_FIRST_SOFTNESS = 100  # of the kinks, at least, in multiples of that of the stiffest
+_ZERO = 1e-100  # gradients and products up to here count as zero
+_LEAST = 1e-13  # of the first duality gap: smaller ones are rounding
+_LARGEST_CURVATURE = 1e14  # that the kinks of a neuron may add, in multiples of H: with more H would be rounding
+_FIRST_RATIO = 100  # inverse curvature of a kink at the start, at least, in multiples of the ridge
 _SMALL = 12  # up to this size matrices are solved with in one call
 
 
@@ -74,11 +74,12 @@ def solve_kink_program(
     rtol: float = 1e-2,
     stop: Callable[[], bool] | None = None,
 ) -> tuple[np.ndarray, float]:
-    """Minimise ``g·d + d·H d / 2 + sum_jl c_jl relu(A_jl·d_j - b_jl)``: a step d with a price on crossing kinks.
+    """Minimise ``g·d + d·H d / 2 + sum_jl c_jl relu(A_jl·d_j - b_jl)``.
 
-    A primal-dual interior-point method (Mehrotra's predictor and corrector). The kinks of neuron j touch its own
-    step d_j only, so they add a k × k block to H, and an iteration costs one Cholesky factorisation. With the identity
-    in the place of H every neuron is a program of its own, and the factorisation is of size k or K, the smaller one.
+    A primal-dual interior-point method (Mehrotra's predictor and corrector). The kinks of neuron j are functions
+    of its step d_j only, so they add a k × k block to H, and an iteration takes one Cholesky factorisation. With the
+    identity in the place of H every neuron is a program of its own, and the factorisation is of size k or K, the
+    smaller one.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ def solve_kink_program(
     b : ndarray of shape (m, K)
         Distances from the kinks, not negative.
     c : ndarray of shape (m, K)
-        Slope behind each kink; kinks of zero slope are ignored.
+        Slope beyond each kink; kinks of zero slope are ignored.
     rtol : float, default=1e-2
         The duality gap at which to stop, relative to the decrease of the objective that was reached.
     stop : callable or None, default=None
@@ -124,25 +125,26 @@ def solve_kink_program(
     shape = programs, m // programs, K
     rows = A.reshape(*shape, k)
     g, b, c = g.reshape(programs, -1), b.reshape(shape), c.reshape(shape)
-    size = 1.0 if H is None else max(float(np.diagonal(H).mean()), _NOTHING)
+    size = 1.0 if H is None else max(float(np.diagonal(H).mean()), _ZERO)
     gram = rows[:, 0] @ rows[:, 0].swapaxes(1, 2) if H is None and k > K else None
 
     scale = np.abs(g).max(axis=1)
-    slope = np.maximum(c, np.maximum(1e-12 * scale, _NOTHING)[:, None, None])
-    stiffness = np.einsum("pmlk,pmlk->pml", rows, rows) / size
-    softness = K * stiffness / _STIFFEST
-    balanced = 1e-6 * scale + 4 * np.finfo(float).eps * (slope * np.sqrt(stiffness * size)).sum(axis=(1, 2))
-    # theta is the force of a kink, room what it lacks to its slope; a step goes `over` a kink, or stays `under` it.
-    # The start is on the central path of d = 0: theta * under = room * over = mu, and under - over = b.
+    slope = np.maximum(c, np.maximum(1e-12 * scale, _ZERO)[:, None, None])
+    curvature = np.einsum("pmlk,pmlk->pml", rows, rows) / size
+    ridge = K * curvature / _LARGEST_CURVATURE
+    balanced = 1e-6 * scale + 4 * np.finfo(float).eps * (slope * np.sqrt(curvature * size)).sum(axis=(1, 2))
+    # A kink is slope * over, least subject to over >= 0 and under = over + b - A·d >= 0. The multiplier of under >= 0
+    # is theta, that of over >= 0 the slack = slope - theta. The start is on the central path of d = 0: theta * under =
+    # slack * over = mu.
     decrease_scale = (g * g).sum(axis=1) / size
     first = np.maximum((slope * b).mean(axis=(1, 2)), _LEAST_MU * decrease_scale / b[0].size)
-    first = np.maximum(_FIRST_MU * first, _FIRST_SOFTNESS * (slope**2 * softness).max(axis=(1, 2)))
-    mu = np.maximum(first, _NOTHING)[:, None, None]
+    first = np.maximum(_FIRST_MU * first, _FIRST_RATIO * (slope**2 * ridge).max(axis=(1, 2)))
+    mu = np.maximum(first, _ZERO)[:, None, None]
     half = mu - slope * b / 2
     root = np.sqrt(half**2 + mu * slope * b)
     over = np.where(half > 0, (half + root) / slope, mu * b / (root + np.abs(half)))
     under = over + b
-    # (theta, room) and (under, over), complementary to each other
+    # (theta, slack) and (under, over), whose products are complementary
     state = np.stack([mu / under, mu / over, under, over], axis=1)
     least = _LEAST * 2 * b[0].size * mu[:, 0, 0]
 
@@ -154,20 +156,20 @@ def solve_kink_program(
         model = (d * (g + residual)).sum(axis=1) / 2
         decrease = -(model + (c * np.maximum(_along(rows, d) - b, 0)).sum(axis=(1, 2)))
         step[live], decreases[live] = d, decrease
-        _add_pull(residual, rows, state[:, 0])
+        _add_adjoint(residual, rows, state[:, 0])
         total = products.sum(axis=(1, 2, 3))
         ratio = state[:, 2:] / state[:, :2]
         left = (np.abs(residual).max(axis=1) > balanced) | (total > rtol * decrease)
-        left &= (total > least) & (scale >= _NOTHING) & (ratio.sum(axis=1) > softness).all(axis=(1, 2))
+        left &= (total > least) & (scale >= _ZERO) & (ratio.sum(axis=1) > ridge).all(axis=(1, 2))
         if not left.any() or (stop is not None and stop()):
             break
         if not left.all():
-            arrays = live, g, rows, b, c, scale, softness, balanced, least, state, d, residual, products, total, ratio
-            live, g, rows, b, c, scale, softness, balanced, least, state, d, residual, products, total, ratio = (
+            arrays = live, g, rows, b, c, scale, ridge, balanced, least, state, d, residual, products, total, ratio
+            live, g, rows, b, c, scale, ridge, balanced, least, state, d, residual, products, total, ratio = (
                 array[left] for array in arrays
             )
             gram = None if gram is None else gram[left]
-        weight = 1 / (ratio[:, 0] + ratio[:, 1] + softness)
+        weight = 1 / (ratio[:, 0] + ratio[:, 1] + ridge)
         try:
             solve = _of_identity(rows[:, 0], weight[:, 0], gram) if H is None else _factorised(H, rows[0], weight[0])
         except np.linalg.LinAlgError:
@@ -235,10 +237,10 @@ def _along(A: np.ndarray, d: np.ndarray) -> np.ndarray:
     return np.matmul(A, _per_neuron(d, A)[:, :, :, None])[:, :, :, 0]
 
 
-def _add_pull(d: np.ndarray, A: np.ndarray, force: np.ndarray) -> None:
-    """Add the forces of the kinks (P, m, K) of each neuron to its part of d (P, M)."""
+def _add_adjoint(d: np.ndarray, A: np.ndarray, theta: np.ndarray) -> None:
+    """Add A^T theta, for multipliers of the kinks (P, m, K), to the part of d (P, M) of each neuron."""
     programs, m, _, k = A.shape
-    d[:, : m * k] += np.matmul(force[:, :, None, :], A).reshape(programs, m * k)
+    d[:, : m * k] += np.matmul(theta[:, :, None, :], A).reshape(programs, m * k)
 
 
 def _move(
@@ -247,18 +249,18 @@ def _move(
     weight: np.ndarray,
     ratio: np.ndarray,
     residual: np.ndarray,
-    forces: np.ndarray,
-    wanted: np.ndarray,
+    multipliers: np.ndarray,
+    change: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Newton step of d and of the state, for the products of forces and ways to change by what is wanted."""
-    wanted = wanted / forces
-    force = (wanted[:, 0] - wanted[:, 1]) * weight
+    """Newton step of d and of the state, in which the complementary products change by `change` to first order."""
+    change = change / multipliers
+    fixed = (change[:, 0] - change[:, 1]) * weight
     rhs = -residual
-    _add_pull(rhs, A, -force)
+    _add_adjoint(rhs, A, -fixed)
     dd = solve(rhs)
     along = _along(A, dd)
-    dtheta = force + weight * along
-    dover = wanted[:, 1] + ratio[:, 1] * dtheta
+    dtheta = fixed + weight * along
+    dover = change[:, 1] + ratio[:, 1] * dtheta
     return dd, np.stack([dtheta, -dtheta, dover - along, dover], axis=1)
 
 

@@ -9,7 +9,7 @@ _CENTRING = 0.1  # of the mean complementarity product
 _TO_BOUNDARY = 0.95  # fraction of the step to the boundary that is taken
 _RIDGE = 1e-13  # relative, keeps systems of thin cones invertible; what it changes is bounded as a residual
 LOOSE = 1.1  # ratio of the bound to what is attained, above which a cone above the target goes on
-_TINY = 1e-12  # in units in which no price exceeds one
+_TINY = 1e-12  # where no price exceeds one
 
 
 @dataclass(frozen=True, eq=False)

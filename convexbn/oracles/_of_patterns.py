@@ -21,9 +21,9 @@ def price_of_pattern(
 
     With one output, and one sign, it is the length of the projection of Z^T D v on the pattern's cone, by Moreau
     ``min_{mu >= 0} |Z^T D v + Z^T (2D - I) mu|``, a non-negative least-squares problem. Any mu >= 0 gives an upper
-    bound, so rounding cannot make the price too low by more than rounding.
+    bound, so the price is too low by rounding at most.
 
-    With several outputs a convex function is maximised, which takes a visit to every face of the cone: for tiny
+    With several outputs a convex function is maximised, on every face of the cone: for tiny
     problems only, such as up to 199 rows of three columns or 49 of four.
 
     Parameters
@@ -46,7 +46,7 @@ def price_of_pattern(
     Raises
     ------
     ValueError
-        If there are several outputs, and more than 20,000 faces to visit.
+        If there are several outputs, and more than 20,000 faces.
 
     References
     ----------
@@ -73,8 +73,8 @@ def price_of_pattern(
 def price_of_patterns(Z: Operator, patterns: Patterns, v: np.ndarray) -> Price:
     """Largest price over a pattern set and both signs of v.
 
-    Patterns are visited from the largest gated price |Z^T D v| downwards; the gated price bounds the price, so
-    the search ends at the first pattern whose gated price is no larger than the best price found.
+    Patterns are priced from the largest gated price |Z^T D v| downwards. The gated price is an upper bound of the
+    price, so the search ends at the first pattern whose gated price is no larger than the best price found.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def price_of_patterns(Z: Operator, patterns: Patterns, v: np.ndarray) -> Price:
     Raises
     ------
     ValueError
-        If there are several outputs, and too many faces to visit (`price_of_pattern`).
+        If there are several outputs, and too many faces (`price_of_pattern`).
 
     References
     ----------
@@ -122,10 +122,10 @@ def price_of_patterns(Z: Operator, patterns: Patterns, v: np.ndarray) -> Price:
     return Price(best, "global" if patterns.complete else "patterns", direction)
 
 
-def dearest_patterns(
+def most_violated_patterns(
     Z: Operator, patterns: Patterns, v: np.ndarray, threshold: float, count: int, *, gated: bool = False
 ) -> np.ndarray:
-    """Patterns that price above a threshold, the dearest first.
+    """Patterns whose price exceeds a threshold, the most violated dual constraint first.
 
     Parameters
     ----------
@@ -151,10 +151,10 @@ def dearest_patterns(
     >>> import numpy as np
     >>> from convexbn import DesignMatrix
     >>> from convexbn import enumerate_patterns
-    >>> from convexbn.oracles import dearest_patterns
+    >>> from convexbn.oracles import most_violated_patterns
     >>> Z, v = DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])
     >>> patterns = enumerate_patterns(Z)
-    >>> patterns.masks(dearest_patterns(Z, patterns, v, threshold=3.5, count=9)).astype(int)
+    >>> patterns.masks(most_violated_patterns(Z, patterns, v, threshold=3.5, count=9)).astype(int)
     array([[0, 1],
            [1, 1]])
     """
@@ -224,7 +224,7 @@ def price_by_enumeration(Z: Operator, v: np.ndarray, *, max_patterns: int = 100_
     Raises
     ------
     ValueError
-        If there are more patterns than the budget allows, or, of several outputs, more faces than can be visited.
+        If there are more patterns than the budget allows, or, of several outputs, more than 20,000 faces a cone.
 
     Examples
     --------
@@ -238,7 +238,7 @@ def price_by_enumeration(Z: Operator, v: np.ndarray, *, max_patterns: int = 100_
 
 
 def quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
-    """Whether `price_by_enumeration` takes about a second at most, as far as that can be told quickly.
+    """Whether `price_by_enumeration` takes about a second at most, by a bound of the number of patterns and faces.
 
     Examples
     --------
@@ -259,7 +259,7 @@ def quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
 def spectral_norms(G: np.ndarray) -> np.ndarray:
     """Largest singular values of matrices G (P, k, C), or lengths of vectors (P, k): shape (P,).
 
-    From the eigenvalues of the smaller of G^T G and G G^T, which lose digits of the small singular values only.
+    From the eigenvalues of the smaller of G^T G and G G^T, in which small singular values have fewer digits.
 
     Examples
     --------

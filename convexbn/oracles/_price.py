@@ -17,9 +17,9 @@ class Price:
     value : float
         No direction in `scope` prices higher.
     scope : {"global", "patterns", "local"}
-        What was searched: every direction, those of a named pattern set, or as far as a local search saw.
+        What was searched: every direction, those of a pattern set, or those that a local search reached.
     direction : ndarray of shape (k,) or None, default=None
-        Unit direction that attains the value, or comes as near to it as is known; None if none was looked for.
+        Unit direction that attains the value, or of the largest price found; None if no direction was searched.
     """
 
     value: float

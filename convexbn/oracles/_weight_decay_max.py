@@ -14,7 +14,7 @@ def weight_decay_max(problem: Problem) -> float:
     It is the price of the zero network's dual point. That is exact where there are at most 10,000 patterns, which are
     enumerated (of several outputs a million faces of their cones, those of a few dozen samples in three columns), and
     where `price_bound` is attained (whitened data of rank n). Elsewhere it is what an ascent from 1,000 directions
-    finds, a lower bound that is hardly ever missed by much. For the hinge loss with an intercept the zero network has
+    finds, a lower bound. For the hinge loss with an intercept the zero network has
     many dual points; the one with equal entries in each class is used, whose price is an upper bound.
 
     Parameters

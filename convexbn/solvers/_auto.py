@@ -18,7 +18,7 @@ from convexbn.solvers.relu._column_generation import solve_column_generation
 from convexbn.solvers.relu._options import ACCURATE, Options
 from convexbn.solvers.relu._state import Proof
 
-ENUMERATION_ENTRIES = 1_000_000  # patterns are all of them up to this many entries n * k * P of their program
+ENUMERATION_ENTRIES = 1_000_000  # patterns are enumerated up to this many entries n * k * P of their program
 _LOOSE = 1e-3  # tolerance up to which small gated problems of one output are solved by an interior point
 OWN_SOLVERS = ("auto", "closed_form", "column_generation")
 
@@ -52,9 +52,9 @@ def solve(
 ) -> Solution:
     """Train a network with the solver that fits the problem.
 
-    For ReLU: the closed form where it reaches, column generation otherwise; on one sample a class where targets are few
-    and the whitened data has full row rank. For gated ReLU: the working-set solver. The
-    hinge loss, small gated problems with one output, and whoever names a cvxpy solver, get the convex program. Gates,
+    For ReLU: the closed form where one exists, column generation otherwise; on one sample a class where targets are few
+    and the whitened data has full row rank. For gated ReLU: the working-set solver. The convex program is solved by
+    cvxpy for the hinge loss, for small gated problems with one output, and where `solver` names a cvxpy solver. Gates,
     and the patterns of the convex program, are all activation patterns where they are few (at most a million entries
     n * k * P), a sample otherwise.
 
@@ -65,7 +65,7 @@ def solve(
     activation : {"relu", "gated_relu"}, default="relu"
         Which network.
     solver : str, default="auto"
-        "auto"; "closed_form" or "column_generation", to insist on them; or the name of an installed cvxpy solver.
+        "auto"; "closed_form" or "column_generation"; or the name of an installed cvxpy solver.
     n_patterns : int, default=50
         Directions drawn where patterns are sampled.
     tol : float, default=1e-6
@@ -88,7 +88,7 @@ def solve(
     Raises
     ------
     ValueError
-        If the solver is unknown or not installed, or does not reach the problem.
+        If the solver is unknown or not installed, or does not take the problem.
     RuntimeError
         If a cvxpy solver fails.
 
@@ -117,9 +117,8 @@ def solve(
         patterns = enumerate_patterns(problem.Z)
     else:
         patterns = sample_patterns(problem.Z, n_patterns, random_state=random_state)
-    # An interior point does not mind the degeneracy of small gated problems, in which many gates fit equally well, but
-    # nuclear norms are slow in it.
-    # At a loose tolerance the working set is sooner there, too.
+    # Small gated problems are degenerate, as many gates fit equally well, which does not slow down an interior point;
+    # but nuclear norms are slow in it. At a loose tolerance the working set is sooner there, too.
     own = len(patterns) * size > ENUMERATION_ENTRIES or problem.n_outputs > 1 or tol > _LOOSE
     if activation == "gated_relu" and solver == "auto" and smooth and own:
         return solve_gated(problem, patterns, max_iter=max_iter or 500, **rule, **limits)

@@ -1,9 +1,10 @@
-"""Whitened data of full row rank and few distinct targets: one sample for each of them says it all.
+"""Whitened data of full row rank and few distinct targets: the problem of one sample for each of them.
 
-With the notation of `closed_form`, the neurons of such data put out any a >= 0, at the cost ``|a|_P / sqrt(c)``.
+With the notation of `closed_form`, a neuron on such data can have any output a >= 0, at the cost ``|a|_P / sqrt(c)``.
 Replacing a by its mean over the samples of a class, that is of one target, makes this cost no larger; nor the loss,
 which is convex. So the problem is that of one sample a class, whose weight is that of the class, on the design matrix
-``sqrt(c) diag(weight)^-1/2``. Its prices are those of the cone of non-negative weights, exact by a visit to its faces.
+``sqrt(c) diag(weight)^-1/2``. Its prices are those of the cone of non-negative weights, exact by enumeration of its
+faces.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ _MAX_CLASSES = 12
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """The problem with one sample for each distinct target, and the way back.
+    """The problem with one sample for each distinct target, and its neurons as neurons of all samples.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class Classes:
 
     @classmethod
     def of(cls, problem: Problem) -> "Classes | None":
-        """Classes of a problem; None if they say less than its samples, or are too many for exact prices."""
+        """Classes of a problem; None unless they are fewer than its samples, and few enough."""
         targets, of_sample = np.unique(problem.y, axis=0, return_inverse=True)
         of_sample = of_sample.reshape(-1)
         few = len(targets) <= min(_MAX_CLASSES, len(problem.y) - 1)

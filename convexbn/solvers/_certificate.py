@@ -1,4 +1,4 @@
-"""Certificates of optimality: a lower bound from a feasible dual point, and what it is a bound of."""
+"""Certificates of optimality: a lower bound from a feasible dual point, and the networks that it bounds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ _REACH = {
 
 
 class Search(Enum):
-    """Among which neurons better ones were looked for, and what came of it; the value is the phrase of the basis."""
+    """The search for neurons to add, and its outcome; the value is the phrase of the basis."""
 
     DUAL_POINT = "a dual point"
     ZERO_NETWORK = "weight_decay is at or above weight_decay_max, where the zero network is optimal"
@@ -41,13 +41,13 @@ class Oracle(Enum):
     GIVEN = "the largest price that was given"
     NORM_BOUND = "a bound on all prices from norms of Z"
     BRANCH_AND_BOUND = "branch and bound over all directions"
-    ENUMERATION = "a visit to the cones of all activation patterns"
-    CLASS_CONE = "a visit to every face of the cone of one sample a class"
+    ENUMERATION = "enumeration of the cones of all activation patterns"
+    CLASS_CONE = "enumeration of the faces of the cone of one sample a class"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What an objective is of, where that is not all of the data with plain weight decay.
+    """The training problem of an objective, where it is not all of the data with plain weight decay.
 
     Parameters
     ----------
@@ -115,13 +115,13 @@ class Certificate(Summarized):
         Best lower bound over all networks that is proved; equals `lower_bound` if the scope is global. None for a gated
         network, which its gates define: the bound over its patterns already covers all of its weights.
     search : Search, default=Search.DUAL_POINT
-        Among which neurons better ones were looked for.
+        The search for neurons to add, and its outcome.
     oracle : Oracle or None, default=None
         What proved `global_lower_bound`; None for a gated network.
     n_patterns : int or None, default=None
         Activation patterns or gates that were searched, where they are a fixed set.
     setting : Setting, default=Setting()
-        What the objective is of.
+        The training problem of the objective.
 
     Attributes
     ----------
@@ -215,7 +215,7 @@ def certify(
     price : callable
         Largest price of a dual point, with its scope.
     search : Search, default=Search.DUAL_POINT
-        Among which neurons better ones were looked for.
+        The search for neurons to add, and its outcome.
     oracle : Oracle, default=Oracle.GIVEN
         What proves `price`, where its scope is global.
     n_patterns : int or None, default=None
@@ -256,11 +256,11 @@ def certify(
 
 
 def relative_gap(objective: float, bound: float) -> float:
-    """Distance of an objective from a lower bound, relative to the objective; zero where rounding turned them round."""
+    """Distance of an objective from a lower bound, relative to the objective; zero where rounding makes it negative."""
     return (objective - bound) / objective if objective > bound else 0.0
 
 
 def dual_bound(problem: Problem, v: np.ndarray, price: Price) -> float:
     """Dual objective of a feasible dual point v (n, C), scaled so that no direction prices above weight_decay."""
     scale = 1.0 if price.value <= problem.weight_decay else problem.weight_decay / price.value
-    return max(0.0, problem.dual_objective(scale * v))  # in this order, since -0.0 is not larger than 0.0
+    return max(0.0, problem.dual_objective(scale * v))  # in this order, as max(-0.0, 0.0) is -0.0

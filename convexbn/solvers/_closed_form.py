@@ -37,8 +37,8 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6, relative_to: Refer
     problem : Problem
         Training problem with ``P^1/2 Z Z^T P^1/2 = c I``, P the sample weights on a diagonal.
     tol : float, default=1e-6
-        Gap that rounding may leave, as a multiple of `relative_to`; it leaves more only where the objective is next to
-        nothing.
+        Gap that rounding may leave, as a multiple of `relative_to`; it leaves more only where the objective is close to
+        zero.
     relative_to : {"objective", "zero_network"}, default="objective"
         What the gap is measured against, as in `solve_column_generation`.
 
@@ -50,7 +50,7 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6, relative_to: Refer
     Raises
     ------
     ValueError
-        If the problem is outside the reach of the closed forms; the message says why.
+        If there is no closed form for the problem; the message says why.
 
     Warns
     -----
@@ -97,14 +97,14 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6, relative_to: Refer
 
 
 def check_closed_form(problem: Problem) -> None:
-    """Raise a ValueError that says why, if no closed form reaches this problem."""
+    """Raise a ValueError that says why, if there is no closed form for this problem."""
     obstacle = closed_form_obstacle(problem)
     if obstacle:
         raise ValueError(f"No closed form reaches this problem: {obstacle}.")
 
 
 def closed_form_obstacle(problem: Problem) -> str | None:
-    """Why no closed form reaches this problem, or None if one does."""
+    """Why there is no closed form for this problem, or None if there is one."""
     if type(problem.loss) not in _optimum.registry:
         return f"there is none for loss {problem.loss.name!r}"
     if problem.n_outputs > 1 and ((problem.y < 0).any() or (np.count_nonzero(problem.y, axis=1) > 1).any()):
@@ -167,7 +167,7 @@ def _squared_error(
 
 @dataclass(frozen=True)
 class _Classes:
-    """The two classes of a margin loss: where each is, its weight, and the cap on its |u_i| that the penalty sets."""
+    """The two classes of a margin loss: samples and weight of each, and the bound on its |u_i| by the penalty."""
 
     positive: np.ndarray
     weight_positive: float
@@ -182,7 +182,7 @@ class _Classes:
         caps = (min(radius / np.sqrt(weight), 1.0) if weight else 1.0 for weight in weights)
         return cls(positive, *weights, *caps)
 
-    def spread(self, on_positive: float, on_negative: float) -> np.ndarray:
+    def vector(self, on_positive: float, on_negative: float) -> np.ndarray:
         """Vector with one value on each class."""
         return np.where(self.positive, on_positive, on_negative)
 
@@ -203,21 +203,21 @@ def _log_loss(
 
     b = brentq(imbalance, -700, 700, xtol=1e-15) if fit_intercept else 0.0
     on_positive, on_negative = slopes(b)
-    outputs = classes.spread(max(-logit(classes.cap_positive) - b, 0), min(logit(classes.cap_negative) - b, 0))
-    return outputs, np.array([b]), classes.spread(on_positive, -on_negative)
+    outputs = classes.vector(max(-logit(classes.cap_positive) - b, 0), min(logit(classes.cap_negative) - b, 0))
+    return outputs, np.array([b]), classes.vector(on_positive, -on_negative)
 
 
 @_optimum.register
 def _hinge(
     loss: Hinge, y: np.ndarray, p: np.ndarray, radius: float, fit_intercept: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each class moves to its margin or stays at the intercept, which sits at a margin too."""
+    """Each class is at its margin or at the intercept, which is one of the margins."""
     classes = _Classes.of(y, p, radius)
     mass_positive = classes.weight_positive * classes.cap_positive
     mass_negative = classes.weight_negative * classes.cap_negative
 
     def outputs(b: float) -> np.ndarray:
-        return classes.spread(max(1 - b, 0) * (classes.cap_positive < 1), min(-1 - b, 0) * (classes.cap_negative < 1))
+        return classes.vector(max(1 - b, 0) * (classes.cap_positive < 1), min(-1 - b, 0) * (classes.cap_negative < 1))
 
     def objective(b: float) -> float:
         f = outputs(b)
@@ -227,5 +227,5 @@ def _hinge(
     b = min((-1.0, 1.0), key=objective) if fit_intercept else 0.0
     if fit_intercept:
         mass_positive = mass_negative = min(mass_positive, mass_negative)
-    u = classes.spread(mass_positive / (classes.weight_positive or 1), -mass_negative / (classes.weight_negative or 1))
+    u = classes.vector(mass_positive / (classes.weight_positive or 1), -mass_negative / (classes.weight_negative or 1))
     return outputs(b), np.array([b]), u

@@ -1,4 +1,4 @@
-"""What a long solver run owes its user: progress, limits, a callback, and an end that loses nothing."""
+"""The monitor of a solver run: progress, limits, a callback, and Ctrl-C without loss of the best network."""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -11,7 +11,7 @@ from convexbn._utils.progress import progress_bar
 from convexbn.solvers._solution import Progress, Status
 
 Callback = Callable[[Progress], bool | None]
-_LEAST_SECONDS = 1e-9  # left to a step of a run that is out of time: it ends where it began
+_LEAST_SECONDS = 1e-9  # time limit of a step of a run that is out of time, which does nothing
 
 
 class Clock:
@@ -40,7 +40,7 @@ class Clock:
 
 
 class Monitor:
-    """Watch the iterations of a solver; a context in which Ctrl-C ends the run, and not the program.
+    """Count the iterations of a solver, in a context in which Ctrl-C ends the run but not the program.
 
     Parameters
     ----------
@@ -108,11 +108,11 @@ class Monitor:
         return len(self.history)
 
     def out_of_time(self) -> bool:
-        """Whether `max_time` has passed or `stop` says True, for a solver to ask inside an iteration."""
+        """Whether `max_time` has passed or `stop` says True, for checks within an iteration."""
         return self.clock.is_out() or (self._stop is not None and self._stop())
 
     def goes_on(self, objective: float, gap: float, n_neurons: int) -> bool:
-        """Note an iteration; False if a limit or the callback ends the run."""
+        """Count an iteration; False if a limit or the callback ends the run."""
         progress = Progress(self.n_iter + 1, self.clock.seconds(), objective, gap, n_neurons)
         self.history.append(progress)
         if self._bar is not None:

@@ -37,7 +37,7 @@ def solve_path(
 ) -> list[Solution]:
     """Solve a problem along falling weight decays, each from the network before.
 
-    Column generation searches lightly at all values but the first and the last. What it finds anywhere on the path is
+    Column generation searches lightly at all values but the first and the last. What it finds at any value is
     then priced at all values, and those whose gap turns out above `tol` are solved again, from the smallest upwards,
     each from the network below; where that is not enough, once more with the whole search. Nothing is proved; the
     certificates of ReLU networks are local, except where `price_bound` or a closed form makes them global.
@@ -53,7 +53,7 @@ def solve_path(
     max_time : float or None, default=None
         Seconds, shared among the weight decays that are left; each ends with its best network so far.
     random_state : int or None, default=None
-        Seed of every solve, so that patterns that are sampled are the same all along.
+        Seed of every solve, so that sampled patterns are the same at all values.
     verbose : bool, default=False
         Whether to show progress.
 
@@ -123,7 +123,7 @@ def solve_path(
 
 
 def _priced_by_all(problems: list[Problem], solutions: list[Solution]) -> list[Solution]:
-    """Solutions whose local certificates know the neurons of all of them."""
+    """Solutions whose local certificates price the neurons of all of them."""
     local = [index for index, found in enumerate(solutions) if found.certificate.scope == "local"]
     if not local:
         return solutions

@@ -48,7 +48,7 @@ def with_proof(certificate: Certificate, proof: Certificate, tolerance: Toleranc
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a solver was after an iteration.
+    """State of a solver after an iteration.
 
     Parameters
     ----------

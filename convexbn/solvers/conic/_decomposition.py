@@ -12,13 +12,13 @@ _ROWS = 8  # rows a column that enter the program at once
 
 
 def decompose(problem: Problem, neurons: Neurons) -> Neurons:
-    """Turn a gated ReLU network into a ReLU network with the same predictions on the training data.
+    """ReLU network with the same predictions on the training data as a gated ReLU network.
 
     A gated neuron ``D Z s`` is split as ``s = a - b`` with a and b in the cone ``K = {u : (2D - I) Z u >= 0}`` of its
     gate, where ``relu(Z a) - relu(Z b) = D Z s``. Of all splits the one with least ``|a| + |b|`` is taken, a
     second-order cone program a gate; it costs no less than s, and much more where the cone is thin. Where K has full
     dimension there is a split of every s. The network is not optimal for the ReLU problem; it is a start for a solver,
-    and `problem.objective` says what it is worth.
+    and `problem.objective` is its objective.
 
     Parameters
     ----------

@@ -15,8 +15,8 @@ gated ReLU, several outputs
     blocks are matrices ``S_i``, the primal norm is the nuclear norm and that of the dual the largest singular value
 ReLU, several outputs
     the nuclear norm constrained to the cones: the least ``sum_j |s_j| |c_j|`` with ``S_i = sum_j s_j c_j^T``, s_j in
-    the cone of pattern i (arXiv 2012.13329). No solver of cone programs knows this norm; `rank_one_program` is what
-    they know of it where one factor of each neuron is given, and `solve_reference` finds these factors
+    the cone of pattern i (arXiv 2012.13329). This norm is no cone of a standard solver; `rank_one_program` is conic,
+    with one factor of each neuron given, and `solve_reference` finds these factors
 
 A pooled design matrix averages the rows of a sample; a matrix A stands for this average (the identity without
 pooling).
@@ -41,7 +41,7 @@ _TOLERANCES = {
 }
 _SECONDS = {"CLARABEL": "time_limit", "SCS": "time_limit_secs"}
 _ITERATIONS = {"CLARABEL": "max_iter", "SCS": "max_iters", "ECOS": "max_iters"}
-# Clarabel's default step, 0.99 of the way to the boundary, often stalls on the exponential cones of the log loss;
+# Clarabel's default step, 0.99 of the step to the boundary, often stalls on the exponential cones of the log loss;
 # a step at which it stalls is followed by the next.
 _STEPS = {"CLARABEL": tuple({"max_step_fraction": step} for step in (0.9, 0.8, 0.95, 0.7))}
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.oracles import dearest_patterns, flats_of_rows, price_of_pattern
+from convexbn.oracles import flats_of_rows, most_violated_patterns, price_of_pattern
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers._monitor import Clock
-from convexbn.solvers._units import Units
+from convexbn.solvers._scaling import Scaling
 from convexbn.solvers.conic._programs import rank_one_program
-from convexbn.solvers.conic._solve import solve_in_units
+from convexbn.solvers.conic._solve import solve_scaled
 
 _NEURONS_ADDED = 10  # a round
 _MAX_ROUNDS = 100
@@ -25,7 +25,7 @@ def solve_rank_one(
     """Neurons whose norm is the nuclear norm constrained to the patterns' cones, by cutting planes.
 
     A round solves `rank_one_program` over the neurons s_j c_j^T found so far, and adds those of the patterns that price
-    above weight_decay: the dual's violated constraints, exact by a visit to every face of the patterns' cones. Both
+    above weight_decay: the dual's violated constraints, exact by enumeration of the faces of the patterns' cones. Both
     factors move in the program, so a few rounds suffice.
 
     Parameters
@@ -37,7 +37,7 @@ def solve_rank_one(
     tol : float
         Relative price above weight_decay at which a neuron is still added, times ten.
     clock : Clock
-        No round begins when it is out.
+        No round begins once it has passed.
     **options
         Of `solve_program`.
 
@@ -51,14 +51,14 @@ def solve_rank_one(
     ending : str
         Its status.
     """
-    units = Units.of(problem)
+    scaling = Scaling.of(problem)
     Z, (k, C), flats = problem.Z, (problem.Z.n_columns, problem.n_outputs), flats_of_rows(problem.Z)
     threshold = problem.weight_decay * (1 + tol / 10)
-    dearest = partial(dearest_patterns, Z, patterns, threshold=threshold, count=_NEURONS_ADDED)
+    most_violated = partial(most_violated_patterns, Z, patterns, threshold=threshold, count=_NEURONS_ADDED)
     neurons, v, n_iter, ending = problem.zero_network, problem.zero_dual, 0, cp.OPTIMAL
     chosen, S, c = np.zeros(0, dtype=int), np.zeros((k, 0)), np.zeros((0, C))
     for _ in range(_MAX_ROUNDS):
-        added = dearest(problem.feasible_dual(v))
+        added = most_violated(problem.feasible_dual(v))
         if len(added) == 0 or ending == cp.USER_LIMIT or clock.is_out():
             break
         W = np.stack([price_of_pattern(Z, mask, v, flats)[1] for mask in patterns.masks(added).T], axis=1)
@@ -67,11 +67,11 @@ def solve_rank_one(
         chosen, S = np.append(chosen, added), np.hstack([S, W])
         c = np.vstack([c, outputs / np.linalg.norm(outputs, axis=1, keepdims=True)])
         build = partial(rank_one_program, patterns=patterns.take(chosen), S=S, c=c)
-        variables, v, iterations, ending = solve_in_units(
-            units, build, tol=tol / 1000, max_time=clock.left(), **options
+        variables, v, iterations, ending = solve_scaled(
+            scaling, build, tol=tol / 1000, max_time=clock.left(), **options
         )
         intercept = variables["intercept"].reshape(-1) if problem.fit_intercept else np.zeros(C)
         hidden, output = np.hstack([S, variables["T"]]), np.vstack([variables["X"], c])
-        neurons = units.neurons_to(Neurons(hidden, output, intercept))
+        neurons = scaling.unscaled(Neurons(hidden, output, intercept))
         n_iter += iterations
     return neurons, v, n_iter, ending

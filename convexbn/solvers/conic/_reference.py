@@ -1,4 +1,4 @@
-"""The convex program of a pattern set, solved by cvxpy: the truth every faster solver is tested against."""
+"""The convex program of a pattern set, solved by cvxpy: the reference of the tests of every faster solver."""
 
 from dataclasses import replace
 from functools import partial
@@ -11,16 +11,16 @@ from convexbn.model._activation import Activation
 from convexbn.model._merging import merge_directions, prune
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.oracles import count_flats, dearest_patterns, price_of_gates, price_of_patterns
+from convexbn.oracles import count_flats, most_violated_patterns, price_of_gates, price_of_patterns
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers._certificate import Oracle, Search, certify
 from convexbn.solvers._monitor import Clock, check_max_time
+from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
-from convexbn.solvers._units import Units
 from convexbn.solvers.conic._programs import check_cvxpy_solver, primal_program
 from convexbn.solvers.conic._rank_one import solve_rank_one
-from convexbn.solvers.conic._solve import solve_in_units
+from convexbn.solvers.conic._solve import solve_scaled
 from convexbn.solvers.gated._nuclear_norm import NuclearNorm
 
 _PATTERNS_ADDED = 5  # at once; of 5, 10, 20 and 50 the first left Clarabel the fewest log-loss programs it fails on
@@ -46,7 +46,7 @@ def solve_reference(
     Patterns enter the program a few at a time, by their price, until none that is left out could lower the objective.
     Meant for a few hundred samples: time grows fast with n, and with the number of patterns that are needed. The norm
     of a ReLU network with several outputs, the nuclear norm constrained to the patterns' cones, is not conic; it is
-    reached by cutting planes (`rank_one_program`) whose exact prices visit all faces of the cones. That is for tiny
+    reached by cutting planes (`rank_one_program`) whose exact prices enumerate all faces of the cones. That is for tiny
     problems: a few dozen samples in three columns, or a dozen in four.
 
     Parameters
@@ -66,7 +66,7 @@ def solve_reference(
         What the gap is measured against, as in `solve_column_generation`.
     max_time : float or None, default=None
         Seconds after which the best network so far is returned. No program is begun after them, and CLARABEL and SCS
-        end the one they are at.
+        end the current one.
     max_iter, verbose
         As in `convexbn.solvers.conic._programs.solve_program`.
 
@@ -112,8 +112,8 @@ def solve_reference(
     several_relu = activation == "relu" and problem.n_outputs > 1
     if several_relu and len(patterns) * count_flats(problem.Z) > _MAX_FACES:
         raise ValueError(
-            f"solver={solver!r} visits the faces of all cones for a ReLU network of {problem.n_outputs} outputs, up to "
-            f"{count_flats(problem.Z)} for each of {len(patterns)} patterns, more than {_MAX_FACES} in all: that is "
+            f"solver={solver!r} enumerates the faces of all cones for ReLU networks of several outputs, up "
+            f"to {count_flats(problem.Z)} for each of {len(patterns)} patterns, more than {_MAX_FACES} in all: that is "
             "for tiny problems. Use solver='auto', which is column generation, or fewer samples, columns or patterns."
         )
     price_of = price_of_patterns if activation == "relu" else price_of_gates
@@ -150,11 +150,13 @@ def _grow(
     The optimum is that of all patterns; a subset is faster, and it is better conditioned, since a neuron on a kink
     belongs to the cones of all the patterns around it.
     """
-    dearest = partial(dearest_patterns, problem.Z, patterns, count=_PATTERNS_ADDED, gated=activation == "gated_relu")
+    most_violated = partial(
+        most_violated_patterns, problem.Z, patterns, count=_PATTERNS_ADDED, gated=activation == "gated_relu"
+    )
     n_iter = 0
     chosen = np.arange(min(_PATTERNS_ADDED, len(patterns)))
     if len(patterns) > _PATTERNS_ADDED:
-        violating = dearest(problem.zero_dual, threshold=problem.weight_decay)
+        violating = most_violated(problem.zero_dual, threshold=problem.weight_decay)
         chosen = violating if len(violating) else chosen
     while True:
         neurons, v, iterations, ending = _solve_on(
@@ -163,7 +165,7 @@ def _grow(
         n_iter += iterations
         if len(chosen) == len(patterns) or ending == cp.USER_LIMIT or clock.is_out():
             break
-        violating = dearest(problem.feasible_dual(v), threshold=problem.weight_decay * (1 + tol / 10))
+        violating = most_violated(problem.feasible_dual(v), threshold=problem.weight_decay * (1 + tol / 10))
         larger = np.union1d(chosen, violating)
         if len(larger) == len(chosen):
             break
@@ -175,9 +177,9 @@ def _solve_on(
     problem: Problem, patterns: Patterns, activation: Activation, **options: Any
 ) -> tuple[Neurons, np.ndarray, int, str]:
     """Neurons and dual point of the program over these patterns, the solver's iterations and its status."""
-    units = Units.of(problem)
+    scaling = Scaling.of(problem)
     build = partial(primal_program, patterns=patterns, activation=activation)
-    variables, v, n_iter, ending = solve_in_units(units, build, **options)
+    variables, v, n_iter, ending = solve_scaled(scaling, build, **options)
     blocks = [variables[name] for name in ("S", "T") if name in variables]
     intercept = variables["intercept"].reshape(-1) if problem.fit_intercept else np.zeros(problem.n_outputs)
     if problem.n_outputs > 1:
@@ -190,7 +192,7 @@ def _solve_on(
             intercept,
             None if activation == "relu" else patterns.directions,
         )
-    return units.neurons_to(neurons), v, n_iter, ending
+    return scaling.unscaled(neurons), v, n_iter, ending
 
 
 def _zero_network(problem: Problem, activation: Activation) -> Neurons:

@@ -1,4 +1,4 @@
-"""A convex program of a problem, solved by cvxpy in units that suit an interior point."""
+"""A convex program of a problem, scaled for an interior-point method and solved by cvxpy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,28 +7,28 @@ import cvxpy as cp
 import numpy as np
 
 from convexbn.model._problem import Problem
-from convexbn.solvers._units import Units
+from convexbn.solvers._scaling import Scaling
 from convexbn.solvers.conic._programs import solve_program
 
 
-def solve_in_units(
-    units: Units, build: Callable[[Problem], cp.Problem], **options: Any
+def solve_scaled(
+    scaling: Scaling, build: Callable[[Problem], cp.Problem], **options: Any
 ) -> tuple[dict[str, np.ndarray], np.ndarray, int, str]:
-    """Solve the program that `build` makes of a problem in these units.
+    """Solve the program that `build` makes of the scaled problem.
 
     Parameters
     ----------
-    units : Units
-        Units of the problem.
+    scaling : Scaling
+        The scaled problem.
     build : callable
-        Makes the program, whose first constraint defines f.
+        Returns the program of a problem; its first constraint defines f.
     **options
         Of `solve_program`.
 
     Returns
     -------
     variables : dict
-        Values of the program's variables, in its units.
+        Values of the program's variables, for the scaled problem.
     v : ndarray of shape (n, C)
         Dual point of the original problem.
     n_iter : int
@@ -36,12 +36,12 @@ def solve_in_units(
     ending : str
         Its status.
     """
-    stated = build(units.problem)
+    stated = build(scaling.problem)
     # With norms of weight 100 Clarabel solved every log-loss program we tried; it broke down on many with small ones.
     # It also breaks down on losses that weigh more than 1e7, as they would where sample weights are 1e4 and more apart.
-    unit = min(100 / units.problem.weight_decay, 1e7 / units.problem.sample_weight.max())
+    unit = min(100 / scaling.problem.weight_decay, 1e7 / scaling.problem.sample_weight.max())
     program = cp.Problem(cp.Minimize(unit * stated.objective.expr), stated.constraints)
     solve_program(program, **options)
     variables = {name: variable.value for name, variable in program.var_dict.items()}
-    v = units.dual_to(program.constraints[0].dual_value.reshape(units.problem.y.shape) / unit)
+    v = scaling.unscaled_dual(program.constraints[0].dual_value.reshape(scaling.problem.y.shape) / unit)
     return variables, v, int(program.solver_stats.num_iters or 0), program.status

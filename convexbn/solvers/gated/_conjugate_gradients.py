@@ -10,7 +10,7 @@ _TOLERANCE, _STEPS = 0.1, 500
 def conjugate_gradients(
     hessian: Callable[[np.ndarray], np.ndarray], precondition: Callable[[np.ndarray], np.ndarray], rhs: np.ndarray
 ) -> np.ndarray:
-    """Solve a Newton system to a tenth of its residual, or until a direction shows no curvature."""
+    """Solve a Newton system to a tenth of its residual, or until a direction has no curvature."""
     X, R = np.zeros_like(rhs), rhs.copy()
     P = step = precondition(R)
     size = first = float((R * P).sum())

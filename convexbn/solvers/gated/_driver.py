@@ -1,12 +1,12 @@
 r"""Gated ReLU networks: a group lasso over activation patterns, by working sets and Newton's method.
 
-With ``F_i = D_i Z`` the design matrix masked by gate i, and ``w_l = p_l loss''(f_l)``, the solver rests on one
-observation: the blocks of the Hessian, ``F_i^T diag(w) F_j``, are close to a number times one matrix. So
+With ``F_i = D_i Z`` the design matrix masked by gate i, and ``w_l = p_l loss''(f_l)``, the solver uses
+that the blocks of the Hessian, ``F_i^T diag(w) F_j`` are close to a number times one matrix:
 
     ``F^T diag(w) F  ~  K (x) C``,  ``K_ij = sum_l w_l q_l D_i,l D_j,l``,  ``C = Z^T diag(p) Z``,
 
-with q_l the leverage of row l divided by k. For whitened data C is the identity. A group lasso with this Hessian costs
-next to nothing and tells which gates are in use; on these, conjugate gradients preconditioned by K (x) C and the
+with q_l the leverage of row l divided by k. For whitened data C is the identity. A group lasso with this Hessian is
+solved at little cost and identifies the gates in use; on these, conjugate gradients preconditioned by K (x) C and the
 curvature of the norms solve the Newton system of the true Hessian in a handful of products.
 """
 

@@ -1,9 +1,9 @@
 r"""Gated networks by an interior-point method on the dual: where outputs are few, and many gates fit them equally well.
 
-With at least as many columns as rows every gate fits whatever it lets through, optimal networks fill a face of many
-dimensions, and steps on their weights are short. The dual point v (n, C) knows nothing of that. Its constraints
-``|G_i|_2 <= weight_decay``, ``G_i = F_i^T v``, get the barrier ``mu * log det(weight_decay^2 I - G_i^T G_i)``, whose
-derivative gives the weights ``S_i = 2 mu G_i (weight_decay^2 I - G_i^T G_i)^-1``. Newton's method solves
+With at least as many columns as rows every gate fits all targets of its active rows, optimal networks fill a face of
+many dimensions, and steps on their weights are short. This degeneracy is not one of the dual point v (n, C). Its
+constraints ``|G_i|_2 <= weight_decay``, ``G_i = F_i^T v``, get the barrier ``mu * log det(weight_decay^2 I - G_i^T
+G_i)``, whose derivative gives the weights ``S_i = 2 mu G_i (weight_decay^2 I - G_i^T G_i)^-1``. Newton's method solves
 
     ``f = sum_i F_i S_i(v) + intercept``,  ``v_i = -p_i loss'(f_i)``,  and ``sum_i v_i = 0`` with an intercept.
 
@@ -24,7 +24,7 @@ from convexbn.solvers.gated._steps import Point
 from convexbn.solvers.gated._working_set import WorkingSets
 
 _MOST_ENTRIES = 2**24  # of the patterns' Hessians
-_TO_BOUNDARY = 0.9  # of the way to the boundary that a step may go
+_TO_BOUNDARY = 0.9  # of the step to the boundary, at most
 _FALL, _N_FALLS = 0.1, 14  # of mu at once, and how often
 _NEWTON_STEPS = 30  # for one mu
 _CENTRED = 1e-3  # length of a step at which mu falls: the weights are as exact as its square
@@ -33,7 +33,7 @@ _DROPPED = 0.1  # weights of this fraction of the gap are dropped
 
 
 def fits_everything(sets: WorkingSets) -> bool:
-    """Whether gates fit all that they let through, are many, and outputs are few."""
+    """Whether gates fit the targets of their active rows, are many, and outputs are few."""
     Z, n_patterns, size = sets.problem.Z, len(sets.patterns), sets.problem.y.size
     return Z.n_columns >= Z.n_rows and Z.n_patches == 1 and size <= n_patterns <= _MOST_ENTRIES // size**2
 

@@ -83,7 +83,7 @@ def gated_path(
 
 
 def extrapolated(sets: WorkingSets, before: tuple[float, Point], last: tuple[float, Point]) -> Point:
-    """The last point, moved on in proportion to weight decay; weights that would turn round are zero."""
+    """The last point, extrapolated in proportion to weight decay; weights that would change sign are zero."""
     (first_decay, first), (last_decay, point) = before, last
     ratio = (last_decay - sets.problem.weight_decay) / (first_decay - last_decay)
     used = point.used

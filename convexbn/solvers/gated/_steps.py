@@ -14,9 +14,9 @@ from convexbn.solvers.gated._products import Products
 
 _SWEEPS = 2  # of block coordinate descent on the model of a proximal step
 _SWEEP_TOLERANCE = 0.05  # change in a sweep, as a fraction of weight_decay, at which the descent ends
-_HALVINGS = 30  # of a step before it is given up
+_HALVINGS = 30  # of a step before it is rejected
 _ARMIJO, _ROUNDING = 1e-4, 1e-15
-_LEAST_CURVATURE = 1e-3  # of a sample, as a fraction of the mean: rows on flat parts of a loss keep a little
+_LEAST_CURVATURE = 1e-3  # of a sample, as a fraction of the mean: of rows on flat parts of a loss
 
 Norm = type[EuclideanNorm] | type[NuclearNorm]
 
@@ -107,7 +107,7 @@ class Steps:
     single: Products
 
     def proximal(self, point: Point, model: LossModel, G: np.ndarray, K: np.ndarray) -> Point:
-        """A step towards the minimiser of the model with the norm, which finds out the ranks of the weights."""
+        """A step towards the minimiser of the model with the norm, which sets the ranks of the weights."""
         D = model_minimiser(self.norm, K, self.columns, point.S, G, self.problem.weight_decay) - point.S
         change = self.products.forward(D)
         shift = model.shift(change)

@@ -1,7 +1,7 @@
 """Gated networks by working sets: price the gates, let those of largest price enter, improve their weights, repeat.
 
-This file holds the rounds, the bounds, gap-safe screening, and the way down in weight decay; what a step does, and the
-norm of the weights, are elsewhere.
+The rounds, the bounds, gap-safe screening and the continuation in weight decay; steps are in `_steps`, norms of the
+weights in `_euclidean_norm` and `_nuclear_norm`.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,11 +22,11 @@ from convexbn.solvers.gated._products import Products, kind_of_products
 from convexbn.solvers.gated._steps import LossModel, Norm, Point, Steps
 
 _ENTERING = 50  # gates that enter at once while few are in use; later as many as are in use
-_STEPS = 10  # a round, in turn proximal and Newton's
+_STEPS = 10  # a round, alternately proximal and Newton's
 _PRECISION = 0.3  # a round ends where the gap over its gates is this fraction of the gap over all
-_STAGE_GAP = 0.2  # at which weight decay is halved, on the way down to that of the problem
+_STAGE_GAP = 0.2  # at which weight decay is halved, until it is that of the problem
 _ROUNDING = 1e-12  # of a dual point
-_PATIENCE = 5  # rounds without progress after which the solver gives up
+_PATIENCE = 5  # rounds without progress after which the solver stops
 _BLOCK_ENTRIES = 2**22  # entries of Z at once
 _PRICED_ENTRIES = 2**24  # entries of the products Z^T D_i v at once
 _OVERLAP_PRODUCTS = 2**24  # up to this many, overlaps of all patterns are computed at once
@@ -35,7 +35,7 @@ _HELD_ENTRIES = 2**22  # up to this many, masks of all patterns stay unpacked
 
 @dataclass
 class _Known:
-    """What was computed last, for the next round or the next weight decay."""
+    """Cache of the last round, for the next round or the next weight decay."""
 
     v: np.ndarray | None = None
     priced: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
@@ -63,7 +63,7 @@ class WorkingSets:
             self.held = {kind: self.products(everything, kind, hold=True) for kind in {dtype, np.dtype("float32")}}
 
     def first(self, start: Neurons | None) -> Point:
-        """Where the solver starts."""
+        """The point to start from."""
         n, k, C = self.problem.Z.n_samples, self.problem.Z.n_columns, self.problem.n_outputs
         intercept = self.problem.zero_network.intercept
         if start is None:
@@ -131,10 +131,10 @@ class WorkingSets:
             point = stage.point(point.chosen[used], point.S[used], point.intercept)
 
     def next_stage(self, stage: Self | None, point: Point, v: np.ndarray, prices: np.ndarray) -> tuple[Self, float]:
-        """The problem to improve a point on, and the point's gap there.
+        """The problem of the next round, of the same or larger weight decay, and the point's gap there.
 
-        With little weight decay most steps from afar would end at once, where some neuron passes through zero. So the
-        solver comes down from a weight decay for which the point is good, halving it where the gap is small.
+        At small weight decay most steps from a distant point would be cut short, where some neuron passes through zero.
+        So weight decay starts where the point has a small gap, and is halved where the gap is small.
         """
         target = self.problem.weight_decay
         if stage is None:
@@ -189,7 +189,7 @@ class WorkingSets:
         return known.prices
 
     def price(self, v: np.ndarray) -> Price:
-        """Largest price over all patterns in float64, of those that may have it by what is known of them."""
+        """Largest price over all patterns in float64, of those that may have it by known bounds."""
         known, candidates = self.known, np.arange(len(self.patterns))
         if known.v is not None and len(known.priced) == len(candidates):
             near = self.rounding(v) + self._row_norms(v - known.v)
@@ -203,7 +203,7 @@ class WorkingSets:
         return np.concatenate([np.zeros(0), *found])
 
     def rounding(self, v: np.ndarray) -> float:
-        """More than what rounding changes of a price."""
+        """Upper bound of the rounding error of a price."""
         return 10 * self.eps * self._row_norms(v)
 
     def _row_norms(self, v: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Certificates of column generation, in the units of the original problem."""
+"""Certificates of column generation, for the original problem."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,9 +11,9 @@ from convexbn.model._problem import Problem
 from convexbn.oracles import Price, price_bound
 from convexbn.solvers._certificate import Certificate, Oracle, Search, certify
 from convexbn.solvers._monitor import Monitor
+from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._solution import with_proof
 from convexbn.solvers._tolerance import Tolerance
-from convexbn.solvers._units import Units
 from convexbn.solvers.relu._options import ACCURATE
 from convexbn.solvers.relu._oracle import price_of, search_hard
 from convexbn.solvers.relu._proof import Plan, price_within_tolerance, provable, proved
@@ -31,7 +31,7 @@ def certify_by_proof(
     max_time: float | None = None,
     random_state: int | np.random.Generator | None = None,
 ) -> Certificate:
-    """Certificate of a network as it is, from a hard search and a proof of the prices of all directions.
+    """Certificate of a network as it is, from a search from many starts and a proof of the prices of all directions.
 
     Parameters
     ----------
@@ -51,43 +51,47 @@ def certify_by_proof(
     certificate : Certificate
         Scope "global" where the proof is within the tolerance; else "local", with the proved bound beside.
     """
-    units, options = Units.of(problem).with_fewest_columns(), ACCURATE
+    scaling, options = Scaling.of(problem).with_fewest_columns(), ACCURATE
     monitor = Monitor("proof", max_iter=None, max_time=max_time, callback=None, verbose=False)
-    run = Run(units.problem, options, units.tolerance_from(tolerance), np.random.default_rng(random_state), monitor)
-    state = State.of(units.problem, units.neurons_from(neurons).with_unit_outputs(), options)
+    run = Run(
+        scaling.problem, options, scaling.scaled_tolerance(tolerance), np.random.default_rng(random_state), monitor
+    )
+    state = State.of(scaling.problem, scaling.scaled(neurons).with_unit_outputs(), options)
     state = search_hard(run, state)
-    if state.searched is not None and (units.problem.output_directions.fixed or provable(units.problem, options.proof)):
+    if state.searched is not None and (
+        scaling.problem.output_directions.fixed or provable(scaling.problem, options.proof)
+    ):
         aim = price_within_tolerance(run, state, options.proof.share)
         state = proved(run, state, Plan(options.proof.nodes if max_time is None else _LONG_PROOF_NODES, aim))
-    return certified(run, state, units, problem, neurons, tolerance)[1]
+    return certified(run, state, scaling, problem, neurons, tolerance)[1]
 
 
 def certified(
-    run: Run, state: State, units: Units, problem: Problem, neurons: Neurons, tolerance: Tolerance
+    run: Run, state: State, scaling: Scaling, problem: Problem, neurons: Neurons, tolerance: Tolerance
 ) -> tuple[np.ndarray, Certificate]:
-    """The dual point of the last search, and what it certifies of a network, both in the original units."""
+    """The dual point of the last search, and what it certifies of a network, both of the original problem."""
     searched = state.searched
     if searched is None:
-        scaled = units.problem
-        v = units.dual_to(scaled.feasible_dual(scaled.dual_point(state.neurons.outputs(scaled.Z))))
+        scaled = scaling.problem
+        v = scaling.unscaled_dual(scaled.feasible_dual(scaled.dual_point(state.neurons.outputs(scaled.Z))))
         price = partial(price_bound, problem.Z, sample_weight=problem.sample_weight)
         return v, certify(problem, neurons, v, price, Search.NOT_SEARCHED, Oracle.NORM_BOUND)
-    v = units.dual_to(searched.v)
-    price = partial(price_of, units.directions_to(searched.directions), problem.Z)
+    v = scaling.unscaled_dual(searched.v)
+    price = partial(price_of, scaling.unscaled_directions(searched.directions), problem.Z)
     enough = run.tolerance.reached(state.objective, searched.bound)
     search = Search.UNFINISHED if state.has_found and not enough else Search.ASCENT
     search = search if searched.thorough else Search.NOT_SEARCHED
     certificate = certify(problem, neurons, v, price, search, Oracle.NORM_BOUND)
     if state.proof is not None:
         oracle = Oracle.BRANCH_AND_BOUND if problem.output_directions.fixed else Oracle.ENUMERATION
-        proof = certify(problem, neurons, v, _proved_price(state.proof, units, problem, v), search, oracle)
+        proof = certify(problem, neurons, v, _proved_price(state.proof, scaling, problem, v), search, oracle)
         certificate = with_proof(certificate, proof, tolerance)
     return v, certificate
 
 
-def _proved_price(proof: Price, units: Units, problem: Problem, known: np.ndarray) -> Callable[[np.ndarray], Price]:
-    """What was proved in the units of the search, for dual points in the original units."""
-    value = proof.value * units.target_scale * units.column_scale
+def _proved_price(proof: Price, scaling: Scaling, problem: Problem, known: np.ndarray) -> Callable[[np.ndarray], Price]:
+    """The price that was proved for the scaled problem, as one for dual points of the original problem."""
+    value = proof.value * scaling.target_scale * scaling.column_scale
 
     def price(v: np.ndarray) -> Price:
         # Rounding may have moved the dual point; no price changes by more than this.

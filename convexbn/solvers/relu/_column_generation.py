@@ -11,9 +11,9 @@ from convexbn.model._merging import merge, prune
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.solvers._monitor import Callback, Monitor
+from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
-from convexbn.solvers._units import Units
 from convexbn.solvers.relu._certify import certified
 from convexbn.solvers.relu._corrective import corrected, with_first_neurons
 from convexbn.solvers.relu._master import enlarged
@@ -42,8 +42,8 @@ def solve_column_generation(
 
     With one output and up to eight columns of Z the price of every direction is proved by branch and bound when the gap
     is within the tolerance, and a violation that this finds goes on as a new neuron; the certificate is global if the
-    proof is within the tolerance. So it is with several outputs on tiny problems, whose patterns' cones are enumerated
-    face by face. Otherwise it is local: evidence, beside the best lower bound that is proved.
+    proof is within the tolerance. The same holds with several outputs on tiny problems, whose patterns' cones are
+    enumerated face by face. Otherwise it is local: evidence, beside the best lower bound that is proved.
 
     Memory grows with n (k + active neurons), beside the squared matrix of the weights that move at once. With more
     columns than rows the problem is solved in the space of the rows of Z, which holds all optimal neurons; there
@@ -57,7 +57,7 @@ def solve_column_generation(
         Gap at which to stop, as a multiple of `relative_to`.
     relative_to : {"objective", "zero_network"}, default="objective"
         What the gap is measured against: the objective of the network, or that of the zero network, which with an
-        intercept is the best constant. The second is the rule of scikit-learn's Lasso; it does not ask for more digits
+        intercept is the best constant. The second is the rule of scikit-learn's Lasso; it requires no more digits
         where the network fits well.
     max_iter : int or None, default=100
         Rounds at most.
@@ -114,26 +114,26 @@ def solve_column_generation(
     check_prove(prove)
     tolerance = Tolerance.of(problem, tol, relative_to)
     monitor = Monitor("column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
-    units = Units.of(problem).with_fewest_columns()
-    scaled = units.problem
+    scaling = Scaling.of(problem).with_fewest_columns()
+    scaled = scaling.problem
     run = Run(
         scaled,
         options,
-        units.tolerance_from(tolerance),
+        scaling.scaled_tolerance(tolerance),
         np.random.default_rng(random_state),
         monitor,
         prove=prove if provable(scaled, options.proof) else False,
-        objective_unit=units.objective_to(1.0),
+        objective_scale=scaling.unscaled_objective(1.0),
     )
-    neurons = scaled.zero_network if start is None else units.neurons_from(start).with_unit_outputs()
+    neurons = scaled.zero_network if start is None else scaling.scaled(start).with_unit_outputs()
     state = State.of(scaled, merge(scaled, neurons), options)
     with monitor:
         state = with_first_neurons(run, state) if start is None else state
         state = corrected(run, state)
         for later in column_generation(run, state):
             state = later
-        return _solution(run, state, units, problem, tolerance)
-    return _solution(run, state, units, problem, tolerance)  # the best so far; a second Ctrl-C is not caught here
+        return _solution(run, state, scaling, problem, tolerance)
+    return _solution(run, state, scaling, problem, tolerance)  # the best so far; a second Ctrl-C is not caught here
 
 
 def column_generation(run: Run, state: State) -> Iterator[State]:
@@ -189,19 +189,19 @@ def column_generation(run: Run, state: State) -> Iterator[State]:
 
 
 def _goes_on(run: Run, state: State) -> bool:
-    """Note the round; whether no limit has ended the run."""
-    goes_on = run.monitor.goes_on(state.objective * run.objective_unit, state.gap, len(state.neurons))
+    """Report the round to the monitor; whether no limit has ended the run."""
+    goes_on = run.monitor.goes_on(state.objective * run.objective_scale, state.gap, len(state.neurons))
     if goes_on and state.newton_steps <= 0:
         run.monitor.ending = Status.MAX_ITER
     return run.monitor.ending is None
 
 
-def _solution(run: Run, state: State, units: Units, problem: Problem, tolerance: Tolerance) -> Solution:
-    """The network in the original units, with its certificate."""
-    neurons = units.neurons_to(state.neurons)
+def _solution(run: Run, state: State, scaling: Scaling, problem: Problem, tolerance: Tolerance) -> Solution:
+    """The network of the original problem, with its certificate."""
+    neurons = scaling.unscaled(state.neurons)
     pruned = prune(neurons, problem.Z)
     neurons = pruned if problem.objective(pruned) <= problem.objective(neurons) else neurons
-    v, certificate = certified(run, state, units, problem, neurons, tolerance)
+    v, certificate = certified(run, state, scaling, problem, neurons, tolerance)
     monitor = run.monitor
     status = status_of(certificate, tolerance, "Column generation", monitor.ending or Status.NOT_CONVERGED)
     return Solution(neurons, v, certificate, status, monitor.n_iter, tuple(monitor.history))

@@ -1,6 +1,6 @@
 """The fast preset of column generation: a path of coarse rounds, for networks that are to predict.
 
-A network predicts well long before it is optimal. So every weight decay of a path is one round of the method of
+A network predicts well long before it is optimal, so every weight decay of a path is one round of the method of
 `solve_column_generation`: neurons enter by their price, found by an ascent that is not polished, and a few quasi-Newton
 steps in single precision move all of them. There are no Newton steps, no thorough search and no proof.
 """
@@ -15,8 +15,8 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.oracles import find_local_maxima
 from convexbn.solvers._monitor import Monitor
+from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._tolerance import Tolerance
-from convexbn.solvers._units import Units
 from convexbn.solvers.relu._column_generation import column_generation
 from convexbn.solvers.relu._options import FAST, Options
 from convexbn.solvers.relu._quasi_newton import quasi_newton
@@ -39,7 +39,7 @@ def fast_path(
     problem : Problem
         Training problem; of a loss with kinks the steps take subgradients.
     weight_decays : iterable of float
-        From the largest downwards. Networks are computed as they are asked for.
+        From the largest downwards. Networks are computed one at a time, as the generator advances.
     options : Options, default=FAST
         Work of a round.
     start : Neurons or None, default=None
@@ -64,27 +64,29 @@ def fast_path(
     >>> len(zero), round(problem.objective(trained), 3)
     (0, 0.28)
     """
-    units = Units.of(problem).with_fewest_columns()
-    scaled, rng = units.problem, np.random.default_rng(random_state)
+    scaling = Scaling.of(problem).with_fewest_columns()
+    scaled, rng = scaling.problem, np.random.default_rng(random_state)
     unit = scaled.weight_decay / problem.weight_decay
     monitor = Monitor("fast path", stop=stop)
-    neurons = scaled.zero_network if start is None else units.neurons_from(start).with_unit_outputs()
+    neurons = scaled.zero_network if start is None else scaling.scaled(start).with_unit_outputs()
     for weight_decay in np.asarray(weight_decays, dtype=np.float64):
         run = Run(replace(scaled, weight_decay=float(weight_decay) * unit), options, Tolerance(0.0), rng, monitor)
         for state in column_generation(run, State.of(run.problem, neurons, options)):
             neurons = state.neurons
-        yield units.neurons_to(neurons)
+        yield scaling.unscaled(neurons)
 
 
 def descend(problem: Problem, start: Neurons, *, max_steps: int, stop: Callable[[], bool] | None = None) -> Neurons:
     """Lower the objective from a network by quasi-Newton steps in single precision."""
-    units = Units.of(problem).with_fewest_columns()
-    neurons = units.neurons_from(start).with_unit_outputs()
-    return units.neurons_to(quasi_newton(units.problem, neurons, max_steps=max_steps, single_precision=True, stop=stop))
+    scaling = Scaling.of(problem).with_fewest_columns()
+    neurons = scaling.scaled(start).with_unit_outputs()
+    return scaling.unscaled(
+        quasi_newton(scaling.problem, neurons, max_steps=max_steps, single_precision=True, stop=stop)
+    )
 
 
 def price_quickly(problem: Problem, *, random_state: int | np.random.Generator | None = None) -> float:
-    """Weight decay from which on the zero network is optimal, about: a hasty `weight_decay_max`."""
+    """Lower estimate of `weight_decay_max`, by an ascent without polish."""
     Z, v = problem.Z, problem.zero_dual
     starts = np.random.default_rng(random_state).standard_normal((Z.n_columns, 2 * FAST.n_starts))
     found = find_local_maxima(Z, v, starts, count=1, polish=False)

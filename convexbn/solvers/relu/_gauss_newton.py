@@ -1,6 +1,6 @@
 """The Gauss-Newton matrix of the loss in hidden weights, output directions and intercept.
 
-The variables are the hidden weights s_j (k each), then the tangents t_j (C - 1 each) that turn the unit output
+The variables are the hidden weights s_j (k each), then the tangents t_j (C - 1 each) of the unit output
 directions, ``c_j(t) = c_j + T_j t_j``, then the intercept (C), if there is one.
 """
 
@@ -62,13 +62,13 @@ def _of_multiples(
     (m, C), k = outputs.shape, len(S)
     gram = Z.masked_gram(on, weights).reshape(m, k, m, k)
     weights_weights = (gram * (outputs @ outputs.T)[:, None, :, None]).reshape(m * k, m * k)
-    # relu(Z s) = D Z s, so what its products are is a matter of those of D Z.
+    # relu(Z s) = D Z s, so its products are those of D Z.
     with_hidden = np.einsum("jalb,bl->jal", gram, S, optimize=True)
     hidden_hidden = np.einsum("jal,aj->jl", with_hidden, S)
-    turned = np.einsum("jc,lcd->jld", outputs, tangents)
-    weights_tangents = (with_hidden[:, :, :, None] * turned[:, None]).reshape(m * k, m * (C - 1))
-    turned = np.einsum("jce,lcd->jeld", tangents, tangents, optimize=True)
-    tangents_tangents = (hidden_hidden[:, None, :, None] * turned).reshape(m * (C - 1), m * (C - 1))
+    projected = np.einsum("jc,lcd->jld", outputs, tangents)
+    weights_tangents = (with_hidden[:, :, :, None] * projected[:, None]).reshape(m * k, m * (C - 1))
+    projected = np.einsum("jce,lcd->jeld", tangents, tangents, optimize=True)
+    tangents_tangents = (hidden_hidden[:, None, :, None] * projected).reshape(m * (C - 1), m * (C - 1))
     if not fit_intercept:
         return np.block([[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]])
     sums = Z.masked_adjoint(on, weights[:, None])
@@ -105,8 +105,8 @@ def _of_roots(
         hidden = np.einsum("ija,aj->ij", masked, S)
         J = np.empty((len(R), C, size))
         J[:, :, :n_weights] = ((R @ outputs.T)[:, :, :, None] * masked[:, None]).reshape(len(R), C, n_weights)
-        turned = (R @ tangents.transpose(1, 0, 2).reshape(C, -1)).reshape(len(R), C, m, C - 1)
-        J[:, :, n_weights : n_weights + n_tangents] = (turned * hidden[:, None, :, None]).reshape(len(R), C, -1)
+        projected = (R @ tangents.transpose(1, 0, 2).reshape(C, -1)).reshape(len(R), C, m, C - 1)
+        J[:, :, n_weights : n_weights + n_tangents] = (projected * hidden[:, None, :, None]).reshape(len(R), C, -1)
         J[:, :, n_weights + n_tangents :] = R[:, :, : C * fit_intercept]
         matrix = dsyrk(1.0, J.reshape(-1, size).T, beta=1.0, c=matrix, overwrite_c=True, lower=True)
     return matrix + np.tril(matrix, -1).T

@@ -1,4 +1,4 @@
-"""L-BFGS for smooth functions of a few thousand variables, with little work beside that of the function.
+"""L-BFGS for smooth functions of a few thousand variables, with little overhead beside the function.
 
 On small networks the wrapper of a general library takes longer than the products themselves.
 """

@@ -12,11 +12,11 @@ from convexbn.oracles._kink_program import nearest_kinks, solve_kink_program
 from convexbn.solvers.relu._gauss_newton import gauss_newton
 from convexbn.solvers.relu._quasi_newton import quasi_newton
 
-_MOST_COLUMNS, _QUASI_NEWTON_STEPS = 1000, 500  # of Z; with more even the steps of one neuron are long
+_MOST_COLUMNS, _QUASI_NEWTON_STEPS = 1000, 500  # of Z; with more the step of a single neuron takes long
 _KINKS = 3  # kinks in the model, in multiples of k
 # Damping is relative to weight_decay / |s_j|, and must reach the curvature of the loss where that is larger by far.
 _MIN_DAMPING, _MAX_DAMPING = 1e-6, 1e10
-_FREE = 1.0  # up to this damping a small decrease promised means that there is little left to gain
+_FREE = 1.0  # up to this damping a small decrease of the model means that the neurons are close to a local optimum
 
 
 def newton(
@@ -32,7 +32,7 @@ def newton(
 ) -> tuple[Neurons, int]:
     """Move neurons to a nearby local optimum of the training problem.
 
-    An optimal neuron sits on kinks: rows with z_i·s = 0 and v_i·c < 0, where the objective has a convex corner,
+    An optimal neuron lies on kinks: rows with z_i·s = 0 and v_i·c < 0, where the objective has a convex corner,
     at which methods of smooth optimisation stall. So the model of a step holds the corners of the rows nearest to each
     neuron exactly, as in `solve_kink_program`, beside a quadratic: Gauss-Newton for the loss, the
     curvature of |s_j|, and damping relative to it, after Levenberg and Marquardt. The unit output weights move on their
@@ -47,7 +47,7 @@ def newton(
     neurons : Neurons
         Neurons with unit output weights; for one output +1 and -1.
     rtol : float
-        Ends when the model promises a smaller decrease, relative to the objective, that damping does not explain.
+        Ends when the model's decrease, relative to the objective, is smaller and damping is not the cause.
     damping : float
         Damping of the first step.
     max_sweeps : int
@@ -99,7 +99,7 @@ class _Model:
 def _step(
     problem: Problem, neurons: Neurons, block: np.ndarray, damping: float, stop: Callable[[], bool]
 ) -> tuple[Neurons, float, float]:
-    """One damped step of a block of neurons: the network, the decrease promised, and the next damping."""
+    """One damped step of a block of neurons: the network, the model's decrease, and the next damping."""
     Z, outputs = problem.Z, neurons.output_weights[block]
     tangents = problem.output_directions.tangents(outputs)
     inner, f = Z.products(neurons.weights[:, block]), neurons.outputs(Z)

@@ -16,7 +16,7 @@ class ProofOptions:
     columns : int, default=8
         Branch and bound is tried up to so many columns of Z.
     nodes, entries : int
-        Cones that it visits at most, and cones times rows of Z.
+        Cones that it bounds at most, and cones times rows of Z.
     sharp_columns, sharp_nodes, sharp_share : int, int and float
         Up to so many columns, with so many cones, it aims at this share of the tolerance, however small that is.
     share, least : float
@@ -51,7 +51,7 @@ class Options:
     several : int, default=3
         Times as many starts, first and new neurons with several outputs, for which the oracle has more local maxima.
     last_search : int, default=8
-        Times as many before a gap within the tolerance is believed.
+        Times as many before a gap within the tolerance ends the run.
     around, across : float, default=0.25
         Share of the starts around active neurons, and of those on the other side of a kink of one.
     polish : bool, default=True

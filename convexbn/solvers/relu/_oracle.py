@@ -15,7 +15,7 @@ _LEAST_RTOL, _MOST_RTOL, _DAMPING = 1e-14, 1e-3, 1e-4  # of the next corrective 
 
 
 def searched(run: Run, state: State) -> State:
-    """Search for violated dual constraints; a gap within the tolerance is believed after a search many times as hard.
+    """Search for violated dual constraints; a gap within the tolerance is confirmed from many more starts.
 
     The next corrective step need not be more accurate than what remains: the objective is within about 10 gap^2 of that
     of a joint local optimum, and to come closer can wait as long as neurons are found and rounds make progress.
@@ -35,7 +35,7 @@ def searched(run: Run, state: State) -> State:
 
 
 def search_hard(run: Run, state: State) -> State:
-    """Search from as many starts as before a gap is believed, unless the time is out."""
+    """Search from as many starts as confirm a gap within the tolerance, unless the time is out."""
     return state if run.monitor.out_of_time() else _searched_from(run, state, run.options.last_search)
 
 

@@ -1,4 +1,4 @@
-"""The proof that no direction violates dual feasibility, where it is possible: branch and bound, or enumeration."""
+"""The proof that no direction violates dual feasibility: branch and bound, or enumeration, for small problems."""
 
 from dataclasses import dataclass, replace
 
@@ -40,7 +40,7 @@ class Plan:
     Parameters
     ----------
     max_nodes : int
-        Cones that branch and bound visits at most.
+        Cones that branch and bound bounds at most.
     aim : float
         Price at which it ends.
     """

@@ -11,7 +11,7 @@ from convexbn.model._problem import Problem
 from convexbn.solvers.relu._lbfgs import lbfgs
 
 _MEMORY = 20  # of the descent in lengths alone
-_FTOL = 1e-8  # least relative decrease of a step: what then remains is left to Newton's method
+_FTOL = 1e-8  # least relative decrease of a step: then Newton's method takes over
 
 Stop = Callable[[], bool] | None
 Objective = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray, np.ndarray]]

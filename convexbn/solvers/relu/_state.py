@@ -1,4 +1,4 @@
-"""What column generation carries from step to step."""
+"""The state of column generation: the run, the last call of the oracle, the network."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -34,8 +34,8 @@ class Run:
         Limits, progress and interrupts.
     prove : bool or "auto", default=False
         Whether to prove the prices of all directions.
-    objective_unit : float, default=1.0
-        The monitor is told the objective in multiples of this.
+    objective_scale : float, default=1.0
+        Objective of the original problem over that of the scaled one, for the monitor.
     """
 
     problem: Problem
@@ -44,7 +44,7 @@ class Run:
     rng: np.random.Generator
     monitor: Monitor
     prove: Proof = False
-    objective_unit: float = 1.0
+    objective_scale: float = 1.0
 
     @property
     def several(self) -> int:
@@ -67,7 +67,7 @@ class Searched:
     bound : float
         Lower bound of the objective, if no direction prices higher than `directions`.
     thorough : bool
-        Whether the search ended in its own time, with polish.
+        Whether the search was complete, with polish.
     """
 
     v: np.ndarray
@@ -79,7 +79,7 @@ class Searched:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where the loop is.
+    """The network and what is known of it, between two steps of the loop.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A problem in units in which targets and design matrix are of order one, and the way back."""
+"""A problem scaled so that targets and design matrix are of order one, and its solutions scaled back."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -11,13 +11,15 @@ from convexbn.solvers._tolerance import Tolerance
 
 
 @dataclass(frozen=True, eq=False)
-class Units:
-    """Units of a problem: a solver's absolute tolerances then mean the same for every problem.
+class Scaling:
+    """A problem scaled to order one, so that absolute tolerances of a solver mean the same for every problem.
+
+    Methods `scaled...` take what belongs to the original problem, methods `unscaled...` what belongs to the scaled one.
 
     Parameters
     ----------
     problem : Problem
-        The problem in these units.
+        The scaled problem.
     shift : ndarray of shape (C,)
         Targets are ``shift + target_scale * problem.y``; zero for margin losses.
     target_scale : float
@@ -36,7 +38,7 @@ class Units:
 
     @classmethod
     def of(cls, problem: Problem) -> Self:
-        """Units that fit a problem."""
+        """Scale Z by its spectral norm and targets by their standard deviation."""
         column_scale = problem.Z.spectral_norm / np.sqrt(problem.Z.n_rows)
         shift, target_scale = np.zeros(problem.n_outputs), 1.0
         if not problem.loss.margin:
@@ -53,14 +55,14 @@ class Units:
         return cls(scaled, shift, target_scale, column_scale)
 
     def with_fewest_columns(self) -> Self:
-        """The same units, with no more columns than rows: optimal neurons lie in the space of the rows."""
+        """The same scaling with no more columns of Z than rows: optimal neurons lie in the space of the rows."""
         if self.problem.Z.n_columns <= self.problem.Z.n_rows:
             return self
         Z, basis = self.problem.Z.on_row_space
         return replace(self, problem=replace(self.problem, Z=Z), basis=basis)
 
-    def neurons_from(self, neurons: Neurons) -> Neurons:
-        """Neurons of the original problem, in these units."""
+    def scaled(self, neurons: Neurons) -> Neurons:
+        """Neurons of the scaled problem, with the same outputs but for the scaling of targets."""
         weights = neurons.weights if self.basis is None else self.basis.T @ neurons.weights
         return replace(
             neurons,
@@ -68,27 +70,27 @@ class Units:
             intercept=(neurons.intercept - self.shift) / self.target_scale,
         )
 
-    def neurons_to(self, neurons: Neurons) -> Neurons:
-        """Neurons in these units, for the original problem."""
+    def unscaled(self, neurons: Neurons) -> Neurons:
+        """Neurons of the original problem: the inverse of `scaled`."""
         return replace(
             neurons,
-            weights=self.directions_to(neurons.weights) * self.target_scale / self.column_scale,
+            weights=self.unscaled_directions(neurons.weights) * self.target_scale / self.column_scale,
             intercept=self.shift + neurons.intercept * self.target_scale,
         )
 
-    def directions_to(self, directions: np.ndarray) -> np.ndarray:
-        """Directions (k', m) of weights in these units, for the original problem: (k, m), of the same lengths."""
+    def unscaled_directions(self, directions: np.ndarray) -> np.ndarray:
+        """Directions (k, m) of the original problem, from those (k', m) of the scaled one; lengths stay the same."""
         return directions if self.basis is None else self.basis @ directions
 
-    def dual_to(self, v: np.ndarray) -> np.ndarray:
-        """Dual point in these units, for the original problem."""
+    def unscaled_dual(self, v: np.ndarray) -> np.ndarray:
+        """Dual point (n, C) of the original problem."""
         return v * self.target_scale
 
-    def objective_to(self, objective: float) -> float:
-        """Objective in these units, for the original problem."""
+    def unscaled_objective(self, objective: float) -> float:
+        """Objective of the original problem."""
         return objective * self.target_scale**2
 
-    def tolerance_from(self, tolerance: Tolerance) -> Tolerance:
-        """Tolerance of the original problem, in these units."""
-        scale = None if tolerance.scale is None else tolerance.scale / self.objective_to(1.0)
+    def scaled_tolerance(self, tolerance: Tolerance) -> Tolerance:
+        """Tolerance of the scaled problem."""
+        scale = None if tolerance.scale is None else tolerance.scale / self.unscaled_objective(1.0)
         return replace(tolerance, scale=scale)

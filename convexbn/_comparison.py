@@ -99,7 +99,7 @@ def compare(
 ) -> Comparison:
     """Train a network by convex optimisation, and by gradient steps on the same objective.
 
-    Ctrl-C ends the comparison with what there is: the convex solver's best solution so far, or the runs until then.
+    Ctrl-C ends the comparison, which then holds the convex solver's best solution so far, or the runs until then.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def compare(
     ImportError
         If PyTorch is not installed.
     ValueError
-        If the data or an option is not as it must be, or a run asks for mini-batches, whose objective is another.
+        If the data or an option is out of range, or a run has mini-batches, whose objective is another.
 
     Warns
     -----
@@ -158,7 +158,7 @@ def compare(
         "padding": padding,
     }
     begun = perf_counter()
-    design = unfitted_design(**network).set_params(rtol=EXACT_RTOL)  # training may look along any direction
+    design = unfitted_design(**network).set_params(rtol=EXACT_RTOL)  # gradient training uses all directions
     design.fit(check_data(X, design))
     problem = Problem(design.matrix(X), y, **objective)
     made = perf_counter() - begun

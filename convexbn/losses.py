@@ -101,7 +101,7 @@ class Loss(ABC):
     def rescaled(self, scale: float) -> "Loss":
         """Return the loss l' with ``loss(scale * f, scale * y) = scale**2 * l'(f, y)``; not for margin losses."""
         if not self.margin:
-            raise NotImplementedError(f"{type(self).__name__} must define `rescaled`, the loss in other units of y.")
+            raise NotImplementedError(f"{type(self).__name__} must define `rescaled`, the loss for scaled targets.")
         return self
 
 
@@ -141,7 +141,7 @@ class Huber(Loss):
     Parameters
     ----------
     delta : float, default=1.35
-        Residual, in the units of y, from which on the loss grows linearly.
+        Residual, on the scale of y, from which on the loss grows linearly.
     """
 
     delta: float = 1.35

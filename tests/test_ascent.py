@@ -26,15 +26,15 @@ def test_finds_the_largest_price_of_small_instances(seed, n_patches):
 def test_peaks_are_distinct_local_maxima_in_falling_order():
     Z, v = instance(30, 3, 0)
     rng = np.random.default_rng(1)
-    peaks = find_local_maxima(Z, v, rng.standard_normal((3, 300)), count=6)
-    assert 2 <= len(peaks) <= 6
-    assert (np.diff(peaks.prices) <= 0).all()
-    for direction, sign, price in zip(peaks.directions.T, peaks.output_directions, peaks.prices, strict=True):
+    maxima = find_local_maxima(Z, v, rng.standard_normal((3, 300)), count=6)
+    assert 2 <= len(maxima) <= 6
+    assert (np.diff(maxima.prices) <= 0).all()
+    for direction, sign, price in zip(maxima.directions.T, maxima.output_directions, maxima.prices, strict=True):
         near = direction[:, None] + 1e-4 * rng.standard_normal((3, 200))
         near /= np.linalg.norm(near, axis=0)
         assert (sign * v.T @ Z.neuron_outputs(near) <= price * (1 + 1e-12)).all()
-    dearer = find_local_maxima(Z, v, rng.standard_normal((3, 300)), threshold=peaks.prices[1], count=6)
-    assert (dearer.prices > peaks.prices[1]).all()
+    larger = find_local_maxima(Z, v, rng.standard_normal((3, 300)), threshold=maxima.prices[1], count=6)
+    assert (larger.prices > maxima.prices[1]).all()
 
 
 def test_nothing_to_find():
@@ -46,13 +46,13 @@ def test_nothing_to_find():
 def test_more_columns_than_rows_are_searched_in_the_space_of_the_rows():
     rng = np.random.default_rng(0)
     small, v = instance(5, 3, 0)
-    turned = np.linalg.qr(rng.standard_normal((40, 3)))[0]
-    wide = DesignMatrix(small.Z @ turned.T)
-    peaks = find_local_maxima(wide, v, rng.standard_normal((40, 200)))
-    np.testing.assert_allclose(peaks.prices[0], price_by_enumeration(small, v).value)
-    np.testing.assert_allclose(np.linalg.norm(turned.T @ peaks.directions, axis=0), 1)
+    rotation = np.linalg.qr(rng.standard_normal((40, 3)))[0]
+    wide = DesignMatrix(small.Z @ rotation.T)
+    maxima = find_local_maxima(wide, v, rng.standard_normal((40, 200)))
+    np.testing.assert_allclose(maxima.prices[0], price_by_enumeration(small, v).value)
+    np.testing.assert_allclose(np.linalg.norm(rotation.T @ maxima.directions, axis=0), 1)
     np.testing.assert_allclose(
-        np.abs(v.T @ wide.neuron_outputs(peaks.directions))[0], peaks.prices, rtol=1e-9, atol=1e-12
+        np.abs(v.T @ wide.neuron_outputs(maxima.directions))[0], maxima.prices, rtol=1e-9, atol=1e-12
     )
 
 
@@ -61,24 +61,24 @@ def test_polishing_takes_no_matrix_of_the_columns_of_each_direction():
     starts = np.random.default_rng(0).standard_normal((1500, 100))
     tracemalloc.start()
     find_local_maxima(Z, v, starts, count=20)
-    peak = tracemalloc.get_traced_memory()[1]
+    memory = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 0.1 * (60 * 1500**2 * 8)  # of sixty of them at once
+    assert memory < 0.1 * (60 * 1500**2 * 8)  # of sixty of them at once
 
 
 def test_a_search_that_is_stopped_returns_what_it_has():
     Z, v = instance(100, 20, 0)
     starts = np.random.default_rng(0).standard_normal((20, 300))
-    asked = []
+    calls = []
 
     def stop():
-        asked.append(0)
-        return len(asked) > 5
+        calls.append(0)
+        return len(calls) > 5
 
-    peaks = find_local_maxima(Z, v, starts, stop=stop)
-    assert len(peaks) > 0
-    assert len(asked) < 15
-    assert peaks.prices[0] < find_local_maxima(Z, v, starts).prices[0]
+    maxima = find_local_maxima(Z, v, starts, stop=stop)
+    assert len(maxima) > 0
+    assert len(calls) < 15
+    assert maxima.prices[0] < find_local_maxima(Z, v, starts).prices[0]
     np.testing.assert_allclose(
-        np.abs(v.T @ Z.neuron_outputs(peaks.directions))[0], peaks.prices, rtol=1e-5
+        np.abs(v.T @ Z.neuron_outputs(maxima.directions))[0], maxima.prices, rtol=1e-5
     )  # of the ascent, in single precision

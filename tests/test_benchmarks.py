@@ -88,12 +88,12 @@ def test_gradient_peers_descend(instance, train):
     assert (np.diff(run.times) >= 0).all()
 
 
-def test_objective_noted_in_training_is_ours(instance):
-    noted = gradient.adam(instance, n_steps=0, seed=0).objectives[0]
+def test_objective_recorded_in_training_is_ours(instance):
+    recorded = gradient.adam(instance, n_steps=0, seed=0).objectives[0]
     network = gradient.untrained(instance, 0).with_statistics(instance.X)
     squares = sum(np.sum(array**2) for array in (network.gamma, network.bias, network.output_weights))
     loss = np.mean((network.predict(instance.X)[:, 0] - instance.y) ** 2) / 2
-    assert noted == pytest.approx(instance.n * (loss + instance.weight_decay / 2 * squares), rel=1e-10)
+    assert recorded == pytest.approx(instance.n * (loss + instance.weight_decay / 2 * squares), rel=1e-10)
 
 
 @pytest.mark.parametrize("activation", ["relu", "gated_relu"])

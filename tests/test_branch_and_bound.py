@@ -257,8 +257,8 @@ def test_prices_below_the_threshold_are_not_told_apart(factor):
 def test_no_search_where_the_cheap_bound_is_below_the_threshold(monkeypatch):
     Z, v = random_instance(30, 3, 0)
     monkeypatch.setattr(branch_and_bound._Search, "run", None)
-    cheap = price_bound(Z, v).value
-    assert price_by_branch_and_bound(Z, v, threshold=cheap * (1 + 1e-9)).value == cheap
+    norm_bound = price_bound(Z, v).value
+    assert price_by_branch_and_bound(Z, v, threshold=norm_bound * (1 + 1e-9)).value == norm_bound
 
 
 def test_good_starts_are_used():

@@ -122,10 +122,10 @@ def test_basis_says_how_many_patterns_and_of_what_the_objective_is():
 def test_oracle_is_the_one_whose_bound_is_reported(case):
     """A local search that proves less than the norms of Z do is not what the bound rests on."""
     problem = case.problem()
-    dear = certify(
+    within = certify(
         problem, problem.zero_network, problem.zero_dual, lambda v: Price(1e9, "local"), Search.ASCENT, Oracle.GIVEN
     )
-    assert (dear.scope, dear.oracle) == ("global", Oracle.NORM_BOUND)
+    assert (within.scope, within.oracle) == ("global", Oracle.NORM_BOUND)
     exact = solve_reference(problem, enumerate_patterns(problem.Z)).certificate
     assert (exact.scope, exact.oracle) == ("global", Oracle.ENUMERATION)
     few = solve_reference(problem, sample_patterns(problem.Z, 3, random_state=0)).certificate

@@ -1,4 +1,4 @@
-"""Column generation against the program over all patterns, and what it owes its users."""
+"""Column generation against the program over all patterns, and its limits, progress and interrupts."""
 
 import signal
 import warnings
@@ -133,14 +133,14 @@ def test_a_direction_that_only_the_proof_finds_goes_on_as_a_neuron():
     problem = instance(60, 2)
     best = solve_column_generation(problem, random_state=0).certificate
     options = Options(n_starts=1, last_search=1, first_neurons=(1, 1))
-    blind, proved = (
+    unproved, proved = (
         [
             solve_column_generation(problem, prove=prove, options=options, random_state=seed).certificate
             for seed in range(5)
         ]
         for prove in (False, True)
     )
-    assert max(c.objective for c in blind) > best.objective * (1 + 1e-6)  # or the test says nothing
+    assert max(c.objective for c in unproved) > best.objective * (1 + 1e-6)  # or the test checks nothing
     for certificate in proved:
         assert certificate.scope == "global"
         assert certificate.objective == pytest.approx(best.objective, rel=1e-6)
@@ -176,7 +176,7 @@ def test_no_global_certificate_where_a_better_network_is_known():
         if solution.certificate.scope == "global":
             proved += 1
             assert solution.certificate.lower_bound <= known
-    assert min(worse, proved) >= 20  # or the test says nothing
+    assert min(worse, proved) >= 20  # or the test checks nothing
 
 
 def test_objective_never_rises_and_is_reported():
@@ -366,7 +366,7 @@ def test_neurons_move_in_blocks_where_they_are_many():
 
 
 class TestCoarseRounds:
-    """Networks of many weights: cheap rounds until the gap is small, then as always."""
+    """Networks of many weights: coarse rounds until the gap is small, then rounds as in small networks."""
 
     MANY = Options(many_weights=0)
 

@@ -87,7 +87,7 @@ def test_more_columns_than_rows_give_full_row_rank():
 
 
 @pytest.mark.parametrize(
-    ("spread", "rtol", "kept"),
+    ("size", "rtol", "kept"),
     [
         (1e-3, 1e-4, 4),
         (1e-5, 1e-4, 3),
@@ -97,14 +97,14 @@ def test_more_columns_than_rows_give_full_row_rank():
         (1e-13, 1e-10, 3),
     ],
 )
-def test_rtol_decides_which_directions_are_kept(spread, rtol, kept):
+def test_rtol_decides_which_directions_are_kept(size, rtol, kept):
     X = data()
-    X[:, 3] = X[:, 2] + spread * X[:, 3]
+    X[:, 3] = X[:, 2] + size * X[:, 3]
     design = BatchNormDesign(rtol=rtol)
     Z = design.fit_transform(X)
     assert Z.shape[1] == kept + 1
-    assert (design.variance_share_ < 1 - 1e-12) == (kept == 3 and spread > 1e-7)
-    np.testing.assert_allclose(Z.T @ Z / len(X), np.eye(kept + 1), atol=1e-7 if spread == 1e-8 else 1e-10)
+    assert (design.variance_share_ < 1 - 1e-12) == (kept == 3 and size > 1e-7)
+    np.testing.assert_allclose(Z.T @ Z / len(X), np.eye(kept + 1), atol=1e-7 if size == 1e-8 else 1e-10)
 
 
 def rounded_sum(rng):

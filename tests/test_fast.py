@@ -74,15 +74,15 @@ def test_networks_of_one_seed_are_equal_and_of_the_size_of_the_targets():
 
 def test_no_step_is_made_when_time_is_out():
     problem = instance("squared_error", 0.01)
-    asked = []
+    calls = []
 
     def stop():
-        asked.append(None)
+        calls.append(None)
         return True
 
     (stopped,) = fast_path(problem, [problem.weight_decay], random_state=0, stop=stop)
     (network,) = fast_path(problem, [problem.weight_decay], random_state=0)
-    assert asked
+    assert calls
     assert problem.objective(network) < problem.objective(stopped) == problem.zero_objective
 
 

@@ -89,7 +89,7 @@ def test_a_pickled_stack_holds_a_module_twice_as_parameter_and_as_fitted(dtype):
     numbers = sum(values.numel() * values.element_size() for values in large.state_dict().values())
     model = stack(large).fit(X, Y)
     pickled = pickle.dumps(model)
-    # numbers that single precision holds take no more room than there
+    # numbers that single precision holds take no more memory than there
     assert len(pickled) < 2.05 * numbers
     np.testing.assert_array_equal(pickle.loads(pickled).predict(X), model.predict(X))
 

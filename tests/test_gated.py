@@ -209,7 +209,7 @@ def test_screened_patterns_are_not_priced_again(monkeypatch):
 def test_a_bound_that_fails_over_all_patterns_is_not_believed(monkeypatch):
     """Where screening drops what it must not, the certificate finds out and the solver starts over."""
     problem, patterns = make_problem(fraction=0.1)
-    honest = solve_gated(problem, patterns).certificate.objective
+    on_patterns = solve_gated(problem, patterns).certificate.objective
     original, dropped = WorkingSets.screened, []
 
     def wrong(self, alive, prices, v, objective):
@@ -223,7 +223,7 @@ def test_a_bound_that_fails_over_all_patterns_is_not_believed(monkeypatch):
     solution = solve_gated(problem, patterns)
     assert dropped
     assert solution.status is Status.CONVERGED
-    assert solution.certificate.objective == pytest.approx(honest, rel=2e-6)
+    assert solution.certificate.objective == pytest.approx(on_patterns, rel=2e-6)
 
 
 def test_float32_that_cannot_reach_the_tolerance_says_so():

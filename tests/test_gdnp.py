@@ -286,7 +286,7 @@ class TestRealData:
             np.testing.assert_allclose(fit.weights, fits[-1].weights, atol=1e-5)
             assert fit.trace["gradient_norm"][-1] <= 1e-8
             assert fit.trace["length"][-1] == pytest.approx(fit.length)
-        assert len(fits[0].trace) < len(fits[1].trace) / 2  # it knows the curvature where it is
+        assert len(fits[0].trace) < len(fits[1].trace) / 2  # its step is that of the local curvature
 
     def test_objective_never_rises(self, breast_cancer):
         trace = gdnp(breast_cancer, start=[1.0, 0.0, 0.0, 3.0], tol=1e-8).trace

@@ -185,12 +185,12 @@ def test_one_mini_batch_of_all_samples_is_the_full_batch(kind):
     np.testing.assert_allclose(by_batches.predict(data), network.predict(data), atol=1e-8)
 
 
-def test_an_epoch_is_noted_with_the_mean_of_its_batches(monkeypatch):
-    noted, sizes, evaluate = [], [], TrainingObjective.evaluate
+def test_an_epoch_is_recorded_with_the_mean_of_its_batches(monkeypatch):
+    recorded, sizes, evaluate = [], [], TrainingObjective.evaluate
 
     def watched(self, inputs, y):
         value, f = evaluate(self, inputs, y)
-        noted.append(value)
+        recorded.append(value)
         sizes.append(sorted(y[:, 0]))
         return value, f
 
@@ -198,7 +198,7 @@ def test_an_epoch_is_noted_with_the_mean_of_its_batches(monkeypatch):
     y = np.arange(30.0)
     trace = train(X, y, weight_decay=0.01, n_neurons=5, n_steps=8, batch_size=9, random_state=0)[1]
     assert trace.steps.tolist() == [3, 6, 8]
-    np.testing.assert_allclose(trace.objective, [np.mean(noted[:3]), np.mean(noted[3:6]), np.mean(noted[6:])])
+    np.testing.assert_allclose(trace.objective, [np.mean(recorded[:3]), np.mean(recorded[3:6]), np.mean(recorded[6:])])
     assert all(len(batch) == 9 for batch in sizes)
     epoch = np.concatenate(sizes[:3])
     assert len(set(epoch)) == 27
@@ -260,11 +260,11 @@ def test_training_far_from_zero_is_training_near_zero(kind, batches, dtype):
     network, trace = train(data, Y, **options)
     expected = network.objective(data, Y, 1e-3)
     for offset in (1e4, 1e8):
-        far, noted = train(data + offset, Y, **options)
+        far, recorded = train(data + offset, Y, **options)
         assert far.objective(data + offset, Y, 1e-3) == pytest.approx(expected, rel=2e-3)
-        np.testing.assert_allclose(noted.objective, trace.objective, rtol=2e-3)
+        np.testing.assert_allclose(recorded.objective, trace.objective, rtol=2e-3)
         if not batches:
-            assert noted.objective[-1] == pytest.approx(far.objective(data + offset, Y, 1e-3), rel=1e-4)
+            assert recorded.objective[-1] == pytest.approx(far.objective(data + offset, Y, 1e-3), rel=1e-4)
 
 
 def test_single_precision_far_from_zero_is_warned_of_where_it_cannot_be_helped():

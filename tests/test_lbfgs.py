@@ -43,11 +43,11 @@ def test_value_falls_with_the_steps_and_ends_where_it_is_told():
     function, start = logistic(100, 20)
     values = [function(lbfgs(function, start, max_steps=steps, ftol=0))[0] for steps in (0, 1, 3, 10, 40)]
     assert (np.diff(values) < 0).all()
-    asked = []
+    calls = []
 
     def third():
-        asked.append(None)
-        return len(asked) == 3
+        calls.append(None)
+        return len(calls) == 3
 
     stopped = lbfgs(function, start, max_steps=100, ftol=0, stop=third)
     np.testing.assert_array_equal(stopped, lbfgs(function, start, max_steps=3, ftol=0))

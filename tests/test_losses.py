@@ -283,7 +283,7 @@ def test_a_loss_of_your_own_needs_no_cvxpy_but_for_the_programs():
     assert solve_reference(written, patterns).certificate.gap <= 1e-6
 
 
-def test_a_loss_that_does_not_say_what_it_is_in_other_units_is_refused():
+def test_a_loss_without_rescaled_is_refused():
     class Forgotten(LogCosh):
         rescaled = Loss.rescaled
 

@@ -225,7 +225,7 @@ def test_zero_network_from_the_largest_weight_decay_on():
 
 
 def test_what_the_search_misses_the_proof_finds():
-    """With few starts of the ascent, column generation ends early; the visit to every face leads it on."""
+    """With few starts of the ascent, column generation ends early; the enumeration of faces continues it."""
     options = Options(n_starts=1, last_search=1, first_neurons=(1, 1))
     led_on = 0
     for seed in range(8):

@@ -63,7 +63,7 @@ def test_torch_computes_the_same_objective(regressor, classifier):
         assert objective.item() == pytest.approx(model.certificate_.objective, rel=1e-6)
 
 
-def make_two_units(ratio):
+def make_two_scales(ratio):
     rng = np.random.default_rng(0)
     data = rng.standard_normal((120, 3))
     hinges = 4 * np.maximum(data[:, 0] - data[:, 1], 0), np.maximum(data[:, 2] + 0.5 * data[:, 0], 0)
@@ -73,7 +73,7 @@ def make_two_units(ratio):
 
 @pytest.mark.parametrize("ratio", [1e-12, 1.0, 1e6, 1e12])
 def test_each_output_is_fitted_in_its_own_unit(ratio):
-    data, targets = make_two_units(ratio)
+    data, targets = make_two_scales(ratio)
     model = ConvexBNRegressor(0.02, tol=1e-3).fit(data, targets)
     np.testing.assert_allclose(model.output_scales_, targets.std(axis=0))
     r2 = r2_score(targets, model.predict(data), multioutput="raw_values")
@@ -90,7 +90,7 @@ def test_each_output_is_fitted_in_its_own_unit(ratio):
 
 
 def test_outputs_in_one_unit_are_fitted_together_on_request():
-    data, targets = make_two_units(1e6)
+    data, targets = make_two_scales(1e6)
     model = ConvexBNRegressor(1e4, tol=1e-3, scale_outputs=False).fit(data, targets)
     assert r2_score(targets, model.predict(data), multioutput="raw_values")[0] < 0.5
     assert "standard deviation" not in model.certificate_.basis
@@ -115,7 +115,7 @@ def test_one_output_is_fitted_as_it_is():
         assert model.network_.objective(X, 7 * Y[:, 0], 0.1) == pytest.approx(model.certificate_.objective, rel=1e-9)
 
 
-def test_path_folds_weights_gates_and_images_know_the_units_of_outputs():
+def test_path_folds_weights_gates_and_images_scale_outputs():
     targets, weights = Y * [1, 1e6, 1e-6], np.arange(40) % 3
     path, plain = (convexbn_path(X, y, weight_decays=[0.3, 0.1], tol=1e-3) for y in (targets, Y))
     for one, other in zip(path.networks, plain.networks, strict=True):

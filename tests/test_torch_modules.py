@@ -190,7 +190,7 @@ def test_fine_tuning_in_single_precision_where_a_neuron_may_not_vary_on_a_batch(
 
 def old_style(norm, *args, **options):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch wants parametrizations in place of these
+        warnings.simplefilter("ignore", FutureWarning)  # torch recommends parametrizations in place of these
         return norm(*args, **options)
 
 

@@ -12,11 +12,11 @@ from convexbn.plotting import plot_trace
 def run(objectives, **options):
     with Recorder("a method", len(objectives) - 1, **options) as recorder:
         for step, objective in enumerate(objectives):
-            recorder.note(10 * step, objective, twice=2 * objective, pair=[objective, 0])
+            recorder.record(10 * step, objective, twice=2 * objective, pair=[objective, 0])
     return recorder.trace()
 
 
-def test_what_was_noted_is_read_back():
+def test_what_was_recorded_is_read_back():
     trace = run([3.0, 2.0, 1.0])
     assert trace.steps.tolist() == [0, 10, 20]
     assert trace.objective.tolist() == [3.0, 2.0, 1.0]
@@ -36,26 +36,26 @@ def test_divergence_is_an_error_that_keeps_the_run(bad):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e10])
-def test_divergence_between_noted_steps(bad):
+def test_divergence_between_recorded_steps(bad):
     recorder = Recorder("a method", 10)
     with pytest.raises(DivergenceError, match="step 0") if not np.isfinite(bad) else nullcontext():
         recorder.check(0, bad)
-    recorder.note(0, 3.0)
+    recorder.record(0, 3.0)
     recorder.check(1, 1.0)
     with pytest.raises(DivergenceError, match=r"step 2, 3 at the start") as raised:
         recorder.check(2, bad)
     assert raised.value.trace.steps.tolist() == [0]
 
 
-def test_interruption_keeps_what_was_noted():
+def test_interruption_keeps_what_was_recorded():
     with Recorder("a method", 10) as recorder:
-        recorder.note(0, 1.0, x=1.0)
+        recorder.record(0, 1.0, x=1.0)
         raise KeyboardInterrupt
     assert recorder.trace().interrupted
     assert recorder.trace().objective.tolist() == [1.0]
 
 
-def test_interruption_before_the_first_note_goes_on_its_way():
+def test_interruption_before_the_first_record_is_raised():
     with pytest.raises(KeyboardInterrupt), Recorder("a method", 10):
         raise KeyboardInterrupt
 

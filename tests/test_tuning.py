@@ -62,7 +62,7 @@ def assert_same_fit(one, other):
 
 
 class TestRule:
-    """What wins, for paths whose losses are made up: networks are constants, and targets small beside them."""
+    """The choice for paths with given losses: networks are constants, and targets small beside them."""
 
     def choose(self, losses, *, n=40, powers=None, n_folds=5, y=None):
         """Race with the validation loss of every power at every weight decay; where a list ends the loss is 9."""
@@ -85,7 +85,7 @@ class TestRule:
     def test_the_largest_weight_decay_within_a_percent_of_the_least_loss(self):
         tuning, _ = self.choose({1.0: [1, 0.5, 0.2, 0.1005, 0.1, 0.3, 0.01]}, powers=[1.0])
         assert tuning.weight_decay == pytest.approx(FRACTIONS[3])
-        # Two values without a better loss end the path; what lies behind them is not seen.
+        # Two values without a better loss end the path; the values behind them are not computed.
         np.testing.assert_allclose(-tuning.table["mean_score"], [1, 0.5, 0.2, 0.1005, 0.1, 0.3])
         np.testing.assert_array_equal(tuning.table["n_folds"], 5)
         tuning, _ = self.choose({1.0: [1, 0.5, 0.2, 0.1015, 0.1]}, powers=[1.0])

@@ -237,11 +237,11 @@ def test_ascent_finds_the_largest_price_of_all_angles(seed, n_patches):
 def test_peaks_are_distinct_local_maxima_with_their_output_directions():
     rng = np.random.default_rng(0)
     Z, V = DesignMatrix(rng.standard_normal((30, 3))), rng.standard_normal((30, 4))
-    peaks = find_local_maxima(Z, V, rng.standard_normal((3, 300)), count=6)
-    assert 2 <= len(peaks) <= 6
-    assert (np.diff(peaks.prices) <= 0).all()
-    np.testing.assert_allclose(V.T @ Z.neuron_outputs(peaks.directions), peaks.output_directions.T * peaks.prices)
-    for direction, price in zip(peaks.directions.T, peaks.prices, strict=True):
+    maxima = find_local_maxima(Z, V, rng.standard_normal((3, 300)), count=6)
+    assert 2 <= len(maxima) <= 6
+    assert (np.diff(maxima.prices) <= 0).all()
+    np.testing.assert_allclose(V.T @ Z.neuron_outputs(maxima.directions), maxima.output_directions.T * maxima.prices)
+    for direction, price in zip(maxima.directions.T, maxima.prices, strict=True):
         near = direction[:, None] + 1e-4 * rng.standard_normal((3, 200))
         near /= np.linalg.norm(near, axis=0)
         assert (np.linalg.norm(V.T @ Z.neuron_outputs(near), axis=0) <= price * (1 + 1e-8)).all()
@@ -271,15 +271,15 @@ def test_gauss_newton_matrix_is_that_of_the_jacobian(monkeypatch, loss, C, fit_i
     problem = Problem(Z, y, loss, weight_decay=0.1, fit_intercept=fit_intercept, sample_weight=weights)
     c = rng.standard_normal((m, C))
     neurons = Neurons(rng.standard_normal((k, m)), c / np.linalg.norm(c, axis=1)[:, None], rng.standard_normal(C))
-    turn = np.array([0, 2, 3])
-    T = output_directions(C).tangents(neurons.output_weights[turn])
-    frames = np.concatenate([neurons.output_weights[turn][:, :, None], T], axis=2)
+    block = np.array([0, 2, 3])
+    T = output_directions(C).tangents(neurons.output_weights[block])
+    frames = np.concatenate([neurons.output_weights[block][:, :, None], T], axis=2)
     np.testing.assert_allclose(frames.transpose(0, 2, 1) @ frames, np.eye(C)[None].repeat(3, axis=0), atol=1e-14)
 
     def outputs(x):
         S, output_weights, b = neurons.weights.copy(), neurons.output_weights.copy(), neurons.intercept
-        S[:, turn] += x[: 3 * k].reshape(3, k).T
-        output_weights[turn] += np.einsum("jcd,jd->jc", T, x[3 * k : 3 * (k + C - 1)].reshape(3, C - 1))
+        S[:, block] += x[: 3 * k].reshape(3, k).T
+        output_weights[block] += np.einsum("jcd,jd->jc", T, x[3 * k : 3 * (k + C - 1)].reshape(3, C - 1))
         b = b + x[-C:] if fit_intercept else b
         return Neurons(S, output_weights, b).outputs(Z).ravel()
 
@@ -287,7 +287,7 @@ def test_gauss_newton_matrix_is_that_of_the_jacobian(monkeypatch, loss, C, fit_i
     J = approx_fprime(np.zeros(size), outputs, 1e-7).reshape(n, C, size)
     f = neurons.outputs(Z)
     expected = np.einsum("ica,icd,idb,i->ab", J, problem.loss.hessian(f, y), J, problem.sample_weight)
-    found = gauss_newton(problem, neurons, turn, Z @ neurons.weights[:, turn] > 0, T, f)
+    found = gauss_newton(problem, neurons, block, Z @ neurons.weights[:, block] > 0, T, f)
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
 

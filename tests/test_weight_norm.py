@@ -292,7 +292,7 @@ def test_with_weight_decay_training_reaches_the_convex_optimum_on_raw_data():
 # Bad input
 
 
-def test_trace_notes_only_what_was_asked_for():
+def test_trace_records_only_what_options_say():
     options = {"alpha": 1.0, "learning_rate": 0.1, "n_neurons": 20, "random_state": 0}
     (network, often), (_, seldom) = (
         train_weight_norm(X, Y, n_steps=10, note_every=every, note_gram=True, **options) for every in (1, 4)

@@ -1,4 +1,4 @@
-"""A design matrix that tells which of its products are made, so that tests can count them or press Ctrl-C in one."""
+"""A design matrix that counts its products by name, so that tests can check them or raise KeyboardInterrupt in one."""
 
 import signal
 from collections import Counter
@@ -18,27 +18,27 @@ class Watched(DesignMatrix):
         kind = type(cls.__name__, (cls,), {"calls": Counter(), "press": press or {}})
         return kind(array, n_patches)
 
-    def _noted(self, name):
+    def _counted(self, name):
         self.calls[name] += 1
         if self.calls[name] in self.press.get(name, ()):
             signal.raise_signal(signal.SIGINT)
 
     def masked_gram(self, masks, weights):
         """Made once a Newton step."""
-        self._noted("masked_gram")
+        self._counted("masked_gram")
         return super().masked_gram(masks, weights)
 
     def for_prices(self, v):
         """Made once a call of the oracle."""
-        self._noted("for_prices")
+        self._counted("for_prices")
         return super().for_prices(v)
 
     def weighted(self, weights):
         """Made in every step of L-BFGS with one output."""
-        self._noted("weighted")
+        self._counted("weighted")
         return super().weighted(weights)
 
     def weighted_norm(self, weights):
         """Made in the bound of every certificate."""
-        self._noted("weighted_norm")
+        self._counted("weighted_norm")
         return super().weighted_norm(weights)

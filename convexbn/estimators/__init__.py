@@ -1,4 +1,4 @@
-"""scikit-learn's face of the package."""
+"""Estimators with scikit-learn's interface: no mathematics of their own."""
 
 from convexbn.estimators._classifier import ConvexBNClassifier
 from convexbn.estimators._classifier_cv import ConvexBNClassifierCV

@@ -25,12 +25,12 @@ def present_classes(y: np.ndarray) -> np.ndarray:
 
 
 def without_absent(model: "Classification", y: np.ndarray, present: np.ndarray) -> tuple["Classification", np.ndarray]:
-    """Return a copy of a classifier that knows the classes that are present alone, and its targets.
+    """Return a copy of a classifier restricted to the classes that are present, and its targets.
 
     Parameters
     ----------
     model : Classification
-        A classifier that knows its ``classes_``.
+        A classifier with the attribute ``classes_``.
     y : ndarray of shape (n, 1) or (n, C)
         Its targets.
     present : ndarray of bool, shape (n_classes,)

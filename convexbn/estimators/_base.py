@@ -37,7 +37,7 @@ _ROUNDING = 1e-12  # of a share of the variance
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """How data became a problem, and so the way from its neurons back to a network on the data.
+    """The fitted design and output scales of a problem, which map its neurons to a network on the data.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Prepared:
     output_scales: np.ndarray
 
     def network(self, neurons: Neurons) -> NormalizedNetwork | GatedNetwork:
-        """Network on the data, with outputs in the units of the targets."""
+        """Network on the data, with outputs on the scale of the targets."""
         network = make_network(neurons, self.design)
         if (self.output_scales == 1).all():
             return network
@@ -70,7 +70,7 @@ class Prepared:
         )
 
     def explained(self, certificate: Certificate) -> Certificate:
-        """The same certificate, which says what data and which penalty it is about."""
+        """The same certificate, with the data and the penalty of its training problem."""
         design = self.design
         truncated = design.variance_share_ < 1 - _ROUNDING
         setting = Setting(
@@ -107,7 +107,7 @@ class BaseConvexBN(BaseEstimator, ABC):
     _status: Status = field(init=False)
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, given: Any) -> Self:
-        """Train; whatever goes wrong leaves the estimator as it was, but for an interrupt with a network to keep."""
+        """Train; an error leaves the estimator as it was, and so does an interrupt before there is a network."""
         clock = Clock(self.max_time)
         self._check_parameters()
         before = vars(self).copy()

@@ -122,7 +122,7 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
     weight_decay : float or "auto", default="auto"
         Weight decay of the objective (1/n) sum loss + weight_decay/2 * (squares of gamma, bias and output weights).
         "auto" chooses it on held-out samples: fast paths from the largest useful value downwards are followed while the
-        loss on these samples falls, the value with the least loss wins, and the network is trained again on all
+        loss on these samples falls, the value with the least loss is chosen, and the network is trained again on all
         samples. Small data is held out in five or three folds, other data once, one fifth of it. This last fit ends
         after about as much work as the choice, with a ConvergenceWarning if that is above `tol`; where `max_iter`,
         `max_time` or ``prove=True`` is given it goes on until `tol` or the limit that is given. Where `max_time` or the
@@ -138,18 +138,18 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
         Whether the output has an intercept that is not penalised.
     n_components : int, float or None, default=None
         Leading singular directions of X to keep, as a number or a fraction of the variance. None keeps all but those
-        below 1e-4 of the largest, along which rounding of new rows would count most (`BatchNormDesign`); the
+        below 1e-4 of the largest, along which rounding errors of new rows would be largest (`BatchNormDesign`); the
         certificate says what was left out.
     spectral_power : float or "auto", default="auto"
         Weight of small singular directions: direction i counts ``(S_i / S_1)^spectral_power``. 0 is the batch (or
-        weight) normalized network with plain weight decay; a larger value penalises neurons that look along small
-        directions (`BatchNormDesign`), as gradient descent avoids them, and objective and certificate are those of this
-        penalty. "auto" chooses it together with `weight_decay`, from 0, 0.5, 1 and larger ones while that helps; beside
-        a `weight_decay` that is given, whose meaning depends on it, and for weight normalization it is 0.
+        weight) normalized network with plain weight decay; a larger value penalises neurons along small
+        directions (`BatchNormDesign`), as gradient descent fits them last, and objective and certificate are those of
+        this penalty. "auto" chooses it together with `weight_decay`, from 0, 0.5, 1 and larger ones while that helps;
+        beside a `weight_decay` that is given, whose meaning depends on it, and for weight normalization it is 0.
     standardize : bool, default=True
         Whether columns are divided by their standard deviations before their singular directions are taken, so that
-        `n_components` and `spectral_power` do not depend on units; of batch normalization alone. Weight normalization
-        takes the columns as they are.
+        `n_components` and `spectral_power` do not depend on the scale of columns; of batch normalization alone. Weight
+        normalization takes the columns as they are.
     class_weight : dict, "balanced" or None, default=None
         Weight of each label, by which the sample weights are multiplied; labels that a dictionary leaves out have
         weight one. It may name labels that y lacks if it names all that y has, so that one dictionary serves every
@@ -157,10 +157,10 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
     n_patterns : int, default=50
         Directions drawn where activation patterns are sampled.
     solver : str, default="auto"
-        "auto" takes the closed form where it reaches, else column generation, or for gated networks the working-set
+        "auto" takes the closed form where there is one, else column generation, or for gated networks the working-set
         solver; with as many features as samples, or about, and at most 12 distinct targets, column generation is
         certified globally. The hinge loss and small gated networks go to cvxpy. "closed_form" and "column_generation"
-        insist on these. The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) solves the convex program over
+        are these solvers. The name of an installed cvxpy solver ("CLARABEL", "SCS", ...) solves the convex program over
         all activation patterns where they are few (at most a million entries n * k * P), over a sample otherwise.
         For ReLU networks of several outputs it is for tiny data, about 50 samples of two features or 20 of three, and
         refused where the patterns' cones have more than five million faces.

@@ -20,7 +20,8 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
     One grid of weight decays is made from all the data. The training samples of each fold are followed along it, from
     the largest down, by the fast preset of column generation, gated networks by `solver`. The values with the best mean
     score on the test folds are those of the last fit, on all the data. Of scores equal to a millionth of their range
-    the largest weight decay wins. `ConvexBNClassifier` does the same with folds, grid and score of its own.
+    the one of the largest weight decay is chosen. `ConvexBNClassifier` does the same with folds, grid and score of its
+    own.
 
     Parameters
     ----------

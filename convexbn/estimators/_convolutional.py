@@ -87,7 +87,7 @@ class ConvexBNConvRegressor(Regression, Convolutional):
     spectral_power : float or "auto", default="auto"
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
     scale_outputs : bool, default=True
-        Whether each of several outputs is fitted in units of its standard deviation, as in `ConvexBNRegressor`.
+        Whether each of several outputs is divided by its standard deviation in training, as in `ConvexBNRegressor`.
     n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, random_state, verbose
         As in `ConvexBNRegressor`.
 

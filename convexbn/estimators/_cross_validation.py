@@ -158,10 +158,10 @@ class CrossValidated(Dense):
         self.weight_decays_ = make_grid(largest, self.weight_decays, self.n_weight_decays, self.eps)
 
         seed = fixed_seed(self)
-        turns = -(-len(choices) * len(folds) // effective_n_jobs(self.n_jobs))
-        share = clock.left(1 / (turns + 1))
+        rounds = -(-len(choices) * len(folds) // effective_n_jobs(self.n_jobs))
+        share = clock.left(1 / (rounds + 1))
         worker = copy(self)
-        worker.cv = None  # an iterator does not go to another process
+        worker.cv = None  # an iterator cannot be pickled
         results = Parallel(n_jobs=self.n_jobs, verbose=self.verbose)(
             delayed(_score_path)(worker, X, y, sample_weight, fold, scorer, choice, self.weight_decays_, seed, share)
             for choice in choices
@@ -191,7 +191,7 @@ class CrossValidated(Dense):
         self._learn(prepared, problem, clock, **self._last_fit(problem, start, work, clock))
 
     def _best(self, mean: np.ndarray) -> tuple[int, int]:
-        """Indices of the choice and the weight decay that win by their mean scores (n_choices, n_weight_decays)."""
+        """Indices of the choice and the weight decay of the best mean score (n_choices, n_weight_decays)."""
         finite = mean[np.isfinite(mean)]
         if self.max_time is not None and np.ptp(finite) == 0:  # there was no time for networks that differ
             usual = int(np.abs(np.log(self.weight_decays_ / self.weight_decays_[0] / AUTO_FRACTION)).argmin())
@@ -224,7 +224,7 @@ class CrossValidated(Dense):
         scorer, metadata = self._scorer(), {"groups": given.groups, **given.params}
         for_splitter = {name: value for name, value in metadata.items() if value is not None}
         counted = self._class_weighted(targets, sample_weight) if self.scoring is None else sample_weight
-        differ = np.ptp(counted[counted > 0]) > 0  # scorers that know no weights can be used where not
+        differ = np.ptp(counted[counted > 0]) > 0  # equal weights are left out: a scorer may take none
         weights = {"sample_weight": counted} if differ else {}
         for_scorer = weights if takes_sample_weight(scorer) else {}
         if get_config()["enable_metadata_routing"]:
@@ -264,7 +264,7 @@ def path_networks(
     seed: int,
     max_time: float | None,
 ) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray]:
-    """Networks along a path, and their gaps (n_weight_decays,) in the terms of `tol`; an interrupt goes on.
+    """Networks along a path, and their gaps (n_weight_decays,) in the terms of `tol`; an interrupt is raised.
 
     Along the fast path nothing is certified, and gaps are NaN.
     """
@@ -301,12 +301,12 @@ def _score_path(
 
 
 def _trial_networks(prepared: Prepared, problem: Problem) -> list[NormalizedNetwork | GatedNetwork]:
-    """A network with constant outputs and one whose outputs vary, to see whether they can be scored."""
+    """A network with constant outputs and one whose outputs vary, to test whether they can be scored."""
     Z, y = problem.Z.rows(), problem.y
-    spread = np.ptp(Z, axis=0)
-    column = spread.argmax()
+    ranges = np.ptp(Z, axis=0)
+    column = ranges.argmax()
     direction = np.zeros((Z.shape[1], 1))
-    direction[column] = (1 if Z[:, column].max() > 0 else -1) / spread[column]
+    direction[column] = (1 if Z[:, column].max() > 0 else -1) / ranges[column]
     heights = np.ptp(y, axis=0) * (-1.0) ** np.arange(y.shape[1])
     constant = replace(problem, fit_intercept=True).zero_network
     return [prepared.network(neurons) for neurons in (constant, Neurons(direction, heights[None], y.mean(axis=0)))]

@@ -1,6 +1,6 @@
 """The validation losses of a candidate along its path: one curve a fold.
 
-Whitening is shared by all folds: it sees features only.
+Whitening is shared by all folds: it does not depend on targets.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +20,12 @@ from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._options import FAST
 
 BETTER = 1e-2  # share of the best loss by which a better one is lower
-_TURNED = 2  # values of weight decay without a better score after which a path has turned
+_PATIENCE = 2  # values of weight decay without a better score after which a path ends
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a path is made for.
+    """Spectral power and number of directions of a path.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Curve:
     Parameters
     ----------
     candidate : Candidate
-        What the path is made for.
+        Spectral power and number of directions.
     problem : Problem
         Training problem of all samples.
     weight_decays : ndarray of shape (n_weight_decays,)
@@ -81,7 +81,7 @@ class Curve:
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean loss over the folds that were validated on, for each weight decay; NaN where the path did not get."""
+        """Mean loss over the folds that were validated on, for each weight decay; NaN beyond the end of the path."""
         return self.losses[:, np.isfinite(self.losses[0])].mean(axis=1)
 
     @property
@@ -107,10 +107,10 @@ class Curve:
         return bool(difference.mean() > 2 * _standard_deviation(difference) / np.sqrt(len(difference)))
 
     def validate(self, folds: Sequence[int], follow: "Follow", parallel: Parallel, clock: Clock) -> None:
-        """Follow the paths of some folds, all to the same weight decay: until the loss has turned, or as others did."""
+        """Follow the paths of some folds to the same weight decay: while the loss falls, or as far as earlier folds."""
         start = perf_counter()
-        turns = self.n_validated == 0
-        length = len(self.weight_decays) if turns else self.length
+        leads = self.n_validated == 0
+        length = len(self.weight_decays) if leads else self.length
         paths = [follow(self.problem.restricted(self.folds[fold][0]), self.weight_decays) for fold in folds]
         tests = [HeldOut.of(self.problem, self.folds[fold][1]) for fold in folds]
         least, since = np.inf, 0
@@ -122,7 +122,7 @@ class Curve:
             loss = float(self.losses[index, list(folds)].mean())
             since = 0 if loss < least * (1 - BETTER) else since + 1
             least = min(least, loss)
-            if (turns and since >= _TURNED) or clock.is_out():
+            if (leads and since >= _PATIENCE) or clock.is_out():
                 break
         self.seconds += perf_counter() - start
 

@@ -1,4 +1,4 @@
-"""Layers that are given and stay fixed, as transformers: random ones, and a torch module."""
+"""Fixed layers as transformers: random ones, and a torch module."""
 
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Self
@@ -149,7 +149,7 @@ class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.statistics = statistics
 
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Copy the module, and take the statistics of X if asked.
+        """Copy the module, and take the statistics of X where ``statistics="batch"``.
 
         Parameters
         ----------
@@ -199,7 +199,7 @@ class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return data.astype(np.int64 if embeds and data.dtype.kind in "iu" else np.float64, copy=False)
 
     def _take_statistics(self, X: np.ndarray, sample_weight: np.ndarray) -> None:
-        """Give normalization layers the statistics of the full batch, from the first to the last in one pass."""
+        """Set statistics of normalization layers to those of the full batch, from the first to the last in one pass."""
         shares = import_torch().tensor(sample_weight / sample_weight.sum())
 
         def take(normalization: Any, inputs: tuple[Any, ...]) -> None:

@@ -25,7 +25,7 @@ from convexbn.solvers._solution import Status
 from convexbn.solvers.relu._fast import fast_path
 
 _TUNING_SHARE = 0.5  # of max_time, for the choice
-_HASTY_TOL = 3e-3  # of the solvers that have no fast preset
+_COARSE_TOL = 3e-3  # of the solvers that have no fast preset
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -156,13 +156,13 @@ class FixedWeightDecay(BaseConvexBN):
         self._learn(prepared, replace(problem, weight_decay=AUTO_FRACTION * largest or 1.0), clock)
 
     def _follow(self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray) -> Iterator[Neurons]:
-        """Networks along a path, good enough to compare weight decays: the fast preset, or the solver in a hurry."""
+        """Networks along a path, to compare weight decays: by the fast preset, or the solver at a coarse tolerance."""
         if self._has_fast_path:
             yield from fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
             return
-        hasty, start = clone(self).set_params(tol=_HASTY_TOL, verbose=False), None
+        coarse, start = clone(self).set_params(tol=_COARSE_TOL, verbose=False), None
         for weight_decay in weight_decays:
-            solution = hasty._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
+            solution = coarse._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
             if solution.status is Status.INTERRUPTED:
                 raise KeyboardInterrupt
             start = solution.neurons

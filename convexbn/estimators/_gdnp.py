@@ -1,4 +1,4 @@
-"""The halfspace learner that is trained by gradient descent in normalized parametrization."""
+"""Halfspaces, trained by gradient descent in normalized parametrization."""
 
 import warnings
 from numbers import Real
@@ -31,8 +31,8 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
     """Binary classification with a halfspace, by gradient descent in normalized parametrization.
 
     It minimises the mean of phi(-y (coef·x + intercept)) without any penalty. Columns are centred and scaled to
-    variance one first, so units do not matter; an intercept is the weight of a column of ones, and dependent columns
-    are replaced by principal components. None of this changes the halfspaces that can be learned.
+    variance one first, so their scale does not matter; an intercept is the weight of a column of ones, and dependent
+    columns are replaced by principal components. None of this changes the halfspaces that can be learned.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     coef_ : ndarray of shape (1, d)
-        Weights, in the units of X.
+        Weights, on the scale of X.
     intercept_ : ndarray of shape (1,)
         The intercept.
     separable_ : bool
         Whether `coef_` separates the classes and no length was the best. Its length is then arbitrary, and
-        probabilities mean nothing.
+        probabilities are meaningless.
     n_iter_ : int
         Direction steps.
     trace_ : Trace
@@ -195,8 +195,8 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
         if self.separable_:
             warnings.warn(
                 "The classes are separable: the loss falls for ever as the weights grow, so it has no minimiser. coef_ "
-                "separates the training data; its length, and probabilities, mean nothing. Give max_length for weights "
-                "that do, or use a model with weight decay.",
+                "separates the training data; its length and probabilities are arbitrary. Give max_length for weights "
+                "of bounded length, or use a model with weight decay.",
                 ConvergenceWarning,
                 stacklevel=3,
             )

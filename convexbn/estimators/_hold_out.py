@@ -4,8 +4,8 @@ import numpy as np
 
 from convexbn.model._problem import Problem
 
-# Five folds are held out in turn where the design matrix has so many entries and outputs, three where it has so many or
-# rows are so few, and one fifth of the samples once where they are more.
+# Five folds are held out, one after the other, where the design matrix has so many entries and outputs, three where it
+# has so many or rows are so few, and one fifth of the samples once where they are more.
 _FIVE_FOLDS, _THREE_FOLDS, _FEW_ROWS, _HELD_OUT = 8_000, 30_000, 1_000, 5
 _FEWEST_SAMPLES = 4  # with fewer nothing is held out
 

@@ -1,4 +1,4 @@
-"""The last fit after a choice: where it starts, and how much work it does."""
+"""The last fit after a choice: its start and its limits of work."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from convexbn.solvers.relu._options import ACCURATE
 
 _DESCENT_STEPS, _DESCENT_SHARE = (100, 1500), 0.5  # of the last fit, and of the time that is left
 _ROUNDS, _NEWTON_SHARE = 10, 2  # of column generation after it; and of the work of the choice, for Newton steps
-_STRONG = 0.03  # of the largest weight decay, from which on the last fit starts from nothing
+_STRONG = 0.03  # of the largest weight decay, from which on the last fit starts from the zero network
 _LEAST_NEWTON_STEPS = 500  # of such a fit, at most so many or what its share is
 _FACTORISATIONS = 20  # about so many in a Newton step
 
@@ -23,19 +23,19 @@ _FACTORISATIONS = 20  # about so many in a Newton step
 def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[str, Any]:
     """Start and limits of the last fit, on all samples, which takes about as much work as the choice did.
 
-    At a strong weight decay few neurons are optimal, and column generation finds them soonest from nothing. At a weak
-    one the network goes on from where the choice ended, by quasi-Newton steps first.
+    At a strong weight decay few neurons are optimal, and column generation from the zero network is fastest. At a weak
+    one the fit starts from the network of the choice, with quasi-Newton steps.
 
     Parameters
     ----------
     problem : Problem
-        Training problem of all samples at the weight decay that won.
+        Training problem of all samples at the chosen weight decay.
     start : Neurons
         Network that the choice ended with.
     work : int
         Quasi-Newton steps of the choice times rows and neurons.
     clock : Clock
-        Tells when to end with what there is.
+        Time limit, after which the best network so far is returned.
 
     Returns
     -------

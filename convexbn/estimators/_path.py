@@ -46,7 +46,7 @@ class Path(Summarized):
     objectives : ndarray of shape (n_weight_decays,)
         Objective of each network.
     gaps : ndarray of shape (n_weight_decays,)
-        Relative gap of each network; what it is a gap to is said by its certificate.
+        Relative gap of each network; its certificate says to which lower bound.
     n_neurons : ndarray of int, shape (n_weight_decays,)
         Neurons of each network.
     """
@@ -109,8 +109,8 @@ def convexbn_path(
     """Networks along a grid of weight decays, each started from the one before.
 
     Prices are not proved along the path, and the search for neurons is light (`solve_path`), so the certificates of
-    ReLU networks are local; an estimator with a `weight_decay` of the path searches harder and proves what can be
-    proved.
+    ReLU networks are local; an estimator with a `weight_decay` of the path searches from more starts and proves
+    its bound where that is possible.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def convexbn_path(
         Training loss: "squared_error", of any number of outputs, or "huber"; "log_loss" or "cross_entropy", of any
         number of classes, "squared_hinge" or "hinge".
     normalization, activation, fit_intercept, n_components, spectral_power, standardize, scale_outputs
-        As in `ConvexBNRegressor`; the outputs of a classifier have no units.
+        As in `ConvexBNRegressor`; the outputs of a classifier are not scaled.
     n_weight_decays : int, default=50
         Length of the grid.
     eps : float, default=1e-2
@@ -134,7 +134,8 @@ def convexbn_path(
     sample_weight : array-like of shape (n,) or None, default=None
         Weights of the samples; integer weights equal repeated rows.
     n_patterns, solver, tol, max_iter, random_state
-        As in `ConvexBNRegressor`. Patterns that are sampled, and the gates of gated networks, are the same all along.
+        As in `ConvexBNRegressor`. Patterns that are sampled, and the gates of gated networks, are the same at all
+        values.
     max_time : float or None, default=None
         Seconds, shared among the weight decays that are left; each ends with its best network so far.
     verbose : bool, default=False

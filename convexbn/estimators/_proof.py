@@ -29,11 +29,11 @@ def prove(
     max_time: float | None = None,
     random_state: int | np.random.Generator | None = None,
 ) -> Certificate:
-    """Prove how good a trained network is, with more effort than `fit` made.
+    """Sharpen the certificate of a trained network, with more work than in `fit`.
 
-    With one output the price of every direction is bounded by branch and bound, which gets far with up to about six
-    features; with several outputs on tiny data their patterns are enumerated. The proof ends where the gap is within
-    the `tol` of the model, and the certificate is then global. Elsewhere the best bound that is proved stands beside
+    With one output the price of every direction is bounded by branch and bound, which closes the gap with up to about
+    six features; with several outputs on tiny data their patterns are enumerated. The proof ends where the gap is
+    within the `tol` of the model, and the certificate is then global. Elsewhere the best proved bound is given beside
     the certificate of a search.
 
     The network stays as it is. If more is proved than before, `certificate_` of the model becomes the new certificate.
@@ -51,7 +51,7 @@ def prove(
     max_time : float or None, default=None
         Seconds after which the proof ends with what is proved by then. None takes up to half a minute.
     random_state : int, Generator or None, default=None
-        Seed of the search for better neurons that precedes the proof.
+        Seed of the search for violated constraints before the proof.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def prove(
     if not isinstance(model.network_, NormalizedNetwork):
         raise ValueError(
             "model has activation='gated_relu', whose gates define the network: its certificate covers all of its "
-            "weights, and nothing is left to prove."
+            "weights already."
         )
     known = model.certificate_
     prepared, problem, neurons = _trained_problem(model, X, y, sample_weight)
@@ -110,7 +110,7 @@ def _trained_problem(
     """The data and the problem that a model was trained on, and its network on the design matrix."""
     network, known = model.network_, model.certificate_
     assert isinstance(network, NormalizedNetwork)
-    other = copy(model)  # the checks of the data learn the classes, and more
+    other = copy(model)  # the checks of the data set attributes such as the classes
     n_components = getattr(model, "n_components_", model.n_components)
     prepared, problem = other._problem(*other._samples(X, y, sample_weight), model.spectral_power_, n_components)
     problem = replace(problem, weight_decay=model.weight_decay_)

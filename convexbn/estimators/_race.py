@@ -16,14 +16,14 @@ from convexbn.solvers.relu._fast import price_quickly
 FRACTIONS = 10.0 ** -np.arange(0, 8.5, 0.5)  # of the largest weight decay, the grid of a path
 AUTO_FRACTION = 0.03  # of weight_decay_max, where there are too few samples, or there is no time, to compare values
 FIRST_POWERS, _POWER_STEP, _LARGEST_POWER = (0.0, 0.5, 1.0), 0.5, 3.0
-_USUAL_POWER = 1.0  # wins unless another one is better by more than two standard errors
-_FIRST_FOLDS = 2  # that all powers are validated on; the best and the usual one see the others, too
+_USUAL_POWER = 1.0  # chosen unless another one is better by more than two standard errors
+_FIRST_FOLDS = 2  # that all powers are validated on; the best and the usual one are on all
 _SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
 
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """How values were chosen.
+    """The chosen candidate and the validation of all.
 
     Parameters
     ----------
@@ -35,17 +35,17 @@ class Tuning:
 
     @property
     def candidate(self) -> Candidate:
-        """The candidate that won."""
+        """The chosen candidate."""
         return self.curves[0].candidate
 
     @property
     def weight_decay(self) -> float:
-        """The weight decay that won."""
+        """The chosen weight decay."""
         return float(self.curves[0].weight_decays[self.curves[0].best])
 
     @property
     def compared(self) -> bool:
-        """Whether any path got further than its largest weight decay, whose network is a constant."""
+        """Whether any path has more than its largest weight decay, whose network is a constant."""
         return any(curve.length > 1 for curve in self.curves)
 
     @property
@@ -87,10 +87,10 @@ def tune(
 ) -> Tuning:
     """Choose spectral power and weight decay by the loss on held-out samples.
 
-    Powers race: all of them are validated on two folds, the best one and 1 on the others, and 1 wins unless the best is
-    better by more than two standard errors. Where 1 is better than 0.5, larger ones follow while that helps. Where
-    there is one fold only, that is, on many samples, powers are compared on a subset, and the weight decay is chosen
-    with all samples for the power that won.
+    Powers race: all of them are validated on two folds, the best one and 1 on the others, and 1 is chosen unless the
+    best is better by more than two standard errors. Where 1 is better than 0.5, larger ones follow while that helps.
+    Where there is one fold only, that is, on many samples, powers are compared on a subset, and the weight decay is
+    chosen with all samples for the chosen power.
 
     Parameters
     ----------
@@ -109,9 +109,9 @@ def tune(
     n_jobs : int or None
         Folds that are worked on at the same time.
     clock : Clock
-        Tells when to end with what there is.
+        Time limit, after which candidates so far are compared.
     report : callable
-        Called with every curve when it is there.
+        Called with every curve once it is computed.
 
     Returns
     -------

@@ -22,7 +22,7 @@ def make_scorer(model: Any, scoring: str | Callable | None, default: str) -> Cal
     Parameters
     ----------
     model : estimator
-        Whom the scorer is for.
+        Estimator that the scorer is for.
     scoring : str, callable or None
         Name of a scorer, or a scorer; None takes the default.
     default : str
@@ -56,18 +56,18 @@ def takes_sample_weight(scorer: Callable) -> bool:
     """Whether a scorer has an argument ``sample_weight``, or its metric if scikit-learn made it of one."""
     try:
         return "sample_weight" in signature(getattr(scorer, "_score_func", scorer)).parameters
-    except ValueError:  # a function of a C extension, which tells nothing
+    except ValueError:  # a function of a C extension, without a signature
         return False
 
 
 @dataclass(frozen=True)
 class FoldScorer:
-    """Scores of fitted models on test samples, which the scorer sees as the user gave them.
+    """Scores of fitted models on test samples, which the scorer gets as the user gave them.
 
     Parameters
     ----------
     scoring : str, callable or None
-        What the user calls the scorer, for messages.
+        Name of the scorer in messages.
     scorer : callable
         Scorer ``scorer(estimator, X, y)``.
     X, y : array-like of n samples

@@ -232,8 +232,8 @@ class ConvexBNStackRegressor(RegressorMixin, _Stack):
     """Deep network for regression: each two-layer problem is solved on the hidden neurons of the one before.
 
     The first stage is trained on the data, or on `features` that are given and stay fixed. The hidden layers of all
-    stages and the output layer of the last are one deep network. Each stage has its certificate. It proves nothing
-    about the layers before it, which were never trained together with it.
+    stages and the output layer of the last are one deep network. Each stage has its certificate. It holds for
+    fixed layers before it, which were never trained together with it.
 
     With ``n_stages=1`` and ``features=RandomBatchNormLayers(...)`` the last two layers are trained on random ones.
     Where the features have full row rank their global optimum is a closed form.
@@ -248,7 +248,7 @@ class ConvexBNStackRegressor(RegressorMixin, _Stack):
         are fewer if no hidden neuron of a stage varies, or Ctrl-C ended one.
     features : transformer or None, default=None
         First layers, which are fitted to X without being trained here: `RandomBatchNormLayers`, a torch module as a
-        `FrozenModule`, or any transformer of scikit-learn. X goes to it as it is, be it images or texts; sparse
+        `FrozenModule`, or any transformer of scikit-learn. X is passed to it as it is, images or texts; sparse
         outputs are made dense.
 
     Attributes
@@ -354,7 +354,7 @@ def _outputs(features: Any, X: Any) -> np.ndarray:
 
 
 def _merged(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Add up the weights of equal samples here, since rounding might tell them apart after a layer."""
+    """Add up the weights of equal samples here, since rounding might make them differ after a layer."""
     values, codes = np.unique(y, axis=0 if y.ndim > 1 else None, return_inverse=True)
     X, codes, weights = merge_equal_samples(X, codes.reshape(-1, 1), weights)
     return X, values[codes[:, 0].astype(int)], weights

@@ -93,8 +93,8 @@ def train(
         by it: under batch normalization, unless images are padded.
     start : NormalizedNetwork or None, default=None
         Network to start from; its type, filters and width go before `normalization`, `kernel_size` and `n_neurons`.
-        None draws random directions of the whitened data (of a sample of it where it is large), as wide as asked for,
-        and small output weights. `BatchNormNetwork.at_initialization` is the start that is usual elsewhere, with random
+        None draws random directions of the whitened data (of a sample of it where it is large), `n_neurons` of them,
+        and small output weights. `BatchNormNetwork.at_initialization` is the usual start, with random
         directions of the data as it is, and `ConvBatchNormNetwork` has one too.
     callback : callable or None, default=None
         Called with the number of a step and the outputs (n, C) on X before it, and at last with those at the end; for
@@ -126,7 +126,7 @@ def train(
     Warns
     -----
     UserWarning
-        If `dtype` is "float32" and the data lies so far from zero that it loses how the data varies.
+        If `dtype` is "float32" and the mean of the data is so large that rounding removes its variation.
 
     Examples
     --------
@@ -181,8 +181,8 @@ def train(
 
     with Recorder(optimizer, n_steps, verbose=verbose) as recorder:
 
-        def note(step: int, value: float, outputs: np.ndarray) -> None:
-            recorder.note(step, value)
+        def record(step: int, value: float, outputs: np.ndarray) -> None:
+            recorder.record(step, value)
             if callback is not None:
                 callback(step, outputs)
 
@@ -190,14 +190,14 @@ def train(
             on_mini_batches(objective, data, targets, steps, n_steps, batch_size, rng, recorder)
         else:
             loop = by_lbfgs if optimizer == "lbfgs" else on_full_batch
-            loop(objective, objective.inputs(data), targets, steps, n_steps, note)
+            loop(objective, objective.inputs(data), targets, steps, n_steps, record)
     return objective.network().with_statistics(data), recorder.trace()
 
 
 def unfitted_design(
     normalization: str, kernel_size: Any, stride: Any, padding: Any
 ) -> BatchNormDesign | WeightNormDesign:
-    """Design of the network that is asked for, or a ValueError if there is no such network."""
+    """Design of the network, or a ValueError if there is no such network."""
     if normalization not in list(NORMALIZATIONS):
         raise ValueError(f"normalization={normalization!r} is unknown; choose one of {list(NORMALIZATIONS)}.")
     if kernel_size is None:
@@ -211,7 +211,7 @@ def unfitted_design(
 
 
 def check_data(X: ArrayLike, design: BatchNormDesign | WeightNormDesign) -> np.ndarray:
-    """Return rows or images as the design wants them, of their own numeric type, or raise a ValueError."""
+    """Return rows or images as the design takes them, of their own numeric type, or raise a ValueError."""
     if isinstance(design, PatchDesign):
         return check_images(X, design.grid)
     if np.ndim(X) == 4:

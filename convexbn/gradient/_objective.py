@@ -87,7 +87,7 @@ class TrainingObjective:
             parameter.grad = None
         outputs = self._module(inputs)
         f = outputs.detach().numpy().astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):  # whoever notes the objective sees that it is not finite
+        with np.errstate(over="ignore", invalid="ignore"):  # the recorder raises where the objective is not finite
             value = float(self.loss.value(f, y).mean())
             gradient = self.tensor(self.loss.gradient(f, y) / len(y))
         outputs.backward(gradient)

@@ -13,7 +13,7 @@ LEARNING_RATES = {"adam": 1e-2, "lbfgs": 1.0, "sgd": 1e-1}
 _MEMORY = 20  # pairs of steps and changes of the gradient that L-BFGS keeps
 _LINE_SEARCH = 25  # evaluations of one line search
 
-Note = Callable[[int, float, np.ndarray], None]
+Record = Callable[[int, float, np.ndarray], None]
 
 
 def make_optimizer(name: str, parameters: list[Any], learning_rate: float, momentum: float) -> Any:
@@ -59,23 +59,23 @@ def make_optimizer(name: str, parameters: list[Any], learning_rate: float, momen
 
 
 def on_full_batch(
-    objective: TrainingObjective, inputs: Any, y: np.ndarray, optimizer: Any, n_steps: int, note: Note
+    objective: TrainingObjective, inputs: Any, y: np.ndarray, optimizer: Any, n_steps: int, record: Record
 ) -> None:
-    """Take steps of Adam or SGD; every step, and the end, is noted with its number, objective and outputs."""
+    """Take steps of Adam or SGD; every step, and the end, is recorded with its number, objective and outputs."""
     for step in range(n_steps + 1):
-        note(step, *objective.evaluate(inputs, y))
+        record(step, *objective.evaluate(inputs, y))
         if step < n_steps:
             optimizer.step()
 
 
 def by_lbfgs(
-    objective: TrainingObjective, inputs: Any, y: np.ndarray, optimizer: Any, n_steps: int, note: Note
+    objective: TrainingObjective, inputs: Any, y: np.ndarray, optimizer: Any, n_steps: int, record: Record
 ) -> None:
-    """Take iterations of L-BFGS; noted are the points between them, not those of line searches.
+    """Take iterations of L-BFGS; recorded are the points between them, not those of line searches.
 
-    Where a line search fails, as it may at a kink of the ReLU, the memory is emptied; where the gradient leads no
-    further either, the run ends. PyTorch asks at the start of an iteration for what the line search before it found
-    already; that is remembered.
+    Where a line search fails, as it may at a kink of the ReLU, the memory is emptied; where the gradient descends no
+    further either, the run ends. PyTorch evaluates at the start of an iteration what the line search before it
+    evaluated last; that value is kept.
     """
     torch = import_torch()
     parameters = objective.parameters
@@ -96,7 +96,7 @@ def by_lbfgs(
         return value, f
 
     for step in range(n_steps + 1):
-        note(step, *evaluate())
+        record(step, *evaluate())
         here = position()
         evaluations[:] = [entry for entry in evaluations if torch.equal(entry[0], here)]
         if step < n_steps:
@@ -117,7 +117,7 @@ def on_mini_batches(
     rng: np.random.Generator,
     recorder: Recorder,
 ) -> None:
-    """Take steps of Adam or SGD on batches drawn without replacement; noted is the mean of the batches of an epoch."""
+    """Take steps of Adam or SGD on batches drawn without replacement; the mean of an epoch's batches is recorded."""
     n_batches, step = len(X) // batch_size, 0
     while step < n_steps:
         order = rng.permutation(len(X))[: n_batches * batch_size].reshape(n_batches, batch_size)
@@ -126,4 +126,4 @@ def on_mini_batches(
             values.append(objective.evaluate(objective.inputs(X[samples]), y[samples])[0])
             optimizer.step()
         step += len(values)
-        recorder.note(step, float(np.mean(values)) if objective.is_finite() else np.nan)
+        recorder.record(step, float(np.mean(values)) if objective.is_finite() else np.nan)

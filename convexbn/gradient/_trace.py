@@ -1,4 +1,4 @@
-"""What is watched along a training run, and the recorder that every training loop of this folder writes it with."""
+"""The trace of a training run, and the recorder with which every training loop of this folder writes it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import numpy as np
 from convexbn._utils.progress import progress_bar
 from convexbn._utils.summary import Summarized
 
-_DIVERGED = 1e6  # an objective so many times the first one (or one, if that is more) will not come back
+_DIVERGED = 1e6  # objective of a diverged run, in multiples of the first one (or of one, if that is more)
 
 
 class DivergenceError(RuntimeError):
@@ -35,18 +35,18 @@ class DivergenceError(RuntimeError):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trace(Summarized):
-    """A training run: what was noted, at which step, and when.
+    """A training run: steps, seconds, objectives and other numbers recorded along it.
 
     Parameters
     ----------
     steps : ndarray of shape (T,)
-        Steps at which something was noted, from 0 on.
+        Recorded steps, from 0 on.
     times : ndarray of shape (T,)
         Seconds since the start.
     objective : ndarray of shape (T,)
         Training objective at these steps.
     watched : mapping of str to ndarray of shape (T, ...), default={}
-        Whatever else was watched; ``trace["name"]`` reads it.
+        Other numbers by name; ``trace["name"]`` reads them.
     interrupted : bool, default=False
         Whether Ctrl-C ended the run.
 
@@ -70,7 +70,7 @@ class Trace(Summarized):
 
     def _summary(self) -> str:
         if len(self) == 0:
-            return "nothing noted"
+            return "nothing recorded"
         watched = "".join(f", {name}" for name in self.watched)
         interrupted = ", interrupted" if self.interrupted else ""
         return (
@@ -85,9 +85,9 @@ class Trace(Summarized):
 
 
 class Recorder:
-    """Write a `Trace` along a training loop; a context in which Ctrl-C ends the loop, and not the program.
+    """Write a `Trace` along a training loop; a context in which Ctrl-C ends the loop but not the program.
 
-    Before the first note there is nothing to return, and Ctrl-C goes on its way.
+    Before the first record there is nothing to return, and KeyboardInterrupt is raised.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class Recorder:
     >>> x = 1.0
     >>> with Recorder("halving", n_steps=3) as recorder:
     ...     for step in range(4):
-    ...         recorder.note(step, x**2, position=x)
+    ...         recorder.record(step, x**2, position=x)
     ...         x /= 2
     >>> recorder.trace().objective
     array([1.      , 0.25    , 0.0625  , 0.015625])
@@ -117,14 +117,14 @@ class Recorder:
 
     def __init__(self, method: str, n_steps: int, *, verbose: bool = False):
         self.method, self.n_steps = method, n_steps
-        self._noted: list[tuple[int, float, float]] = []
+        self._records: list[tuple[int, float, float]] = []
         self._watched: dict[str, list[Any]] = {}
         self._interrupted = False
         self._bar = progress_bar(method, n_steps) if verbose else None
         self._start = perf_counter()
 
-    def note(self, step: int, objective: float, **watched: Any) -> None:
-        """Note a step; the names watched are the same every time.
+    def record(self, step: int, objective: float, **watched: Any) -> None:
+        """Record a step; the names watched are the same every time.
 
         Raises
         ------
@@ -133,21 +133,21 @@ class Recorder:
         """
         for name, value in watched.items():
             self._watched.setdefault(name, []).append(np.array(value))
-        self._noted.append((step, perf_counter() - self._start, float(objective)))
+        self._records.append((step, perf_counter() - self._start, float(objective)))
         self.check(step, objective)
         if self._bar is not None:
             self._bar.set_postfix_str(f"objective {objective:.8g}", refresh=False)
             self._bar.update(step - self._bar.n)
 
     def check(self, step: int, objective: float) -> None:
-        """Raise the error of a diverged run, as `note` does, at a step whose other numbers are too dear to note.
+        """Raise the error of a diverged run, as `record` does, at a step that is not recorded.
 
         Raises
         ------
         DivergenceError
             If the objective is not finite, or a million times the first.
         """
-        first = self._noted[0][2] if self._noted else float(objective)
+        first = self._records[0][2] if self._records else float(objective)
         if not (np.isfinite(objective) and abs(objective) <= _DIVERGED * max(1.0, abs(first))):
             raise DivergenceError(
                 f"{self.method} diverged: the objective is {objective:.3g} at step {step}, {first:.3g} at the start; "
@@ -156,8 +156,8 @@ class Recorder:
             )
 
     def trace(self) -> Trace:
-        """What was noted so far."""
-        steps, times, objective = np.array(self._noted, dtype=float).reshape(-1, 3).T
+        """The records so far."""
+        steps, times, objective = np.array(self._records, dtype=float).reshape(-1, 3).T
         watched = {name: np.array(values[: len(steps)]) for name, values in self._watched.items()}
         return Trace(steps.astype(int), times, objective, watched, self._interrupted)
 
@@ -170,5 +170,5 @@ class Recorder:
     ) -> bool:
         if self._bar is not None:
             self._bar.close()
-        self._interrupted = kind is not None and issubclass(kind, KeyboardInterrupt) and bool(self._noted)
+        self._interrupted = kind is not None and issubclass(kind, KeyboardInterrupt) and bool(self._records)
         return self._interrupted

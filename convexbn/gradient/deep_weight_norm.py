@@ -148,7 +148,7 @@ class SmoothNetwork(Summarized):
         return min(float(np.linalg.norm(layer, axis=1).min()) for layer in self.weights)
 
     def scale_rows(self, factor: float) -> Self:
-        """Multiply all hidden weights with a factor, which a weight-normalized network does not see."""
+        """Multiply all hidden weights with a factor, under which a weight-normalized network is invariant."""
         return replace(self, weights=[factor * layer for layer in self.weights])
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -215,7 +215,7 @@ def train_deep_weight_norm(
 ) -> tuple[SmoothNetwork, Trace]:
     """Train a smooth deep network by gradient descent on the squared loss, and watch its curvature.
 
-    Gradient descent on the full batch, on all weights. The theory [1]_ rests on two numbers along the way. The Hessian
+    Gradient descent on the full batch, on all weights. The theory [1]_ rests on two numbers along training. The Hessian
     of the predictor must be small: its spectral norm falls with the smallest row norm and grows at most like the cube
     of the depth. And restricted strong convexity must hold, for which the squared gradient must not be small beside the
     loss; then the loss falls geometrically.
@@ -233,7 +233,8 @@ def train_deep_weight_norm(
     n_steps : int, default=500
         Steps of gradient descent.
     noted_steps : array-like of int or None, default=None
-        Steps at which everything is noted, from 0 to `n_steps`; Hessians are dear. None takes 11 steps, evenly spaced.
+        Steps that are recorded, from 0 to `n_steps`; Hessians take most of the time. None takes 11 steps, evenly
+        spaced.
     test : tuple of arrays (X, y) or None, default=None
         Data for the test loss.
     n_hessian_samples : int, default=3
@@ -246,7 +247,7 @@ def train_deep_weight_norm(
     network : SmoothNetwork
         The network after the last step.
     trace : Trace
-        Loss at the noted steps, and "smallest_row_norm", "rsc_ratio" (squared norm of the gradient over the loss,
+        Loss at the recorded steps, and "smallest_row_norm", "rsc_ratio" (squared norm of the gradient over the loss,
         NaN where that is zero), "predictor_hessian_norm", "loss_hessian_norm" and, with test data, "test_loss".
 
     Raises
@@ -307,7 +308,7 @@ def train_deep_weight_norm(
                 if n_hessian_samples:
                     watched["predictor_hessian_norm"] = network.predictor_hessian_norm(samples)
                     watched["loss_hessian_norm"] = network.loss_hessian_norm(data, targets)
-                recorder.note(step, loss.item(), **watched)
+                recorder.record(step, loss.item(), **watched)
             if step < n_steps:
                 with torch.no_grad():
                     for parameter, gradient in zip(parameters, gradients, strict=True):

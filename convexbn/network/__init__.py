@@ -1,4 +1,4 @@
-"""Trained networks as their users know them: weights, statistics, forward pass, to and from PyTorch."""
+"""Trained networks: weights, statistics, forward pass, to and from PyTorch."""
 
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign

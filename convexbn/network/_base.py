@@ -75,7 +75,7 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         return f"{self._inputs()}, {counted(len(self), 'neuron')}, {counted(self.n_outputs, 'output')}"
 
     def _inputs(self) -> str:
-        """What a neuron reads, in words."""
+        """The inputs of a neuron, in words."""
         return counted(self.weights.shape[1], "feature")
 
     @property
@@ -120,7 +120,7 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         that is zero.
 
         `objective` divides by the standard deviation itself. Torch adds `eps` to the variance first, which the module
-        makes up for: gamma_j is multiplied by ``sqrt(1 + eps / std_j^2)``, and where std_j^2 is below ``1e5 * eps``,
+        compensates: gamma_j is multiplied by ``sqrt(1 + eps / std_j^2)``, and where std_j^2 is below ``1e5 * eps``,
         w_j is lengthened until it is not, which changes no output. So weight decay sees a gamma^2 that is larger by a
         share of at most 1e-5.
 
@@ -225,9 +225,9 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         """Return a smaller network with the same predictions on the training data and no higher objective.
 
         Neurons of equal pattern and sign are merged, zeros dropped, and by Caratheodory's theorem at most n*C + 1
-        neurons kept. The objective is `objective`, with plain weight decay and the targets' own units; a
-        network trained with another `spectral_power`, or with scaled outputs, may come out dearer in the objective it
-        was trained for.
+        neurons kept. The objective is `objective`, with plain weight decay and targets that are not
+        scaled; of a network trained with another `spectral_power`, or with scaled outputs, the objective of training
+        may rise.
 
         Parameters
         ----------
@@ -314,7 +314,7 @@ def import_torch() -> Any:
 
 
 def tensor(array: np.ndarray) -> Any:
-    """Copy an array into a double-precision torch parameter, contiguous as torch's L-BFGS wants it."""
+    """Copy an array into a double-precision torch parameter, contiguous as torch's L-BFGS requires."""
     torch = import_torch()
     return torch.nn.Parameter(torch.tensor(np.ascontiguousarray(array), dtype=torch.float64))
 

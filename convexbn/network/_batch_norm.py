@@ -136,14 +136,14 @@ class BatchNormNetwork(NormalizedNetwork):
         return replace(self, mean=mean, std=std)
 
     def _row_blocks(self, X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Slices of the samples and what the neurons read of them, in double precision, a block at a time."""
+        """Slices of the samples and the inputs of neurons in them, in double precision, a block at a time."""
         size = max(1, _BLOCK_ENTRIES // max(self.weights.shape))
         for start in range(0, len(X), size):
             samples = slice(start, start + size)
             yield samples, X[samples].astype(np.float64)
 
     def origin(self, X: np.ndarray) -> np.ndarray:
-        """Mean of X (n, d), which batch normalization takes off again, in double precision."""
+        """Mean of X (n, d), which batch normalization subtracts, in double precision."""
         mean: np.ndarray = X.mean(axis=0, dtype=np.float64)
         return mean
 
@@ -236,7 +236,7 @@ def read_layers(hidden: Any, norm: Any, output: Any) -> dict[str, Any]:
 def initial_layers(
     n_neurons: int, n_entries: int, n_outputs: int, random_state: int | np.random.Generator | None
 ) -> dict[str, np.ndarray]:
-    """Fields of an untrained network that does not know its statistics yet."""
+    """Fields of an untrained network without statistics."""
     rng, one, zero = np.random.default_rng(random_state), np.ones(n_neurons), np.zeros(n_neurons)
     return {
         "weights": rng.standard_normal((n_neurons, n_entries)),

@@ -66,7 +66,7 @@ class GatedNetwork(Summarized, Stored):
         return f"{self._inputs()}, {counted(len(self), 'neuron')}, {outputs}"
 
     def _inputs(self) -> str:
-        """What a neuron reads, in words."""
+        """The inputs of a neuron, in words."""
         return counted(self.weights.shape[1], "feature")
 
     @classmethod

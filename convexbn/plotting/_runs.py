@@ -14,7 +14,7 @@ from convexbn.solvers._certificate import Certificate
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LINEAR_BELOW = 1e-8  # relative distances from a lower bound that are not told from zero
+_LINEAR_BELOW = 1e-8  # relative distances from a lower bound that are drawn on a linear axis
 
 
 def plot_objectives(certificate: Certificate, runs: Mapping[str, Trace], ax: "Axes | None" = None) -> "Axes":
@@ -69,7 +69,7 @@ def plot_comparison(comparison: Comparison, ax: "Axes | None" = None) -> "Axes":
 
     The vertical axis is the distance of the objective from the lower bound, relative to the objective of the convex
     solution; the bound is the line at zero. The axis is linear below 1e-8, so that zero is on it. Where the bound is
-    evidence and no proof, its label says so, and the best bound that is proved stands in the legend.
+    evidence and no proof, its label says so, and the best proved bound is in the legend.
 
     Parameters
     ----------

@@ -20,8 +20,8 @@ class ValidationDisplay:
 
     Scores of a cross-validation that are not all negative, as R^2 and the accuracy, are drawn as they are.
 
-    Curves of few folds, which lost the race early, are drawn where the loss on all folds would be if they were as much
-    better or worse than the chosen network there as on their own folds; so all curves can be compared.
+    Curves of few folds, of powers that were dropped early, are scaled by the ratio of the chosen network's loss on all
+    folds to that on these folds, so that all curves can be compared.
 
     Parameters
     ----------

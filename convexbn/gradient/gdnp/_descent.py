@@ -17,7 +17,7 @@ _LONGEST, _SHORTEST = 2.0**30, 2.0**-20  # steps, of that which is safe at the b
 
 @dataclass(frozen=True, eq=False)
 class LinearFit:
-    """Weights that a method reached, and how.
+    """The weights of a run, its end and its trace.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def gdnp(
         The run ends where the gradient's norm in the metric of S^-1 is at most this.
     max_length : float, default=inf
         Longest g. With a loss that is bounded, such as the sigmoid, the best length is often infinite, and all samples
-        but the wrong ones would be saturated after one step; a length of about 10 keeps them in play. A run also ends
+        but the wrong ones would be saturated after one step; a length of about 10 avoids that. A run also ends
         where the length is this and the gradient is small but for its part along w.
     verbose : bool, default=False
         Whether to show a progress bar.
@@ -131,7 +131,7 @@ def gdnp(
             norm = moments.dual_norm(gradient)
             if status == "stopped" and (moments.dual_norm(tangential) if capped else norm) <= tol:
                 status = "converged"
-            recorder.note(
+            recorder.record(
                 step,
                 at.value,
                 rho=moments.rho(at.w),

@@ -16,7 +16,7 @@ class SmoothFunction:
     Parameters
     ----------
     name : str
-        Name by which it is asked for.
+        Its name as an argument.
     value, first, second : callable
         The function and its first two derivatives.
     steepness, curvature : float

@@ -68,7 +68,7 @@ def gdnp_network(
 ) -> HiddenLayer:
     """Train the hidden layer of F(x) = sum_j theta_j phi(x^T w_j) on E[loss(-y F(x))], one unit after another.
 
-    Each unit is trained by `gdnp` while the others stand still; all start at zero. For a unit the loss is
+    Each unit is trained by `gdnp` while the others are fixed; all start at zero. For a unit the loss is
     psi(x^T w), a function of its own for every sample, and the direction step is that of `gdnp` with
     h = |w|_S (df/dg - g E[psi'']). For halfspaces of Gaussian z this is the h given there; here it needs no formula for
     the part of the gradient that the other units and the labels make.
@@ -94,7 +94,7 @@ def gdnp_network(
     max_length : float, default=10.0
         Longest g of a unit, beyond which a bounded activation is flat at most samples.
     n_sweeps : int, default=3
-        How often all units are trained in turn.
+        How often all units are trained, one after the other.
     n_steps : int, default=100
         Most direction steps of a unit in a sweep.
     tol : float, default=1e-6
@@ -162,7 +162,7 @@ def gdnp_network(
             gradients = theta[:, None] * ((outer[:, None] * phi.first(preactivations)).T @ data)
             norms = np.array([moments.dual_norm(gradient) for gradient in gradients])
             lengths = np.array([moments.norm(w) for w in weights])
-            recorder.note(
+            recorder.record(
                 step,
                 float(np.mean(ell.value(-labels * outputs))),
                 gradient_norms=norms,

@@ -1,6 +1,6 @@
 """What is minimised over linear weights: least squares, learning halfspaces, and halfspaces of exactly Gaussian data.
 
-All of them depend on w through preactivations, and know the moments S = E[x x^T] and u = E[-y x] of the data.
+All of them depend on w through preactivations, and have the moments S = E[x x^T] and u = E[-y x] of the data.
 """
 
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ class Moments:
     L, mu : float
         Largest and smallest eigenvalue of S.
     optimal_direction : ndarray of shape (d,)
-        -S^-1 u, which least squares and Gaussian halfspaces want.
+        -S^-1 u, optimal for least squares and Gaussian halfspaces.
     rho_star : float
         Least Rayleigh quotient, -u^T S^-1 u.
 
@@ -124,7 +124,7 @@ class Objective(ABC):
 
     @abstractmethod
     def along(self, w: np.ndarray) -> np.ndarray:
-        """What the other methods need to know of w; preactivations, where there are samples."""
+        """What the other methods take of w; preactivations, where there are samples."""
 
     @abstractmethod
     def value(self, a: np.ndarray, g: float) -> float:
@@ -154,7 +154,7 @@ class Objective(ABC):
     def length(self, a: np.ndarray, guess: float, accuracy: float, longest: float) -> float:
         """Length g at which the slope vanishes up to `accuracy`, by bisection on the side where the objective falls.
 
-        The bracket grows from a guess; |g| is at most `longest`.
+        The bracket grows from an estimate; |g| is at most `longest`.
         """
         at_zero = self.slope(a, 0.0)
         if at_zero == 0:

@@ -1,4 +1,4 @@
-"""The methods that GDNP is held against: gradient descent, Nesterov's, batch-normalized, and L-BFGS."""
+"""The methods that GDNP is compared with: gradient descent, Nesterov's, batch-normalized, and L-BFGS."""
 
 from collections.abc import Callable, Generator
 
@@ -11,7 +11,7 @@ from convexbn.gradient._trace import DivergenceError, Recorder
 from convexbn.gradient.gdnp._descent import LinearFit, check_start
 from convexbn.gradient.gdnp._objectives import Objective
 
-_RISEN = 1.1  # an objective so many times that of the start, or of zero weights if that is more, went the wrong way
+_RISEN = 1.1  # objective at the end of a diverged run, over the larger one of the start and zero weights
 
 Steps = Generator[np.ndarray, np.ndarray, None]  # takes the gradient at the weights that it gave
 
@@ -217,7 +217,7 @@ def lbfgs(
     w = _start(objective, start)
     with Recorder("L-BFGS", n_steps, verbose=verbose) as recorder:
         value, gradient = objective.evaluate(w)
-        norm = _note(recorder, 0, objective, w, value, gradient)
+        norm = _record(recorder, 0, objective, w, value, gradient)
         evaluated = {w.tobytes(): (value, gradient)}
         done = 0
 
@@ -231,7 +231,7 @@ def lbfgs(
             at = evaluated[w.tobytes()]
             evaluated.clear()
             evaluated[w.tobytes()] = at
-            norm = _note(recorder, done, objective, w, *at)
+            norm = _record(recorder, done, objective, w, *at)
             if norm <= tol or done == n_steps:
                 raise StopIteration
 
@@ -253,7 +253,8 @@ def _run(
 ) -> LinearFit:
     """Take gradient steps until the gradient is small or the steps are over.
 
-    A loss that grows no faster than the weights, as the logistic one, is never a million-fold; so the end tells.
+    A loss that grows no faster than the weights, as the logistic one, is never a million-fold; so the last one is
+    compared.
     """
     check_integer("n_steps", n_steps, 0)
     check_number("tol", tol)
@@ -264,7 +265,7 @@ def _run(
     with Recorder(method, n_steps, verbose=verbose) as recorder:
         for step in range(n_steps + 1):
             value, gradient = objective.evaluate(w)
-            converged = _note(recorder, step, objective, w, value, gradient) <= tol
+            converged = _record(recorder, step, objective, w, value, gradient) <= tol
             if converged:
                 break
             if step < n_steps:
@@ -286,13 +287,13 @@ def _start(objective: Objective, start: ArrayLike | None) -> np.ndarray:
     return np.zeros(d) if start is None else check_start(start, d)
 
 
-def _note(
+def _record(
     recorder: Recorder, step: int, objective: Objective, w: np.ndarray, value: float, gradient: np.ndarray
 ) -> float:
-    """Note a step; return the gradient's norm."""
+    """Record a step; return the gradient's norm."""
     moments = objective.moments
     norm = moments.dual_norm(gradient)
-    recorder.note(step, value, rho=moments.rho(w), gradient_norm=norm, length=moments.norm(w))
+    recorder.record(step, value, rho=moments.rho(w), gradient_norm=norm, length=moments.norm(w))
     return norm
 
 

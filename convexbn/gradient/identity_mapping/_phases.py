@@ -13,7 +13,7 @@ class Phases:
     """Where the first phase of a run ends, and what was measured in the two.
 
     Phase I lasts until the gradient points to the teacher for good: its potential falls, and its distance may rise.
-    Phase II is what follows: there, the constant of one-point convexity is positive wherever it was noted, by
+    Phase II is what follows: there, the constant of one-point convexity is positive at all recorded steps, by
     definition. That the distance falls with it is a matter of the step size.
 
     Parameters
@@ -21,14 +21,14 @@ class Phases:
     step : int or None
         First step of phase II; None if the run never entered it.
     rise : float
-        Largest distance from the teacher in units of that at the start; 1 if it never rose, also from the teacher.
+        Largest distance from the teacher over that at the start; 1 if it never rose, also from the teacher.
     potential : float
-        |g| at the end of phase I in units of that at the start; NaN without phase II.
+        |g| at the end of phase I over that at the start; NaN without phase II.
     one_point_convexity : float
         Least constant of one-point convexity in the second half of phase II; NaN without phase II.
     rate : float
         What the distance is multiplied by in a step, fitted to that half; NaN if fewer than four steps of phase II
-        were noted.
+        were recorded.
     """
 
     step: int | None
@@ -84,7 +84,7 @@ def find_phases(trace: Trace, run: int = 0) -> Phases:
         raise ValueError(f"run={run} must be below {runs[0].shape[1]}, the number of runs.")
     distance, potential, convexity = (values[:, run] for values in runs)
     changes = np.flatnonzero(np.diff(distance))
-    end = int(changes[-1]) + 2 if len(changes) else 1  # a run that has arrived waits there for the others
+    end = int(changes[-1]) + 2 if len(changes) else 1  # a run that has ended stays there until the others end
     wrong = np.flatnonzero(convexity[:end] <= 0)
     first = int(wrong[-1]) + 1 if len(wrong) else 0
     rise = float(distance.max() / distance[0]) if distance.any() else 1.0

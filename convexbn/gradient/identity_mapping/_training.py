@@ -90,7 +90,7 @@ def train_identity_mapping(
     n_steps : int, default=10_000
         Most steps that are taken.
     tol : float, default=1e-6
-        A run ends once it is noted at this distance from the teacher.
+        A run ends at the first recorded step within this distance from the teacher.
     note_every : int, default=10
         Steps between two entries of the trace.
     verbose : bool, default=False
@@ -105,8 +105,8 @@ def train_identity_mapping(
     trace : Trace
         Its objective is the population loss, the mean over the runs if there are several. It watches, of every run,
         "loss" (population loss), "distance" (Frobenius norm of W - W*), "potential" (see `potential`) and
-        "one_point_convexity" (see there). Without identity mapping no neuron of the student has a place; distance and
-        one-point convexity then refer to the order of the teacher's neurons that is nearest.
+        "one_point_convexity" (see there). Without identity mapping the neurons of the student have no order; distance
+        and one-point convexity then refer to the order of the teacher's neurons that is nearest.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def train_identity_mapping(
             if step % note_every == 0 or step == n_steps:
                 watched = _watch(students, teachers if identity else _nearest_order(students, teachers))
                 shaped = {name: values if A.ndim == 3 else values[0] for name, values in watched.items()}
-                recorder.note(step, watched["loss"].mean(), **shaped)
+                recorder.record(step, watched["loss"].mean(), **shaped)
                 active = np.flatnonzero(watched["distance"] > tol)
                 if not len(active):
                     break

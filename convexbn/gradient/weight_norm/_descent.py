@@ -14,7 +14,7 @@ def weight_norm_start(
 ) -> WeightNormNetwork:
     """Network at the start of training: v ~ N(0, alpha^2 I), g = |v| / alpha, signs c of equal chance.
 
-    Its function does not depend on alpha, given the seed: alpha only says how fast v turns.
+    Its function does not depend on alpha, given the seed: alpha is only the time scale of its directions.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def train_weight_norm(
     """Gradient descent of ``|f - y|^2 / 2`` on directions and lengths, the output weights fixed.
 
     It starts from `weight_norm_start`. `GramMatrices.learning_rate` is the step of the theory. A larger one makes the
-    directions longer, which slows them down until they are stable again; nothing of that kind protects the lengths.
+    directions longer, which slows them down until they are stable again; the lengths have no such mechanism.
 
     Parameters
     ----------
@@ -93,9 +93,9 @@ def train_weight_norm(
     n_steps : int, default=100
         Steps.
     note_every : int, default=1
-        Steps from one note to the next.
+        Steps from one record to the next.
     note_gram : bool, default=False
-        Whether a note holds the Gram matrices. They take n^2 (m + d) operations, a step n m d; `gram_matrices` gives
+        Whether records hold the Gram matrices. They take n^2 (m + d) operations, a step n m d; `gram_matrices` gives
         those of the network at the end.
     normalized : bool, default=True
         False descends on the weights w = g v / |v| themselves, from the same function.
@@ -109,7 +109,7 @@ def train_weight_norm(
     network : WeightNormNetwork
         The network at the end; without normalization v = w and g = |w|.
     trace : Trace
-        Objective ``|f - y|^2 / 2``, and watched at every step noted (T of them) "residual" f - y (T, n), and with
+        Objective ``|f - y|^2 / 2``, and at every recorded step (T of them) "residual" f - y (T, n), and with
         `note_gram` the Gram matrices "V", "G", "H" (T, n, n).
 
     Raises
@@ -151,7 +151,7 @@ def train_weight_norm(
                 if note_gram:
                     gram = gram_of_weights(v, g, c, data, alpha if normalized else 1.0)
                     watched |= zip("VGH", gram, strict=True)
-                recorder.note(step, residual @ residual / 2, **watched)
+                recorder.record(step, residual @ residual / 2, **watched)
             if step < n_steps and normalized:
                 v, g = v - learning_rate * _by_directions(v, g, by_weights, by_lengths), g - learning_rate * by_lengths
             elif step < n_steps:
@@ -178,7 +178,7 @@ def _by_directions(v: np.ndarray, g: np.ndarray, by_weights: np.ndarray, by_leng
 
 
 def decay_rate(steps: ArrayLike, sizes: ArrayLike, learning_rate: float) -> np.ndarray:
-    """Rates at which errors decay, measured: the eigenvalues that gradient descent seems to have met.
+    """Rates at which errors decay, measured: the eigenvalues that explain the decay under gradient descent.
 
     Gradient descent shrinks the error along an eigenvector by ``1 - learning_rate * eigenvalue`` a step. The factor
     is read off a straight line through the logarithms of the sizes.

@@ -18,8 +18,8 @@ _SINGULAR = 1e-12  # smallest eigenvalue of a Gram matrix, relative to the large
 class GramMatrices:
     """Gram matrices V, G and H of a network on n inputs.
 
-    Under gradient flow on (v, g) the outputs obey ``df/dt = -(V / alpha^2 + G) (f - y)``: V is what turning the
-    directions v does, G what changing the lengths g does. Plain gradient flow on w = g v / |v| has H in their place.
+    Under gradient flow on (v, g) the outputs obey ``df/dt = -(V / alpha^2 + G) (f - y)``: V is the part of
+    the directions v, G that of the lengths g. Plain gradient flow on w = g v / |v| has H in their place.
 
     Parameters
     ----------
@@ -145,10 +145,14 @@ def gram_of_weights(
     active = (g * projections > 0).astype(np.float64)
     inner = X @ X.T
     by_lengths = projections * active * c
-    turned = active * (c * g / lengths * alpha)
-    along = projections * turned
+    by_directions = active * (c * g / lengths * alpha)
+    along = projections * by_directions
     by_weights = active * c
-    return inner * (turned @ turned.T) - along @ along.T, by_lengths @ by_lengths.T, inner * (by_weights @ by_weights.T)
+    return (
+        inner * (by_directions @ by_directions.T) - along @ along.T,
+        by_lengths @ by_lengths.T,
+        inner * (by_weights @ by_weights.T),
+    )
 
 
 def limit_gram_matrices(X: ArrayLike) -> GramMatrices:
@@ -187,7 +191,7 @@ def limit_gram_matrices(X: ArrayLike) -> GramMatrices:
     data: np.ndarray = check_array(X, dtype=np.float64)
     n, d = data.shape
     if d < 2:
-        raise ValueError("X has one feature, and a direction on a line cannot turn (V = 0); give two or more.")
+        raise ValueError("X has one feature, and on a line no direction can change (V = 0); give two or more.")
     lengths = np.linalg.norm(data, axis=1)
     worst = int(np.abs(lengths - 1).argmax())
     if abs(lengths[worst] - 1) > _UNIT:

@@ -1,4 +1,4 @@
-"""Several methods on one instance: measured in turn, recorded, drawn."""
+"""Several methods on one instance: measured alternately, stored, drawn."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Comparison:
 
 
 def compare(label: str, methods: Mapping[str, Method], seeds: Sequence[int]) -> Comparison:
-    """Run every method for every seed, the seeds in turn, so that a slow minute of the machine meets all alike."""
+    """Run every method for every seed, seed by seed, so that a slow minute of the machine affects all methods."""
     settings, skipped = {}, {}
     for name, method in methods.items():
         try:

@@ -42,7 +42,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images of 8 × 8 pixels in colour, means of 16 pixels each, and labels, classes in turn."""
+    """Images of 8 × 8 pixels in colour, means of 16 pixels each, and labels, the classes alternating."""
     from PIL import Image
 
     def read(archive, name, number):
@@ -283,8 +283,8 @@ def draw(results: dict, path: Path) -> None:
     caption(
         figure,
         f"Networks with and without weight normalization, tanh, {N_TRAIN} training and {N_TEST} test samples. Both "
-        "start as the same function; that with doubled rows starts from weights twice as large, which weight "
-        f"normalization would not see. Gaps where the training loss is {GAP_LOSS}; means of the seeds. "
+        "start as the same function; that with doubled rows starts from weights twice as large, under which weight "
+        f"normalization is invariant. Gaps where the training loss is {GAP_LOSS}; means of the seeds. "
         f"{machine['cpu']}, {results['threads']} thread(s), {machine['date'][:10]}.",
     )
     figure.savefig(path)

@@ -81,7 +81,7 @@ def path_of(problem: Problem, patterns: Patterns, grid: np.ndarray, tol: float, 
 
 
 def measure(case: Case, n_values: int, repeats: int, python: Path | None) -> dict:
-    """Both methods in turn, at all tolerances."""
+    """Both methods, one after the other, at all tolerances."""
     problem = make_instance(case.n, case.d).problem
     patterns = sample_patterns(problem.Z, case.n_gates, random_state=0)
     grid = price_of_gates(problem.Z, patterns, problem.zero_dual).value * np.geomspace(1, 0.01, n_values)

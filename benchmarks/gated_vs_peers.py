@@ -2,7 +2,7 @@
 
 R2 with 1,000 gates against pyscnn's R-FISTA, and R1 with 100 gates against all, since R2 (51,000 unknowns that are
 coupled through 5,000 samples) is out of the reach of Clarabel and SCS in reasonable time. R-FISTA runs once with a
-tight tolerance and its own record of the objective tells when it came within 1e-6 of convexbn's objective, so that
+tight tolerance and its own trace of the objective shows when it came within 1e-6 of convexbn's objective, so that
 its stopping rule costs it nothing.
 """
 

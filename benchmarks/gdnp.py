@@ -1,9 +1,9 @@
 """How many steps, and how long, does GDNP need to learn a halfspace, beside the methods that it is compared to?
 
 Logistic loss without a penalty, on Gaussian data, for which the rate of GDNP is a theorem, and on data that is not
-Gaussian at all. A method has arrived when its objective is within 1e-6 of the infimum. Where the classes are separable
-the infimum is zero and no weights reach it. Columns are standardised, dependent ones replaced by principal components
-(no method here sees a difference between bases), and a column of ones is added.
+Gaussian at all. A method has converged when its objective is within 1e-6 of the infimum. Where the classes are
+separable the infimum is zero and no weights reach it. Columns are standardised, dependent ones replaced by principal
+components (no method here sees a difference between bases), and a column of ones is added.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def data_sets(quick: bool, a9a: Path | None) -> dict[str, tuple[np.ndarray, np.n
 
 
 def measure(X: np.ndarray, y: np.ndarray, n_steps: int, repeats: int) -> dict:
-    """Every method in turn, and again for the time if it arrived."""
+    """Every method once, and again for the time if it converged."""
     objective = LearningHalfspace(X, y)
     best = lbfgs(objective, n_steps=20 * n_steps, tol=1e-10)
     fits = {name: [method(objective, n_steps=n_steps, tol=1e-8)] for name, method in METHODS.items()}

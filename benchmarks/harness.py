@@ -1,4 +1,4 @@
-"""What all benchmarks share: runs and their medians, threads, the record of the machine, result files, pictures."""
+"""The parts of all benchmarks: runs and their medians, threads, the machine, result files, pictures."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ class PeerMissing(Exception):
 class Run:
     """One run of one method: n * objective over seconds, and what else is worth knowing.
 
-    `seconds` is the whole run; the curve may end earlier, where the last improvement was noted.
+    `seconds` is the whole run; the curve may end earlier, at the last improvement.
     """
 
     seconds: float
@@ -233,7 +233,7 @@ def label_lines(ax: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
     to_axes = ax.transData + ax.transAxes.inverted()
     ends = sorted(ends, key=lambda end: end[1])
     heights = np.array([to_axes.transform(end[:2])[1] for end in ends])
-    for _ in range(200):  # neighbours that overlap push each other away by half of what they overlap
+    for _ in range(200):  # neighbours that overlap are moved apart by half of the overlap
         push = np.maximum(LABEL_HEIGHT - np.diff(heights), 0) / 2
         heights[1:] += push
         heights[:-1] -= push

@@ -1,4 +1,4 @@
-"""How often does a network with identity mapping find its teacher, from which starts, and on which way?
+"""How often does a network with identity mapping find its teacher, from which starts, and through which phases?
 
 Students x -> sum_j relu((e_j + w_j)·x) learn from teachers of the same form under Gaussian inputs: by gradient descent
 on the population loss, by SGD on d fresh samples a step, and by gradient descent without the identity, from the same
@@ -113,7 +113,7 @@ def shrinkage(entry: dict) -> np.ndarray:
 
     A step eta multiplies |W - W*|^2 with 1 - 2 eta c + (eta |grad L| / |W - W*|)^2. Where |grad L| <= beta |W - W*| and
     eta <= c / beta^2, that is at most 1 - eta c, and the ratio at least 1. Longer steps, as here, promise nothing, and
-    noise adds to the last term. NaN where a run had no phase II, or one of three notes.
+    noise adds to the last term. NaN where a run had no phase II, or one of three records.
     """
     rate, constant = (np.array(entry[name], dtype=float) for name in ("rate", "one_point_convexity"))
     return (1 - rate**2) / (entry["learning_rate"] * constant)

@@ -35,7 +35,7 @@ def _run(instance, solve) -> Run:
 
 
 def time_to_gap(run: Run, objective: float, gap: float) -> float:
-    """Seconds until n * objective and the relative gap that the search knows of were this small; a proof may follow."""
+    """Seconds until n * objective and the relative gap of the search were this small; a proof may follow."""
     reached = np.flatnonzero((run.objectives <= objective) & (run.info["gaps"] <= gap))
     return float(run.times[reached[0]]) if len(reached) else np.inf
 

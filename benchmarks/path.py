@@ -1,4 +1,4 @@
-"""What does a path of 50 values of weight decay cost on R1, in units of a single solve?
+"""How many single solves on R1 does a path of 50 values of weight decay take?
 
 The grid falls geometrically from weight_decay_max to R1's own weight decay. A single solve starts from nothing at R1's
 own weight decay, the hardest of the grid. Beside it, the sum of 50 solves from nothing over the same grid.
@@ -48,7 +48,7 @@ def solve_single(instance: Instance, weight_decay: float, seed: int):
 
 
 def measure(instance: Instance, grid: np.ndarray, repeats: int) -> dict:
-    """Paths and single solves in turn, then the whole grid once from nothing."""
+    """Paths and single solves alternately, then the whole grid once without warm starts."""
     number, pilot = faster_threads(lambda: solve_single(instance, grid[len(grid) // 2], 0))
     with threads(number):
         single, path = [], []

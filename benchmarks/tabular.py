@@ -1,4 +1,4 @@
-"""How well, and how fast, beside the models that users of tabular data know, everything by default?
+"""How well, and how fast, beside the usual models of tabular data, everything by default?
 
 Fifteen regression sets in three splits each and fourteen classification sets in five folds (tabular_data.py), the
 models of tabular_models.py, one thread each; on a few small sets also every model tuned by a search over its own grid.

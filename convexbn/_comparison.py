@@ -50,6 +50,16 @@ class Comparison(Summarized):
         Its objective over time, from the making of the design matrix to the certificate.
     traces : mapping of str to tuple of Trace
         Label, and a gradient-trained run for every seed; fewer after Ctrl-C.
+
+    Examples
+    --------
+    >>> from convexbn import compare
+    >>> from convexbn.datasets import make_teacher
+    >>> X, y = make_teacher(30, 2, random_state=0)
+    >>> runs = {"Adam": {"n_steps": 100, "n_neurons": 10}}
+    >>> comparison = compare(X, y, weight_decay=0.1, runs=runs, seeds=(0, 1))
+    >>> len(comparison.traces["Adam"]), comparison.best("Adam") >= comparison.certificate.lower_bound
+    (2, True)
     """
 
     solution: Solution

@@ -1,8 +1,8 @@
-"""Losses: what the training problem and its dual need to know of each, one small class a loss.
+"""Losses: value, derivatives, conjugate and dual projection of each, one small class a loss.
 
 Every method takes predictions f, targets y or dual values u as arrays of shape (n, C); only `SquaredError` and
 `CrossEntropy` have more than one output. Margin losses take targets -1 and +1, or one-hot rows. The dual point of
-`convexbn.model._problem` is v_i = -p_i u_i, with p_i the weight of sample i (1/n), and its objective
+`convexbn.Problem` is v_i = -p_i u_i, with p_i the weight of sample i (1/n), and its objective
 -sum_i p_i conjugate(u_i, y_i).
 """
 
@@ -18,7 +18,7 @@ _NEWTON_STEPS = 100  # for the shift of outputs that balances the classes
 
 
 class Loss(ABC):
-    """What the training problem, its dual and the solvers ask of a loss.
+    """A loss, as the training problem, its dual and the solvers use it.
 
     A loss of your own is a subclass; the convex programs need it in cvxpy, too
     (`convexbn.solvers.conic.loss_expression`).
@@ -26,13 +26,20 @@ class Loss(ABC):
     Attributes
     ----------
     name : str
-        The name by which estimators and `Problem` know it.
+        Its name as an argument of estimators and `Problem`.
     curvature : float
         Largest second derivative in f; infinite where the loss has a kink.
     margin : bool
         Whether targets are classes: labels -1 and +1, or one-hot rows (else real numbers).
     one_hot : bool
         Whether targets are one-hot rows.
+
+    Examples
+    --------
+    >>> from convexbn.losses import Loss, make_loss
+    >>> loss = make_loss("squared_hinge")
+    >>> isinstance(loss, Loss), loss.curvature, loss.margin
+    (True, 2.0, True)
     """
 
     name: ClassVar[str]
@@ -107,7 +114,15 @@ class Loss(ABC):
 
 @dataclass(frozen=True)
 class SquaredError(Loss):
-    """(f - y)^2 / 2, added up over outputs."""
+    """(f - y)^2 / 2, added up over outputs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.losses import SquaredError
+    >>> SquaredError().value(np.array([[1.0], [3.0]]), np.zeros((2, 1)))
+    array([0.5, 4.5])
+    """
 
     name = "squared_error"
     curvature = 1.0
@@ -142,6 +157,13 @@ class Huber(Loss):
     ----------
     delta : float, default=1.35
         Residual, on the scale of y, from which on the loss grows linearly.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.losses import Huber
+    >>> Huber(delta=1.0).value(np.array([[1.0], [3.0]]), np.zeros((2, 1)))
+    array([0.5, 2.5])
     """
 
     delta: float = 1.35
@@ -184,7 +206,15 @@ class Huber(Loss):
 
 @dataclass(frozen=True)
 class LogLoss(Loss):
-    """log(1 + exp(-y f)), labels -1 and +1."""
+    """log(1 + exp(-y f)), labels -1 and +1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.losses import LogLoss
+    >>> LogLoss().value(np.array([[0.0], [2.0]]), np.array([[1.0], [-1.0]])).round(3)
+    array([0.693, 2.127])
+    """
 
     name = "log_loss"
     curvature = 0.25
@@ -220,7 +250,15 @@ class LogLoss(Loss):
 
 @dataclass(frozen=True)
 class SquaredHinge(Loss):
-    """max(0, 1 - y f)^2, labels -1 and +1."""
+    """max(0, 1 - y f)^2, labels -1 and +1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.losses import SquaredHinge
+    >>> SquaredHinge().value(np.array([[0.0], [2.0]]), np.array([[1.0], [-1.0]])).round(3)
+    array([1., 9.])
+    """
 
     name = "squared_hinge"
     curvature = 2.0
@@ -248,7 +286,15 @@ class SquaredHinge(Loss):
 
 @dataclass(frozen=True)
 class Hinge(Loss):
-    """max(0, 1 - y f), labels -1 and +1."""
+    """max(0, 1 - y f), labels -1 and +1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.losses import Hinge
+    >>> Hinge().value(np.array([[0.0], [2.0]]), np.array([[1.0], [-1.0]])).round(3)
+    array([1., 3.])
+    """
 
     name = "hinge"
     curvature = np.inf
@@ -276,7 +322,15 @@ class Hinge(Loss):
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    """log sum_c exp(f_c) - f_y, the log loss of several classes, whose targets are one-hot rows."""
+    """log sum_c exp(f_c) - f_y, the log loss of several classes, whose targets are one-hot rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.losses import CrossEntropy
+    >>> CrossEntropy().value(np.array([[0.0, 0.0], [2.0, 0.0]]), np.eye(2)).round(3)
+    array([0.693, 2.127])
+    """
 
     name = "cross_entropy"
     curvature = 0.5

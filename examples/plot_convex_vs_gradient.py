@@ -3,7 +3,7 @@ The same network, by gradient steps and by convex optimisation
 ==============================================================
 
 A two-layer batch-normalized ReLU network has a non-convex training objective, and gradient training ends wherever its
-start and its step size lead it. Nobody can tell from the curve alone whether it is the best there is: a curve that has
+start and its step size lead it. The curve alone does not show whether it is the best there is: a curve that has
 become flat looks the same at the optimum and above it. The same objective is a convex program in disguise. Its solution
 comes with a lower bound that no network of this architecture gets below, whatever its width and however it was trained,
 and on data with few features the bound is a proof. With it every curve can be read: how far is it still to go?
@@ -48,9 +48,9 @@ for label, traces in comparison.traces.items():
 # %%
 # The vertical axis is the distance from the lower bound, relative to the objective: a curve that ends at 1e-3 still has
 # a thousandth to go. Gradient training comes close soon and then slows down. Different starts end at different heights,
-# L-BFGS gets stuck at kinks of the ReLU, Adam keeps jumping by its step size, and no run can tell that there is
+# L-BFGS gets stuck at kinks of the ReLU, Adam keeps jumping by its step size, and no run shows that there is
 # something below. None of them gets below the line. The convex solver comes to its first network later than gradient
-# steps come to theirs, then closes the gap to what its tolerance asks for; the last stretch of its curve is the proof,
+# steps come to theirs, then closes the gap to its tolerance; the last stretch of its curve is the proof,
 # a search over all directions, at the end of which stands the certificate.
 
 figure, ax = plt.subplots(figsize=(9, 6), layout="constrained")

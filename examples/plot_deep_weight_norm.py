@@ -2,13 +2,13 @@
 Why deep networks with weight normalization can be trained
 ===========================================================
 
-Gradient descent walks downhill along a straight line, so it needs to know how far the line can be trusted. The second
-derivatives say it: where the Hessian is large, the slope changes within a short step. In a deep network every layer
+A step of gradient descent is along a straight line, and its length is limited by the second
+derivatives: where the Hessian is large, the slope changes within a short step. In a deep network every layer
 multiplies what the layers below did, and the Hessian may grow with every layer.
 
 Weight normalization divides each row of hidden weights by its norm. Then only the direction of a row matters, and two
 things follow [1]_. The Hessian of the network's output grows at most like the cube of the depth, and it is the smaller
-the longer the rows are: a step of a given length turns a long row by less. With the Hessian small, all hangs on the
+the longer the rows are: a step of a given length rotates a long row by less. With the Hessian small, all hangs on the
 slope. If the ratio of its square and the loss stayed above some constant, the loss would fall geometrically. That goes
 with what is called restricted strong convexity, and the ratio can be watched along training: here it falls.
 
@@ -76,10 +76,10 @@ exponent = np.polyfit(np.log(row_norms), np.log(by_norm["hidden weights alone"][
 print(f"The Hessian of the hidden weights goes like the row norm to the power {exponent:.4f}.")
 
 # %%
-# Now gradient descent. The first run notes the loss and the ratio |gradient|^2 / loss at every step, the second repeats
-# it and computes Hessians at a few. Where the Hessian norm of the loss is at most beta, a step of size eta multiplies
-# the loss with at most 1 - eta ratio (1 - eta beta / 2). The largest norm that was noted is taken for beta, and the
-# factors are multiplied up.
+# Now gradient descent. The first run records the loss and the ratio |gradient|^2 / loss at every step, the second
+# repeats it and computes Hessians at a few. Where the Hessian norm of the loss is at most beta, a step of size eta
+# multiplies the loss with at most 1 - eta ratio (1 - eta beta / 2). The largest recorded norm is taken for beta, and
+# the factors are multiplied up.
 
 start = draw()
 eta = 0.2 / start.loss_hessian_norm(X, y)
@@ -107,7 +107,7 @@ print(f"The smallest row norm never fell: {bool((np.diff(trace['smallest_row_nor
 
 # %%
 # Rows can only grow: the gradient with respect to a normalized row is orthogonal to it, and a step at a right angle
-# makes it longer. So what the theory asks of the rows holds along all of training once it holds at the start.
+# makes it longer. So what the theory requires of the rows holds along all of training once it holds at the start.
 #
 # The theorem in one picture. On top, the Hessian is small: nearly flat in depth with weight normalization, far below
 # the cube, and falling with the row norm. Without it the usual weights do as well, but twice those weights multiply the

@@ -3,8 +3,8 @@ A first fit: how much alcohol is in a wine
 ==========================================
 
 Twelve chemical measurements of 178 wines, and how much alcohol each has. The network is trained without choosing
-anything: weight decay and spectral power are chosen on held-out samples. Beside it models that every user of
-scikit-learn knows, by their defaults, on the same five folds; then the certificate of the network, and the picture of
+anything: weight decay and spectral power are chosen on held-out samples. Beside it well-known models of
+scikit-learn, by their defaults, on the same five folds; then the certificate of the network, and the picture of
 the choice.
 
 Run with ``python examples/plot_first_fit.py [picture.png]``.

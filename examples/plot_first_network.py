@@ -53,7 +53,7 @@ def train_by_adam(model, X, y, n_runs=3):
 
 
 # %%
-# The data. Targets of the regression are in units of their standard deviation, so that Adam starts close enough.
+# The data. Targets of the regression are divided by their standard deviation, so that Adam starts close enough.
 
 X, y = load_diabetes(return_X_y=True)
 tasks = {
@@ -73,7 +73,7 @@ tasks["breast cancer"] = (
 )
 
 # %%
-# First the network on all features, and how well it predicts beside models that every user of scikit-learn knows;
+# First the network on all features, and how well it predicts beside well-known models of scikit-learn;
 # then the small network whose optimum is proved.
 
 figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")

@@ -2,8 +2,8 @@
 Why batch normalization makes gradient descent fast: direction and length apart
 ===============================================================================
 
-A batch-normalized unit has weights g w / |w|_S, where S is the second moment of its inputs: w says which way they point
-and g how long they are. Kohler et al. (arXiv 1805.10694) take that apart into an algorithm, GDNP: a gradient step for
+A batch-normalized unit has weights g w / |w|_S, where S is the second moment of its inputs: w is their direction
+and g their length. Kohler et al. (arXiv 1805.10694) take that apart into an algorithm, GDNP: a gradient step for
 the direction, then the best length, which is a search in one dimension. What is left for the direction is a Rayleigh
 quotient, rho(w) = -(u·w)^2 / (w·Sw) with u = E[-y x], and gradient descent on it converges exponentially although it is
 not convex:
@@ -54,9 +54,9 @@ rng = np.random.default_rng(2)
 N_STEPS = 30
 halfspace = GaussianHalfspace(*moments(10, 2, rng))
 optimum = gdnp(halfspace, tol=1e-10).weights
-turn = np.radians(85)
-turned = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ optimum
-start = gdnp(halfspace, start=turned, n_steps=0).weights
+angle = np.radians(85)
+rotated = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ optimum
+start = gdnp(halfspace, start=rotated, n_steps=0).weights
 paths = {
     name: np.array([method(halfspace, start=start, n_steps=t, tol=0).weights for t in range(N_STEPS + 1)])
     for name, method in {"GDNP": gdnp, "gradient descent": gradient_descent}.items()
@@ -111,9 +111,9 @@ ax.legend(fontsize="small", loc="lower left")
 # %%
 # A halfspace, with the logistic loss and exactly Gaussian data (its expectations are computed, not sampled). The bound
 # is not tight unless the optimal direction is orthogonal to the eigenvector of mu; the rate that the linearised
-# iteration predicts is. GDNP knows the curvature where it is, gradient descent only the largest there is anywhere.
-# Nesterov's method, with the momentum for functions of unknown strong convexity, starts faster and then oscillates. (On
-# worse conditioned data it is ahead for longer: the rate of GDNP has mu/L in it, not its square root.)
+# iteration predicts is. A step of GDNP depends on the curvature at hand, one of gradient descent on the largest
+# anywhere. Nesterov's method, with the momentum for functions of unknown strong convexity, starts faster and then
+# oscillates. (On worse conditioned data it is ahead for longer: the rate of GDNP has mu/L in it, not its square root.)
 
 
 def traces_of(halfspace, start, **options):

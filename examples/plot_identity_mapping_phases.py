@@ -5,7 +5,7 @@ The two phases of training with identity mapping
 A student network learns to imitate a teacher of the same form, :math:`f(x) = \sum_j \max((e_j + w_j) \cdot x, 0)`,
 under Gaussian inputs. The identity, the :math:`e_j`, is that of a residual connection: at :math:`W = 0` the network
 passes its inputs on. The loss is not convex in W, and gradient descent has no reason to find the teacher's
-:math:`W^*`. It does, and not on the straight way.
+:math:`W^*`. It does, and not along the straight line.
 
 Li and Yuan (arXiv:1705.09886) prove it for W and W* of small norm, where it takes two phases. In phase I, the gradient
 may point away from the teacher, and the distance :math:`|W - W^*|` rises. But a potential falls,
@@ -31,7 +31,7 @@ D = 100
 # %%
 # The teacher's neurons are longer than the student's, and point elsewhere: W* is 0.9 times an orthogonal matrix, W is
 # small. That makes phase I long. Here it is in slow motion, in small steps. SGD never sees the population loss, only
-# fresh samples, here 200 a step; it goes the same way.
+# fresh samples, here 200 a step; its path is the same.
 
 rng = np.random.default_rng(0)
 W_star = 0.9 * np.linalg.qr(rng.standard_normal((D, D)))[0]
@@ -79,12 +79,12 @@ for ax, name, title in (
     for label, trace in slow_runs.items():
         ax.plot(trace.steps, trace[name] / trace[name][0], label=label)
     ax.axhline(1 if ax is distance else 0, color="black", linewidth=0.5)
-    ax.set(title=title, xlabel=f"small step ({0.1 / D:g})", ylabel="in units of the start")
+    ax.set(title=title, xlabel=f"small step ({0.1 / D:g})", ylabel="relative to the start")
 plot_trace(slow_runs, "one_point_convexity", convexity)
 convexity.axhline(0, color="black", linewidth=0.5)
 convexity.set_ylim(-1, 0.4)
 convexity.set(
-    title="because the gradient points the wrong way, at first",
+    title="because the gradient points away from it, at first",
     xlabel=f"small step ({0.1 / D:g})",
     ylabel=r"$\langle\nabla L, W - W^*\rangle\ /\ |W - W^*|^2$",
 )

@@ -9,7 +9,7 @@ the same objective, and which of them predicts better depends on where the signa
 both cases: four large directions, four that are more than ten times smaller, and targets that depend on one group only.
 
 The bias of gradient descent can be had explicitly: `n_components` keeps the leading directions, `spectral_power`
-makes small ones dearer instead of cutting them off. Both are chosen on a validation set, never on the test set.
+raises the penalty of small ones instead of leaving them out. Both are chosen on a validation set, not on the test set.
 
 Run with ``python examples/plot_implicit_regularization.py [picture.png]``. Needs PyTorch.
 """
@@ -130,7 +130,7 @@ for name, signal in {"large": slice(0, N_LARGE), "small": slice(N_LARGE, D)}.ite
 # %%
 # The convex network has the lowest training objective every time. Where the signal is in the large directions that is
 # no merit: it fits noise along the small ones. Where the signal is in the small directions it is, and gradient descent
-# is on its way there at best. Truncation and weighting are prior knowledge; validation says whether it is right.
+# is on the path to it at best. Truncation and weighting are prior knowledge; validation says whether it is right.
 
 path = sys.argv[1] if len(sys.argv) > 1 else "implicit_regularization.png"
 figure.savefig(path, dpi=120)

@@ -1,14 +1,14 @@
 """
-How a network chooses its own weight decay
-==========================================
+Choosing weight decay and spectral power on held-out samples
+============================================================
 
 The optimum of a training problem is not yet a good prediction: it depends on which problem was solved. Two values say
-which. *Weight decay* is the price of bending: at a strong one the global optimum, with its certificate, is nearly a
-straight line, and at hardly any it follows the noise. *Spectral power* is the price of looking along directions in
+which. *Weight decay* penalises the weights: at a strong one the global optimum, with its certificate, is nearly a
+straight line, and at hardly any it follows the noise. *Spectral power* is the penalty of neurons along directions in
 which the data hardly varies. Batch normalization makes all directions alike, also those that are noise; gradient
 descent avoids small directions by itself, and a spectral power above zero says so in the objective.
 
-Nobody knows either value beforehand. Samples that were held out tell: the default fit follows the weight decay
+Neither value is known beforehand. Held-out samples decide: the default fit follows the weight decay
 downwards for a few spectral powers while the loss on held-out samples falls, and trains on all samples at the values
 with the least loss.
 
@@ -74,7 +74,7 @@ axes["choice"].set_title("What held-out samples say")
 # %%
 # Eight features that measure the same thing, each with noise of its own. Along their mean the data varies a lot; along
 # the seven other directions it varies little, and nothing but noise is to be found. At spectral power 0 all directions
-# cost the same, and predictions scatter with the noise; at spectral power 1 looking along small ones costs more.
+# cost the same, and predictions scatter with the noise; at spectral power 1 neurons along small ones cost more.
 
 n_train, n_features = 80, 8
 thing = rng.uniform(-2, 2, 1000)
@@ -98,7 +98,7 @@ for key, spectral_power in (("plain", 0), ("weighted", 1)):
 
 # %%
 # A real set: 30 measurements of cells, many of which go together. Powers race: those that fall behind on two folds are
-# not followed on the others (dashed). Power 1 wins unless another one is better by more than chance.
+# not followed on the others (dashed). Power 1 is chosen unless another one is better by more than chance.
 
 X, y = load_breast_cancer(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, train_size=200, stratify=y, random_state=0)

@@ -1,13 +1,13 @@
 """
-Weight normalization: directions turn, lengths grow, and alpha says which of them fits the data
-===============================================================================================
+Weight normalization: directions rotate, lengths grow, and alpha decides which of them fits the data
+====================================================================================================
 
 A weight-normalized neuron relu(g v·x / |v|) has a direction v and a length g. Gradient descent moves both. How fast v
-turns depends on how long it is: the gradient by v is proportional to 1 / |v|, while the function does not see |v| at
+rotates depends on how long it is: the gradient by v is proportional to 1 / |v|, while the function does not see |v| at
 all. So the scale alpha of v at the start, which changes nothing in the function, decides what the network learns with.
 
 In a wide network the error f - y obeys d(f - y)/dt = -(V / alpha^2 + G)(f - y), with two n × n Gram matrices that
-hardly move in training: V is what turning the directions does, G what changing the lengths does. Small alpha: the
+hardly move in training: V is the part of the directions, G that of the lengths. Small alpha: the
 directions do the work, at the rate lambda_min(V) / alpha^2. Large alpha: the lengths do, at the rate lambda_min(G). For
 unit inputs both matrices have a closed form, so the rates are known before any network is drawn (arXiv 2006.06878).
 
@@ -130,7 +130,8 @@ for ax, alpha, shown in zip(axes[1], (0.1, 30.0), (14, 70), strict=True):
 
 # %%
 # The theory is about fitting the data exactly. With weight decay on the lengths and on output weights that are trained
-# too, the optimum is that of a convex program on the data as it is. There alpha is about the way, not about the goal.
+# too, the optimum is that of a convex program on the data as it is. There alpha matters for the path, not for the
+# limit.
 
 weight_decay = 0.005
 X_small = np.random.default_rng(0).standard_normal((15, 2))

@@ -1,6 +1,6 @@
 """CRONOS (arXiv 2411.01088): ADMM with preconditioned conjugate gradients, from a checkout of its authors' code.
 
-The checkout is of github.com/pilancilab/CRONOS; it is not packaged, so its path is given. Its loop wants validation
+The checkout is of github.com/pilancilab/CRONOS; it is not packaged, so its path is given. Its loop requires validation
 labels and stops by classification accuracy, so its step is called here directly. It minimises
 ``|f - y|^2 / 2 + beta * sum (|v_i| + |w_i|)``, n times our objective with ``beta = n * weight_decay``. The iterates
 violate the cones; the objective reported is ours, of the better of the networks with the weights u and v of ADMM.

@@ -28,7 +28,7 @@ def augmented_lagrangian(instance: Instance, patterns: Patterns, **options) -> R
 
 
 def r_fista(instance: Instance, patterns: Patterns, **options) -> Run:
-    """R-FISTA; the curve is the objective that it notes after every iteration, the last point is measured by us."""
+    """R-FISTA; the curve is the objective that it records after every iteration, the last point is measured by us."""
     scnn = _scnn()
     model, metrics = _optimize(instance, scnn.models.ConvexGatedReLU(patterns.directions), scnn.solvers.RFISTA, options)
     weights = model.get_parameters()[0][0].T.astype(float)

@@ -19,6 +19,15 @@ class LayerWeights(Summarized):
         Scale and shift after normalization.
     mean, std : ndarray of shape (m,)
         Population statistics of x·w_j; zero and |w_j| for weight normalization.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import BatchNormDesign
+    >>> design = BatchNormDesign().fit([[0.0], [4.0]])
+    >>> layer = design.neuron_weights(np.array([[3.0], [1.0]]))
+    >>> layer.gamma, layer.bias, layer.mean / layer.weights[:, 0]
+    (array([3.]), array([1.]), array([2.]))
     """
 
     weights: np.ndarray

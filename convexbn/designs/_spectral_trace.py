@@ -31,6 +31,15 @@ class SpectralTrace(Summarized):
     shares : ndarray of shape (n_steps, r)
         ``u_i^T f / u_i^T y``: zero is not fitted, one fitted. Of little meaning where the target has next to no
         component.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import SpectralTrace
+    >>> components, targets = np.array([[0.0, 0.0], [3.0, 1.0]]), np.array([3.0, 2.0])
+    >>> SpectralTrace(np.arange(2), components, targets, singular_values=np.array([4.0, 1.0])).shares
+    array([[0. , 0. ],
+           [1. , 0.5]])
     """
 
     steps: np.ndarray

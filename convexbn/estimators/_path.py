@@ -49,6 +49,14 @@ class Path(Summarized):
         Relative gap of each network; its certificate says to which lower bound.
     n_neurons : ndarray of int, shape (n_weight_decays,)
         Neurons of each network.
+
+    Examples
+    --------
+    >>> from convexbn import convexbn_path
+    >>> from convexbn.datasets import make_teacher
+    >>> path = convexbn_path(*make_teacher(20, 2, random_state=0), n_weight_decays=3)
+    >>> len(path), path.n_neurons.tolist() == [len(network) for network in path.networks]
+    (3, True)
     """
 
     weight_decays: np.ndarray

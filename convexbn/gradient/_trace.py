@@ -23,6 +23,17 @@ class DivergenceError(RuntimeError):
         What happened, and what to change.
     trace : Trace
         The run until then.
+
+    Examples
+    --------
+    >>> from convexbn.gradient import DivergenceError
+    >>> from convexbn.gradient.gdnp import LeastSquares, gradient_descent
+    >>> try:
+    ...     fit = gradient_descent(LeastSquares([[1.0], [2.0]], [1.0, 2.0]), learning_rate=10.0)
+    ... except DivergenceError as error:
+    ...     trace = error.trace
+    >>> bool(trace.objective[-1] > 1e5)
+    True
     """
 
     def __init__(self, message: str, trace: "Trace"):

@@ -46,6 +46,16 @@ class NormalizedNetwork(Summarized, Stored, ABC):
     ------
     ValueError
         If the shapes do not fit together or an entry is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import BatchNormNetwork
+    >>> from convexbn.network import NormalizedNetwork
+    >>> X = np.random.default_rng(0).standard_normal((20, 3))
+    >>> network = BatchNormNetwork.at_initialization(X, n_neurons=4, random_state=0)
+    >>> isinstance(network, NormalizedNetwork), network.hidden(X).shape
+    (True, (20, 4))
     """
 
     weights: np.ndarray

@@ -28,6 +28,16 @@ class Operator(Summarized, ABC):
     and `in_single_precision`. Everything else follows from these, mostly a block of rows at a time, and may be
     overridden where the kind knows a faster way. Arguments and results are NumPy arrays: S (k, m) holds m neurons,
     A (N, m) has a row for each row of Z and V (n, C) one for each sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import DesignMatrix
+    >>> from convexbn.operators import Operator
+    >>> Z = DesignMatrix(np.array([[1.0, 2.0], [-3.0, 1.0]]))
+    >>> isinstance(Z, Operator), Z.neuron_outputs(np.eye(2))
+    (True, array([[1., 2.],
+           [0., 1.]]))
     """
 
     n_patches: int  # rows pooled into one sample

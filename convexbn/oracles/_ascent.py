@@ -39,6 +39,15 @@ class LocalMaxima:
         Unit output directions, one a row; for one output the signs +1 and -1.
     prices : ndarray of shape (p,)
         The values, from the largest downwards.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import DesignMatrix
+    >>> from convexbn.oracles import find_local_maxima
+    >>> maxima = find_local_maxima(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]]), np.eye(2) + 0.1)
+    >>> len(maxima), maxima.prices
+    (2, array([4., 3.]))
     """
 
     directions: np.ndarray

@@ -18,6 +18,16 @@ _ROUNDING = 1e-8
 def count_flats(Z: Operator) -> int:
     """Most subspaces in which independent rows of Z vanish, those of dimension zero left out.
 
+    Parameters
+    ----------
+    Z : Operator
+        Design matrix.
+
+    Returns
+    -------
+    count : int
+        Upper bound of the number of subspaces of `flats_of_rows`, attained in general position.
+
     Examples
     --------
     >>> import numpy as np
@@ -106,6 +116,15 @@ def largest_on_cone(G: np.ndarray, cone: np.ndarray, flats: list[np.ndarray]) ->
     ----------
     .. [1] Sahiner et al., "Vector-output ReLU Neural Network Problems are Copositive Programs", arXiv 2012.13329, on
        the dual constraint, whose largest value this is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import DesignMatrix
+    >>> from convexbn.oracles import flats_of_rows, largest_on_cone
+    >>> value, w = largest_on_cone(np.diag([3.0, 4.0]), np.eye(2), flats_of_rows(DesignMatrix(np.eye(2))))
+    >>> round(value, 6), w.round(6)
+    (4.0, array([0., 4.]))
     """
     lengths = np.linalg.norm(cone, axis=0)
     unit = cone / np.where(lengths > 0, lengths, 1)

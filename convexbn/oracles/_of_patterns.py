@@ -240,6 +240,17 @@ def price_by_enumeration(Z: Operator, v: np.ndarray, *, max_patterns: int = 100_
 def quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
     """Whether `price_by_enumeration` takes about a second at most, by a bound of the number of patterns and faces.
 
+    Parameters
+    ----------
+    Z : Operator
+        Design matrix.
+    n_outputs : int
+        Outputs C.
+
+    Returns
+    -------
+    quick : bool
+
     Examples
     --------
     >>> import numpy as np
@@ -260,6 +271,15 @@ def spectral_norms(G: np.ndarray) -> np.ndarray:
     """Largest singular values of matrices G (P, k, C), or lengths of vectors (P, k): shape (P,).
 
     From the eigenvalues of the smaller of G^T G and G G^T, in which small singular values have fewer digits.
+
+    Parameters
+    ----------
+    G : ndarray of shape (P, k, C) or (P, k)
+        The matrices, or vectors.
+
+    Returns
+    -------
+    norms : ndarray of shape (P,)
 
     Examples
     --------

@@ -20,6 +20,15 @@ class Price:
         What was searched: every direction, those of a pattern set, or those that a local search reached.
     direction : ndarray of shape (k,) or None, default=None
         Unit direction that attains the value, or of the largest price found; None if no direction was searched.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import DesignMatrix
+    >>> from convexbn.oracles import price_by_enumeration
+    >>> price = price_by_enumeration(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]]))
+    >>> price.value, price.scope, price.direction + 0.0
+    (4.0, 'global', array([0., 1.]))
     """
 
     value: float

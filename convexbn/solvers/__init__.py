@@ -4,6 +4,7 @@ from convexbn.solvers._auto import solve
 from convexbn.solvers._certificate import Certificate, Oracle, Search, Setting, certify
 from convexbn.solvers._closed_form import solve_closed_form
 from convexbn.solvers._path import solve_path
+from convexbn.solvers._solution import Progress
 from convexbn.solvers.gated._driver import solve_gated
 from convexbn.solvers.relu._column_generation import solve_column_generation
 from convexbn.solvers.relu._options import ACCURATE, FAST, Options, ProofOptions
@@ -14,6 +15,7 @@ __all__ = [
     "Certificate",
     "Options",
     "Oracle",
+    "Progress",
     "ProofOptions",
     "Search",
     "Setting",

@@ -22,7 +22,14 @@ _REACH = {
 
 
 class Search(Enum):
-    """The search for neurons to add, and its outcome; the value is the phrase of the basis."""
+    """The search for neurons to add, and its outcome; the value is the phrase of the basis.
+
+    Examples
+    --------
+    >>> from convexbn.solvers import Search
+    >>> Search.CLOSED_FORM.value
+    'closed form for whitened data of full row rank'
+    """
 
     DUAL_POINT = "a dual point"
     ZERO_NETWORK = "weight_decay is at or above weight_decay_max, where the zero network is optimal"
@@ -36,7 +43,14 @@ class Search(Enum):
 
 
 class Oracle(Enum):
-    """What proved that no direction prices higher; the value is the phrase of the basis."""
+    """What proved that no direction prices higher; the value is the phrase of the basis.
+
+    Examples
+    --------
+    >>> from convexbn.solvers import Oracle
+    >>> Oracle.BRANCH_AND_BOUND.value
+    'branch and bound over all directions'
+    """
 
     GIVEN = "the largest price that was given"
     NORM_BOUND = "a bound on all prices from norms of Z"
@@ -65,6 +79,12 @@ class Setting:
         Whether each output was divided by its standard deviation.
     last_layers : bool, default=False
         Whether only the last two layers of a deep network were trained, on features that are fixed.
+
+    Examples
+    --------
+    >>> from convexbn.solvers import Setting
+    >>> Setting(spectral_power=1.0).clauses
+    ['with the penalty of spectral_power=1, not plain weight decay']
     """
 
     spectral_power: float = 0.0

@@ -14,7 +14,14 @@ from convexbn.solvers._tolerance import Tolerance
 
 
 class Status(Enum):
-    """How a solver ended; the value is the sentence shown to the user."""
+    """How a solver ended; the value is the sentence shown to the user.
+
+    Examples
+    --------
+    >>> from convexbn import Status
+    >>> Status.CONVERGED.value
+    'The gap is within the tolerance.'
+    """
 
     CONVERGED = "The gap is within the tolerance."
     NOT_CONVERGED = "The solver stopped before the gap was within the tolerance."
@@ -62,6 +69,17 @@ class Progress:
         Its relative gap, as far as known: nothing is claimed of it before the certificate.
     n_neurons : int
         Neurons of that network.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import Problem, solve_column_generation
+    >>> from convexbn.solvers import Progress
+    >>> reports = []
+    >>> problem = Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)
+    >>> solution = solve_column_generation(problem, callback=reports.append, random_state=0)
+    >>> len(reports) == solution.n_iter, isinstance(reports[-1], Progress)
+    (True, True)
     """
 
     n_iter: int
@@ -89,6 +107,14 @@ class Solution(Summarized):
         Iterations of the solver; 0 for a closed form.
     history : tuple of Progress
         One entry an iteration, of the solvers that report them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import Problem, solve
+    >>> solution = solve(Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1))
+    >>> solution.status.name, len(solution.neurons), solution.certificate.scope
+    ('CONVERGED', 2, 'global')
     """
 
     neurons: Neurons

@@ -32,6 +32,13 @@ class LinearFit:
         "interrupted": by Ctrl-C.
     trace : Trace
         The run; watches `rho`, `gradient_norm` (in the metric of S^-1) and `length`.
+
+    Examples
+    --------
+    >>> from convexbn.gradient.gdnp import LeastSquares, gdnp
+    >>> fit = gdnp(LeastSquares([[1.0, 0.0], [0.0, 2.0]], [3.0, 4.0]))
+    >>> fit.status, fit.weights.round(4)
+    ('converged', array([3., 2.]))
     """
 
     weights: np.ndarray

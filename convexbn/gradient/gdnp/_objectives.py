@@ -111,6 +111,13 @@ class Objective(ABC):
         Largest absolute second derivative of psi.
     strong_convexity : float
         Smallest eigenvalue of the Hessian, where one is known everywhere; else 0.
+
+    Examples
+    --------
+    >>> from convexbn.gradient.gdnp import LeastSquares, Objective
+    >>> objective = LeastSquares([[1.0, 0.0], [0.0, 2.0]], [3.0, 4.0])
+    >>> isinstance(objective, Objective), round(objective.smoothness, 12)
+    (True, 2.0)
     """
 
     moments: Moments

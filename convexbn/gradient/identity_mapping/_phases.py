@@ -29,6 +29,15 @@ class Phases:
     rate : float
         What the distance is multiplied by in a step, fitted to that half; NaN if fewer than four steps of phase II
         were recorded.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.gradient.identity_mapping import draw_weights, find_phases, train_identity_mapping
+    >>> W, W_star = draw_weights(4, 0.3, n_runs=2, random_state=0)
+    >>> phases = find_phases(train_identity_mapping(W, W_star, n_steps=200)[1])
+    >>> phases.step is not None, bool(phases.rate < 1)
+    (True, True)
     """
 
     step: int | None

@@ -68,7 +68,7 @@ def solve_reference(
         Seconds after which the best network so far is returned. No program is begun after them, and CLARABEL and SCS
         end the current one.
     max_iter, verbose
-        As in `convexbn.solvers.conic._programs.solve_program`.
+        As in `convexbn.solve_program`.
 
     Returns
     -------

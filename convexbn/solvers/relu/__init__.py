@@ -1,1 +1,1 @@
-"""Column generation for ReLU networks, and what its rounds are made of."""
+"""Column generation for ReLU networks: the loop, its steps and its options."""

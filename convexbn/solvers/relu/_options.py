@@ -23,6 +23,12 @@ class ProofOptions:
         With more columns it aims at this share of the tolerance, and takes prices closer than `least` for equal.
     nodes_a_start : int, default=15
         With ``prove="auto"``, cones for each start of the oracle so far: a few times as long as that took.
+
+    Examples
+    --------
+    >>> from convexbn.solvers import Options, ProofOptions
+    >>> Options(proof=ProofOptions(columns=5)).proof.columns
+    5
     """
 
     columns: int = 8
@@ -84,6 +90,17 @@ class Options:
     stalled_rounds : int, default=3
         The loop ends when so many rounds in a row find no neuron and no decrease.
     proof : ProofOptions
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> import numpy as np
+    >>> from convexbn import Problem, solve_column_generation
+    >>> from convexbn.solvers import ACCURATE
+    >>> problem = Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)
+    >>> options = replace(ACCURATE, n_starts=50)
+    >>> solve_column_generation(problem, options=options, random_state=0).status.name
+    'CONVERGED'
     """
 
     max_rounds: int | None = None

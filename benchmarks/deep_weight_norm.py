@@ -115,9 +115,9 @@ def gap(train, test, seed: int, **options) -> float:
     start = SmoothNetwork.at_initialization(train[0].shape[1], random_state=seed, **options)
     rate = 0.5 / start.loss_hessian_norm(*train)
     for n_steps in GAP_STEPS:
-        noted = np.arange(0, n_steps + 1, 10)
+        recorded = np.arange(0, n_steps + 1, 10)
         trace = train_deep_weight_norm(
-            *train, start, learning_rate=rate, n_steps=n_steps, noted_steps=noted, test=test, n_hessian_samples=0
+            *train, start, learning_rate=rate, n_steps=n_steps, noted_steps=recorded, test=test, n_hessian_samples=0
         )[1]
         if trace.objective.min() <= GAP_LOSS:
             break

@@ -151,7 +151,7 @@ ax.legend(fontsize="small")
 # The same data with the sigmoid loss, a smooth count of mistakes, which is not convex and flat far from the origin.
 # Starting there, gradient descent crawls on the plateau, and then in the valley. The directions of GDNP are those that
 # it had with the logistic loss, and would have with least squares: the loss only changes the length. (The sigmoid loss
-# wants it infinite; it is held at 10.)
+# has an infinite optimum; it is limited to 10.)
 
 ax = axes[1, 1]
 sigmoid = GaussianHalfspace(S, u, "sigmoid")

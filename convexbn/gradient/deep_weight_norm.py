@@ -284,7 +284,7 @@ def train_deep_weight_norm(
     check_integer("n_hessian_samples", n_hessian_samples, 0)
     if n_hessian_samples > len(data):
         raise ValueError(f"n_hessian_samples={n_hessian_samples!r} must be at most {len(data)}, the number of samples.")
-    noted = _noted(noted_steps, n_steps)
+    recorded = _recorded(noted_steps, n_steps)
     if test is not None:
         if not (isinstance(test, (tuple, list)) and len(test) == 2):
             raise ValueError("test must be a pair (X, y) of inputs and targets, or None.")
@@ -298,7 +298,7 @@ def train_deep_weight_norm(
             loss = _loss(start._outputs(parameters, inputs), targets)
             recorder.check(step, loss.item())
             gradients = torch.autograd.grad(loss, parameters)
-            if step in noted:
+            if step in recorded:
                 network = _read(start, parameters)
                 squares = sum(float((gradient**2).sum()) for gradient in gradients)
                 ratio = squares / loss.item() if loss.item() else math.nan
@@ -331,7 +331,7 @@ def _read(start: SmoothNetwork, parameters: Sequence[Any]) -> SmoothNetwork:
     return replace(start, weights=weights, output_weights=output_weights)
 
 
-def _noted(steps: ArrayLike | None, n_steps: int) -> set[int]:
+def _recorded(steps: ArrayLike | None, n_steps: int) -> set[int]:
     if steps is None:
         steps = np.linspace(0, n_steps, 11).astype(int)
     chosen = np.asarray(steps)

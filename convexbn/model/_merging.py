@@ -58,7 +58,7 @@ def merge_directions(neurons: Neurons, distance: float = 1e-9) -> Neurons:
 
 
 def prune(neurons: Neurons, Z: Operator) -> Neurons:
-    """Fewest neurons this package knows how to reach with the same outputs on Z at no higher cost.
+    """Fewer neurons with the same outputs on Z at no higher cost.
 
     Zeros are dropped, and neurons of equal direction or equal activation pattern are added up if their output
     directions are equal too. If more than n*C + 1 neurons are left, Caratheodory's theorem gives as many with the same

@@ -1,7 +1,8 @@
 """The geometry of output directions: signs for one output, the unit sphere for several.
 
 A neuron (s, c) is a positive multiple of a unit direction of hidden weights and a unit output direction c. What differs
-between one output and several is the set that c lies in, and nothing outside this file asks how many outputs there are.
+between one output and several is the set that c lies in, and nothing outside this file distinguishes numbers of
+outputs.
 """
 
 from abc import ABC, abstractmethod

@@ -298,7 +298,7 @@ def finite(outputs: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def as_finite_arrays(network: Any) -> None:
-    """Turn the fields of a network into arrays, or raise a ValueError if an entry is not finite."""
+    """Convert the fields of a network to arrays, or raise a ValueError if an entry is not finite."""
     for field in fields(network):
         array = np.asarray(getattr(network, field.name), dtype=np.float64, order="C")
         if not np.isfinite(array).all():

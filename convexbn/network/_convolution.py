@@ -47,7 +47,7 @@ class Convolution:
         return PatchGrid(*map(tuple, (self.filter_shape[1:].tolist(), self.stride.tolist(), self.padding.tolist())))
 
     def _check_geometry(self) -> None:
-        """Turn the geometry into integers, or raise a ValueError if it does not fit the weights."""
+        """Convert the geometry to integers, or raise a ValueError if it does not fit the weights."""
         for name, size in (("filter_shape", 3), ("stride", 2), ("padding", 2)):
             given = np.asarray(getattr(self, name))
             if given.shape != (size,) or (given % 1 != 0).any():

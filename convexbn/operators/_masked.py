@@ -91,7 +91,7 @@ class MaskedProducts:
     def overlaps(self, w: np.ndarray, columns: np.ndarray, beside: np.ndarray) -> np.ndarray:
         """Sum over the rows l of w_l q_l times the product of two masks, of some patterns beside all: (b, P).
 
-        With w (n,) and the leverage ``q_l = sum_a Z_la^2 / (k columns_a)``. From about 2**14 rows, evenly spread, where
+        With w (n,) and the leverage ``q_l = sum_a Z_la^2 / (k columns_a)``. From about 2**14 rows, evenly spaced, where
         there are more; the diagonal is no less than exact then.
         """
         weights = self.Z.unpool(w[:, None])[:, 0] * (self.rows**2 @ (1 / columns)) / len(columns)

@@ -14,11 +14,11 @@ from convexbn._utils.summary import Summarized, counted
 from convexbn.operators._hyperplanes import Hyperplanes
 
 _BLOCK_ENTRIES = 2**22  # entries of the largest array made at once
-_FAR = 1e6  # entries between its inverse and this leave room for sums of squares in single precision
+_FAR = 1e6  # entries between its inverse and this allow sums of squares in single precision
 
 
 class Operator(Summarized, ABC):
-    """A design matrix Z (N, k) with its pooling, as solvers know it: by its products, never by its array.
+    """A design matrix Z (N, k) with its pooling, as solvers use it: through its products, never its array.
 
     A convolutional network reads `n_patches` consecutive rows of Z for one sample and averages the outputs of a neuron
     over them; a dense network has one row a sample.
@@ -26,7 +26,7 @@ class Operator(Summarized, ABC):
     A kind of array (dense, sparse, on a GPU, in blocks of rows) is a subclass. It must say its sizes, and implement
     the two products, `rows`, and the matrices that are made of it: `of_samples`, `unpooled`, `/`, `times`, `weighted`
     and `in_single_precision`. Everything else follows from these, mostly a block of rows at a time, and may be
-    overridden where the kind knows a faster way. Arguments and results are NumPy arrays: S (k, m) holds m neurons,
+    overridden where the kind has a faster method. Arguments and results are NumPy arrays: S (k, m) holds m neurons,
     A (N, m) has a row for each row of Z and V (n, C) one for each sample.
 
     Examples

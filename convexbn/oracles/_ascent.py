@@ -90,7 +90,7 @@ def find_local_maxima(
     polish : bool, default=True
         Whether to polish; without it directions are found in a fraction of the time, and are close to maxima only.
     stop : callable or None, default=None
-        Asked before every step; when it says True the best directions so far are returned.
+        Called before every step; when it returns True the best directions so far are returned.
 
     Returns
     -------

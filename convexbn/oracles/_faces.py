@@ -71,7 +71,7 @@ def flats_of_rows(Z: Operator) -> list[np.ndarray]:
     rank = len(axes)
     if count > _MAX_FLATS:
         raise ValueError(
-            f"exact ReLU prices of several outputs visit all faces of a cone, up to {count} for {len(rows)} rows of "
+            f"exact ReLU prices of several outputs take all faces of a cone, up to {count} for {len(rows)} rows of "
             f"rank {rank}, more than {_MAX_FLATS}: they are for tiny problems. Use price_by_ascent, or "
             "solve_column_generation."
         )

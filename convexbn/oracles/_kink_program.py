@@ -97,7 +97,7 @@ def solve_kink_program(
     rtol : float, default=1e-2
         The duality gap at which to stop, relative to the decrease of the objective that was reached.
     stop : callable or None, default=None
-        Asked before every iteration; when it says True the step so far is returned.
+        Called before every iteration; when it returns True the step so far is returned.
 
     Returns
     -------

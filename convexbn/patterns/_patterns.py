@@ -18,8 +18,8 @@ from convexbn.operators._dense import as_design_matrix
 from convexbn.operators._protocol import Operator
 
 _ZERO = 1e-9  # what separates unit vectors, or a unit normal from a ray, counts as zero up to here
-_ROUNDING = 1e-12  # and up to here it is rounding; in between nobody can tell
-_BLOCK_ENTRIES = 2**22  # entries of the largest array made on the way
+_ROUNDING = 1e-12  # and up to here it is rounding; in between it may be either
+_BLOCK_ENTRIES = 2**22  # entries of the largest array
 
 
 @dataclass(frozen=True, eq=False, repr=False)

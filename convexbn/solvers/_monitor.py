@@ -55,7 +55,7 @@ class Monitor:
     verbose : bool, default=False
         Whether to show progress: a bar, or plain lines where tqdm is not installed.
     stop : callable or None, default=None
-        Another limit: when it says True the time is out.
+        Another limit: when it returns True the time is out.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class Monitor:
         return len(self.history)
 
     def out_of_time(self) -> bool:
-        """Whether `max_time` has passed or `stop` says True, for checks within an iteration."""
+        """Whether `max_time` has passed or `stop` returns True, for checks within an iteration."""
         return self.clock.is_out() or (self._stop is not None and self._stop())
 
     def goes_on(self, objective: float, gap: float, n_neurons: int) -> bool:

@@ -38,7 +38,7 @@ def solve_path(
     """Solve a problem along falling weight decays, each from the network before.
 
     Column generation searches lightly at all values but the first and the last. What it finds at any value is
-    then priced at all values, and those whose gap turns out above `tol` are solved again, from the smallest upwards,
+    then priced at all values, and those whose gap is then above `tol` are solved again, from the smallest upwards,
     each from the network below; where that is not enough, once more with the whole search. Nothing is proved; the
     certificates of ReLU networks are local, except where `price_bound` or a closed form makes them global.
 

@@ -264,7 +264,7 @@ def solve_program(
         Any installed cvxpy solver of second-order cone programs (of exponential cones for the log loss).
     tol : float, default=1e-8
         Absolute and relative tolerance of CLARABEL, SCS or ECOS; other solvers keep their own. A solver that ends
-        close to it is not an error: the certificate tells the gap.
+        close to it is not an error: the certificate has the gap.
     max_iter : int or None, default=None
         Iterations of CLARABEL, SCS or ECOS; None leaves the solver's own limit.
     max_time : float or None, default=None

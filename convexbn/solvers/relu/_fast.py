@@ -47,7 +47,7 @@ def fast_path(
     random_state : int, Generator or None, default=None
         Seed of the starts of the ascent.
     stop : callable or None, default=None
-        Asked after every quasi-Newton step; when it says True rounds end where they are.
+        Called after every quasi-Newton step; when it returns True the rounds end.
 
     Yields
     ------

@@ -37,7 +37,7 @@ def lbfgs(
     ftol : float
         Ends when a step lowers the value by a smaller share of it.
     stop : callable or None, default=None
-        Asked after every step; when it says True the descent ends.
+        Called after every step; when it returns True the descent ends.
 
     Returns
     -------

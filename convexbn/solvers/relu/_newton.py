@@ -57,7 +57,7 @@ def newton(
     max_steps : float
         Steps of a block.
     stop : callable
-        Asked before every step; when it says True the neurons so far are returned.
+        Called before every step; when it returns True the neurons so far are returned.
 
     Returns
     -------

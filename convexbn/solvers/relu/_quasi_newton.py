@@ -36,7 +36,7 @@ def quasi_newton(
     single_precision : bool, default=False
         Whether the products with Z are made in single precision, in about half the time.
     stop : callable or None, default=None
-        Asked after every step; when it says True the descent ends.
+        Called after every step; when it returns True the descent ends.
 
     Returns
     -------

@@ -218,8 +218,9 @@ def test_a_loose_proof_stands_beside_the_local_certificate(tol):
 def test_proofs():
     found = {prove: ConvexBNRegressor(0.9, prove=prove).fit(X, Y) for prove in (False, "auto", True)}
     assert [model.certificate_.scope for model in found.values()] == ["local", "global", "global"]
-    for model in found.values():
-        np.testing.assert_array_equal(model.predict(X), found[False].predict(X))
+    for model in found.values():  # what a proof finds goes on as a neuron
+        assert model.certificate_.objective <= found[False].certificate_.objective
+        np.testing.assert_allclose(model.predict(X), found[False].predict(X), rtol=1e-2)
 
 
 def test_out_of_time_it_has_the_best_network_so_far():
@@ -246,7 +247,9 @@ class TestInterrupts:
         return press_in
 
     def test_fit_keeps_the_best_network_and_passes_it_on(self, press):
-        press("masked_gram", call=8)
+        calls = press()
+        ConvexBNRegressor(1.0, tol=1e-8, prove=False).fit(X, Y)
+        press("masked_gram", call=calls["masked_gram"])
         model = ConvexBNRegressor(1.0, tol=1e-8)
         with (
             pytest.warns(ConvergenceWarning, match="was interrupted"),
@@ -278,6 +281,7 @@ class TestInterrupts:
             model.fit(X[:, :1], Y)
         np.testing.assert_array_equal(model.predict(X), before)
 
+    @pytest.mark.filterwarnings("ignore:Column generation stopped:sklearn.exceptions.ConvergenceWarning")
     @pytest.mark.parametrize("wrap", [lambda model: model, lambda model: make_pipeline(StandardScaler(), model)])
     def test_searches_end(self, press, wrap):
         calls = press()
@@ -606,11 +610,14 @@ def test_class_weight_may_name_the_labels_that_it_may_in_scikit_learn(class_weig
 @pytest.mark.parametrize("exponent", [-490, -60, -10])  # of two, so that nothing is rounded otherwise
 def test_weight_normalization_learns_from_small_data_in_any_unit(exponent):
     rng = np.random.default_rng(0)
-    data = rng.uniform(-1, 1, (30, 2)) / 16
-    y = np.abs(data[:, 0]) - data[:, 1]
-    unit = 2.0**exponent
-    model = ConvexBNRegressor(1e-5, normalization="weight", tol=1e-2, prove=False)
-    here, there = clone(model).fit(data, y), clone(model).set_params(weight_decay=1e-5 * unit).fit(unit * data, y)
+    data = rng.uniform(-1, 1, (30, 2)) / 2**10
+    y = 2**6 * (np.abs(data[:, 0]) - data[:, 1])
+    unit, weight_decay = 2.0**exponent, 1e-5 / 2**6
+    model = ConvexBNRegressor(weight_decay, normalization="weight", tol=1e-2, prove=False)
+    here, there = (
+        clone(model).fit(data, y),
+        clone(model).set_params(weight_decay=weight_decay * unit).fit(unit * data, y),
+    )
     np.testing.assert_array_equal(there.predict(unit * data), here.predict(data))
     assert here.score(data, y) > 0.9
     assert "with biases in units of" in there.certificate_.basis

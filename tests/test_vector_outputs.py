@@ -154,8 +154,8 @@ def test_reaches_the_tolerance_and_never_rises(loss, fit_intercept):
     assert 0 <= certificate.global_lower_bound < certificate.lower_bound
     assert certificate.objective == problem.objective(solution.neurons) < problem.objective(problem.zero_network)
     assert (np.diff([progress.objective for progress in solution.history]) <= 0).all()
-    # Stationary: every neuron prices weight_decay along its own output direction.
-    neurons, v = solution.neurons, problem.dual_point(solution.neurons.outputs(problem.Z))
+    # Stationary: every neuron prices weight_decay along its own output direction; of a vanishing one nothing is asked.
+    neurons, v = solution.neurons.without_zeros(1e-9), problem.dual_point(solution.neurons.outputs(problem.Z))
     prices = v.T @ problem.Z.neuron_outputs(neurons.weights / np.linalg.norm(neurons.weights, axis=0))
     outputs = neurons.output_weights / np.linalg.norm(neurons.output_weights, axis=1)[:, None]
     np.testing.assert_allclose(prices, problem.weight_decay * outputs.T, atol=1e-3 * problem.weight_decay)

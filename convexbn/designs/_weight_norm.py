@@ -14,10 +14,8 @@ from convexbn.designs._deviations import Deviations
 from convexbn.designs._layer_weights import LayerWeights
 from convexbn.designs._principal_directions import MOMENTS_RTOL, SMALLEST_WEIGHT, leading_directions
 
-_SMALL, _BIAS_UNIT = (
-    2.0**-20,
-    16.0,
-)  # root mean square of X below which the bias has a unit, and that in multiples of it
+_SMALL = 2.0**-8  # root mean square of X below which the bias has a unit
+_BIAS_UNIT = 16.0  # that, in root mean squares of X
 
 
 class WeightNormDesign(Design):

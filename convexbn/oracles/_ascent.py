@@ -21,6 +21,7 @@ _BLOCK_ENTRIES, _BLOCK_COLUMNS = 2**20, 64  # of the products Z W made at once, 
 _POLISHED_ENTRIES = 2**23  # of Z times directions that are polished at once, and of the normals of their kinks
 _POLISH_STEPS, _KINKS = 8, 150  # kinks near a direction that hold it, at most
 _POLISHED, _POLISHED_WORK = 1200, 3e7  # ends polished at most, and that number times k^3
+_POLISHED_GAIN = 1e-9  # of a step, below which a direction is polished
 _POLISHABLE = 0.9  # of the threshold: ends of a lower price are not polished
 _SAME_END, _SAME_MAXIMUM = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them count as one
 
@@ -116,13 +117,13 @@ def find_local_maxima(
     w, prices = _ascend(Z, V, outputs, w, c, stop)
     kept = np.flatnonzero((prices > _POLISHABLE * threshold) & (prices > 0))
     kept = kept[np.argsort(-prices[kept], kind="stable")]
-    polished = min(_POLISHED, int(_POLISHED_WORK / Z.n_columns**3), starts.shape[1] // 3)
+    polished = min(_POLISHED, int(_POLISHED_WORK / Z.n_columns**3), starts.shape[1] // 2)
     kept = _distinct(w, c, kept, _SAME_END, max(polished, 3 * count) if polish else count)
     w, c, prices = w[:, kept], c[:, kept], prices[kept]
     if polish:
         size = max(1, _POLISHED_ENTRIES // max(Z.n_rows, _near(Z) * (Z.n_columns + _near(Z))))
         blocks = [slice(start, start + size) for start in range(0, len(kept), size)]
-        polished_prices = (_polish(Z, V, outputs, w[:, block], c[:, block], stop) for block in blocks)
+        polished_prices = (_polish(Z, V, outputs, w[:, block], c[:, block], threshold, stop) for block in blocks)
         prices = np.concatenate([np.zeros(0), *polished_prices])
     best = np.argsort(-prices, kind="stable")
     best = _distinct(w, c, best[prices[best] > threshold], _SAME_MAXIMUM, count)
@@ -237,11 +238,18 @@ def _near(Z: Operator) -> int:
 
 
 def _polish(
-    Z: Operator, V: np.ndarray, outputs: OutputDirections, w: np.ndarray, c: np.ndarray, stop: Stop
+    Z: Operator,
+    V: np.ndarray,
+    outputs: OutputDirections,
+    w: np.ndarray,
+    c: np.ndarray,
+    threshold: float,
+    stop: Stop,
 ) -> np.ndarray:
     """Move unit directions w (k, p) to the local maxima near them, in place; their prices.
 
-    A step is taken with the output direction c held, which can only raise the price, and c follows.
+    A step is taken with the output direction c held, which can only raise the price, and c follows. Later steps gain
+    less than earlier ones: directions that another gain of the last size would leave below the threshold stay.
     """
 
     def priced(w: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -264,9 +272,11 @@ def _polish(
         moved = w[:, moving] * length + step.reshape(len(moving), -1).T
         moved /= np.maximum(np.linalg.norm(moved, axis=0), np.finfo(float).tiny)
         inner, v, new_prices = priced(moved, c[:, moving])
-        better = new_prices > length * (1 + 1e-12)
-        moving, inner, v = moving[better], inner[:, better], v[:, better]
-        w[:, moving], prices[moving] = moved[:, better], new_prices[better]
+        better = new_prices > length
+        w[:, moving[better]], prices[moving[better]] = moved[:, better], new_prices[better]
+        gain = new_prices / length - 1
+        goes_on = (gain > _POLISHED_GAIN) & (new_prices * (1 + gain) > threshold)
+        moving, inner, v = moving[goes_on], inner[:, goes_on], v[:, goes_on]
     return prices
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from convexbn.model._activation import Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.patterns._patterns import count_patterns, enumerate_patterns, sample_patterns
+from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
 from convexbn.solvers._by_class import Classes, solve_by_class
 from convexbn.solvers._closed_form import closed_form_obstacle, solve_closed_form
 from convexbn.solvers._monitor import Callback
@@ -112,15 +112,8 @@ def solve(
             return solve_by_class(classes, **search)
         if solver == "column_generation" or (solver == "auto" and smooth):
             return solve_column_generation(problem, options=options, **search)
-    size = problem.Z.n_rows * problem.Z.n_columns
-    if count_patterns(problem.Z) * size <= ENUMERATION_ENTRIES:
-        patterns = enumerate_patterns(problem.Z)
-    else:
-        patterns = sample_patterns(problem.Z, n_patterns, random_state=random_state)
-    # Small gated problems are degenerate, as many gates fit equally well, which does not slow down an interior point;
-    # but nuclear norms are slow in it. At a loose tolerance the working set is sooner there, too.
-    own = len(patterns) * size > ENUMERATION_ENTRIES or problem.n_outputs > 1 or tol > _LOOSE
-    if activation == "gated_relu" and solver == "auto" and smooth and own:
+    patterns = patterns_of(problem, n_patterns, random_state)
+    if activation == "gated_relu" and takes_working_sets(problem, patterns, solver, tol):
         return solve_gated(problem, patterns, max_iter=max_iter or 500, **rule, **limits)
     from convexbn.solvers.conic import solve_reference  # imports cvxpy, which takes a while
 
@@ -134,3 +127,21 @@ def solve(
         verbose=verbose,
         **rule,
     )
+
+
+def patterns_of(problem: Problem, n_patterns: int, random_state: int | np.random.Generator | None) -> Patterns:
+    """Activation patterns of a problem: all of them where they are few, sampled ones where they are many."""
+    if count_patterns(problem.Z) * problem.Z.n_rows * problem.Z.n_columns <= ENUMERATION_ENTRIES:
+        return enumerate_patterns(problem.Z)
+    return sample_patterns(problem.Z, n_patterns, random_state=random_state)
+
+
+def takes_working_sets(problem: Problem, patterns: Patterns, solver: str, tol: float) -> bool:
+    """Whether `solve_gated` solves a gated problem, and no cvxpy solver.
+
+    Small gated problems are degenerate, as many gates fit equally well, which does not slow down an interior point; but
+    nuclear norms are slow in it, and at a loose tolerance the working sets are faster.
+    """
+    large = len(patterns) * problem.Z.n_rows * problem.Z.n_columns > ENUMERATION_ENTRIES
+    smooth = bool(np.isfinite(problem.loss.curvature))
+    return solver == "auto" and smooth and (large or problem.n_outputs > 1 or tol > _LOOSE)

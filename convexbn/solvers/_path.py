@@ -1,6 +1,7 @@
 """The regularization path: a problem solved at falling weight decays, each from the network before."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,12 @@ from sklearn.exceptions import ConvergenceWarning
 from convexbn.model._activation import Activation
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price
-from convexbn.solvers._auto import solve
+from convexbn.solvers._auto import patterns_of, solve, takes_working_sets
 from convexbn.solvers._certificate import dual_bound
 from convexbn.solvers._monitor import Clock, Monitor, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import ZERO_NETWORKS, Reference, Tolerance
+from convexbn.solvers.gated._path import gated_path
 from convexbn.solvers.relu._options import ACCURATE
 
 _LIGHT = replace(ACCURATE, n_starts=60, last_search=5, new_neurons=4)  # at values between the first and the last
@@ -89,15 +91,11 @@ def solve_path(
     choices |= {"relative_to": relative_to, "max_iter": max_iter, "random_state": random_state, "prove": False}
     tolerances = [Tolerance.of(problem, tol, relative_to) for problem in problems]
     solutions: list[Solution] = []
-    first = None if activation == "gated_relu" else problem.zero_network
     clock = Clock(max_time)
     monitor = Monitor("path", max_iter=len(grid), max_time=None, callback=None, verbose=verbose)
     with monitor, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for index, here in enumerate(problems):
-            start = solutions[-1].neurons if solutions else first
-            share, light = clock.left(1 / (len(grid) - index)), 0 < index < len(grid) - 1
-            solution = solve(here, start=start, max_time=share, options=_LIGHT if light else ACCURATE, **choices)
+        for solution in _downwards(problems, clock, choices):
             if solution.status is Status.INTERRUPTED:
                 break
             solutions.append(solution)
@@ -120,6 +118,32 @@ def solve_path(
                 solutions = _priced_by_all(problems, solutions)
     _warn_of_gaps(solutions, tolerances)
     return solutions
+
+
+def _downwards(problems: list[Problem], clock: Clock, choices: dict[str, Any]) -> Iterator[Solution]:
+    """Solutions at falling weight decays, each from the one before."""
+    if choices["activation"] == "gated_relu":
+        patterns = patterns_of(problems[0], choices["n_patterns"], choices["random_state"])
+        if takes_working_sets(problems[0], patterns, choices["solver"], choices["tol"]):
+            yield from gated_path(
+                problems[0],
+                patterns,
+                [problem.weight_decay for problem in problems],
+                tol=choices["tol"],
+                relative_to=choices["relative_to"],
+                max_iter=choices["max_iter"] or 500,
+                max_time=clock.left(1 / len(problems)),
+            )
+            return
+        start = None
+    else:
+        start = problems[0].zero_network
+    for index, problem in enumerate(problems):
+        options = _LIGHT if 0 < index < len(problems) - 1 else ACCURATE
+        share = clock.left(1 / (len(problems) - index))
+        solution = solve(problem, start=start, max_time=share, options=options, **choices)
+        yield solution
+        start = solution.neurons
 
 
 def _priced_by_all(problems: list[Problem], solutions: list[Solution]) -> list[Solution]:

@@ -13,6 +13,7 @@ from convexbn.solvers.relu._gauss_newton import gauss_newton
 from convexbn.solvers.relu._quasi_newton import quasi_newton
 
 _MOST_COLUMNS, _QUASI_NEWTON_STEPS = 1000, 500  # of Z; with more the step of a single neuron takes long
+_WHOLE = 2  # block sizes up to which all weights move together: block by block convergence is linear
 _KINKS = 3  # kinks in the model, in multiples of k
 # Damping is relative to weight_decay / |s_j|, and must reach the curvature of the loss where that is larger by far.
 _MIN_DAMPING, _MAX_DAMPING = 1e-6, 1e10
@@ -71,8 +72,9 @@ def newton(
     n_steps = 0
     for _ in range(max_sweeps):
         promised = 0.0
-        size = max(1, block_weights // (problem.Z.n_columns + problem.n_outputs - 1))
-        n_blocks = -(-len(neurons) // size)
+        weights_each = problem.Z.n_columns + problem.n_outputs - 1
+        whole = len(neurons) * weights_each <= _WHOLE * block_weights
+        n_blocks = 1 if whole else -(-len(neurons) // max(1, block_weights // weights_each))
         moved = neurons
         for first in range(n_blocks):
             if n_steps >= max_steps or stop():

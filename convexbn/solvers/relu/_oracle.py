@@ -22,9 +22,9 @@ def searched(run: Run, state: State) -> State:
     """
     if run.monitor.out_of_time():
         return state
-    state = _searched_from(run, state, 1)
+    state = _searched_with(run, state, run.options.coarse if state.coarse else run.options, 1)
     if run.tolerance.reached(state.objective, state.bound):
-        state = _searched_from(run, state, run.options.last_search)
+        state = search_hard(run, state)
     remains = state.gap**2 if state.has_found else (run.tolerance.relative(state.objective) / 10) ** 2
     return replace(
         state,
@@ -36,7 +36,7 @@ def searched(run: Run, state: State) -> State:
 
 def search_hard(run: Run, state: State) -> State:
     """Search from as many starts as confirm a gap within the tolerance, unless the time is out."""
-    return state if run.monitor.out_of_time() else _searched_from(run, state, run.options.last_search)
+    return state if run.monitor.out_of_time() else _searched_with(run, state, run.options, run.options.last_search)
 
 
 def price_of(directions: np.ndarray, Z: Operator, v: np.ndarray) -> Price:
@@ -44,10 +44,9 @@ def price_of(directions: np.ndarray, Z: Operator, v: np.ndarray) -> Price:
     return Price(float(np.linalg.norm(v.T @ Z.neuron_outputs(directions), axis=0).max(initial=0)), "local")
 
 
-def _searched_from(run: Run, state: State, effort: int) -> State:
+def _searched_with(run: Run, state: State, options: Options, effort: int) -> State:
     """One call of the oracle, from so many times the usual number of starts."""
     problem, Z = run.problem, run.problem.Z
-    options = run.options.coarse if state.coarse else run.options
     v = problem.feasible_dual(problem.dual_point(state.neurons.outputs(Z)))
     starts = _starts(Z, state.neurons, effort * run.several * options.n_starts, options, run.rng)
     found = find_local_maxima(

@@ -114,7 +114,7 @@ def solve_reference(
         raise ValueError(
             f"solver={solver!r} enumerates the faces of all cones for ReLU networks of {problem.n_outputs} outputs, "
             f"up to {count_flats(problem.Z)} for each of {len(patterns)} patterns, more than {_MAX_FACES} in all: that "
-            "is for tiny problems. Use solver='auto', which is column generation, or fewer samples, columns or patterns."
+            "is for tiny problems. Use solver='auto', which is column generation, or fewer samples, columns, patterns."
         )
     price_of = price_of_patterns if activation == "relu" else price_of_gates
     certificate_of = partial(

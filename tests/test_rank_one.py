@@ -253,7 +253,7 @@ def test_too_many_faces():
             price()
 
 
-def test_too_many_cones_are_refused_before_a_face_is_visited(monkeypatch):
+def test_too_many_cones_are_refused_before_any_work(monkeypatch):
     Z, V = dual_instance(30, 4, 2, 0)
     monkeypatch.setattr("convexbn.solvers.conic._reference.certify", None)
     message = r"solver='CLARABEL' .* 2 outputs, up to 4526 for each of 8180 patterns, .* Use solver='auto'"

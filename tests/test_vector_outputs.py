@@ -234,7 +234,7 @@ def test_ascent_finds_the_largest_price_of_all_angles(seed, n_patches):
     assert np.linalg.norm(V.T @ Z.neuron_outputs(found.direction[:, None])) == pytest.approx(found.value)
 
 
-def test_peaks_are_distinct_local_maxima_with_their_output_directions():
+def test_local_maxima_are_distinct_with_their_output_directions():
     rng = np.random.default_rng(0)
     Z, V = DesignMatrix(rng.standard_normal((30, 3))), rng.standard_normal((30, 4))
     maxima = find_local_maxima(Z, V, rng.standard_normal((3, 300)), count=6)

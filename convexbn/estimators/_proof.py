@@ -85,7 +85,7 @@ def prove(
     if not isinstance(model.network_, NormalizedNetwork):
         raise ValueError(
             "model has activation='gated_relu', whose gates define the network: its certificate covers all of its "
-            "weights already."
+            "weights, and nothing is left to prove."
         )
     known = model.certificate_
     prepared, problem, neurons = _trained_problem(model, X, y, sample_weight)

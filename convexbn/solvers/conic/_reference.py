@@ -112,9 +112,9 @@ def solve_reference(
     several_relu = activation == "relu" and problem.n_outputs > 1
     if several_relu and len(patterns) * count_flats(problem.Z) > _MAX_FACES:
         raise ValueError(
-            f"solver={solver!r} enumerates the faces of all cones for ReLU networks of several outputs, up "
-            f"to {count_flats(problem.Z)} for each of {len(patterns)} patterns, more than {_MAX_FACES} in all: that is "
-            "for tiny problems. Use solver='auto', which is column generation, or fewer samples, columns or patterns."
+            f"solver={solver!r} enumerates the faces of all cones for ReLU networks of {problem.n_outputs} outputs, "
+            f"up to {count_flats(problem.Z)} for each of {len(patterns)} patterns, more than {_MAX_FACES} in all: that "
+            "is for tiny problems. Use solver='auto', which is column generation, or fewer samples, columns, patterns."
         )
     price_of = price_of_patterns if activation == "relu" else price_of_gates
     certificate_of = partial(

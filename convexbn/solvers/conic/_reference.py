@@ -78,8 +78,8 @@ def solve_reference(
     Raises
     ------
     ValueError
-        If the solver is not installed, an argument is out of range, or a ReLU problem with several outputs has more than 20,000 faces a cone or
-        five million in all.
+        If the solver is not installed, an argument is out of range, or a ReLU problem with several outputs has more
+        than 20,000 faces a cone or five million in all.
     RuntimeError
         If the solver fails; the message holds its status.
 

@@ -259,6 +259,27 @@ def test_warm_start_takes_fewer_rounds_and_counts_for_nothing_but_a_start():
     assert balanced.certificate.objective == pytest.approx(warm.certificate.objective, rel=1e-9)
 
 
+@pytest.mark.parametrize("intercept", [-5.0, 0.0, 5.0])
+def test_a_start_without_neurons_leaves_a_wrong_intercept_behind(intercept):
+    problem = replace(instance(40, 2), fit_intercept=True)
+    start = replace(problem.zero_network, intercept=np.array([intercept]))
+    solution = solve_column_generation(problem, start=start, random_state=0)
+    expected = solve_column_generation(problem, random_state=0).certificate.objective
+    assert len(solution.neurons) > 0
+    assert solution.certificate.objective == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_intercept_of_a_start_is_left_out_where_none_is_fitted():
+    problem = instance(40, 2)
+    problem = replace(problem, y=problem.y + 5)
+    start = solve_column_generation(replace(problem, fit_intercept=True), random_state=0).neurons
+    solution = solve_column_generation(problem, start=start, random_state=0)
+    expected = solve_column_generation(problem, random_state=0).certificate.objective
+    assert start.intercept[0] > 1
+    assert solution.neurons.intercept[0] == 0
+    assert solution.certificate.objective == pytest.approx(expected, rel=1e-6)
+
+
 def test_limits_return_the_best_network_so_far():
     problem = instance(120, 6)
     with pytest.warns(ConvergenceWarning, match=r"stopped at a relative gap of .* reached max_iter .* Raise max_iter"):
@@ -523,6 +544,7 @@ def test_more_columns_than_rows(n_outputs):
         ({"start": Neurons(np.ones((2, 1)), np.ones((1, 1)), np.zeros(1))}, "weights of 4 rows"),
         ({"start": Neurons(np.ones((4, 1)), np.ones((1, 2)), np.zeros(2))}, "start has 2 outputs"),
         ({"start": Neurons(np.full((4, 1), np.nan), np.ones((1, 1)), np.zeros(1))}, "start contains NaN"),
+        ({"start": Neurons(np.ones((4, 1)), np.ones((1, 1)), np.full(1, np.nan))}, "start contains NaN"),
         ({"start": Neurons(np.ones((4, 1)), np.ones((1, 1)), np.zeros(1), np.ones((4, 1)))}, "without gates"),
     ],
 )

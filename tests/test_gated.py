@@ -399,6 +399,7 @@ def test_the_network_reproduces_the_objective(design):
         ({}, {"start": Neurons(np.ones((4, 1)), np.ones((1, 1)), np.zeros(1), np.ones((4, 1)))}, "4 weights a neuron"),
         ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 2)), np.zeros(2), np.ones((5, 1)))}, "and 2 outputs"),
         ({}, {"start": Neurons(np.ones((5, 1)), np.ones((1, 1)), np.zeros(1), np.eye(5)[:, :1])}, "1 of the 1 gates"),
+        ({}, {"start": Neurons(np.full((5, 1), np.nan), np.ones((1, 1)), np.zeros(1), np.eye(5)[:, :1])}, "NaN or inf"),
     ],
 )
 def test_bad_input_is_named(changes, options, message):

@@ -231,3 +231,6 @@ def test_what_is_found_anywhere_on_the_path_is_priced_at_all_values():
 def test_a_weight_decay_of_a_path_must_be_positive():
     with pytest.raises(ValueError, match=r"weight_decay=-1.0 must be a positive finite number"):
         solve_path(Problem(np.eye(2), [1.0, 2.0], weight_decay=1.0), [1.0, -1.0])
+    for odd in ([], [[1.0, 2.0]]):
+        with pytest.raises(ValueError, match=r"weight_decays=.* must be a list of positive finite numbers"):
+            solve_path(Problem(np.eye(2), [1.0, 2.0], weight_decay=1.0), odd)

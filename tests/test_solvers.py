@@ -244,6 +244,22 @@ def test_solve_with_a_missing_solver():
         solve(full_rank_problem(), solver="NONE")
 
 
+@pytest.mark.parametrize("activation", ["relu", "gated_relu"])
+@pytest.mark.parametrize(
+    "changes", [{"max_iter": 0}, {"max_iter": True}, {"max_iter": 1.5}, {"max_time": 0}, {"n_patterns": 0}]
+)
+def test_solve_checks_its_limits_whatever_solver_it_takes(activation, changes):
+    (name, value), *_ = changes.items()
+    with pytest.raises(ValueError, match=f"{name}={value} must be a positive"):
+        solve(full_rank_problem(), activation=activation, **changes)
+
+
+def test_reference_checks_its_limits():
+    problem = full_rank_problem()
+    with pytest.raises(ValueError, match="max_iter=-1 must be a positive integer or None"):
+        solve_reference(problem, sample_patterns(problem.Z, 3, random_state=0), max_iter=-1)
+
+
 def test_weight_normalized_data_of_full_rank_is_not_whitened():
     X = np.random.default_rng(0).standard_normal((5, 8))
     problem = Problem(WeightNormDesign().fit_transform(X), np.arange(5.0), weight_decay=0.1)

@@ -72,6 +72,11 @@ class Neurons(Summarized):
         """|s_j| |c_j| of each neuron, shape (m,): what weight decay penalises."""
         return np.linalg.norm(self.weights, axis=0) * np.linalg.norm(self.output_weights, axis=1)
 
+    @property
+    def finite(self) -> bool:
+        """Whether no weight is NaN or infinite."""
+        return all(np.isfinite(part).all() for part in (self.weights, self.output_weights, self.intercept))
+
     def outputs(self, Z: Operator) -> np.ndarray:
         """Predictions f on the samples of a design matrix, shape (n, C)."""
         hidden = Z.neuron_outputs(self.weights) if self.gates is None else Z.gated_outputs(self.gates, self.weights)

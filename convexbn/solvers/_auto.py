@@ -10,7 +10,7 @@ from convexbn.model._problem import Problem
 from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
 from convexbn.solvers._by_class import Classes, solve_by_class
 from convexbn.solvers._closed_form import closed_form_obstacle, solve_closed_form
-from convexbn.solvers._monitor import Callback
+from convexbn.solvers._monitor import Callback, check_max_iter, check_max_time
 from convexbn.solvers._solution import Solution
 from convexbn.solvers._tolerance import Reference
 from convexbn.solvers.gated._driver import solve_gated
@@ -88,7 +88,7 @@ def solve(
     Raises
     ------
     ValueError
-        If the solver is unknown or not installed, or does not take the problem.
+        If the solver is unknown or not installed, or does not take the problem, or an argument is out of range.
     RuntimeError
         If a cvxpy solver fails.
 
@@ -100,6 +100,10 @@ def solve(
     'CLOSED_FORM'
     """
     check_solver(solver, activation)
+    check_max_iter(max_iter)
+    check_max_time(max_time)
+    if isinstance(n_patterns, bool) or not isinstance(n_patterns, (int, np.integer)) or n_patterns < 1:
+        raise ValueError(f"n_patterns={n_patterns!r} must be a positive integer.")
     smooth = bool(np.isfinite(problem.loss.curvature))
     rule: dict[str, Any] = {"tol": tol, "relative_to": relative_to}
     limits: dict[str, Any] = {"max_time": max_time, "start": start, "callback": callback, "verbose": verbose}

@@ -90,9 +90,7 @@ class Monitor:
         verbose: bool = False,
         stop: Callable[[], bool] | None = None,
     ):
-        integer = isinstance(max_iter, (int, np.integer)) and not isinstance(max_iter, bool)
-        if not (max_iter is None or (integer and max_iter >= 1)):
-            raise ValueError(f"max_iter={max_iter!r} must be a positive integer or None.")
+        check_max_iter(max_iter)
         check_max_time(max_time)
         if not (callback is None or callable(callback)):
             raise ValueError(f"callback={callback!r} must be a function of a Progress, or None.")
@@ -138,6 +136,13 @@ class Monitor:
             self.ending = Status.INTERRUPTED
             return True
         return False
+
+
+def check_max_iter(max_iter: object) -> None:
+    """Raise a ValueError unless `max_iter` is None or a positive integer."""
+    integer = isinstance(max_iter, (int, np.integer)) and not isinstance(max_iter, bool)
+    if not (max_iter is None or (integer and max_iter >= 1)):  # type: ignore[operator]
+        raise ValueError(f"max_iter={max_iter!r} must be a positive integer or None.")
 
 
 def check_max_time(max_time: object) -> None:

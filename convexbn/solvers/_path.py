@@ -84,7 +84,9 @@ def solve_path(
     >>> [round(solution.certificate.objective, 3) for solution in solve_path(problem, [0.1, 1.0])]
     [1.25, 0.28]
     """
-    grid = np.sort(np.asarray(weight_decays, dtype=np.float64))[::-1]
+    grid = np.sort(np.atleast_1d(np.asarray(weight_decays, dtype=np.float64)))[::-1]
+    if grid.ndim != 1 or grid.size == 0:
+        raise ValueError(f"weight_decays={weight_decays!r} must be a list of positive finite numbers.")
     check_max_time(max_time)
     problems = [replace(problem, weight_decay=float(weight_decay)) for weight_decay in grid]
     choices: dict[str, Any] = {"activation": activation, "solver": solver, "n_patterns": n_patterns, "tol": tol}

@@ -14,7 +14,7 @@ from convexbn.model._problem import Problem
 from convexbn.oracles import count_flats, most_violated_patterns, price_of_gates, price_of_patterns
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers._certificate import Oracle, Search, certify
-from convexbn.solvers._monitor import Clock, check_max_time
+from convexbn.solvers._monitor import Clock, check_max_iter, check_max_time
 from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
@@ -78,8 +78,8 @@ def solve_reference(
     Raises
     ------
     ValueError
-        If the solver is not installed, or a ReLU problem with several outputs has more than 20,000 faces a cone or
-        five million in all.
+        If the solver is not installed, an argument is out of range, or a ReLU problem with several outputs has more
+        than 20,000 faces a cone or five million in all.
     RuntimeError
         If the solver fails; the message holds its status.
 
@@ -107,6 +107,7 @@ def solve_reference(
     """
     check_cvxpy_solver(solver)
     tolerance = Tolerance.of(problem, tol, relative_to)
+    check_max_iter(max_iter)
     check_max_time(max_time)
     clock = Clock(max_time)
     several_relu = activation == "relu" and problem.n_outputs > 1

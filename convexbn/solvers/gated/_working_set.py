@@ -282,6 +282,8 @@ def matched(problem: Problem, patterns: Patterns, start: Neurons) -> tuple[np.nd
             f"start has {len(gates)} weights a neuron and {start.output_weights.shape[1]} outputs; the problem has "
             f"{problem.Z.n_columns} columns and {problem.n_outputs} outputs."
         )
+    if not start.finite:
+        raise ValueError("start contains NaN or infinity; start from a network that was trained, or from None.")
     by_direction = {column.tobytes(): i for i, column in enumerate(np.ascontiguousarray(patterns.directions.T))}
     found = [by_direction.get(column.tobytes(), -1) for column in np.ascontiguousarray(gates.T)]
     if -1 in found:

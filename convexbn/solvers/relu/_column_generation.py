@@ -65,7 +65,8 @@ def solve_column_generation(
         Seconds after which the best network so far is returned. Without a search after that, the certificate rests on
         the last one.
     start : Neurons or None, default=None
-        ReLU neurons to start from, such as those at another weight decay. None starts from random directions.
+        ReLU neurons to start from, such as those at another weight decay. None starts from random directions. Their
+        intercept counts only where one is fitted.
     prove : bool or "auto", default=True
         Whether to prove the price of every direction where that is possible. It takes up to half a minute; with "auto"
         a few times as long as the search, by a count of its work, so that the outcome does not depend on the machine.
@@ -126,6 +127,7 @@ def solve_column_generation(
         objective_scale=scaling.unscaled_objective(1.0),
     )
     neurons = scaled.zero_network if start is None else scaling.scaled(start).with_unit_outputs()
+    neurons = neurons if problem.fit_intercept else replace(neurons, intercept=scaled.zero_network.intercept)
     state = State.of(scaled, merge(scaled, neurons), options)
     with monitor:
         state = with_first_neurons(run, state) if start is None else state
@@ -218,7 +220,7 @@ def _check(problem: Problem, start: Neurons | None) -> None:
             f"start must be ReLU neurons (without gates) with weights of {problem.Z.n_columns} rows, as many as Z has "
             "columns."
         )
-    if start is not None and not (np.isfinite(start.weights).all() and np.isfinite(start.output_weights).all()):
+    if start is not None and not start.finite:
         raise ValueError("start contains NaN or infinity; start from a network that was trained, or from None.")
     if start is not None and start.output_weights.shape[1] != problem.n_outputs:
         raise ValueError(f"start has {start.output_weights.shape[1]} outputs, the problem has {problem.n_outputs}.")

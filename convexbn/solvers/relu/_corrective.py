@@ -20,7 +20,7 @@ def corrected(run: Run, state: State) -> State:
     coarse = run.options.has_many_weights(state.neurons) and _far(run, state)
     options, left = run.options.coarse if coarse else run.options, state.newton_steps
     if len(state.neurons) == 0:
-        neurons = state.neurons
+        neurons = min(state.neurons, problem.zero_network, key=problem.objective)
     elif options.newton_sweeps == 0:
         steps, single = options.quasi_newton_steps, options.single_precision
         neurons = quasi_newton(problem, state.neurons, max_steps=steps, single_precision=single, stop=stop)

@@ -50,7 +50,7 @@ class Plan:
 
 
 def plan(run: Run, state: State, prove: Proof) -> Plan:
-    """Return the plan of the proof at the end of a solve."""
+    """Return the plan of a proof; each has half the budget of the one before, so that all take twice that of one."""
     options, Z = run.options.proof, run.problem.Z
     sharp = Z.n_columns <= options.sharp_columns
     max_nodes = options.sharp_nodes if sharp else options.nodes
@@ -58,7 +58,7 @@ def plan(run: Run, state: State, prove: Proof) -> Plan:
         max_nodes = min(max_nodes, options.nodes_a_start * state.n_starts)
     aim = price_within_tolerance(run, state, options.sharp_share if sharp else options.share)
     aim = aim if sharp else max(aim, run.problem.weight_decay * (1 + options.least))
-    return Plan(max(1, min(max_nodes, options.entries // Z.n_rows)), aim)
+    return Plan(max(1, min(max_nodes, options.entries // Z.n_rows) >> state.n_proofs), aim)
 
 
 def proved(run: Run, state: State, planned: Plan) -> State:
@@ -90,7 +90,7 @@ def proved(run: Run, state: State, planned: Plan) -> State:
     threshold = problem.weight_decay * (1 + run.tolerance.relative(state.objective) / 10)
     found = find_local_maxima(Z, v, violating, threshold=threshold, count=1)
     proof = price if price.scope == "global" else None  # rounding may hide patterns of an enumeration
-    return replace(state, proof=proof, searched=replace(state.searched, found=found))
+    return replace(state, n_proofs=state.n_proofs + 1, proof=proof, searched=replace(state.searched, found=found))
 
 
 def price_within_tolerance(run: Run, state: State, share: float) -> float:

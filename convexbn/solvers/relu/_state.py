@@ -101,6 +101,8 @@ class State:
         Relative decrease of the objective in the last round.
     n_starts : int, default=0
         Directions from which the oracle has ascended so far.
+    n_proofs : int, default=0
+        Proofs that were tried.
     stalled : int, default=0
         Rounds in a row without a new neuron and without a decrease.
     """
@@ -115,6 +117,7 @@ class State:
     proof: Price | None = None
     progress: float = np.inf
     n_starts: int = 0
+    n_proofs: int = 0
     stalled: int = 0
 
     @classmethod

@@ -83,7 +83,7 @@ def newton(
             moved, decrease, damping = _step(problem, moved, np.arange(first, len(neurons), n_blocks), damping, stop)
             promised += decrease
         neurons = merge(problem, moved)
-        done = promised <= rtol * problem.objective(neurons) and damping <= _FREE
+        done = len(neurons) == 0 or (promised <= rtol * problem.objective(neurons) and damping <= _FREE)
         if done or damping >= _MAX_DAMPING:
             break
     return neurons, n_steps

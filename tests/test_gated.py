@@ -349,8 +349,8 @@ def test_sampled_overlaps_keep_total_and_diagonal(monkeypatch):
     assert sampled[0, 0] == pytest.approx(exact[0, 0])
     assert (sampled.diagonal() >= exact.diagonal() - 1e-9).all()
     assert np.linalg.eigvalsh(sampled)[0] > 0
-    assert np.linalg.norm(sampled - exact) < 0.1 * np.linalg.norm(exact)
-    np.testing.assert_allclose(sampled, exact, rtol=0.3)
+    assert np.linalg.norm(sampled - exact) < 0.15 * np.linalg.norm(exact)
+    np.testing.assert_allclose(sampled, exact, rtol=0.5)
 
 
 def test_masks_too_large_to_hold_are_unpacked_block_by_block(monkeypatch):

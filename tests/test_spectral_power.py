@@ -95,7 +95,9 @@ def test_directions_of_vanishing_weight_are_dropped(design):
 
 
 @pytest.mark.parametrize(
-    "model", [ConvexBNRegressor(0.02, spectral_power=1.0), ConvexBNRegressor(0.02, n_components=1)], ids=repr
+    "model",
+    [ConvexBNRegressor(0.02, spectral_power=1.0, tol=1e-9), ConvexBNRegressor(0.02, n_components=1, tol=1e-9)],
+    ids=repr,
 )
 def test_units_of_columns_do_not_matter_to_an_estimator(model):
     units = np.array([1e-6, 1.0, 1e6])

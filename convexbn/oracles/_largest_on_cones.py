@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_STEPS = 14
+_STEPS = 30  # more are needed only where the target is close to the largest value
 _CENTRING = 0.1  # of the mean complementarity product
 _TO_BOUNDARY = 0.95  # fraction of the step to the boundary that is taken
 _RIDGE = 1e-13  # relative, keeps systems of thin cones invertible; what it changes is bounded as a residual

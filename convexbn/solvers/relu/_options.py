@@ -35,7 +35,7 @@ class ProofOptions:
     nodes: int = 1_000_000
     entries: int = 10**9
     sharp_columns: int = 4
-    sharp_nodes: int = 20_000
+    sharp_nodes: int = 50_000
     sharp_share: float = 0.1
     share: float = 0.9
     least: float = 1e-3

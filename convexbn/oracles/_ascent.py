@@ -19,10 +19,9 @@ _LONG_STEPS, _SHORT_STEPS = (1, 0.3), (5, 1)
 _SORTING_ROWS = 10_000  # of Z, about as many of them sort the starts
 _BLOCK_ENTRIES, _BLOCK_COLUMNS = 2**20, 64  # of the products Z W made at once, at least so many columns
 _POLISHED_ENTRIES = 2**23  # of Z times directions that are polished at once, and of the normals of their kinks
-_POLISH_STEPS, _KINKS = 20, 150  # kinks near a direction that hold it, at most
+_POLISH_STEPS, _KINKS = 12, 150  # kinks near a direction that hold it, at most
 _POLISHED, _POLISHED_WORK = 1200, 3e7  # ends polished at most, and that number times k^3
-# Gain of a step below which a direction is polished: with signs, and with output directions that follow it, linearly.
-_POLISHED_GAIN, _FOLLOWED_GAIN = 1e-9, 1e-12
+_POLISHED_GAIN = 1e-9  # of a step, below which a direction is polished
 _POLISHABLE = 0.9  # of the threshold: ends of a lower price are not polished
 _SAME_END, _SAME_MAXIMUM = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them count as one
 
@@ -276,7 +275,7 @@ def _polish(
         better = new_prices > length
         w[:, moving[better]], prices[moving[better]] = moved[:, better], new_prices[better]
         gain = new_prices / length - 1
-        goes_on = (gain > (_POLISHED_GAIN if outputs.fixed else _FOLLOWED_GAIN)) & (new_prices * (1 + gain) > threshold)
+        goes_on = (gain > _POLISHED_GAIN) & (new_prices * (1 + gain) > threshold)
         moving, inner, v = moving[goes_on], inner[:, goes_on], v[:, goes_on]
     return prices
 

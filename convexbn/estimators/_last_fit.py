@@ -43,13 +43,14 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
         Options of `solve`.
     """
     n, k = problem.Z.n_rows, problem.Z.n_columns
+    rows = n * problem.n_outputs  # of the Jacobian
     if len(start) == 0 or problem.weight_decay >= _STRONG * price_quickly(problem, random_state=0):
-        steps = max(_LEAST_NEWTON_STEPS, int(_NEWTON_SHARE * work / _newton_work(n, k, ACCURATE.newton_weights)))
+        steps = max(_LEAST_NEWTON_STEPS, int(_NEWTON_SHARE * work / _newton_work(rows, k, ACCURATE.newton_weights)))
         return {"options": replace(ACCURATE, newton_steps=steps)}
     max_steps = int(np.clip(work / (n * len(start)), *_DESCENT_STEPS))
     start = descend(problem, start, max_steps=max_steps, stop=Clock(clock.left(_DESCENT_SHARE)).is_out)
     n_weights = len(start) * k
-    newton_work = _newton_work(n, k, min(n_weights, ACCURATE.newton_weights))
+    newton_work = _newton_work(rows, k, min(n_weights, ACCURATE.newton_weights))
     return {
         "start": start,
         "max_iter": 1 if n_weights > ACCURATE.many_weights else _ROUNDS,

@@ -68,7 +68,7 @@ def solve_column_generation(
         ReLU neurons to start from, such as those at another weight decay. None starts from random directions. Their
         intercept counts only where one is fitted.
     prove : bool or "auto", default=True
-        Whether to prove the price of every direction where that is possible. It takes up to half a minute; with "auto"
+        Whether to prove the price of every direction where that is possible. It takes up to a minute; with "auto"
         a few times as long as the search, by a count of its work, so that the outcome does not depend on the machine.
     options : Options, default=ACCURATE
         Choices of the algorithm.

@@ -82,3 +82,24 @@ def test_a_search_that_is_stopped_returns_what_it_has():
     np.testing.assert_allclose(
         np.abs(v.T @ Z.neuron_outputs(maxima.directions))[0], maxima.prices, rtol=1e-5
     )  # of the ascent, in single precision
+
+
+@pytest.mark.parametrize(
+    ("v", "starts", "message"),
+    [
+        (np.full((5, 1), np.nan), np.ones((2, 3)), "v must be a finite array"),
+        (np.ones((4, 1)), np.ones((2, 3)), r"shape \(5, C\)"),
+        (np.ones((5, 1)), np.ones((3, 3)), "directions of 2 entries"),
+        (np.ones((5, 1)), np.zeros((2, 3)), "none of them zero"),
+    ],
+)
+def test_what_is_no_dual_point_or_no_direction_is_named(v, starts, message):
+    Z = DesignMatrix(np.random.default_rng(0).standard_normal((5, 2)))
+    with pytest.raises(ValueError, match=message):
+        find_local_maxima(Z, v, starts)
+
+
+def test_starts_across_the_rows_of_a_wide_matrix_are_left_out():
+    Z = DesignMatrix(np.array([[1.0, 0.0, 0.0]]))
+    found = find_local_maxima(Z, np.ones((1, 1)), np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(found.directions, [[1.0], [0.0], [0.0]])

@@ -21,7 +21,7 @@ from convexbn import (
     weight_decay_max,
 )
 from convexbn.oracles import price_by_enumeration
-from convexbn.solvers import ACCURATE, Options, ProofOptions, Search
+from convexbn.solvers import ACCURATE, FAST, Options, ProofOptions, Search
 from tests.problems import CASES
 from tests.watched import Watched
 
@@ -559,3 +559,50 @@ def test_problems_it_does_not_take():
     Z = np.random.default_rng(0).standard_normal((6, 2))
     with pytest.raises(ValueError, match=r"smooth losses, not 'hinge'; use 'squared_hinge'"):
         solve_column_generation(Problem(Z, [1, -1, 1, -1, 1, -1], "hinge", weight_decay=0.1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (Options, "n_starts", 0),
+        (Options, "n_starts", 2.5),
+        (Options, "around", 0.7),
+        (Options, "across", "a"),
+        (Options, "max_rounds", 0),
+        (Options, "first_neurons", (-1, 3)),
+        (Options, "newton_weights", True),
+        (ProofOptions, "nodes", 0),
+        (ProofOptions, "share", np.nan),
+    ],
+)
+def test_options_out_of_range_are_named(kind, name, value):
+    with pytest.raises(ValueError, match=name):
+        kind(**{name: value})
+
+
+def test_options_are_options():
+    for options in (None, {"n_starts": 3}):
+        with pytest.raises(ValueError, match=r"options=.* must be an Options"):
+            solve_column_generation(instance(10, 2), options=options)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_the_fast_preset_is_one_round_without_a_proof(n_outputs):
+    problem = instance(40, 3)
+    if n_outputs == 3:
+        problem = replace(problem, y=problem.y * np.array([1.0, -2.0, 0.5]))
+    with pytest.warns(ConvergenceWarning):
+        solution = solve_column_generation(problem, options=FAST, random_state=0)
+    assert solution.n_iter == 1
+    assert 0 < len(solution.neurons) <= FAST.most_neurons
+    assert solution.certificate.search is Search.NOT_SEARCHED
+    assert solution.certificate.objective < problem.objective(problem.zero_network)
+
+
+def test_no_starts_around_neurons_or_across_their_kinks():
+    problem, options = instance(40, 3), Options(around=0.0, across=0.0)
+    alone, usual = (
+        solve_column_generation(problem, options=chosen, prove=False, random_state=0).certificate
+        for chosen in (options, ACCURATE)
+    )
+    assert alone.objective == pytest.approx(usual.objective, rel=1e-3)

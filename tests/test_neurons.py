@@ -91,3 +91,12 @@ def test_balanced_turns_dead_neurons_to_zero():
     dead = Neurons(np.array([[1.0, 0.0, 2.0]]), np.array([[0.0], [1.0], [2.0]]), np.zeros(1)).balanced()
     np.testing.assert_array_equal(dead.weights, [[0, 0, 2]])
     np.testing.assert_array_equal(dead.output_weights, [[0], [0], [2]])
+
+
+def test_pruning_refuses_what_is_no_network_of_the_data():
+    weights = np.ones((3, 2))
+    weights[0, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        prune(Neurons(weights, np.ones((2, 1)), np.zeros(1)), design())
+    with pytest.raises(ValueError, match="2 weights each, and Z has 3 columns"):
+        prune(Neurons(np.ones((2, 2)), np.ones((2, 1)), np.zeros(1)), design())

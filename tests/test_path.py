@@ -234,3 +234,20 @@ def test_a_weight_decay_of_a_path_must_be_positive():
     for odd in ([], [[1.0, 2.0]]):
         with pytest.raises(ValueError, match=r"weight_decays=.* must be a list of positive finite numbers"):
             solve_path(Problem(np.eye(2), [1.0, 2.0], weight_decay=1.0), odd)
+
+
+def test_statuses_of_a_path_rest_on_what_all_of_it_found():
+    problem = Problem(BatchNormDesign().fit_transform(X), Y, weight_decay=1.0, fit_intercept=True)
+    grid = weight_decay_max(problem) * np.geomspace(0.5, 0.01, 6)
+    with pytest.warns(ConvergenceWarning, match="problems along the path"):
+        solutions = solve_path(problem, grid, tol=1e-13, max_iter=2, random_state=0)
+    reached = [solution.certificate.gap <= 1e-13 for solution in solutions]
+    assert [solution.status is Status.CONVERGED for solution in solutions] == reached
+    assert not all(reached)
+
+
+@pytest.mark.parametrize("grid", [["a"], [], [[1.0, 0.5]], {"a": 1}])
+def test_what_is_no_grid_is_named(grid):
+    problem = Problem(BatchNormDesign().fit_transform(X), Y, weight_decay=1.0)
+    with pytest.raises(ValueError, match="weight_decays="):
+        solve_path(problem, grid)

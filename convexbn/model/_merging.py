@@ -76,6 +76,11 @@ def prune(neurons: Neurons, Z: Operator) -> Neurons:
     -------
     neurons : Neurons
 
+    Raises
+    ------
+    ValueError
+        If the neurons are not finite, or not of Z.
+
     Examples
     --------
     >>> import numpy as np
@@ -85,6 +90,10 @@ def prune(neurons: Neurons, Z: Operator) -> Neurons:
     >>> prune(twins, DesignMatrix(np.ones((3, 1)))).weights
     array([[3.]])
     """
+    if not neurons.finite:
+        raise ValueError("neurons contain NaN or infinity; prune a network that was trained.")
+    if len(neurons.weights) != Z.n_columns:
+        raise ValueError(f"neurons have {len(neurons.weights)} weights each, and Z has {Z.n_columns} columns.")
     neurons = neurons.without_zeros()
     if neurons.gates is not None or len(neurons) == 0:
         return neurons

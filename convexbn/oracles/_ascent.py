@@ -97,6 +97,11 @@ def find_local_maxima(
     -------
     maxima : LocalMaxima
 
+    Raises
+    ------
+    ValueError
+        If v is not of shape (n, C) or starts not of shape (k, p), one of them is not finite, or a start is zero.
+
     Examples
     --------
     >>> import numpy as np
@@ -106,9 +111,17 @@ def find_local_maxima(
     >>> maxima.prices, maxima.output_directions
     (array([4.]), array([[-1.]]))
     """
+    if np.ndim(v) != 2 or len(v) != Z.n_samples or not np.isfinite(v).all():
+        raise ValueError(f"v must be a finite array of shape ({Z.n_samples}, C), got shape {np.shape(v)}.")
+    if np.ndim(starts) != 2 or len(starts) != Z.n_columns:
+        raise ValueError(f"starts must be directions of {Z.n_columns} entries, one a column; got {np.shape(starts)}.")
+    if not (np.isfinite(starts).all() and starts.any(axis=0).all()):
+        raise ValueError("starts must be finite directions, none of them zero.")
     if Z.n_columns > Z.n_rows:
         Z, basis = Z.on_row_space
-        found = find_local_maxima(Z, v, basis.T @ starts, threshold=threshold, count=count, polish=polish, stop=stop)
+        inside = basis.T @ starts
+        inside = inside[:, inside.any(axis=0)]
+        found = find_local_maxima(Z, v, inside, threshold=threshold, count=count, polish=polish, stop=stop)
         return replace(found, directions=basis @ found.directions)
     (Z, Z_size), v_size = Z.of_moderate_size, power_of_two_above(v)
     Z, V, _ = Z.for_prices(v / v_size)

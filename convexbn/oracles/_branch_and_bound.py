@@ -123,6 +123,8 @@ def price_by_branch_and_bound(
 def _check(Z: Operator, v: np.ndarray, tol: float, starts: np.ndarray | None, max_nodes: int) -> None:
     if np.shape(v) != (Z.n_samples, 1):
         raise ValueError(f"v must be of shape ({Z.n_samples}, 1), one output, got {np.shape(v)}.")
+    if not np.isfinite(v).all():
+        raise ValueError("v contains NaN or infinity; give the dual point of a network that was trained.")
     if starts is not None and (np.ndim(starts) != 2 or len(starts) != Z.n_columns):
         raise ValueError(f"starts must be of shape ({Z.n_columns}, m), a direction a column, got {np.shape(starts)}.")
     if not tol > 0:

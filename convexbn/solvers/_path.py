@@ -84,7 +84,10 @@ def solve_path(
     >>> [round(solution.certificate.objective, 3) for solution in solve_path(problem, [0.1, 1.0])]
     [1.25, 0.28]
     """
-    grid = np.sort(np.atleast_1d(np.asarray(weight_decays, dtype=np.float64)))[::-1]
+    try:
+        grid = np.sort(np.atleast_1d(np.asarray(weight_decays, dtype=np.float64)))[::-1]
+    except (TypeError, ValueError):
+        grid = np.zeros(0)
     if grid.ndim != 1 or grid.size == 0:
         raise ValueError(f"weight_decays={weight_decays!r} must be a list of positive finite numbers.")
     check_max_time(max_time)
@@ -102,7 +105,7 @@ def solve_path(
                 break
             solutions.append(solution)
             monitor.goes_on(solution.certificate.objective, solution.certificate.gap, len(solution.neurons))
-        solutions = _priced_by_all(problems, solutions)
+        solutions = _priced_by_all(problems, solutions, tolerances)
         upwards = list(reversed(range(len(grid) - 1))) if len(solutions) == len(grid) else []
         for index, light in [(index, light) for light in (True, False) for index in upwards]:
             if clock.is_out():
@@ -117,7 +120,7 @@ def solve_path(
                 break
             if again.certificate.gap < solutions[index].certificate.gap:
                 solutions[index] = again
-                solutions = _priced_by_all(problems, solutions)
+                solutions = _priced_by_all(problems, solutions, tolerances)
     _warn_of_gaps(solutions, tolerances)
     return solutions
 
@@ -148,8 +151,8 @@ def _downwards(problems: list[Problem], clock: Clock, choices: dict[str, Any]) -
         start = solution.neurons
 
 
-def _priced_by_all(problems: list[Problem], solutions: list[Solution]) -> list[Solution]:
-    """Solutions whose local certificates price the neurons of all of them."""
+def _priced_by_all(problems: list[Problem], solutions: list[Solution], tolerances: list[Tolerance]) -> list[Solution]:
+    """Solutions whose local certificates, and statuses, rest on the neurons of all of them."""
     local = [index for index, found in enumerate(solutions) if found.certificate.scope == "local"]
     if not local:
         return solutions
@@ -166,7 +169,10 @@ def _priced_by_all(problems: list[Problem], solutions: list[Solution]) -> list[S
         bound = dual_bound(problems[index], found.dual, Price(float(price), "local"))
         proved = found.certificate.global_lower_bound or 0.0
         bound = max(min(bound, found.certificate.lower_bound), proved)
-        priced[index] = replace(found, certificate=replace(found.certificate, lower_bound=bound))
+        certificate, status = replace(found.certificate, lower_bound=bound), found.status
+        if status is Status.CONVERGED and not tolerances[index].reached_by(certificate):
+            status = Status.NOT_CONVERGED
+        priced[index] = replace(found, certificate=certificate, status=status)
     return priced
 
 

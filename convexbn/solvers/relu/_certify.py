@@ -42,7 +42,7 @@ def certify_by_proof(
     tolerance : Tolerance
         Gap at which the proof ends.
     max_time : float or None, default=None
-        Seconds for both. None takes a budget of cones, which lasts up to half a minute.
+        Seconds for both. None takes a budget of cones, which lasts up to a minute.
     random_state : int, Generator or None, default=None
         Seed of the search.
 

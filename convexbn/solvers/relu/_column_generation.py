@@ -111,7 +111,7 @@ def solve_column_generation(
     >>> round(solution.certificate.objective, 6), solution.certificate.scope
     (0.28, 'global')
     """
-    _check(problem, start)
+    _check(problem, start, options)
     check_prove(prove)
     tolerance = Tolerance.of(problem, tol, relative_to)
     monitor = Monitor("column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
@@ -209,7 +209,11 @@ def _solution(run: Run, state: State, scaling: Scaling, problem: Problem, tolera
     return Solution(neurons, v, certificate, status, monitor.n_iter, tuple(monitor.history))
 
 
-def _check(problem: Problem, start: Neurons | None) -> None:
+def _check(problem: Problem, start: Neurons | None, options: object) -> None:
+    if not isinstance(options, Options):
+        raise ValueError(
+            f"options={options!r} must be an Options, such as ACCURATE, FAST or replace(ACCURATE, n_starts=600)."
+        )
     if not np.isfinite(problem.loss.curvature):
         raise ValueError(
             f"Column generation takes smooth losses, not {problem.loss.name!r}; use 'squared_hinge' instead of "

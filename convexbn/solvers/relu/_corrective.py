@@ -48,6 +48,8 @@ def with_first_neurons(run: Run, state: State) -> State:
     problem, options = run.problem, run.options
     most_a_column, most = options.first_neurons
     count = min(run.several * most_a_column * problem.Z.n_columns, most)
+    if count == 0:
+        return state
     weights = run.rng.standard_normal((problem.Z.n_columns, count))
     weights *= _FIRST_LENGTH / np.linalg.norm(weights, axis=0)
     neurons = Neurons(weights, problem.output_directions.random(count, run.rng), state.neurons.intercept)

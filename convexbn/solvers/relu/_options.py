@@ -1,10 +1,21 @@
 """The choices of column generation: one frozen dataclass, and its two presets."""
 
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 
 from convexbn.model._neurons import Neurons
+
+
+def _check(options: Any, *, whole: dict[str, int], numbers: dict[str, float]) -> None:
+    """Raise a ValueError that names the first option that is no number of its kind, or below its least value."""
+    for kind, word, least in ((Integral, "an integer", whole), (Real, "a number", numbers)):
+        for name, smallest in least.items():
+            value = getattr(options, name)
+            if isinstance(value, bool) or not isinstance(value, kind) or not value >= smallest:  # type: ignore[operator]
+                raise ValueError(f"{name}={value!r} must be {word} of at least {smallest}.")
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,10 @@ class ProofOptions:
     share: float = 0.9
     least: float = 1e-3
     nodes_a_start: int = 10
+
+    def __post_init__(self) -> None:
+        whole = {"columns": 0, "nodes": 1, "entries": 1, "sharp_columns": 0, "sharp_nodes": 1, "nodes_a_start": 0}
+        _check(self, whole=whole, numbers={"sharp_share": 0, "share": 0, "least": 0})
 
 
 @dataclass(frozen=True)
@@ -87,9 +102,16 @@ class Options:
         A network of more weights has `coarse` rounds while the gap is above `coarse_gap` and a round lowers the
         objective by more than `coarse_progress` times the gap.
     coarse_gap, coarse_progress : float, default=1e-2
+        Gap, and progress as a multiple of the gap, below which rounds are no longer coarse.
     stalled_rounds : int, default=3
         The loop ends when so many rounds in a row find no neuron and no decrease.
     proof : ProofOptions
+        Work of a proof.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
 
     Examples
     --------
@@ -128,6 +150,19 @@ class Options:
     coarse_progress: float = 1e-2
     stalled_rounds: int = 3
     proof: ProofOptions = field(default_factory=ProofOptions)
+
+    def __post_init__(self) -> None:
+        whole = {"n_starts": 1, "several": 1, "last_search": 1, "new_neurons": 0, "samples_a_neuron": 1}
+        whole |= {"master_steps": 0, "quasi_newton_steps": 0, "newton_sweeps": 0, "newton_weights": 1}
+        numbers: dict[str, float] = {"around": 0, "across": 0, "least_neurons": 0, "most_neurons": 0, "new_length": 0}
+        numbers |= {"newton_steps": 0, "many_weights": 0, "coarse_gap": 0, "coarse_progress": 0, "stalled_rounds": 1}
+        _check(self, whole=whole, numbers=numbers)
+        if max(self.around, self.across) > 0.5:
+            raise ValueError(f"around={self.around} and across={self.across} must be shares of at most 0.5.")
+        if self.max_rounds is not None and not self.max_rounds >= 1:
+            raise ValueError(f"max_rounds={self.max_rounds!r} must be None or an integer of at least 1.")
+        if not (len(self.first_neurons) == 2 and min(self.first_neurons) >= 0):
+            raise ValueError(f"first_neurons={self.first_neurons!r} must be two integers that are not negative.")
 
     def max_neurons(self, n_samples: int) -> float:
         """Neurons to which a network for so many samples grows."""

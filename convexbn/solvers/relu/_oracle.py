@@ -78,10 +78,11 @@ def _starts(Z: Operator, neurons: Neurons, count: int, options: Options, rng: np
     if len(neurons) == 0:
         return starts
     active = neurons.directions
-    around = starts[:, :: round(1 / options.around)]
-    centres = active[:, rng.integers(len(neurons), size=around.shape[1])]
-    around *= rng.uniform(0.1, 1, around.shape[1]) / np.sqrt(Z.n_columns)
-    around += centres
+    if options.around:
+        around = starts[:, :: round(1 / options.around)]
+        centres = active[:, rng.integers(len(neurons), size=around.shape[1])]
+        around *= rng.uniform(0.1, 1, around.shape[1]) / np.sqrt(Z.n_columns)
+        around += centres
     if options.across:
         across = starts[:, 1 :: round(1 / options.across)]
         chosen = rng.integers(len(neurons), size=across.shape[1:])

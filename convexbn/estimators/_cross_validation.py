@@ -29,7 +29,7 @@ from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers._monitor import Clock
-from convexbn.solvers._tolerance import ZERO_NETWORKS
+from convexbn.solvers._tolerance import warn_of_gaps
 from convexbn.solvers.relu._fast import fast_path
 from convexbn.solvers.relu._options import FAST
 
@@ -168,14 +168,7 @@ class CrossValidated(Dense):
             for fold in folds
         )
         scores, gaps = (np.stack(parts) for parts in zip(*results, strict=True))
-        if (missed := gaps[gaps > self.tol]).size:
-            warnings.warn(
-                f"{missed.size} of {gaps.size} problems along the paths stopped at a gap above tol={self.tol:.1e} "
-                f"{ZERO_NETWORKS}; the largest is {missed.max():.1e}. Raise max_iter, max_time, tol or the smallest "
-                "weight decay.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        warn_of_gaps(gaps, self.tol, "zero_network")
         self.scores_ = scores.reshape(len(choices), len(folds), -1).transpose(0, 2, 1)
         mean = self.scores_.mean(axis=2)
         if not np.isfinite(mean).any():

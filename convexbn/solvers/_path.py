@@ -16,7 +16,7 @@ from convexbn.solvers._auto import patterns_of, solve, takes_working_sets
 from convexbn.solvers._certificate import dual_bound
 from convexbn.solvers._monitor import Clock, Monitor, check_max_time
 from convexbn.solvers._solution import Solution, Status
-from convexbn.solvers._tolerance import ZERO_NETWORKS, Reference, Tolerance
+from convexbn.solvers._tolerance import Reference, Tolerance, warn_of_gaps
 from convexbn.solvers.gated._path import gated_path
 from convexbn.solvers.relu._options import ACCURATE
 
@@ -121,7 +121,12 @@ def solve_path(
             if again.certificate.gap < solutions[index].certificate.gap:
                 solutions[index] = again
                 solutions = _priced_by_all(problems, solutions, tolerances)
-    _warn_of_gaps(solutions, tolerances)
+    certificates = [solution.certificate for solution in solutions]
+    gaps = [
+        tolerance.gap(found.objective, found.lower_bound)
+        for tolerance, found in zip(tolerances, certificates, strict=False)
+    ]
+    warn_of_gaps(np.array(gaps), tol, relative_to)
     return solutions
 
 
@@ -174,21 +179,3 @@ def _priced_by_all(problems: list[Problem], solutions: list[Solution], tolerance
             status = Status.NOT_CONVERGED
         priced[index] = replace(found, certificate=certificate, status=status)
     return priced
-
-
-def _warn_of_gaps(solutions: list[Solution], tolerances: list[Tolerance]) -> None:
-    """Warn once, with a ConvergenceWarning, if gaps exceed the tolerance."""
-    missed = [
-        tolerance.gap(found.certificate.objective, found.certificate.lower_bound)
-        for found, tolerance in zip(solutions, tolerances, strict=False)
-        if not tolerance.reached_by(found.certificate)
-    ]
-    if missed:
-        of_zero = f" {ZERO_NETWORKS}" if tolerances[0].scale is not None else ""
-        warnings.warn(
-            f"{len(missed)} of {len(solutions)} problems along the path stopped at a gap above "
-            f"tol={tolerances[0].tol:.1e}{of_zero}; the largest is {max(missed):.1e}. Raise max_iter, max_time, tol or "
-            "the smallest weight decay.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )

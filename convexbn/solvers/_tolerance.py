@@ -1,9 +1,11 @@
 """When the gap of objective and lower bound is small enough for a solver to stop."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from convexbn.model._problem import Problem
 from convexbn.solvers._certificate import Certificate, relative_gap
@@ -81,6 +83,19 @@ class Tolerance:
         """The gap of a certificate in the terms of `tol`."""
         gap = self.gap(certificate.objective, certificate.lower_bound)
         return f"relative gap of {gap:.1e}" if self.scale is None else f"gap of {gap:.1e} {ZERO_NETWORKS}"
+
+
+def warn_of_gaps(gaps: np.ndarray, tol: float, relative_to: Reference) -> None:
+    """Warn once, with a ConvergenceWarning, if gaps of problems along a path exceed the tolerance."""
+    missed = gaps[gaps > tol]
+    if missed.size:
+        of_zero = f" {ZERO_NETWORKS}" if relative_to == "zero_network" else ""
+        warnings.warn(
+            f"{missed.size} of {gaps.size} problems along the path stopped at a gap above tol={tol:.1e}{of_zero}; the "
+            f"largest is {missed.max():.1e}. Raise max_iter, max_time, tol or the smallest weight decay.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
 
 
 def check_tol(tol: object) -> None:

@@ -126,7 +126,7 @@ def solve_gated(
 def working_sets(problem: Problem, patterns: Patterns, dtype: DTypeLike) -> WorkingSets:
     """Prepare a problem for `solved`; raise a ValueError if problem, patterns or dtype are out of reach."""
     _check(problem, patterns)
-    norm = EuclideanNorm if problem.n_outputs == 1 else NuclearNorm
+    norm = EuclideanNorm if problem.output_directions.fixed else NuclearNorm
     return WorkingSets(problem, patterns, _precision(dtype), norm)
 
 

@@ -27,7 +27,6 @@ _PRECISION = 0.3  # a round ends where the gap over its gates is this fraction o
 _STAGE_GAP = 0.2  # at which weight decay is halved, until it is that of the problem
 _ROUNDING = 1e-12  # of a dual point
 _PATIENCE = 5  # rounds without progress after which the solver stops
-_BLOCK_ENTRIES = 2**22  # entries of Z at once
 _PRICED_ENTRIES = 2**24  # entries of the products Z^T D_i v at once
 _OVERLAP_PRODUCTS = 2**24  # up to this many, overlaps of all patterns are computed at once
 _HELD_ENTRIES = 2**22  # up to this many, masks of all patterns stay unpacked
@@ -85,11 +84,6 @@ class WorkingSets:
     def objective(self, point: Point) -> float:
         """Objective of a point."""
         return point.loss + self.problem.weight_decay * point.cost
-
-    def gap(self, point: Point) -> float:
-        """Relative gap of a point, by its own dual point."""
-        v = self.dual_point(point)
-        return relative_gap(self.objective(point), self.bound(v, self.prices(np.arange(len(self.patterns)), v)))
 
     def rounds(
         self, point: Point, tolerance: Tolerance, out_of_time: Callable[[], bool]

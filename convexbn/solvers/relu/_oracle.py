@@ -92,8 +92,9 @@ def _starts(Z: Operator, neurons: Neurons, count: int, options: Options, rng: np
 
 def _normals(Z: Operator, active: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """For each chosen neuron the unit normal (k, p) of one of the k kinks nearest to it."""
-    planes = Z.hyperplanes.first
+    planes, distance = Z.hyperplanes.first, np.abs(Z @ active)
+    distance = distance if Z.hyperplanes.all_differ else distance[planes]
     n_near = min(Z.n_columns, len(planes))
-    near = np.argpartition(np.abs(Z.rows(planes) @ active), n_near - 1, axis=0)[:n_near]
+    near = np.argpartition(distance, n_near - 1, axis=0)[:n_near]
     rows = planes[near][rng.integers(n_near, size=len(chosen)), chosen]
     return (Z.rows(rows) / np.maximum(Z.row_norms[rows], np.finfo(float).tiny)[:, None]).T

@@ -174,6 +174,9 @@ def draw(results: dict, path: Path) -> None:
             ax.axhline(accuracy, color="0.6", linestyle="--", linewidth=0.8)
         title = f"n = {measured['n']:,}, d = {measured['d']}, {measured['n_gates']} gates"
         ax.set(xscale="log", yscale="log", xlabel="processor seconds of a path", title=title)
+        ax.xaxis.set_major_locator(plt.LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
     axes[0, 0].set_ylabel("largest distance from the optimum, relative")
     machine = results["environment"]
     caption(

@@ -28,6 +28,7 @@ from convexbn import (
 from convexbn.estimators import _base as base
 from convexbn.estimators import _fixed as fixed
 from convexbn.estimators._hold_out import hold_out
+from convexbn.estimators._last_fit import last_fit
 from convexbn.estimators._race import AUTO_FRACTION, FRACTIONS, tune
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._fast import fast_path
@@ -612,3 +613,14 @@ def test_without_time_to_compare_it_is_a_share_of_the_largest(options):
     problem = Problem(Z, signs, model.loss, weight_decay=1.0, fit_intercept=True)
     assert model.weight_decay_ == pytest.approx(AUTO_FRACTION * weight_decay_max(problem), rel=0.1)
     assert not hasattr(model, "validation_scores_")
+
+
+@pytest.mark.parametrize(("n_samples", "from_the_choice"), [(100, False), (40_000, True)])
+def test_on_large_data_the_last_fit_goes_on_from_the_choice_at_any_weight_decay(n_samples, from_the_choice):
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((n_samples, 3))
+    problem = Problem(Z, np.abs(Z[:, 0]), weight_decay=1.0, fit_intercept=True)
+    problem = replace(problem, weight_decay=0.1 * weight_decay_max(problem))
+    start = Neurons(np.eye(3), np.ones((3, 1)), np.zeros(1))
+    options = last_fit(problem, start, 10**6, Clock(None))
+    assert ("start" in options) == from_the_choice

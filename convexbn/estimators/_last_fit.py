@@ -14,7 +14,8 @@ from convexbn.solvers.relu._options import ACCURATE
 
 _DESCENT_STEPS, _DESCENT_SHARE = (100, 1500), 0.5  # of the last fit, and of the time that is left
 _ROUNDS, _NEWTON_SHARE = 10, 2  # of column generation after it; and of the work of the choice, for Newton steps
-_STRONG = 0.03  # of the largest weight decay, from which on the last fit starts from the zero network
+# Share of the largest weight decay from which on the last fit starts from the zero network, and entries of Z at most.
+_STRONG, _MOST_ENTRIES = 0.03, 100_000
 _LEAST_NEWTON_STEPS = 500  # of such a fit, at most so many or what its share is
 _FACTORISATIONS = 20  # about so many in a Newton step
 
@@ -23,8 +24,8 @@ _FACTORISATIONS = 20  # about so many in a Newton step
 def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[str, Any]:
     """Start and limits of the last fit, on all samples, which takes about as much work as the choice did.
 
-    At a strong weight decay few neurons are optimal, and column generation from the zero network is fastest. At a weak
-    one the fit starts from the network of the choice, with quasi-Newton steps.
+    At a strong weight decay few neurons are optimal, and on small data column generation from the zero network is
+    fastest. Else the fit starts from the network of the choice, with quasi-Newton steps.
 
     Parameters
     ----------
@@ -44,7 +45,8 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
     """
     n, k = problem.Z.n_rows, problem.Z.n_columns
     rows = n * problem.n_outputs  # of the Jacobian
-    if len(start) == 0 or problem.weight_decay >= _STRONG * price_quickly(problem, random_state=0):
+    small = n * k <= _MOST_ENTRIES
+    if len(start) == 0 or (small and problem.weight_decay >= _STRONG * price_quickly(problem, random_state=0)):
         steps = max(_LEAST_NEWTON_STEPS, int(_NEWTON_SHARE * work / _newton_work(rows, k, ACCURATE.newton_weights)))
         return {"options": replace(ACCURATE, newton_steps=steps)}
     max_steps = int(np.clip(work / (n * len(start)), *_DESCENT_STEPS))

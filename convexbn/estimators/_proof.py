@@ -49,7 +49,7 @@ def prove(
     sample_weight : array-like of shape (n,) or None, default=None
         Its sample weights.
     max_time : float or None, default=None
-        Seconds after which the proof ends with what is proved by then. None takes up to half a minute.
+        Seconds after which the proof ends with what is proved by then. None takes up to a minute.
     random_state : int, Generator or None, default=None
         Seed of the search for violated constraints before the proof.
 

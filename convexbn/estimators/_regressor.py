@@ -128,8 +128,8 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
         the choice, and the limit on the work of the last fit is lifted.
     prove : bool or "auto", default="auto"
         Whether to prove the price of every direction, for a global certificate, where that is possible: one output and
-        up to seven features, or tiny data. True takes up to half a minute, and lets the fit after a choice go on until
-        `tol`; "auto" about as long as the search did, by a count of its work, so that the outcome does not depend on
+        up to seven features, or tiny data. True takes up to a minute, and lets the fit after a choice go on until
+        `tol`; "auto" a few times as long as the search, by a count of its work, so that the outcome does not depend on
         the machine. `convexbn.prove` can do it later.
     n_jobs : int or None, default=None
         Folds that are worked on at the same time while values are chosen, by threads; -1 takes all cores. Gated

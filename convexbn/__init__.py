@@ -24,6 +24,8 @@ from convexbn.estimators import (
     prove,
 )
 from convexbn.model._neurons import Neurons
+from convexbn.model._normalized_neurons import NormalizedNeurons
+from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.network import (
     BatchNormNetwork,
@@ -67,9 +69,11 @@ __all__ = [
     "GDNPClassifier",
     "GatedNetwork",
     "Neurons",
+    "NormalizedNeurons",
     "PatchDesign",
     "Path",
     "Patterns",
+    "PostActivationProblem",
     "Problem",
     "RandomBatchNormLayers",
     "Solution",

@@ -8,7 +8,7 @@ import numpy as np
 
 from convexbn.model._problem import Problem
 from convexbn.solvers._scaling import Scaling
-from convexbn.solvers.conic._programs import solve_program
+from convexbn.solvers.conic._program_solver import solve_program
 
 
 def solve_scaled(

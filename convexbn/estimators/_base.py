@@ -102,7 +102,6 @@ class BaseConvexBN(BaseEstimator, ABC):
     n_jobs: int | None = None
     random_state: int | np.random.RandomState | np.random.Generator | None = 0
     verbose: bool | int = False
-    normalization = "batch"  # a parameter of dense networks alone
     _margin: ClassVar[bool]
     _status: Status = field(init=False)
 
@@ -183,6 +182,11 @@ class BaseConvexBN(BaseEstimator, ABC):
             sample_weight=weights,
         )
         return prepared, problem
+
+    @property
+    def _searches_power(self) -> bool:
+        """Whether a choice that is left to the estimator compares spectral powers."""
+        return isinstance(self.spectral_power, str) and self._unfitted_design(None, 0.0).whitens
 
     @property
     def _plain_power(self) -> float:

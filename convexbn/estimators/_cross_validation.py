@@ -144,7 +144,7 @@ class CrossValidated(Dense):
     def _power_choices(self) -> list[float]:
         choices: Any = self.spectral_power
         if isinstance(choices, str):
-            return list(FIRST_POWERS) if self.normalization == "batch" else [0.0]
+            return list(FIRST_POWERS) if self._searches_power else [0.0]
         return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
 
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Given) -> None:

@@ -119,7 +119,7 @@ class FixedWeightDecay(BaseConvexBN):
             return prepared[power][1]
 
         closed_form = self.solver == "closed_form"  # of power 0 alone
-        chosen = isinstance(self.spectral_power, str) and self.normalization == "batch" and not closed_form
+        chosen = self._searches_power and not closed_form
         powers = None if chosen else [self._plain_power]
         some_power = (powers or [0.0])[0]
         some = problem_of(Candidate(some_power, self.n_components))

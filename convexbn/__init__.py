@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from convexbn._comparison import Comparison, compare
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign
+from convexbn.designs._post_activation import PostActivationBatchNormDesign
 from convexbn.designs._spectral_trace import SpectralTrace, spectral_trace
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators import (
@@ -33,6 +34,7 @@ from convexbn.network import (
     ConvGatedNetwork,
     DeepNetwork,
     GatedNetwork,
+    PostActivationBatchNormNetwork,
     WeightNormNetwork,
     make_network,
 )
@@ -73,6 +75,8 @@ __all__ = [
     "PatchDesign",
     "Path",
     "Patterns",
+    "PostActivationBatchNormDesign",
+    "PostActivationBatchNormNetwork",
     "PostActivationProblem",
     "Problem",
     "RandomBatchNormLayers",

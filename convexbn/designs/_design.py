@@ -14,7 +14,8 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base class of designs."""
 
     n_patches = 1  # rows of Z for one sample
-    whitens: ClassVar[bool] = False  # whether small directions become as long as large ones, unless `spectral_power` > 0
+    after_relu: ClassVar[bool] = False  # whether the layer is normalized after its ReLU
+    whitens: ClassVar[bool] = False  # whether small directions become as long as large ones at `spectral_power` 0
 
     @abstractmethod
     def transform(self, X: ArrayLike) -> np.ndarray:

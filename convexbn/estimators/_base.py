@@ -20,6 +20,7 @@ from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._last_fit import last_fit
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.model._activation import ACTIVATIONS, Activation
+from convexbn.model._make_problem import make_problem
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
@@ -173,8 +174,9 @@ class BaseConvexBN(BaseEstimator, ABC):
         """Prepared data and training problem of distinct samples."""
         design = self._unfitted_design(n_components, spectral_power).fit(X, sample_weight=weights)
         prepared = Prepared(design, self._output_scales(y, weights))
-        problem = Problem(
-            design.matrix(X),
+        problem = make_problem(
+            design,
+            X,
             y / prepared.output_scales,
             self._training_loss(),
             weight_decay=1.0,
@@ -312,6 +314,18 @@ class Dense(BaseConvexBN):
             raise ValueError(f"normalization={self.normalization!r} is unknown; choose one of {list(NORMALIZATIONS)}.")
         check_standardize(self.standardize)
         super()._check_parameters()
+        if not NORMALIZATIONS[self.normalization].after_relu:
+            return
+        if self.activation != "relu":
+            raise ValueError(
+                f"activation={self.activation!r} is trained with normalization before the activation; take "
+                "normalization='batch', or activation='relu'."
+            )
+        if self._plain_power != 0:
+            raise ValueError(
+                f"spectral_power={self.spectral_power!r} has no meaning for normalization='batch_after_relu', whose "
+                "problem does not depend on the lengths of singular directions; leave it at 'auto' or 0."
+            )
 
     def _unfitted_design(
         self, n_components: int | float | None, spectral_power: float

@@ -20,9 +20,9 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers._closed_form import check_closed_form
+from convexbn.solvers._fast_path import fast_path
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers._solution import Status
-from convexbn.solvers.relu._fast import fast_path
 
 _TUNING_SHARE = 0.5  # of max_time, for the choice
 _COARSE_TOL = 3e-3  # of the solvers that have no fast preset

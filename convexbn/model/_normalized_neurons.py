@@ -1,22 +1,24 @@
 """Neurons that are batch-normalized after the ReLU."""
 
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import reduce
 from typing import Self
 
 import numpy as np
 
-from convexbn._utils.summary import Summarized, counted
+from convexbn.model._base_neurons import BaseNeurons
+from convexbn.model._merging import caratheodory
 from convexbn.operators._protocol import Operator
 
 _CONSTANT = 1e-12  # of the largest entry: activations whose standard deviation is no more do not vary
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class NormalizedNeurons(Summarized):
-    """Neurons normalized after the ReLU: f = sum_j h_j c_j^T + intercept, h_j = gamma_j (a_j - mean_j) / std_j + bias_j.
+class NormalizedNeurons(BaseNeurons):
+    """Neurons normalized after the ReLU: f = sum_j h_j c_j^T + intercept.
 
-    The activations are a_j = relu(Z w_j); the length of w_j drops out.
+    ``h_j = gamma_j (a_j - mean_j) / std_j + bias_j`` with the activations ``a_j = relu(Z w_j)``. The length of w_j
+    drops out.
 
     Parameters
     ----------
@@ -107,22 +109,10 @@ class NormalizedNeurons(Summarized):
         std, gamma = np.where(varies, std, 1.0), np.where(varies, std, 0.0)
         return cls(weights, gamma, mean + shift, mean, std, output_weights, intercept)
 
-    def __len__(self) -> int:
-        return self.weights.shape[1]
-
-    def _summary(self) -> str:
-        columns, outputs = counted(len(self.weights), "column"), counted(len(self.intercept), "output")
-        return f"{columns}, {counted(len(self), 'neuron')}, {outputs}"
-
     @property
     def norms(self) -> np.ndarray:
         """|(gamma_j, bias_j)|, the weighted norms of the outputs h_j over the training samples: shape (m,)."""
         return np.hypot(self.gamma, self.bias)
-
-    @cached_property
-    def cost(self) -> np.ndarray:
-        """|(gamma_j, bias_j)| |c_j| of each neuron, shape (m,): what weight decay penalises."""
-        return self.norms * np.linalg.norm(self.output_weights, axis=1)
 
     @property
     def scaled_weights(self) -> np.ndarray:
@@ -133,16 +123,6 @@ class NormalizedNeurons(Summarized):
     def shift(self) -> np.ndarray:
         """The shift_j beside `scaled_weights`, shape (m,)."""
         return self.bias - self.gamma * self.mean / self.std
-
-    @property
-    def gates(self) -> None:
-        """Gate directions, of which there are none."""
-        return None
-
-    @property
-    def output_directions(self) -> np.ndarray:
-        """Unit output weights c_j / |c_j|, one a row: (m, C)."""
-        return self.output_weights / np.linalg.norm(self.output_weights, axis=1)[:, None]
 
     @property
     def finite(self) -> bool:
@@ -159,10 +139,7 @@ class NormalizedNeurons(Summarized):
 
     def balanced(self) -> Self:
         """Return the same network with |(gamma_j, bias_j)| = |c_j|, at which the two-layer penalty is least."""
-        hidden, output = self.norms, np.linalg.norm(self.output_weights, axis=1)
-        alive = self.cost > 0
-        ratio = np.sqrt(np.divide(output, hidden, where=alive, out=np.zeros_like(output)))
-        inverse = np.divide(1, ratio, where=alive, out=np.zeros_like(ratio))
+        ratio, inverse = self._sharing()
         return replace(
             self,
             gamma=self.gamma * ratio,
@@ -178,15 +155,65 @@ class NormalizedNeurons(Summarized):
         }
         return replace(self, weights=np.hstack([self.weights, other.weights]), **both)
 
+    @classmethod
+    def averaged(cls, networks: list[Self]) -> Self:
+        """The network whose outputs are the mean of those of some networks."""
+        joined = reduce(cls.joined, networks)
+        intercept = np.mean([network.intercept for network in networks], axis=0)
+        return joined.with_lengths(np.full(len(joined), 1 / len(networks)), intercept)
+
     def with_lengths(self, lengths: np.ndarray, intercept: np.ndarray) -> Self:
         """Return the network of neurons h_j times lengths (m,) that are not negative, with another intercept."""
         return replace(self, gamma=self.gamma * lengths, bias=self.bias * lengths, intercept=intercept)
 
-    def without_zeros(self, rtol: float = 0.0) -> Self:
-        """Drop neurons that cost nothing, or no more than `rtol` times the most expensive one."""
-        return self.take(self.cost > rtol * self.cost.max(initial=0))
+    def added_up(self, group: np.ndarray, Z: Operator, sample_weight: np.ndarray) -> Self:
+        """Return the network in which the neurons of each group (m,) are added up along their mean output direction."""
+        count = group.max(initial=-1) + 1
+        means = np.zeros((count, len(self.intercept)))
+        np.add.at(means, group, self.norms[:, None] * self.output_weights)
+        means /= np.maximum(np.linalg.norm(means, axis=1), np.finfo(float).tiny)[:, None]
+        along = (self.output_weights * means[group]).sum(axis=1)
+        weights, shift = np.zeros((count, len(self.weights))), np.zeros(count)
+        np.add.at(weights, group, (self.scaled_weights * along).T)
+        np.add.at(shift, group, self.shift * along)
+        return type(self).on(Z, sample_weight, weights.T, shift, means, self.intercept)
 
     def take(self, keep: np.ndarray) -> Self:
         """Return the network of some of the neurons."""
         kept = {name: getattr(self, name)[keep] for name in ("gamma", "bias", "mean", "std", "output_weights")}
         return replace(self, weights=self.weights[:, keep], **kept)
+
+
+def prune_normalized(neurons: NormalizedNeurons, Z: Operator, sample_weight: np.ndarray) -> NormalizedNeurons:
+    """Fewer neurons with the same outputs on the training samples at no higher cost.
+
+    Neurons of equal activation pattern and output direction are added up, zeros dropped, and if more than n*C + 1 are
+    left, Caratheodory's theorem gives as many with the same outputs and total cost.
+
+    Parameters
+    ----------
+    neurons : NormalizedNeurons
+        Neurons on the design matrix.
+    Z : Operator
+        Design matrix of the training samples.
+    sample_weight : ndarray of shape (n,)
+        Their weights, which add up to one.
+
+    Returns
+    -------
+    neurons : NormalizedNeurons
+    """
+    neurons = neurons.without_zeros()
+    if len(neurons) < 2:
+        return neurons
+    outputs = np.round(neurons.output_directions, 10) + 0.0
+    patterns = np.packbits(Z.products(neurons.weights) > 0, axis=0).T
+    keys = np.column_stack([patterns, outputs.view(np.uint8)])
+    group = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
+    neurons = neurons.added_up(group, Z, sample_weight).without_zeros()
+    if len(neurons) <= Z.n_samples * len(neurons.intercept) + 1:
+        return neurons
+    hidden = neurons.hidden(Z)
+    parts = (hidden[:, None, :] * neurons.output_weights.T[None]).reshape(-1, len(neurons)) / neurons.cost
+    cost = caratheodory(np.vstack([parts, np.full(len(neurons), np.abs(parts).max())]), neurons.cost)
+    return neurons.with_lengths(cost / neurons.cost, neurons.intercept).without_zeros()

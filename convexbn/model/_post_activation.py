@@ -60,3 +60,10 @@ class PostActivationProblem(Problem):
         return NormalizedNeurons(
             np.zeros((self.Z.n_columns, 0)), none, none, none, none, np.zeros((0, self.n_outputs)), intercept
         )
+
+    def neurons(  # type: ignore[override]
+        self, weights: np.ndarray, output_weights: np.ndarray, intercept: np.ndarray
+    ) -> NormalizedNeurons:
+        """Return the network f = sum_j relu(Z w_j) c_j^T + intercept, as its neurons."""
+        shift = np.zeros(len(output_weights))
+        return NormalizedNeurons.on(self.Z, self.sample_weight, weights, shift, output_weights, intercept)

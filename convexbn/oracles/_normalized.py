@@ -292,7 +292,10 @@ def _polished(Z: Operator, p: np.ndarray, v: np.ndarray, w: np.ndarray, threshol
         inner[:, chosen], e[:, chosen] = after[0][:, better], after[1][:, better]
         std[chosen], prices[chosen] = after[2][better], after[3][better]
         std[moving[~better]] = 1.0  # their w was divided by it
-        e[:, moving[~better]], inner[:, moving[~better]] = signal[:, ~better], inner[:, moving[~better]] / scale[~better]
+        e[:, moving[~better]], inner[:, moving[~better]] = (
+            signal[:, ~better],
+            inner[:, moving[~better]] / scale[~better],
+        )
         damping[moving] = np.where(better, np.maximum(damping[moving] / 10, _MIN_DAMPING), damping[moving] * 30)
         goes_on = np.where(better, gain > _POLISHED_GAIN, damping[moving] <= _MAX_DAMPING)
         goes_on &= prices[moving] * (1 + np.maximum(gain, 0)) ** 10 > threshold

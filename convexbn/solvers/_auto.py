@@ -177,9 +177,7 @@ def _solve_post_activation(
         return solve_full_row_rank(problem, **rule)
     limits: dict[str, Any] = {"verbose": verbose, **rule}
     if solver == "column_generation" or (solver == "auto" and np.isfinite(problem.loss.curvature)):
-        return solve_post_activation(
-            problem, max_iter=max_iter or 100, random_state=random_state, **search, **limits
-        )
+        return solve_post_activation(problem, max_iter=max_iter or 100, random_state=random_state, **search, **limits)
     from convexbn.solvers.conic import solve_post_activation_program  # imports cvxpy, which takes a while
 
     patterns = patterns_of(problem, n_patterns, random_state)

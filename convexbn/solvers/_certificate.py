@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 
 from convexbn._utils.summary import Summarized
+from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price, Scope, price_bound
@@ -211,7 +212,7 @@ class Certificate(Summarized):
 
 def certify(
     problem: Problem,
-    neurons: Neurons,
+    neurons: BaseNeurons,
     v: np.ndarray,
     price: Callable[[np.ndarray], Price],
     search: Search = Search.DUAL_POINT,
@@ -264,7 +265,7 @@ def certify(
     priced = price(v)
     lower_bound = min(dual_bound(problem, v, priced), objective)
     scope = priced.scope
-    if neurons.gates is not None:
+    if isinstance(neurons, Neurons) and neurons.gates is not None:
         return Certificate(objective, lower_bound, scope, None, search, None, n_patterns)
     global_lower_bound = lower_bound
     if scope != "global":

@@ -8,7 +8,8 @@ ReLU, primal
     ``f = sum_i F_i (s_i - t_i) + intercept``, ``(2 D_i - I) Z s_i >= 0``, ``(2 D_i - I) Z t_i >= 0``
 ReLU, dual
     ``max  -sum p loss*(-v/p)`` with ``1^T v = 0`` if there is an intercept, and for every i and both signs some
-    ``mu_i >= 0`` and ``|q_i| <= weight_decay`` with ``F_i^T P^1/2 q_i = F_i^T (+-v) + (2 D_i - I) mu_i`` of the rows of Z
+    ``mu_i >= 0`` and ``|q_i| <= weight_decay`` with ``F_i^T P^1/2 q_i = F_i^T (+-v)`` plus ``Z^T (2 D_i - I) mu_i`` in
+    the rows of hidden weights
 gated ReLU
     the same without cones; ``|U_i^T P^-1/2 v| <= weight_decay``, U_i an orthonormal basis of the range of P^1/2 F_i
 gated ReLU, several outputs
@@ -25,7 +26,7 @@ import numpy as np
 from convexbn.model._activation import Activation
 from convexbn.model._normalized_neurons import NormalizedNeurons
 from convexbn.model._post_activation import PostActivationProblem
-from convexbn.oracles import normalized_price_bound, price_of_normalized_patterns
+from convexbn.oracles import Price, normalized_price_bound, price_of_normalized_patterns
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers._certificate import Oracle, Search, certify
 from convexbn.solvers._monitor import check_max_iter, check_max_time
@@ -33,10 +34,11 @@ from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
 from convexbn.solvers.conic._losses import conjugate_expression, loss_expression
 from convexbn.solvers.conic._solve import solve_scaled
+from convexbn.solvers.post_activation._merging import merge
 from convexbn.solvers.post_activation._scaling import Whitened
 
 _RANK = 1e-9  # singular values up to here, relative to the largest, are rounding
-_ZERO = 1e-6  # cost relative to the largest up to which a neuron is what an interior point left of zero
+_THRESHOLDS = 10.0 ** np.arange(-8, -2)  # costs relative to the largest up to which a neuron may be a zero one
 
 
 def post_activation_primal(
@@ -64,7 +66,7 @@ def post_activation_primal(
 def post_activation_dual(
     problem: PostActivationProblem, patterns: Patterns, activation: Activation = "relu"
 ) -> cp.Problem:
-    """Build the dual program, as `dual_program` describes it; for ReLU with the q_i as "q_plus" and "q_minus" (n, P)."""
+    """Build the dual program, as `dual_program` describes it; the q_i are "q_plus" and "q_minus" (n, P)."""
     Z, D, p = problem.Z.rows(), patterns.masks().astype(float), problem.sample_weight
     (n, _), C, P = Z.shape, problem.n_outputs, len(patterns)
     root = np.sqrt(p)[:, None]
@@ -119,7 +121,7 @@ def solve_post_activation_program(
         np.repeat([1.0, -1.0], P)[:, None],
         np.atleast_1d(value["intercept"]) if problem.fit_intercept else np.zeros(1),
     )
-    neurons = scaling.unscaled(neurons.without_zeros(_ZERO))
+    neurons = scaling.unscaled(_sparsest(scaling.problem, neurons, tol / 100))
     certificate = certify(
         problem,
         neurons,
@@ -134,14 +136,27 @@ def solve_post_activation_program(
     return Solution(neurons, v, certificate, status, n_iter)  # type: ignore[arg-type]
 
 
-def _priced(problem: PostActivationProblem, patterns: Patterns, v: np.ndarray):  # type: ignore[no-untyped-def]
+def _sparsest(problem: PostActivationProblem, neurons: NormalizedNeurons, slack: float) -> NormalizedNeurons:
+    """Drop what an interior point left of zero neurons, and join what it split among neighbouring patterns.
+
+    Of several thresholds, and of no neuron at all, the sparsest network within a relative `slack` of the best.
+    """
+    candidates = [problem.zero_network]
+    candidates += [merge(problem, neurons.without_zeros(threshold)) for threshold in _THRESHOLDS]
+    objectives = np.array([problem.objective(candidate) for candidate in candidates])
+    good = np.flatnonzero(objectives <= objectives.min() * (1 + slack))
+    return min((candidates[index] for index in good), key=len)
+
+
+def _priced(problem: PostActivationProblem, patterns: Patterns, v: np.ndarray) -> Price:
+    """Largest price of the patterns at a dual point."""
     price = price_of_normalized_patterns(problem.Z, problem.sample_weight, patterns, v)
     assert price is not None
     return price
 
 
 def _nuclear_norm_program(problem: PostActivationProblem, D: np.ndarray) -> cp.Problem:
-    """The primal of a gated network with several outputs; the norms are those of P^1/2 F_i S_i in a basis of its range."""
+    """The primal of a gated network with several outputs; norms are those of P^1/2 F_i S_i in a basis of its range."""
     Z, (n, C), P = problem.Z.rows(), problem.y.shape, D.shape[1]
     root, size = np.sqrt(problem.sample_weight)[:, None], Z.shape[1] + 1
     f, S = cp.Variable((n, C), name="f"), cp.Variable((P * size, C), name="S")

@@ -34,6 +34,7 @@ from convexbn.patterns._patterns import Patterns
 from convexbn.solvers.conic._losses import conjugate_expression, loss_expression
 from convexbn.solvers.conic._post_activation import post_activation_dual, post_activation_primal
 
+
 def primal_program(problem: Problem, patterns: Patterns, activation: Activation = "relu") -> cp.Problem:
     """Build the convex program whose blocks are the neurons on given patterns.
 

@@ -7,6 +7,7 @@ penalty the nuclear norm of P^1/2 F, P the sample weights on a diagonal: ``min s
 
 import warnings
 from functools import partial
+from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -111,7 +112,7 @@ def _by_targets(
         sample_weight=weights,
     )
     open_gate = Patterns(np.packbits(np.ones((1, len(targets)), dtype=bool), axis=1), scale[:, None], len(targets))
-    rule = {"tol": _TOL * tol, "relative_to": relative_to, "max_time": max_time}
+    rule: dict[str, Any] = {"tol": _TOL * tol, "relative_to": relative_to, "max_time": max_time}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the gap of the network decides
         if np.isfinite(problem.loss.curvature):

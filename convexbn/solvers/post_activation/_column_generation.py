@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 
 import numpy as np
 
 from convexbn._utils.threads import on_one_thread
-from convexbn.model._normalized_neurons import NormalizedNeurons
+from convexbn.model._normalized_neurons import NormalizedNeurons, prune_normalized
 from convexbn.model._post_activation import PostActivationProblem
 from convexbn.oracles import (
     NormalizedMaxima,
@@ -23,11 +24,11 @@ from convexbn.solvers._certificate import Certificate, Oracle, Search, certify, 
 from convexbn.solvers._monitor import Callback, Monitor
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
-from convexbn.solvers.post_activation._merging import merge, prune
+from convexbn.solvers.post_activation._merging import merge
 from convexbn.solvers.post_activation._newton import newton
 from convexbn.solvers.post_activation._quasi_newton import best_lengths, quasi_newton
 from convexbn.solvers.post_activation._scaling import Whitened
-from convexbn.solvers.relu._options import ACCURATE, Options
+from convexbn.solvers.relu._options import ACCURATE, Options, most_new
 
 _FIRST_LENGTH, _LEAST_LENGTH = 0.1, 1e-3  # of random neurons, and of those kept, relative to the longest
 _NEW_LENGTH = 1e-3  # of a neuron that enters, where targets are of order one
@@ -113,13 +114,13 @@ def solve_post_activation(
     inside = whitened.problem
     provable = bool(prove) and normalized_quickly_enumerated(inside.Z, inside.n_outputs)
     patterns = enumerate_patterns(inside.Z) if provable else None
-    run = _Run(inside, options, whitened.scaled_tolerance(tolerance), np.random.default_rng(random_state), monitor)
-    state = _State(inside.zero_network if start is None else whitened.scaled(start))
+    run = Run(inside, options, whitened.scaled_tolerance(tolerance), np.random.default_rng(random_state), monitor)
+    state = State(inside.zero_network if start is None else whitened.scaled(start))
     with monitor:
         state = _with_first_neurons(run, state) if start is None else state
-        for later in _column_generation(run, state, patterns):
+        for later in column_generation(run, state, patterns):
             state = later
-    neurons = whitened.unscaled(state.neurons)
+    neurons = whitened.unscaled(prune_normalized(state.neurons, inside.Z, inside.sample_weight))
     certificate = _certificate(whitened, problem, neurons, state)
     status = status_of(certificate, tolerance, "Column generation", monitor.ending or Status.NOT_CONVERGED)
     v = whitened.unscaled_dual(state.v) if state.v is not None else problem.zero_dual
@@ -127,7 +128,7 @@ def solve_post_activation(
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
+class Run:
     """What stays the same in a run; the problem is whitened, with targets of order one."""
 
     problem: PostActivationProblem
@@ -138,22 +139,22 @@ class _Run:
 
 
 @dataclass(frozen=True, eq=False)
-class _State:
+class State:
     """The network, and what the last call of the oracle said of it."""
 
     neurons: NormalizedNeurons
     v: np.ndarray | None = None
     found: NormalizedMaxima | None = None
-    price: Price = Price(np.inf, "local")
+    price: Price | None = None
     bound: float = 0.0
     thorough: bool = False
     progress: float = np.inf
 
 
-def _column_generation(run: _Run, state: _State, patterns: Patterns | None) -> Iterator[_State]:
+def column_generation(run: Run, state: State, patterns: Patterns | None = None) -> Iterator[State]:
     """Yield the states of column generation, whose objective never rises."""
     problem, stop, gap = run.problem, run.monitor.out_of_time, np.inf
-    while True:
+    for n_rounds in count(1):
         objective = problem.objective(state.neurons)
         state = _searched(run, state, 1, gap < _POLISHED_GAP)  # linear minimisation oracle
         if run.tolerance.reached(objective, state.bound) and not stop():
@@ -170,9 +171,12 @@ def _column_generation(run: _Run, state: _State, patterns: Patterns | None) -> I
         neurons = _corrected(run, neurons, gap)  # corrective step
         progress = (objective - problem.objective(neurons)) / max(objective, np.finfo(float).tiny)
         state = replace(state, neurons=neurons, progress=progress)
+        if n_rounds == run.options.max_rounds:
+            yield state
+            return
 
 
-def _with_first_neurons(run: _Run, state: _State) -> _State:
+def _with_first_neurons(run: Run, state: State) -> State:
     """Random neurons after a quasi-Newton descent in the place of none, unless none is better."""
     problem, (a_column, most) = run.problem, run.options.first_neurons
     count = min(a_column * problem.Z.n_columns, most)
@@ -193,12 +197,13 @@ def _with_first_neurons(run: _Run, state: _State) -> _State:
     return replace(state, neurons=neurons) if problem.objective(neurons) < problem.objective(state.neurons) else state
 
 
-def _searched(run: _Run, state: _State, effort: int, polish: bool = True) -> _State:
+def _searched(run: Run, state: State, effort: int, polish: bool = True) -> State:
     """Call the oracle at the network's dual point, from so many times the usual number of starts."""
     problem, Z, p = run.problem, run.problem.Z, run.problem.sample_weight
     v = problem.feasible_dual(problem.dual_point(state.neurons.outputs(Z)))
-    count = effort * run.options.n_starts * (1 if problem.n_outputs == 1 else run.options.several)
-    starts = run.rng.standard_normal((Z.n_columns, count))
+    several = 1 if problem.output_directions.fixed else run.options.several
+    n_starts = effort * several * run.options.n_starts
+    starts = run.rng.standard_normal((Z.n_columns, n_starts))
     if len(state.neurons):
         around = starts[:, ::4]
         chosen = run.rng.integers(len(state.neurons), size=around.shape[1])
@@ -211,7 +216,7 @@ def _searched(run: _Run, state: _State, effort: int, polish: bool = True) -> _St
         v,
         starts,
         threshold=problem.weight_decay * (1 + run.tolerance.relative(problem.objective(state.neurons)) / 10),
-        count=run.options.new_neurons,
+        count=most_new(len(state.neurons), Z.n_samples, several, run.options),
         polish=run.options.polish and polish,
         stop=run.monitor.out_of_time,
     )
@@ -221,9 +226,10 @@ def _searched(run: _Run, state: _State, effort: int, polish: bool = True) -> _St
     return replace(state, v=v, found=found, price=price, bound=dual_bound(problem, v, price), thorough=thorough)
 
 
-def _proved(run: _Run, state: _State, patterns: Patterns) -> _State:
+def _proved(run: Run, state: State, patterns: Patterns) -> State:
     """Prove the price of every direction, or find one that prices higher."""
-    assert state.v is not None and state.found is not None
+    assert state.v is not None
+    assert state.price is not None
     problem = run.problem
     price = price_of_normalized_patterns(
         problem.Z, problem.sample_weight, patterns, state.v, stop=run.monitor.out_of_time
@@ -236,7 +242,7 @@ def _proved(run: _Run, state: _State, patterns: Patterns) -> _State:
     return replace(state, found=found, price=price, bound=dual_bound(problem, state.v, price))
 
 
-def _enlarged(run: _Run, state: _State) -> NormalizedNeurons:
+def _enlarged(run: Run, state: State) -> NormalizedNeurons:
     """Let the neurons that were found enter, at the best lengths for all."""
     assert state.found is not None
     neurons, found, problem = state.neurons, state.found, run.problem
@@ -250,10 +256,13 @@ def _enlarged(run: _Run, state: _State) -> NormalizedNeurons:
         found.output_directions,
         neurons.intercept,
     )
-    return best_lengths(problem, neurons.joined(entering), max_steps=run.options.master_steps, stop=run.monitor.out_of_time)
+    joined = neurons.joined(entering)
+    if run.options.master_steps == 0:
+        return joined
+    return best_lengths(problem, joined, max_steps=run.options.master_steps, stop=run.monitor.out_of_time)
 
 
-def _corrected(run: _Run, neurons: NormalizedNeurons, gap: float) -> NormalizedNeurons:
+def _corrected(run: Run, neurons: NormalizedNeurons, gap: float) -> NormalizedNeurons:
     """Move all neurons together: by L-BFGS, then by Newton's method where they are few enough."""
     problem, stop, options = run.problem, run.monitor.out_of_time, run.options
     neurons = quasi_newton(problem, neurons, max_steps=options.quasi_newton_steps, stop=stop)
@@ -266,13 +275,14 @@ def _corrected(run: _Run, neurons: NormalizedNeurons, gap: float) -> NormalizedN
 
 
 def _certificate(
-    whitened: Whitened, problem: PostActivationProblem, neurons: NormalizedNeurons, state: _State
+    whitened: Whitened, problem: PostActivationProblem, neurons: NormalizedNeurons, state: State
 ) -> Certificate:
     """What the last call of the oracle certifies of the network of the original problem."""
     bound = partial(normalized_price_bound, sample_weight=problem.sample_weight)
     if state.v is None:
         return certify(problem, neurons, problem.zero_dual, bound, Search.NOT_SEARCHED, Oracle.NORM_BOUND, bound=bound)
     v = whitened.unscaled_dual(state.v)
+    assert state.price is not None
     price = Price(state.price.value * whitened.target_scale * (1 + 1e-12), state.price.scope)
     enough = state.found is None or len(state.found) == 0
     search = Search.ASCENT if enough and state.thorough else Search.UNFINISHED

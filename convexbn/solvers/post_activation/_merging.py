@@ -1,12 +1,9 @@
 """Fewer neurons that are normalized after the ReLU: those that may be one are added up."""
 
-from dataclasses import replace
-
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from convexbn.model._merging import caratheodory
 from convexbn.model._normalized_neurons import NormalizedNeurons
 from convexbn.model._post_activation import PostActivationProblem
 
@@ -44,46 +41,8 @@ def merge(problem: PostActivationProblem, neurons: NormalizedNeurons) -> Normali
     for pair in pairs:
         groups = connected_components(coo_array(pair), directed=False)[1]
         if len(groups) == len(neurons):  # numbered before neurons were added up
-            neurons = _no_worse(problem, neurons, _added_up(problem, neurons, groups))
+            neurons = _no_worse(problem, neurons, neurons.added_up(groups, problem.Z, problem.sample_weight))
     return neurons
-
-
-def prune(problem: PostActivationProblem, neurons: NormalizedNeurons) -> NormalizedNeurons:
-    """Keep at most n*C + 1 neurons with the same outputs on the training samples and the same cost.
-
-    Parameters
-    ----------
-    problem : PostActivationProblem
-        Training problem.
-    neurons : NormalizedNeurons
-        A network.
-
-    Returns
-    -------
-    neurons : NormalizedNeurons
-    """
-    neurons = merge(problem, neurons)
-    if len(neurons) <= problem.Z.n_samples * problem.n_outputs + 1:
-        return neurons
-    hidden = neurons.hidden(problem.Z)
-    parts = (hidden[:, None, :] * neurons.output_weights.T[None]).reshape(-1, len(neurons)) / neurons.cost
-    cost = caratheodory(np.vstack([parts, np.full(len(neurons), np.abs(parts).max())]), neurons.cost)
-    return neurons.with_lengths(cost / neurons.cost, neurons.intercept).without_zeros()
-
-
-def _added_up(
-    problem: PostActivationProblem, neurons: NormalizedNeurons, groups: np.ndarray
-) -> NormalizedNeurons:
-    """The neurons of each group (m,) added up along their mean output direction."""
-    count = groups.max() + 1
-    means = np.zeros((count, problem.n_outputs))
-    np.add.at(means, groups, neurons.norms[:, None] * neurons.output_weights)
-    means /= np.maximum(np.linalg.norm(means, axis=1), np.finfo(float).tiny)[:, None]
-    along = (neurons.output_weights * means[groups]).sum(axis=1)
-    weights, shift = np.zeros((count, problem.Z.n_columns)), np.zeros(count)
-    np.add.at(weights, groups, (neurons.scaled_weights * along).T)
-    np.add.at(shift, groups, neurons.shift * along)
-    return NormalizedNeurons.on(problem.Z, problem.sample_weight, weights.T, shift, means, neurons.intercept)
 
 
 def _no_worse(

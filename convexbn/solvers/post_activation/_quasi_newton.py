@@ -111,8 +111,6 @@ def best_lengths(
     return better(problem, neurons, found)
 
 
-def better(
-    problem: PostActivationProblem, neurons: NormalizedNeurons, moved: NormalizedNeurons
-) -> NormalizedNeurons:
+def better(problem: PostActivationProblem, neurons: NormalizedNeurons, moved: NormalizedNeurons) -> NormalizedNeurons:
     """The better of two networks, without zeros."""
     return (moved if problem.objective(moved) <= problem.objective(neurons) else neurons).without_zeros()

@@ -34,7 +34,7 @@ _FIRST_LENGTH, _LEAST_LENGTH = 0.1, 1e-3  # of random neurons, and of those kept
 _NEW_LENGTH = 1e-3  # of a neuron that enters, where targets are of order one
 _NEWTON_GAP = 0.1  # gap from which on neurons move by Newton steps
 _NEWTON_WEIGHTS = 1500  # up to so many weights all neurons move by Newton steps
-_LEAST_RTOL, _MOST_RTOL = 1e-13, 1e-4  # of the corrective step
+_LEAST_RTOL, _MOST_RTOL = 1e-14, 1e-4  # of the corrective step
 _STALLED = 1e-13  # relative decrease of a round that counts as none
 _POLISHED_GAP = 3e-2  # gap from which on the oracle polishes what it finds
 _CONFIRMING = 4  # times as many starts before a gap within the tolerance ends the run
@@ -153,7 +153,7 @@ class State:
 
 def column_generation(run: Run, state: State, patterns: Patterns | None = None) -> Iterator[State]:
     """Yield the states of column generation, whose objective never rises."""
-    problem, stop, gap = run.problem, run.monitor.out_of_time, np.inf
+    problem, stop, gap, stalled = run.problem, run.monitor.out_of_time, np.inf, 0
     for n_rounds in count(1):
         objective = problem.objective(state.neurons)
         state = _searched(run, state, 1, gap < _POLISHED_GAP)  # linear minimisation oracle
@@ -164,11 +164,11 @@ def column_generation(run: Run, state: State, patterns: Patterns | None = None) 
         yield state
         gap = (objective - state.bound) / max(objective, np.finfo(float).tiny)
         goes_on = run.monitor.goes_on(objective, gap, len(state.neurons))
-        stalled = state.progress <= _STALLED and state.thorough
-        if run.tolerance.reached(objective, state.bound) or stalled or not goes_on:
+        stalled = stalled + 1 if state.progress <= _STALLED and state.thorough else 0
+        if run.tolerance.reached(objective, state.bound) or stalled == run.options.stalled_rounds or not goes_on:
             return
         neurons = _enlarged(run, state)  # restricted master problem
-        neurons = _corrected(run, neurons, gap)  # corrective step
+        neurons = _corrected(run, neurons, gap, state.progress)  # corrective step
         progress = (objective - problem.objective(neurons)) / max(objective, np.finfo(float).tiny)
         state = replace(state, neurons=neurons, progress=progress)
         if n_rounds == run.options.max_rounds:
@@ -262,14 +262,14 @@ def _enlarged(run: Run, state: State) -> NormalizedNeurons:
     return best_lengths(problem, joined, max_steps=run.options.master_steps, stop=run.monitor.out_of_time)
 
 
-def _corrected(run: Run, neurons: NormalizedNeurons, gap: float) -> NormalizedNeurons:
+def _corrected(run: Run, neurons: NormalizedNeurons, gap: float, progress: float) -> NormalizedNeurons:
     """Move all neurons together: by L-BFGS, then by Newton's method where they are few enough."""
     problem, stop, options = run.problem, run.monitor.out_of_time, run.options
     neurons = quasi_newton(problem, neurons, max_steps=options.quasi_newton_steps, stop=stop)
     neurons = merge(problem, neurons)
     weights = len(neurons) * (problem.Z.n_columns + 1 + problem.n_outputs)
     if options.newton_sweeps and weights <= _NEWTON_WEIGHTS and gap < _NEWTON_GAP:
-        rtol = float(np.clip(gap**2 / 10, _LEAST_RTOL, _MOST_RTOL))
+        rtol = float(np.clip(min(gap**2, progress) / 100, _LEAST_RTOL, _MOST_RTOL))
         neurons = newton(problem, neurons, rtol=rtol, max_steps=options.newton_sweeps, stop=stop)
     return neurons
 

@@ -35,9 +35,9 @@ def train_multilayer(
         s = direction_rate * |w|_S^2 / (L g^2 kappa),
 
     where kappa is the mean second derivative of a sample's loss in the unit's preactivation. This is the paper's
-    s = -|w|_S^3 / (L g h) where the length is the best one, since h = -g |w|_S kappa there. The step turns no direction
-    by more than 45 degrees in the metric of S; afterwards w has its former Euclidean length, which changes nothing: the
-    steps are the same for directions of any length.
+    s = -|w|_S^3 / (L g h) where inputs are Gaussian and the length is the best one, for then h = -g |w|_S kappa. The
+    step turns no direction by more than 45 degrees in the metric of S; afterwards w has its former Euclidean length,
+    which changes nothing: the steps are the same for directions of any length.
 
     Two things differ from the paper's algorithm. All units move at once, and all change the same outputs, so the step
     that is right for one alone is too long by up to the number of units; hence the `direction_rate`. And kappa is the

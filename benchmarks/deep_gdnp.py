@@ -3,9 +3,9 @@
 The last experiment of arXiv 1805.10694 goes beyond what is proved there: several layers, inputs that are not Gaussian.
 Gradient descent on the full batch, ten classes, cross-entropy: with a GDNP step for the direction of every unit, with
 plain batch normalization, and without it, from the same function and from the usual start. Every method takes the best
-of its step sizes, that which comes to a training loss of 0.5 in the fewest steps. How far layers depend on each other
-is read off the Hessian: Frobenius norms of its blocks d^2 loss / dW_4 dW_i. Digits; with --data instead CIFAR-10, gray
-images of 16 × 16 pixels, from a zip file or a folder of train/CLASS/*.jpg (needs Pillow).
+of its step sizes, that which comes to a training loss of 0.5 in the fewest steps with the first seed. How far layers
+depend on each other is read off the Hessian: Frobenius norms of its blocks d^2 loss / dW_4 dW_i. Digits; with --data
+instead CIFAR-10, gray images of 16 × 16 pixels, from a zip file or a folder of train/CLASS/*.jpg (needs Pillow).
 """
 
 import time
@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from benchmarks.harness import caption, environment, parse_arguments, pyplot, target, threads, write_json
+from benchmarks.harness import caption, environment, median_of, parse_arguments, pyplot, target, threads, write_json
 from benchmarks.images import first_training_images
 from convexbn.gradient import DivergenceError
 from convexbn.gradient.gdnp import MultilayerNetwork, train_multilayer
 
-N_SAMPLES, N_STEPS, N_PROBES = 1000, 300, 10
+N_SAMPLES, N_PROBES = 1000, 10
 DEPTH, WIDTH, CENTRAL = 6, 50, 4  # CENTRAL is the layer whose blocks are drawn, the first being 1
-ACTIVATIONS = ("tanh", "sigmoid")
 SEEDS = (0, 1, 2)
-RATES = (0.1, 0.3, 1.0, 3.0, 10.0)
-DIRECTION_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
-BLOCK_STEPS = (0, 10, 30, 100, 300)
+RATES = {"tanh": (0.1, 0.3, 1.0, 3.0), "sigmoid": (0.3, 1.0, 3.0, 10.0)}  # the best ones are inside
+DIRECTION_RATES = {"tanh": (0.01, 0.03, 0.1, 0.3), "sigmoid": (0.003, 0.01, 0.03, 0.1)}
+N_STEPS = {"tanh": 200, "sigmoid": 300}
+BLOCK_STEPS = (0, 10, 30, 100)  # and the last one
 LOSS = 0.5  # to which steps are counted
 SPLIT, PLAIN, SAME, USUAL = "BN, directions by GDNP", "BN", "no BN, same start", "no BN, usual start"
 COLORS = {SPLIT: "black", PLAIN: "C0", SAME: "C1", USUAL: "C3"}
@@ -60,70 +60,82 @@ def starts(X: np.ndarray, activation: str, seed: int) -> dict[str, MultilayerNet
     return {SPLIT: normalized, PLAIN: normalized, SAME: same, USUAL: usual}
 
 
-def losses(X, y, start, n_steps: int, **options) -> np.ndarray:
-    """Training loss at every step, infinite after a divergence."""
-    found = np.full(n_steps + 1, np.inf)
+def run(X, y, start, n_steps: int, block_steps: tuple, options: dict) -> dict:
+    """Training loss at every step, infinite after a divergence; networks at some steps; CPU seconds a step."""
+    networks, found = {}, np.full(n_steps + 1, np.inf)
+
+    def keep(step, network):
+        if step in block_steps:
+            networks[step] = network
+
+    begun = time.process_time()
     try:
-        trace = train_multilayer(X, y, start, n_steps=n_steps, **options)[1]
+        trace = train_multilayer(X, y, start, n_steps=n_steps, callback=keep, **options)[1]
     except DivergenceError as error:
         trace = error.trace
     found[: len(trace)] = np.nan_to_num(trace.objective, nan=np.inf)
-    return found
+    return {
+        "losses": found, "networks": list(networks.values()), "seconds": (time.process_time() - begun) / n_steps
+    }  # fmt: skip
 
 
-def best_rate(X, y, networks: list, n_steps: int, options: list[dict]) -> tuple[int, list[dict]]:
-    """Which options come to LOSS soonest, in the mean over the networks, or else to the least loss; all by the way."""
-    found = []
-    for option in options:
-        curves = [losses(X, y, start, n_steps, **option) for start in networks]
-        finite = np.isfinite(curves).all()
-        steps = float(steps_to(curves).mean()) if finite else np.inf
-        least = float(np.exp(np.log(np.min(curves, axis=1)).mean())) if finite else np.inf
-        found.append({**option, "mean_steps": steps, "least_loss": least})
-    order = [(row["mean_steps"], row["least_loss"]) for row in found]
-    return order.index(min(order)), found
+def best(tried: list[dict]) -> int:
+    """Which run came to LOSS soonest, or else to the least loss; one that diverged is the last."""
+    order = [
+        (steps_to(found["losses"]), found["losses"].min()) if np.isfinite(found["losses"]).all() else (np.inf, np.inf)
+        for found in tried
+    ]
+    return order.index(min(order))
+
+
+def try_options(X, y, networks: list, n_steps: int, block_steps: tuple, options: list[dict]) -> dict:
+    """The options that are best for the first network, on all of them.
+
+    Losses (seeds, steps), norms of Hessian blocks (seeds, block steps, layers, layers).
+    """
+    tried = [run(X, y, networks[0], n_steps, block_steps, option) for option in options]
+    chosen = best(tried)
+    runs = [tried[chosen]] + [run(X, y, start, n_steps, block_steps, options[chosen]) for start in networks[1:]]
+    return {
+        "tried": [
+            option | {"steps": steps_to(found["losses"]), "least_loss": found["losses"].min()}
+            for option, found in zip(options, tried, strict=True)
+        ],
+        "chosen": options[chosen],
+        "losses": [found["losses"] for found in runs],
+        "blocks": [[network.block_norms(X, y, n_probes=N_PROBES) for network in found["networks"]] for found in runs],
+        "seconds_a_step": float(np.mean([found["seconds"] for found in runs])),
+    }
 
 
 def measure(X: np.ndarray, y: np.ndarray, activation: str, quick: bool) -> dict:
-    """Every method with the best of its step sizes: losses, and norms of Hessian blocks along training."""
-    n_steps, seeds, block_steps = (2, SEEDS[:1], (0, 2)) if quick else (N_STEPS, SEEDS, BLOCK_STEPS)
-    rates = [{"learning_rate": rate} for rate in (RATES[:2] if quick else RATES)]
+    """Every method with the best of its step sizes."""
+    n_steps, seeds, n_rates = (2, SEEDS[:1], 2) if quick else (N_STEPS[activation], SEEDS, None)
+    block_steps = (*(step for step in BLOCK_STEPS if step < n_steps), n_steps)
+    rates = [{"learning_rate": rate} for rate in RATES[activation][:n_rates]]
     begun = [starts(X, activation, seed) for seed in seeds]
-    runs = {}
+    methods: dict[str, dict] = {}
     for method in (PLAIN, SPLIT, SAME, USUAL):
         options = rates
         if method == SPLIT:  # lengths, shifts and outputs take the steps that are best for plain BN
-            plain = runs[PLAIN]["chosen"]
-            options = [plain | {"direction_rate": rate} for rate in DIRECTION_RATES[: len(rates) if quick else None]]
+            options = [
+                methods[PLAIN]["chosen"] | {"direction_rate": rate} for rate in DIRECTION_RATES[activation][:n_rates]
+            ]
         networks = [start[method] for start in begun]
-        chosen, tried = best_rate(X, y, networks, n_steps, options)
-        runs[method] = {"tried": tried, "chosen": options[chosen]}
-        runs[method] |= along_training(X, y, networks, n_steps, block_steps, options[chosen])
-        print(activation, method, *tried, f"chosen: {options[chosen]}", sep="\n  ", flush=True)
-    return {"n_steps": n_steps, "block_steps": block_steps, "methods": {method: runs[method] for method in COLORS}}
+        methods[method] = try_options(X, y, networks, n_steps, block_steps, options)
+        print(activation, method, *methods[method]["tried"], sep="\n    ", flush=True)
+    return {"n_steps": n_steps, "block_steps": block_steps, "methods": {method: methods[method] for method in COLORS}}
 
 
-def along_training(X, y, networks: list, n_steps: int, block_steps: tuple, options: dict) -> dict:
-    """Losses (seeds, steps), norms of Hessian blocks (seeds, block steps, layers, layers), CPU seconds a step."""
-    curves, blocks, seconds = [], [], 0.0
-    for start in networks:
-        kept = {}
-
-        def keep(step, network, kept=kept):
-            if step in block_steps:
-                kept[step] = network
-
-        begun = time.process_time()
-        curves.append(losses(X, y, start, n_steps, callback=keep, **options))
-        seconds += time.process_time() - begun
-        blocks.append([kept[step].block_norms(X, y, n_probes=N_PROBES) for step in block_steps])
-    return {"losses": curves, "blocks": blocks, "seconds_a_step": seconds / (len(networks) * n_steps)}
+def steps_to(losses) -> float:
+    """Steps until a loss was first at most LOSS; infinite if it never was."""
+    reached = np.array(losses, dtype=float) <= LOSS
+    return float(reached.argmax()) if reached.any() else np.inf
 
 
-def steps_to(curves) -> np.ndarray:
-    """Steps of each loss curve (seeds, steps) until it was first at most LOSS; infinite if it never was."""
-    reached = np.array(curves, dtype=float) <= LOSS
-    return np.where(reached.any(axis=1), reached.argmax(axis=1), np.inf)
+def median_steps(run: dict) -> float:
+    """Median over the seeds."""
+    return median_of([steps_to(losses) for losses in run["losses"]])
 
 
 def cross_norms(run: dict) -> np.ndarray:
@@ -150,38 +162,29 @@ def typical(values: np.ndarray) -> float:
 
 def counted_steps(run: dict) -> str:
     """Median of the steps to LOSS in words."""
-    steps = float(np.median(steps_to(run["losses"])))
-    return f"{steps:.0f}" if np.isfinite(steps) else f"not in {np.shape(run['losses'])[1] - 1}"
+    steps = median_steps(run)
+    return f"{steps:g}" if np.isfinite(steps) else f"not in {len(run['losses'][0]) - 1}"
 
 
 def targets(name: str, activation: str, measured: dict) -> list[dict]:
     """Rows of the summary, for networks of one activation."""
-    runs = measured["methods"]
-    where, steps = (
-        f"{name}, six hidden layers, {activation}",
-        {method: np.median(steps_to(runs[method]["losses"])) for method in runs},
-    )
+    runs, where = measured["methods"], f"{name}, six hidden layers, {activation}"
     rows = [
         target(
-            f"{where}: {ours} comes to a training loss of {LOSS:g} in fewer steps than {other}",
-            f"{counted_steps(runs[ours])} against {counted_steps(runs[other])}, median of {len(SEEDS)} seeds",
-            bool(steps[ours] < steps[other]),
+            f"{where}: {ours} comes to a training loss of {LOSS:g} in fewer steps than {' and '.join(others)}",
+            f"{counted_steps(runs[ours])} against {' and '.join(counted_steps(runs[other]) for other in others)}",
+            median_steps(runs[ours]) < min(median_steps(runs[other]) for other in others),
         )
-        for ours, other in ((PLAIN, SAME), (PLAIN, USUAL), (SPLIT, PLAIN))
+        for ours, others in ((PLAIN, (SAME,)), (PLAIN, (USUAL,)), (SPLIT, (PLAIN,)), (SPLIT, (SAME, USUAL)))
     ]
-    for what, measure_of in (
-        (
-            "the cross blocks of the Hessian between layer 4 and the others are smaller with BN than without",
-            total_cross,
-        ),
-        ("so they are relative to the layers' own blocks", typical_coupling),
-    ):
-        found = {method: measure_of(runs[method]) for method in runs}
+    for what, norm in (("smaller", total_cross), ("smaller relative to the layers' own blocks", typical_coupling)):
+        found = {method: norm(run) for method, run in runs.items()}
         rows.append(
             target(
-                f"{where}: {what}, after the start",
+                f"{where}: after the start, the Hessian's cross blocks of layer 4 with the others are {what} with BN "
+                "than without, from either start",
                 "; ".join(f"{method} {value:.3g}" for method, value in found.items()),
-                bool(found[PLAIN] < min(found[SAME], found[USUAL])),
+                found[PLAIN] < min(found[SAME], found[USUAL]),
             )
         )
     curves = {method: np.array(run["losses"], dtype=float) for method, run in runs.items()}
@@ -211,6 +214,8 @@ def typical_coupling(run: dict) -> float:
 
 def draw_row(axes, activation: str, measured: dict) -> None:
     """Loss over steps; cross blocks layer by layer, along training, and relative to the layers' own."""
+    from matplotlib.ticker import LogFormatter, NullLocator
+
     layers = np.array(OTHERS) + 1
     steps = np.array(measured["block_steps"])
     for method, run in measured["methods"].items():
@@ -230,16 +235,20 @@ def draw_row(axes, activation: str, measured: dict) -> None:
         axes[1].plot(layers, profile, ".-", **style)
         axes[2].plot(steps, np.exp(np.log(total(norms)).mean(axis=0)), ".-", **style)
         axes[3].plot(steps, np.exp(np.log(couplings(run)).mean(axis=(0, 2))), ".-", **style)
-    axes[0].set(yscale="log", xlabel="step", ylabel="training loss", title=f"{activation}: loss")
-    axes[1].set(xlabel="layer i", ylabel="Frobenius norm", yscale="log", title=f"{activation}: block of layers 4 and i")
+    axes[0].set(xlabel="step", ylabel="training loss", title=f"{activation}: loss")
+    axes[1].set(xlabel="layer i", ylabel="norm of d²loss / dW4 dWi", title=f"{activation}: layer 4 depends on layer i")
     axes[1].set_xticks(layers, [*(str(layer) for layer in layers[:-1]), "output"])
-    axes[2].set(ylabel="Frobenius norm", title=f"{activation}: all cross blocks of layer 4")
-    axes[3].set(ylabel="cross / own blocks", title=f"{activation}: the same, relative")
+    axes[2].set(ylabel="norm of all blocks i", title=f"{activation}: on all others together")
+    axes[3].set(ylabel="cross / own blocks", title=f"{activation}: relative to their own blocks")
+    for ax in axes:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(LogFormatter())
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     for ax in axes[2:]:
-        ax.set(xscale="symlog", yscale="log", xlabel="step")
+        ax.set_xlabel("step")
         ax.set_xscale("symlog", linthresh=10)
         ax.set_xticks(steps, steps)
-        ax.minorticks_off()
+        ax.xaxis.set_minor_locator(NullLocator())
 
 
 def draw(results: dict, path: Path) -> None:
@@ -277,7 +286,7 @@ def main() -> None:
     results = {"environment": environment(), "quick": args.quick}
     with threads(1):
         networks = {
-            activation: measure(X, y, activation, args.quick) for activation in ACTIVATIONS[: 1 if args.quick else 2]
+            activation: measure(X, y, activation, args.quick) for activation in list(RATES)[: 1 if args.quick else None]
         }
     results["data"] = {name: {"n": len(X), "d": X.shape[1], "seeds": SEEDS, "activations": networks}}
     rows = [] if args.quick else [row for network in networks.items() for row in targets(name, *network)]

@@ -176,16 +176,16 @@ class TestSplit:
 
     def test_curvatures_are_the_means_of_the_dense_gauss_newton_matrix(self):
         net = network(depth=2, width=3)
-        parameters, inputs = net.parameters(), torch.tensor(X)
+        parameters, inputs = net._parameters(), torch.tensor(X)
         changes = [torch.zeros(len(X), 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-        outputs = net.forward(parameters, inputs, changes)[0]
+        outputs = net._forward(parameters, inputs, changes)[0]
         rng = np.random.default_rng(0)
         drawn = np.mean(
-            [[k.numpy() for k in mean_curvatures(net.forward(parameters, inputs, changes)[0], changes, rng)]
+            [[k.numpy() for k in mean_curvatures(net._forward(parameters, inputs, changes)[0], changes, rng)]
              for _ in range(300)], axis=0,
         )  # fmt: skip
         jacobians = torch.autograd.functional.jacobian(
-            lambda *change: net.forward(parameters, inputs, change)[0], tuple(changes)
+            lambda *change: net._forward(parameters, inputs, change)[0], tuple(changes)
         )
         p = outputs.softmax(dim=1).detach()
         H = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
@@ -195,9 +195,9 @@ class TestSplit:
     def test_first_step_by_hand(self):
         net = network(depth=1, width=2)
         trained = train_multilayer(X, Y, net, learning_rate=0.3, direction_rate=0.05, n_steps=1)[0]
-        parameters, inputs = net.parameters(), torch.tensor(X)
+        parameters, inputs = net._parameters(), torch.tensor(X)
         changes = [torch.zeros(len(X), 2, dtype=torch.float64, requires_grad=True)]
-        outputs, (layer,) = net.forward(parameters, inputs, changes)
+        outputs, (layer,) = net._forward(parameters, inputs, changes)
         gradients = torch.autograd.grad(
             torch.nn.functional.cross_entropy(outputs, torch.tensor(Y)), parameters, retain_graph=True
         )
@@ -267,10 +267,11 @@ def test_start_is_left_as_it_is():
         np.testing.assert_array_equal(w, kept)
 
 
-def test_a_step_that_is_too_long():
-    start = network(normalized=False, activation="softplus")
+@pytest.mark.parametrize(("activation", "learning_rate"), [("softplus", 1e9), ("tanh", 1e308)])
+def test_a_step_that_is_too_long(activation, learning_rate):
+    start = network(normalized=False, activation=activation)
     with pytest.raises(DivergenceError, match="take smaller steps") as raised:
-        train_multilayer(X, Y, start, learning_rate=1e9, n_steps=20)
+        train_multilayer(X, Y, start, learning_rate=learning_rate, n_steps=20)
     assert raised.value.trace.objective[0] == pytest.approx(start.loss(X, Y))
 
 
@@ -394,38 +395,45 @@ def canned():
     }
 
 
+OWN_SMALL = [[1e-3 * (np.eye(7) + 9 * (1 - np.eye(7)))] * 2] * 3
+
+
 @pytest.mark.parametrize(
     ("rows", "method", "key", "value"),
     [
-        ([0], benchmark.SAME, "losses", [0.5 ** np.arange(31.0)] * 3),
-        ([1], benchmark.USUAL, "losses", [0.5 ** np.arange(31.0)] * 3),
-        ([2], benchmark.SPLIT, "losses", [np.full(31, np.inf)] * 3),
+        ([0, 3], benchmark.SAME, "losses", [0.5 ** np.arange(31.0)] * 3),
+        ([1, 3], benchmark.USUAL, "losses", [0.5 ** np.arange(31.0)] * 3),
+        ([2, 3], benchmark.SPLIT, "losses", [np.full(31, np.inf)] * 3),
         ([0, 1], benchmark.PLAIN, "losses", [np.full(31, 1.0)] * 3),
-        ([3, 4], benchmark.SAME, "blocks", [[np.eye(7) + 0.01] * 2] * 3),
-        ([3], benchmark.USUAL, "blocks", [[1e-3 * (np.eye(7) + 9 * (1 - np.eye(7)))] * 2] * 3),
-        ([4], benchmark.PLAIN, "blocks", [[1e-3 * (np.eye(7) + 9 * (1 - np.eye(7)))] * 2] * 3),
+        ([2], benchmark.PLAIN, "losses", [0.5 ** np.arange(31.0)] * 3),
+        ([4, 5], benchmark.SAME, "blocks", [[np.eye(7) + 0.01] * 2] * 3),
+        ([4], benchmark.USUAL, "blocks", OWN_SMALL),
+        ([5], benchmark.PLAIN, "blocks", OWN_SMALL),
     ],
 )
 def test_statements_of_the_summary_are_held_against_what_was_measured(rows, method, key, value):
     measured = canned()
-    verdicts = [row["met"] for row in benchmark.targets("digits", "tanh", measured)]
-    assert verdicts == [True] * 5 + [None]
+    assert [row["met"] for row in benchmark.targets("digits", "tanh", measured)] == [True] * 6 + [None]
     measured["methods"][method][key] = value
     found = [row["met"] for row in benchmark.targets("digits", "tanh", measured)]
     assert [i for i, met in enumerate(found) if met is False] == rows
+    assert found[6] is None
 
 
-def test_best_rate_is_the_soonest_and_then_the_lowest(monkeypatch):
-    curves = {0.1: [2.0, 0.4, 0.4], 0.3: [2.0, 2.0, 0.1], 1.0: [2.0, 0.3, np.inf]}
-    monkeypatch.setattr(
-        benchmark, "losses", lambda X, y, start, n_steps, learning_rate: np.array(curves[learning_rate])
-    )
+def test_best_options_are_the_soonest_of_the_first_start_and_then_the_lowest(monkeypatch):
+    curves = {0.1: [2.0, 0.4, 0.4], 0.3: [2.0, 2.0, 0.1], 1.0: [2.0, 0.01, np.inf]}
+
+    def run(X, y, start, n_steps, block_steps, options):
+        return {"losses": start + np.array(curves[options["learning_rate"]]), "networks": [], "seconds": 0.0}
+
+    monkeypatch.setattr(benchmark, "run", run)
     options = [{"learning_rate": rate} for rate in curves]
-    chosen, tried = benchmark.best_rate(X, Y, [None], 2, options)
-    assert chosen == 0
-    assert [row["mean_steps"] for row in tried] == [1, 2, np.inf]
-    monkeypatch.setattr(benchmark, "LOSS", 0.01)
-    assert benchmark.best_rate(X, Y, [None], 2, options)[0] == 1
+    found = benchmark.try_options(X, Y, [0.0, 7.0], 2, (), options)
+    assert found["chosen"] == {"learning_rate": 0.1}
+    assert [row["steps"] for row in found["tried"]] == [1, 2, 1]
+    np.testing.assert_allclose(found["losses"], [[2.0, 0.4, 0.4], [9.0, 7.4, 7.4]])
+    monkeypatch.setattr(benchmark, "LOSS", 0.001)
+    assert benchmark.try_options(X, Y, [0.0], 2, (), options)["chosen"] == {"learning_rate": 0.3}
 
 
 def test_images_of_every_class_in_turn(tmp_path):

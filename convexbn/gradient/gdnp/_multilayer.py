@@ -250,19 +250,19 @@ class MultilayerNetwork(Summarized):
                 for g, layer in zip(self.lengths, layers, strict=True)
             ]
             network = replace(self, weights=[scale[:, None] * w for scale, w in zip(scales, self.weights, strict=True)])
-        torch, parameters = import_torch(), network.parameters()
-        loss = _cross_entropy(self.forward(parameters, torch.tensor(data))[0], torch.tensor(classes))
+        torch, parameters = import_torch(), network._parameters()
+        loss = _cross_entropy(self._forward(parameters, torch.tensor(data))[0], torch.tensor(classes))
         blocks = parameters[: len(self.weights) + 1]
         return block_norms(loss, blocks, n_probes=n_probes, rng=np.random.default_rng(random_state))
 
-    def parameters(self) -> list[Any]:
+    def _parameters(self) -> list[Any]:
         """Torch leaves in the order: weights, output weights, shifts, output bias, and lengths if there are any."""
         torch = import_torch()
         arrays = (*self.weights, self.output_weights, *self.shifts, self.output_bias, *(self.lengths or ()))
         return [torch.tensor(array, requires_grad=True) for array in arrays]
 
-    def with_parameters(self, parameters: Sequence[Any]) -> Self:
-        """Return the network of the same kind with these torch tensors, in the order of `parameters`."""
+    def _with_parameters(self, parameters: Sequence[Any]) -> Self:
+        """Return the network of the same kind with these torch tensors, in the order of `_parameters`."""
         depth, arrays = len(self.weights), [parameter.detach().numpy() for parameter in parameters]
         weights, output_weights, shifts, output_bias = (
             arrays[:depth], arrays[depth], arrays[depth + 1 : 2 * depth + 1], arrays[2 * depth + 1]
@@ -277,12 +277,12 @@ class MultilayerNetwork(Summarized):
             lengths=lengths,
         )
 
-    def forward(
+    def _forward(
         self, parameters: Sequence[Any], inputs: Any, changes: Sequence[Any] | None = None
     ) -> tuple[Any, list[Batch]]:
         """Outputs (n, C) of torch inputs (n, d), and what each hidden layer saw; `changes` are added to preactivations.
 
-        Parameters are in the order of `parameters`, changes of shapes (n, m_1), (n, m_2), ...
+        Parameters are in the order of `_parameters`, changes of shapes (n, m_1), (n, m_2), ...
         """
         torch, depth = import_torch(), len(self.weights)
         phi = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": torch.nn.functional.softplus}[self.activation]
@@ -310,7 +310,7 @@ class MultilayerNetwork(Summarized):
         """Outputs and batches without gradients, or a ValueError where a unit does not vary."""
         torch = import_torch()
         with torch.no_grad():
-            outputs, layers = self.forward(self.parameters(), torch.tensor(X, dtype=torch.float64))
+            outputs, layers = self._forward(self._parameters(), torch.tensor(X, dtype=torch.float64))
         for number, (w, layer) in enumerate(zip(self.weights, layers, strict=True), start=1):
             if layer.spreads is not None:
                 largest = np.abs(layer.inputs.numpy() @ w.T).max(axis=0)

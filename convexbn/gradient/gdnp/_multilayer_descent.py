@@ -110,19 +110,20 @@ def train_multilayer(
     data, labels = start._samples(X, y)
     start._checked_forward(data)
     rng, inputs, classes = np.random.default_rng(random_state), torch.tensor(data), torch.tensor(labels)
-    parameters, cross_entropy = start.parameters(), torch.nn.functional.cross_entropy
+    parameters, cross_entropy = start._parameters(), torch.nn.functional.cross_entropy
     method = "gradient descent" if direction_rate is None else "gradient descent with a length-direction split"
     with Recorder(method, n_steps, verbose=verbose) as recorder:
         for step in range(n_steps + 1):
             changes = None
             if direction_rate is not None:
                 changes = [inputs.new_zeros(len(data), len(w), requires_grad=True) for w in start.weights]
-            outputs, layers = start.forward(parameters, inputs, changes)
+            outputs, layers = start._forward(parameters, inputs, changes)
             loss = cross_entropy(outputs, classes)
             accuracy = float((outputs.argmax(dim=1) == classes).double().mean())
-            recorder.record(step, loss.item(), accuracy=accuracy)
+            finite = all(parameter.isfinite().all() for parameter in parameters)
+            recorder.record(step, loss.item() if finite else np.nan, accuracy=accuracy)
             if callback is not None:
-                callback(step, start.with_parameters(parameters))
+                callback(step, start._with_parameters(parameters))
             if step == n_steps:
                 break
             gradients = torch.autograd.grad(loss, parameters, retain_graph=changes is not None)
@@ -140,7 +141,7 @@ def train_multilayer(
                             parameters[i], gradients[i], layer, lengths[i].square() * curvatures[i], direction_rate
                         )
             parameters = [parameter.requires_grad_() for parameter in moved]
-    return start.with_parameters(parameters), recorder.trace()
+    return start._with_parameters(parameters), recorder.trace()
 
 
 def mean_curvatures(outputs: Any, changes: Sequence[Any], rng: np.random.Generator) -> list[Any]:

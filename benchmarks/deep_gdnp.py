@@ -161,9 +161,13 @@ def typical(values: np.ndarray) -> float:
 
 
 def counted_steps(run: dict) -> str:
-    """Median of the steps to LOSS in words."""
+    """Median of the steps to LOSS, and their CPU seconds, in words."""
     steps = median_steps(run)
-    return f"{steps:g}" if np.isfinite(steps) else f"not in {len(run['losses'][0]) - 1}"
+    return (
+        f"{steps:g} ({steps * run['seconds_a_step']:.2g} s)"
+        if np.isfinite(steps)
+        else f"not in {len(run['losses'][0]) - 1}"
+    )
 
 
 def targets(name: str, activation: str, measured: dict) -> list[dict]:
@@ -214,7 +218,7 @@ def typical_coupling(run: dict) -> float:
 
 def draw_row(axes, activation: str, measured: dict) -> None:
     """Loss over steps; cross blocks layer by layer, along training, and relative to the layers' own."""
-    from matplotlib.ticker import LogFormatter, NullLocator
+    from matplotlib.ticker import NullLocator
 
     layers = np.array(OTHERS) + 1
     steps = np.array(measured["block_steps"])
@@ -235,18 +239,19 @@ def draw_row(axes, activation: str, measured: dict) -> None:
         axes[1].plot(layers, profile, ".-", **style)
         axes[2].plot(steps, np.exp(np.log(total(norms)).mean(axis=0)), ".-", **style)
         axes[3].plot(steps, np.exp(np.log(couplings(run)).mean(axis=(0, 2))), ".-", **style)
+    axes[0].axhline(LOSS, color="0.5", linestyle="--", linewidth=0.8)
     axes[0].set(xlabel="step", ylabel="training loss", title=f"{activation}: loss")
     axes[1].set(xlabel="layer i", ylabel="norm of d²loss / dW4 dWi", title=f"{activation}: layer 4 depends on layer i")
     axes[1].set_xticks(layers, [*(str(layer) for layer in layers[:-1]), "output"])
-    axes[2].set(ylabel="norm of all blocks i", title=f"{activation}: on all others together")
-    axes[3].set(ylabel="cross / own blocks", title=f"{activation}: relative to their own blocks")
-    for ax in axes:
+    axes[2].set(ylabel="norm of all blocks i", title=f"{activation}: layer 4 depends on all others")
+    axes[3].set(ylabel="cross / own blocks", title=f"{activation}: the same, relative to own blocks")
+    for ax in axes[:3]:
         ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(LogFormatter())
-        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+    axes[3].set_ylim(0, None)
     for ax in axes[2:]:
-        ax.set_xlabel("step")
         ax.set_xscale("symlog", linthresh=10)
+        ax.set(xlabel="step", xlim=(-1, 1.2 * steps[-1]))
         ax.set_xticks(steps, steps)
         ax.xaxis.set_minor_locator(NullLocator())
 
@@ -266,10 +271,11 @@ def draw(results: dict, path: Path) -> None:
     caption(
         figure,
         f"{name}: {data['n']} images of {data['d']} pixels, {DEPTH} hidden layers of {WIDTH} units, gradient descent "
-        "on the full batch, each method with the best of its step sizes. Loss: median and range of the seeds. Blocks "
+        "on the full batch, each method with the best of its step sizes. Loss: median and range of the seeds; "
+        f"dashed: {LOSS:g}. Blocks "
         "d²loss / dW4 dWi say how far the gradient of layer 4 changes with the weights of layer i: geometric means "
         "over seeds, in the second column over training after the start too; relative: over the geometric mean of the "
-        f"own blocks of both layers, mean over i. 'Same start': the function that BN starts from. {machine['cpu']}, "
+        f"own blocks of both layers, mean over i. Same start: the function that BN starts from. {machine['cpu']}, "
         f"{machine['date'][:10]}.",
     )
     figure.savefig(path)

@@ -376,14 +376,15 @@ class TestSteps:
         np.testing.assert_allclose(NormalizedNeurons.averaged(networks).outputs(problem.Z), mean, atol=1e-12)
 
 
-class TestNetwork:
-    @pytest.fixture(scope="class")
-    def trained(self):
-        rng = np.random.default_rng(0)
-        X = rng.standard_normal((40, 3)) * [1.0, 20.0, 0.1] + 5
-        y = np.abs(X[:, 0] - 5) + np.sin(X[:, 1])
-        return X, y, ConvexBNRegressor(0.05, normalization="batch_after_relu", prove=False).fit(X, y)
+@pytest.fixture(scope="module")
+def trained():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3)) * [1.0, 20.0, 0.1] + 5
+    y = np.abs(X[:, 0] - 5) + np.sin(X[:, 1])
+    return X, y, ConvexBNRegressor(0.05, normalization="batch_after_relu", prove=False).fit(X, y)
 
+
+class TestNetwork:
     def test_torch_equals_predict_in_both_modes_and_back(self, trained):
         X, _, model = trained
         network = model.network_

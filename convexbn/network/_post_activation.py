@@ -110,7 +110,9 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
         sample_weight: ArrayLike | None = None,
         random_state: int | np.random.Generator | None = None,
     ) -> Self:
-        """Untrained network: Gaussian weights and offsets, gamma one, bias and intercept zero, small output weights.
+        """Untrained network: Gaussian weights, gamma one, bias and intercept zero, small output weights.
+
+        The kink of a neuron lies halfway between two random samples, so that it is active on some samples alone.
 
         Parameters
         ----------
@@ -132,7 +134,8 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
         data = check_array(X, dtype="numeric")
         rng, one = np.random.default_rng(random_state), np.ones(n_neurons)
         weights = rng.standard_normal((n_neurons, data.shape[1]))
-        offsets = rng.standard_normal(n_neurons) - weights @ data.mean(axis=0, dtype=np.float64)
+        pairs = np.array([rng.choice(len(data), 2, replace=False) for _ in range(n_neurons)])
+        offsets = -(weights * data[pairs].mean(axis=1, dtype=np.float64)).sum(axis=1)
         outputs = rng.standard_normal((n_neurons, n_outputs)) / n_neurons
         return cls(weights, one, 0 * one, outputs, np.zeros(n_outputs), offsets, 0 * one, one).with_statistics(
             data, sample_weight

@@ -24,6 +24,7 @@ from benchmarks.tabular_data import Table
 from convexbn import ConvexBNClassifier, ConvexBNClassifierCV, ConvexBNRegressor, ConvexBNRegressorCV
 
 OURS = "convexbn"
+AFTER_RELU = "convexbn, BN after the ReLU"  # a second model of ours, which has no part in ranks and targets
 SKLEARN = ("HistGradientBoosting", "MLP", "linear", "SVM")  # linear: ridge or logistic regression
 PACKAGES = {
     "CatBoost": "catboost",
@@ -32,7 +33,7 @@ PACKAGES = {
     "RealMLP": "pytabkit",
     "TabM": "pytabkit",
 }
-MODELS = (OURS, *SKLEARN, *PACKAGES)
+MODELS = (OURS, AFTER_RELU, *SKLEARN, *PACKAGES)
 INNER = 3  # folds in which a tuned model chooses
 GRIDS: dict[str, dict[str, list]] = {
     "HistGradientBoosting": {"learning_rate": [0.03, 0.1, 0.3], "max_leaf_nodes": [4, 15, 31]},
@@ -51,6 +52,8 @@ def default_model(name: str, classification: bool) -> BaseEstimator:
         raise PeerMissing(f"{name} is skipped: pip install {PACKAGES[name]}")
     if name == OURS:
         return ConvexBNClassifier() if classification else ConvexBNRegressor()
+    if name == AFTER_RELU:
+        return (ConvexBNClassifier if classification else ConvexBNRegressor)(normalization="batch_after_relu")
     if name == "HistGradientBoosting":
         kind = HistGradientBoostingClassifier if classification else HistGradientBoostingRegressor
         return kind(random_state=0)

@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 
 from benchmarks.harness import caption, median_of, pyplot, target
 from benchmarks.tabular_data import CLASSIFICATION, FOLDS, NAMES, REGRESSION, SPLITS
-from benchmarks.tabular_models import MODELS, OURS, SKLEARN
+from benchmarks.tabular_models import AFTER_RELU, MODELS, OURS, SKLEARN
 
 KINDS = {False: "regression", True: "classification"}
 ALL_SETS = {False: REGRESSION, True: CLASSIFICATION}
@@ -17,7 +17,7 @@ WORST_DRAWN = {False: 2.0, True: 8.0}
 SHARE_CLOSE = {False: 12 / 15, True: 9 / 13}
 PLACES = {False: 1, True: 2}
 MLP_FITS, SECONDS = 10, 3.0  # a default fit may take the longer of both
-LABELS = {OURS: "convexbn", "linear": "ridge / logistic", "SVM": "SVR / SVC"}
+LABELS = {OURS: "convexbn", AFTER_RELU: "BN after ReLU", "linear": "ridge / logistic", "SVM": "SVR / SVC"}
 
 
 def results_of(runs: dict[str, dict]) -> dict[str, dict]:
@@ -84,7 +84,7 @@ def average_ranks(sets: dict) -> dict[str, tuple[float, int]]:
     """Mean rank of each model over the sets where it has a score, and how many these are; the best model first."""
     found: dict[str, list[float]] = {}
     for entry in sets.values():
-        known = scores(entry)
+        known = {model: score for model, score in scores(entry).items() if model != AFTER_RELU}
         order = rankdata([-score if entry["classification"] else score for score in known.values()])
         for model, rank in zip(known, order, strict=True):
             found.setdefault(model, []).append(float(rank))
@@ -107,6 +107,7 @@ def targets(results: dict) -> list[dict]:
         sets = of_kind(defaults, classification)
         judge = measured_in_full(sets, classification)
         rows += [row | {"met": row["met"] if judge else None} for row in _rows(sets, classification) if sets]
+        rows += _placement_rows(sets, classification)
     judge = all(measured_in_full(of_kind(defaults, classification), classification) for classification in KINDS)
     rows += [row | {"met": row["met"] if judge else None} for row in _time_rows(defaults)]
     for classification, kind in KINDS.items():
@@ -156,6 +157,20 @@ def _rows(sets: dict, classification: bool) -> list[dict]:
             )
         )
     return rows
+
+
+def _placement_rows(sets: dict, classification: bool) -> list[dict]:
+    """Batch normalization after the ReLU beside that before it, both by default."""
+    pairs = [
+        (known[AFTER_RELU], known[OURS]) for known in map(scores, sets.values()) if {AFTER_RELU, OURS} <= known.keys()
+    ]
+    if not pairs:
+        return []
+    better = sum((after > before) == classification and after != before for after, before in pairs)
+    typical = np.median([100 * (after - before) if classification else after / before for after, before in pairs])
+    unit = f"{typical:+.2f} points of accuracy" if classification else f"{typical:.3f} times the error"
+    statement = f"{KINDS[classification]}, all by default: batch normalization after the ReLU, beside before it"
+    return [target(statement, f"better on {better} of {len(pairs)} sets, in the median {unit}", None)]
 
 
 def _time_rows(defaults: dict) -> list[dict]:

@@ -25,6 +25,7 @@ EVERY, SECOND, VANILLA = "a link around every layer", "a link around every secon
 KINDS = {EVERY: 1, SECOND: 2, VANILLA: 0}
 DEPTHS = (4, 8, 16, 32, 56)
 SEEDS = (0, 1, 2)
+RATES = (0.003, 0.01, 0.03, 0.1)
 BATCH = 32
 N_RECORDS = 5  # along a run, the start included
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -43,7 +44,6 @@ class Setting:
 
     parts: dict[str, Samples]
     network: dict[str, int]
-    rates: tuple[float, ...]
     n_steps: int
 
     @property
@@ -61,7 +61,7 @@ def digits(n_steps: int = 1000) -> Setting:
         name: (X[order[end - size : end]], y[order[end - size : end]])
         for (name, size), end in zip(DIGITS.items(), ends, strict=True)
     }
-    return Setting(standardised(parts), {"width": 32}, (0.001, 0.003, 0.01, 0.03, 0.1), n_steps)
+    return Setting(standardised(parts), {"width": 32}, n_steps)
 
 
 def cifar(path: Path, n_steps: int = 600, per_class: dict[str, int] = PER_CLASS) -> Setting:
@@ -80,7 +80,7 @@ def cifar(path: Path, n_steps: int = 600, per_class: dict[str, int] = PER_CLASS)
             numbers = range(first[part], first[part] + size)
             images = [read(archive, f"{folder}/{name}/{number:04d}.jpg") for number in numbers for name in CLASSES]
             parts[part] = np.array(images), np.tile(np.arange(len(CLASSES)), size)
-    return Setting(standardised(parts), {"width": 8, "kernel_size": 3}, (0.003, 0.01, 0.03, 0.1, 0.3), n_steps)
+    return Setting(standardised(parts), {"width": 8, "kernel_size": 3}, n_steps)
 
 
 def standardised(parts: dict[str, Samples]) -> dict[str, Samples]:
@@ -135,9 +135,9 @@ def measure(name: str, setting: Setting, depths: tuple, seeds: tuple, record: Re
     measured = []
     for depth in depths:
         for kind in KINDS:
-            search = [run(kind, depth, rate, seeds[0], True) for rate in setting.rates]
+            search = [run(kind, depth, rate, seeds[0], True) for rate in RATES]
             validation_errors = [entry["test_error"][-1] for entry in search]
-            rate = setting.rates[int(np.argmin(validation_errors))]
+            rate = RATES[int(np.argmin(validation_errors))]
             runs = [run(kind, depth, rate, seed, False) for seed in seeds]
             measured.append(
                 {
@@ -255,11 +255,10 @@ def draw(results: dict, path: Path) -> None:
     machine = results["environment"]
     caption(
         figure,
-        "Networks without batch normalization and biases, by SGD with momentum 0.9 on batches of "
-        f"{BATCH}, at the best of five learning rates each. {sizes}. Left: lines are means over three seeds, bands "
-        "reach from the least to the largest error. Losses: all seeds. Singular values: seed 0, after training, of I + W "
-        "with a link around every layer, of I + W' W around every second layer (both are 1 at the start), of W in "
-        "vanilla networks. "
+        f"Networks without batch normalization and biases, by SGD with momentum 0.9 on batches of {BATCH}, at the best of "
+        f"{len(RATES)} learning rates each. {sizes}. Left: lines are means over three seeds, bands reach from the least to "
+        "the largest error. Losses: all seeds. Singular values: seed 0, after training, of I + W with a link around every "
+        "layer, of I + W' W around every second layer (both are 1 at the start), of W in vanilla networks. "
         f"{machine['cpu']}, 1 thread, {machine['date'][:10]}.",
     )
     figure.savefig(path)
@@ -281,14 +280,14 @@ def main() -> None:
     depths, seeds = ((4, 6), (0, 1)) if args.quick else (DEPTHS, SEEDS)
     with threads(1):
         measured = {name: measure(name, setting, depths, seeds, record) for name, setting in settings.items()}
-    results = {"environment": environment(), "quick": args.quick, "batch_size": BATCH, "seeds": seeds}
+    results = {"environment": environment(), "quick": args.quick, "seeds": seeds}
+    results |= {"rates": RATES, "batch_size": BATCH}
     results["data"] = {
         name: {
             "n_train": len(setting.parts["train"][1]),
             "n_validation": len(setting.parts["validation"][1]),
             "n_test": len(setting.parts["test"][1]),
             "network": setting.network,
-            "rates": setting.rates,
             "n_steps": setting.n_steps,
             "measured": measured[name],
         }

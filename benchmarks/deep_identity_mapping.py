@@ -255,10 +255,10 @@ def draw(results: dict, path: Path) -> None:
     machine = results["environment"]
     caption(
         figure,
-        f"Networks without batch normalization and biases, by SGD with momentum 0.9 on batches of {BATCH}, at the best of "
-        f"{len(RATES)} learning rates each. {sizes}. Left: lines are means over three seeds, bands reach from the least to "
-        "the largest error. Losses: all seeds. Singular values: seed 0, after training, of I + W with a link around every "
-        "layer, of I + W' W around every second layer (both are 1 at the start), of W in vanilla networks. "
+        f"Networks without batch normalization and biases, by SGD with momentum 0.9 on batches of {BATCH}, at the best "
+        f"of {len(RATES)} learning rates each. {sizes}. Left: lines are means over three seeds, bands reach from the "
+        "least to the largest error. Losses: all seeds. Singular values: seed 0, after training, of I + W with a link "
+        "around every layer, of I + W' W around every second layer (both are 1 at the start), of W in vanilla networks. "
         f"{machine['cpu']}, 1 thread, {machine['date'][:10]}.",
     )
     figure.savefig(path)

@@ -121,7 +121,7 @@ def trained(setting: Setting, link: int, depth: int, rate: float, seed: int, *, 
     }
 
 
-def measure(name: str, setting: Setting, depths: tuple, seeds: tuple, record: Record) -> list[dict]:
+def measure(name: str, setting: Setting, depths: tuple, rates: tuple, seeds: tuple, record: Record) -> list[dict]:
     """Of every kind and depth: the rate that predicts best, and the runs with it; no run in the record is repeated."""
 
     def run(kind, depth, rate, seed, search):
@@ -135,9 +135,9 @@ def measure(name: str, setting: Setting, depths: tuple, seeds: tuple, record: Re
     measured = []
     for depth in depths:
         for kind in KINDS:
-            search = [run(kind, depth, rate, seeds[0], True) for rate in RATES]
+            search = [run(kind, depth, rate, seeds[0], True) for rate in rates]
             validation_errors = [entry["test_error"][-1] for entry in search]
-            rate = RATES[int(np.argmin(validation_errors))]
+            rate = rates[int(np.argmin(validation_errors))]
             runs = [run(kind, depth, rate, seed, False) for seed in seeds]
             measured.append(
                 {
@@ -256,9 +256,9 @@ def draw(results: dict, path: Path) -> None:
     caption(
         figure,
         f"Networks without batch normalization and biases, by SGD with momentum 0.9 on batches of {BATCH}, at the best "
-        f"of {len(RATES)} learning rates each. {sizes}. Left: lines are means over three seeds, bands reach from the "
+        f"of {len(results['rates'])} learning rates each. {sizes}. Left: lines are means over the seeds, bands reach from the "
         "least to the largest error. Losses: all seeds. Singular values: seed 0, after training, of I + W with a link "
-        "around every layer, of I + W' W around every second layer (both are 1 at the start), of W in vanilla networks. "
+        "around every layer, of I + W' W around every second layer (both 1 at the start), of W in vanilla networks. "
         f"{machine['cpu']}, 1 thread, {machine['date'][:10]}.",
     )
     figure.savefig(path)
@@ -277,11 +277,11 @@ def main() -> None:
     if args.data:
         settings["CIFAR-10"] = cifar(args.data, **quick | ({"per_class": dict.fromkeys(PER_CLASS, 7)} if quick else {}))
     record = Record(args.json.with_name("deep_identity_mapping_runs.json"))
-    depths, seeds = ((4, 6), (0, 1)) if args.quick else (DEPTHS, SEEDS)
+    plan = ((4, 6), RATES[:2], SEEDS[:1]) if args.quick else (DEPTHS, RATES, SEEDS)
     with threads(1):
-        measured = {name: measure(name, setting, depths, seeds, record) for name, setting in settings.items()}
-    results = {"environment": environment(), "quick": args.quick, "seeds": seeds}
-    results |= {"rates": RATES, "batch_size": BATCH}
+        measured = {name: measure(name, setting, *plan, record) for name, setting in settings.items()}
+    results = {"environment": environment(), "quick": args.quick, "batch_size": BATCH}
+    results |= dict(zip(("depths", "rates", "seeds"), plan, strict=True))
     results["data"] = {
         name: {
             "n_train": len(setting.parts["train"][1]),

@@ -304,6 +304,7 @@ def archive(tmp_path):
 
 
 class TestBenchmark:
+    @pytest.mark.slow
     def test_quick_run_writes_results_and_picture_and_goes_on_where_it_was(
         self, tmp_path, monkeypatch, pictures, archive, capsys
     ):
@@ -321,9 +322,9 @@ class TestBenchmark:
                 (k, d) for d in (4, 6) for k in benchmark.KINDS
             ]
             for one in measured:
-                assert one["rate"] == results["rates"][int(np.argmin(one["validation_errors"]))]
+                assert one["rate"] == results["rates"][int(np.argmin(np.mean(one["validation_errors"], axis=1)))]
                 assert one["test_errors"] == [run["test_error"][-1] for run in one["runs"]]
-                assert all(run["steps"][-1] == entry["n_steps"] == 2 for run in one["runs"])
+                assert all(run["steps"][-1] == entry["n_steps"] == 1 for run in one["runs"])
             assert len(benchmark.targets(name, measured)) == 7
             for line, kind in zip(row[0].lines, benchmark.KINDS, strict=True):
                 assert line.get_label() == kind

@@ -56,7 +56,7 @@ class LinkedNetwork(Summarized):
 
     References
     ----------
-    Li, Yuan: Convergence Analysis of Two-layer Neural Networks with ReLU Activation. arXiv:1705.09886, section 5.1.
+    Li, Yuan: Convergence Analysis of Two-layer Neural Networks with ReLU Activation. arXiv:1705.09886, section 5.
 
     Examples
     --------
@@ -335,7 +335,7 @@ def train_linked(
 
     References
     ----------
-    Li, Yuan: Convergence Analysis of Two-layer Neural Networks with ReLU Activation. arXiv:1705.09886, section 5.1.
+    Li, Yuan: Convergence Analysis of Two-layer Neural Networks with ReLU Activation. arXiv:1705.09886, section 5.
 
     Examples
     --------

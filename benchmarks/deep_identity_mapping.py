@@ -227,9 +227,13 @@ def draw_row(axes, name: str, measured: list[dict]) -> None:
         for run in runs[:1]:
             ends = np.linspace(1, depths[-1] - 1, len(run["smallest_at_end"]) + 1)
             middles = (ends[1:] + ends[:-1]) / 2
-            axes[3].fill_between(middles, run["smallest_at_end"], run["largest_at_end"], color=color, alpha=0.4)
+            axes[3].fill_between(middles, run["smallest_at_end"], run["largest_at_end"], color=color, alpha=0.12)
+            for values in (run["smallest_at_end"], run["largest_at_end"]):
+                axes[3].plot(middles, values, color=color, linewidth=1.5)
     for ax, title in zip(axes, ("test error", "training error"), strict=False):
         ax.set(title=f"{name}: {title} after training", xlabel="layers", ylabel="per cent", xscale="log", ylim=(0, 100))
+        ax.axhline(100 * GUESSING, color="0.5", linewidth=0.8, linestyle=":")
+        ax.text(depths[0], 100 * GUESSING + 1, "guessing", color="0.35", fontsize=8)
         ax.set_xticks(depths, depths)
         ax.xaxis.set_minor_formatter("")
     axes[2].set(title=f"{name}: training loss, {depths[-1]} layers", xlabel="step of SGD", ylabel="cross-entropy")

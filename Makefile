@@ -33,7 +33,7 @@ lint: $(VENV)/installed
 # The benchmarks choose the number of threads themselves.
 MEASURE = env -u OMP_NUM_THREADS -u OPENBLAS_NUM_THREADS -u MKL_NUM_THREADS $(PYTHON) -m benchmarks
 
-# All but CIFAR-10, then the tables: about an hour on two quiet cores without the sets and the peers of tabular, which
+# All but CIFAR-10, then the tables: about an hour and a half on two quiet cores without the sets and the peers of tabular, which
 # take ten (DATA and KEEL say where the sets are). Peers that are not installed are skipped; benchmarks/README.md says how
 # to install them. PYTHON is the interpreter of the environment that has them.
 benchmarks:

@@ -46,6 +46,21 @@ def load_cifar10(data: Path | None, folder: Path) -> tuple[Images, Images]:
     return Images(train_X, np.asarray(train_classes)), Images(test_X, np.asarray(test_classes))
 
 
+def first_training_images(data: Path, n_images: int) -> Images:
+    """The first training images of every class, as many of each, the classes in turn; nothing is written.
+
+    `data` is a zip file or a folder as in `load_cifar10`.
+    """
+    files = _files(data)
+    labels = sorted({name.split("/")[1] for name in files if name.startswith("train/")})
+    names = [sorted(name for name in files if name.startswith(f"train/{label}/")) for label in labels]
+    each = n_images // max(len(labels), 1)
+    if not (labels and each and min(map(len, names)) >= each):
+        raise SystemExit(f"{data} has no {n_images} images train/CLASS/*.jpg or *.png, as many of every class.")
+    X = np.array([_image(files[name]) for group in zip(*[of[:each] for of in names], strict=True) for name in group])
+    return Images(X, np.tile(np.arange(len(labels)), each))
+
+
 def _downloaded() -> Iterator[np.ndarray]:
     from sklearn.datasets import fetch_openml
 
@@ -57,8 +72,6 @@ def _downloaded() -> Iterator[np.ndarray]:
 
 
 def _decoded(data: Path) -> Iterator[np.ndarray]:
-    from PIL import Image
-
     files = _files(data)
     labels = sorted({name.split("/")[1] for name in files})
     for part in ("train", "test"):
@@ -67,10 +80,15 @@ def _decoded(data: Path) -> Iterator[np.ndarray]:
             raise SystemExit(f"{data} holds no {part}/CLASS/*.jpg or *.png.")
         images = np.empty((len(names), *SHAPE), dtype=np.uint8)
         for image, name in zip(images, names, strict=True):
-            content = io.BytesIO(files[name].read_bytes())
-            image[:] = np.asarray(Image.open(content).convert("RGB")).transpose(2, 0, 1)
+            image[:] = _image(files[name])
         yield images
         yield np.array([labels.index(name.split("/")[1]) for name in names])
+
+
+def _image(file: "zipfile.Path | Path") -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(file.read_bytes())).convert("RGB")).transpose(2, 0, 1)
 
 
 def _files(data: Path) -> dict[str, "zipfile.Path | Path"]:

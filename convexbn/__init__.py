@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from convexbn._comparison import Comparison, compare
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign
+from convexbn.designs._post_activation import PostActivationBatchNormDesign
 from convexbn.designs._spectral_trace import SpectralTrace, spectral_trace
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators import (
@@ -24,6 +25,8 @@ from convexbn.estimators import (
     prove,
 )
 from convexbn.model._neurons import Neurons
+from convexbn.model._normalized_neurons import NormalizedNeurons
+from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.network import (
     BatchNormNetwork,
@@ -31,6 +34,7 @@ from convexbn.network import (
     ConvGatedNetwork,
     DeepNetwork,
     GatedNetwork,
+    PostActivationBatchNormNetwork,
     WeightNormNetwork,
     make_network,
 )
@@ -67,9 +71,13 @@ __all__ = [
     "GDNPClassifier",
     "GatedNetwork",
     "Neurons",
+    "NormalizedNeurons",
     "PatchDesign",
     "Path",
     "Patterns",
+    "PostActivationBatchNormDesign",
+    "PostActivationBatchNormNetwork",
+    "PostActivationProblem",
     "Problem",
     "RandomBatchNormLayers",
     "Solution",

@@ -17,7 +17,7 @@ from convexbn.gradient import DivergenceError, Trace, train
 from convexbn.gradient._batch_norm import check_data, unfitted_design
 from convexbn.gradient._options import check_options
 from convexbn.losses import Loss
-from convexbn.model._problem import Problem
+from convexbn.model._make_problem import make_problem
 from convexbn.network import NormalizedNetwork, make_network
 from convexbn.solvers import solve
 from convexbn.solvers._certificate import Certificate
@@ -170,7 +170,7 @@ def compare(
     begun = perf_counter()
     design = unfitted_design(**network).set_params(rtol=EXACT_RTOL)  # gradient training uses all directions
     design.fit(check_data(X, design))
-    problem = Problem(design.matrix(X), y, **objective)
+    problem = make_problem(design, X, y, **objective)
     made = perf_counter() - begun
     solution = solve(problem, tol=tol, max_time=max_time, random_state=random_state, verbose=verbose)
     seconds = perf_counter() - begun

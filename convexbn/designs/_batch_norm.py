@@ -94,6 +94,8 @@ class BatchNormDesign(Design):
     True
     """
 
+    whitens = True
+
     def __init__(
         self,
         n_components: int | float | None = None,

@@ -1,6 +1,7 @@
 """What every design has in common: scikit-learn's methods, and its rows as a design matrix."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +14,8 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base class of designs."""
 
     n_patches = 1  # rows of Z for one sample
+    after_relu: ClassVar[bool] = False  # whether the layer is normalized after its ReLU
+    whitens: ClassVar[bool] = False  # whether small directions become as long as large ones at `spectral_power` 0
 
     @abstractmethod
     def transform(self, X: ArrayLike) -> np.ndarray:

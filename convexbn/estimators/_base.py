@@ -20,6 +20,7 @@ from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._last_fit import last_fit
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.model._activation import ACTIVATIONS, Activation
+from convexbn.model._make_problem import make_problem
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
@@ -102,7 +103,6 @@ class BaseConvexBN(BaseEstimator, ABC):
     n_jobs: int | None = None
     random_state: int | np.random.RandomState | np.random.Generator | None = 0
     verbose: bool | int = False
-    normalization = "batch"  # a parameter of dense networks alone
     _margin: ClassVar[bool]
     _status: Status = field(init=False)
 
@@ -174,8 +174,9 @@ class BaseConvexBN(BaseEstimator, ABC):
         """Prepared data and training problem of distinct samples."""
         design = self._unfitted_design(n_components, spectral_power).fit(X, sample_weight=weights)
         prepared = Prepared(design, self._output_scales(y, weights))
-        problem = Problem(
-            design.matrix(X),
+        problem = make_problem(
+            design,
+            X,
             y / prepared.output_scales,
             self._training_loss(),
             weight_decay=1.0,
@@ -183,6 +184,11 @@ class BaseConvexBN(BaseEstimator, ABC):
             sample_weight=weights,
         )
         return prepared, problem
+
+    @property
+    def _searches_power(self) -> bool:
+        """Whether a choice that is left to the estimator compares spectral powers."""
+        return isinstance(self.spectral_power, str) and self._unfitted_design(None, 0.0).whitens
 
     @property
     def _plain_power(self) -> float:
@@ -308,6 +314,18 @@ class Dense(BaseConvexBN):
             raise ValueError(f"normalization={self.normalization!r} is unknown; choose one of {list(NORMALIZATIONS)}.")
         check_standardize(self.standardize)
         super()._check_parameters()
+        if not NORMALIZATIONS[self.normalization].after_relu:
+            return
+        if self.activation != "relu":
+            raise ValueError(
+                f"activation={self.activation!r} is trained with normalization before the activation; take "
+                "normalization='batch', or activation='relu'."
+            )
+        if self._plain_power != 0:
+            raise ValueError(
+                f"spectral_power={self.spectral_power!r} has no meaning for normalization='batch_after_relu', whose "
+                "problem does not depend on the lengths of singular directions; leave it at 'auto' or 0."
+            )
 
     def _unfitted_design(
         self, n_components: int | float | None, spectral_power: float

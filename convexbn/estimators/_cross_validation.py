@@ -28,9 +28,9 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
+from convexbn.solvers._fast_path import fast_path
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers._tolerance import warn_of_gaps
-from convexbn.solvers.relu._fast import fast_path
 from convexbn.solvers.relu._options import FAST
 
 Components = int | float | None
@@ -144,7 +144,7 @@ class CrossValidated(Dense):
     def _power_choices(self) -> list[float]:
         choices: Any = self.spectral_power
         if isinstance(choices, str):
-            return list(FIRST_POWERS) if self.normalization == "batch" else [0.0]
+            return list(FIRST_POWERS) if self._searches_power else [0.0]
         return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
 
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Given) -> None:
@@ -302,7 +302,9 @@ def _trial_networks(prepared: Prepared, problem: Problem) -> list[NormalizedNetw
     direction[column] = (1 if Z[:, column].max() > 0 else -1) / ranges[column]
     heights = np.ptp(y, axis=0) * (-1.0) ** np.arange(y.shape[1])
     constant = replace(problem, fit_intercept=True).zero_network
-    return [prepared.network(neurons) for neurons in (constant, Neurons(direction, heights[None], y.mean(axis=0)))]
+    return [
+        prepared.network(neurons) for neurons in (constant, problem.neurons(direction, heights[None], y.mean(axis=0)))
+    ]
 
 
 @on_one_thread

@@ -129,12 +129,7 @@ class Curve:
     def average(self) -> Neurons:
         """The networks of the folds at the best weight decay, averaged."""
         networks = list(self.networks[self.best].values())
-        parts = [network for network in networks if len(network)] or networks[:1]
-        return Neurons(
-            np.hstack([network.weights for network in parts]) / len(networks),
-            np.vstack([network.output_weights for network in parts]),
-            np.mean([network.intercept for network in networks], axis=0),
-        )
+        return type(networks[0]).averaged(networks)
 
     def __str__(self) -> str:
         fraction = self.weight_decays[self.best] / self.weight_decays[0]

@@ -20,9 +20,9 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers._closed_form import check_closed_form
+from convexbn.solvers._fast_path import fast_path
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers._solution import Status
-from convexbn.solvers.relu._fast import fast_path
 
 _TUNING_SHARE = 0.5  # of max_time, for the choice
 _COARSE_TOL = 3e-3  # of the solvers that have no fast preset
@@ -119,7 +119,7 @@ class FixedWeightDecay(BaseConvexBN):
             return prepared[power][1]
 
         closed_form = self.solver == "closed_form"  # of power 0 alone
-        chosen = isinstance(self.spectral_power, str) and self.normalization == "batch" and not closed_form
+        chosen = self._searches_power and not closed_form
         powers = None if chosen else [self._plain_power]
         some_power = (powers or [0.0])[0]
         some = problem_of(Candidate(some_power, self.n_components))

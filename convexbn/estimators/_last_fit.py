@@ -7,6 +7,7 @@ import numpy as np
 
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._neurons import Neurons
+from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._fast import descend, price_quickly
@@ -43,6 +44,8 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
     options : dict
         Options of `solve`.
     """
+    if isinstance(problem, PostActivationProblem):
+        return _last_fit_after_relu(problem, start, work)
     n, k = problem.Z.n_rows, problem.Z.n_columns
     rows = n * problem.n_outputs  # of the Jacobian
     small = n * k <= _MOST_ENTRIES
@@ -58,6 +61,21 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
         "max_iter": 1 if n_weights > ACCURATE.many_weights else _ROUNDS,
         "options": replace(ACCURATE, newton_steps=max(1, int(_NEWTON_SHARE * work / newton_work))),
     }
+
+
+def _last_fit_after_relu(problem: PostActivationProblem, start: Neurons, work: int) -> dict[str, Any]:
+    """The same for networks that are normalized after the ReLU: rounds of column generation from the start."""
+    n, k, several = problem.Z.n_rows, problem.Z.n_columns, problem.n_outputs
+    size = max(1, len(start)) * (k + 1 + several)
+    steps = int(np.clip(work / (n * max(1, len(start))), *_DESCENT_STEPS))
+    sweeps = _NEWTON_SHARE * work / _newton_work(n * several, k, size) / _ROUNDS
+    options = replace(
+        ACCURATE,
+        quasi_newton_steps=steps,
+        newton_sweeps=int(np.clip(sweeps, 0, ACCURATE.newton_sweeps)),
+        polish=sweeps >= 1,
+    )
+    return {"start": start if len(start) else None, "max_iter": _ROUNDS if sweeps >= 1 else 1, "options": options}
 
 
 def _newton_work(n: int, k: int, size: int) -> float:

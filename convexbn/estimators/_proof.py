@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from convexbn.estimators._base import BaseConvexBN, Prepared
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.network import NormalizedNetwork
+from convexbn.network import NormalizedNetwork, PostActivationBatchNormNetwork
 from convexbn.solvers._certificate import Certificate
 from convexbn.solvers._monitor import check_max_time
 from convexbn.solvers._tolerance import Tolerance
@@ -60,7 +60,8 @@ def prove(
     Raises
     ------
     ValueError
-        If the model is not one of these or is gated, the data is not its training data, or `max_time` is out of range.
+        If the model is not one of these, is gated or normalized after the ReLU, the data is not its training data, or
+        `max_time` is out of range.
     NotFittedError
         If the model is not trained.
 
@@ -88,6 +89,11 @@ def prove(
             "weights, and nothing is left to prove."
         )
     known = model.certificate_
+    if isinstance(model.network_, PostActivationBatchNormNetwork):
+        raise ValueError(
+            "model has normalization='batch_after_relu', of which fit(prove=True) proves all that can be proved; its "
+            "certificate_ has the bound."
+        )
     prepared, problem, neurons = _trained_problem(model, X, y, sample_weight)
     if known.scope == "global":
         return known

@@ -80,8 +80,8 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
         after about as much work as the choice, with a ConvergenceWarning if that is above `tol`; where `max_iter`,
         `max_time` or ``prove=True`` is given it goes on until `tol` or the limit that is given. Where `max_time` or the
         number of samples leaves nothing to compare, it is 0.03 of `weight_decay_max`.
-    normalization : {"batch", "weight"}, default="batch"
-        Normalization of the hidden layer.
+    normalization : {"batch", "weight", "batch_after_relu"}, default="batch"
+        Normalization of the hidden layer: of the inputs of its ReLUs, of its weights, or of the outputs of its ReLUs.
     activation : {"relu", "gated_relu"}, default="relu"
         Activation of the hidden layer.
     loss : {"squared_error", "huber"} or Loss, default="squared_error"
@@ -97,7 +97,7 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
         weight) normalized network with plain weight decay; a larger value penalises neurons along small
         directions (`BatchNormDesign`), as gradient descent fits them last, and objective and certificate are those of
         this penalty. "auto" chooses it together with `weight_decay`, from 0, 0.5, 1 and larger ones while that helps;
-        beside a `weight_decay` that is given, whose meaning depends on it, and for weight normalization it is 0.
+        beside a `weight_decay` that is given, whose meaning depends on it, and for the other normalizations, it is 0.
     standardize : bool, default=True
         Whether columns are divided by their standard deviations before their singular directions are taken, so that
         `n_components` and `spectral_power` do not depend on the scale of columns; of batch normalization alone. Weight

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from convexbn.gradient._options import as_numbers, check_options
 from convexbn.gradient._trace import Recorder, Trace
 from convexbn.losses import Loss, make_loss
 from convexbn.model._neurons import Neurons
+from convexbn.model._normalized_neurons import NormalizedNeurons
 from convexbn.network import NormalizedNetwork, make_network
 from convexbn.network._base import TORCH_EPS, import_torch
 
@@ -66,8 +68,8 @@ def train(
         Weight decay on gamma, bias and output weights.
     loss : str or Loss, default="squared_error"
         Name or instance of a loss.
-    normalization : {"batch", "weight"}, default="batch"
-        Normalization of the hidden layer.
+    normalization : {"batch", "weight", "batch_after_relu"}, default="batch"
+        Normalization of the hidden layer; "batch_after_relu" normalizes the outputs of its ReLUs.
     kernel_size : int, pair of int or None, default=None
         Size of the filters of a convolutional network; None trains a dense one.
     stride, padding : int or pair of int, default=1 and 0
@@ -106,7 +108,7 @@ def train(
 
     Returns
     -------
-    network : BatchNormNetwork, WeightNormNetwork or ConvBatchNormNetwork
+    network : NormalizedNetwork
         The network after the last step, with statistics of all of X. Ctrl-C ends the training, and what was reached
         until then is returned.
     trace : Trace
@@ -251,6 +253,11 @@ def _initial(
     Z = design.matrix(X)
     directions = rng.standard_normal((Z.n_columns, n_neurons)) * np.sqrt(Z.n_rows) / Z.spectral_norm
     output_weights = rng.standard_normal((n_neurons, n_outputs)) / n_neurons
-    network = make_network(Neurons(directions, output_weights, np.zeros(n_outputs)), design)
+    neurons: Neurons | NormalizedNeurons = Neurons(directions, output_weights, np.zeros(n_outputs))
+    if design.after_relu:
+        p, one = np.full(len(X), 1 / len(X)), np.ones(n_neurons)
+        neurons = NormalizedNeurons.on(Z, p, directions, 0 * one, output_weights, np.zeros(n_outputs))
+        neurons = replace(neurons, gamma=one, bias=0 * one)
+    network = make_network(neurons, design)
     assert isinstance(network, NormalizedNetwork)
     return network

@@ -1,17 +1,16 @@
 """The hidden and output weights of a two-layer network on a design matrix."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Self
 
 import numpy as np
 
-from convexbn._utils.summary import Summarized, counted
+from convexbn.model._base_neurons import BaseNeurons
 from convexbn.operators._protocol import Operator
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Neurons(Summarized):
+class Neurons(BaseNeurons):
     """Neurons (s_j, c_j) on a design matrix: f = sum_j relu(Z s_j) c_j^T + intercept.
 
     With `gates` the network is gated: f = sum_j 1[Z g_j >= 0] * (Z s_j) c_j^T + intercept.
@@ -60,17 +59,14 @@ class Neurons(Summarized):
                 + ("." if self.gates is None else f", {self.gates.shape}.")
             )
 
-    def __len__(self) -> int:
-        return self.weights.shape[1]
+    @property
+    def _kind(self) -> str:
+        return "neuron" if self.gates is None else "gated neuron"
 
-    def _summary(self) -> str:
-        columns, outputs = counted(len(self.weights), "column"), counted(len(self.intercept), "output")
-        return f"{columns}, {counted(len(self), 'neuron' if self.gates is None else 'gated neuron')}, {outputs}"
-
-    @cached_property
-    def cost(self) -> np.ndarray:
-        """|s_j| |c_j| of each neuron, shape (m,): what weight decay penalises."""
-        return np.linalg.norm(self.weights, axis=0) * np.linalg.norm(self.output_weights, axis=1)
+    @property
+    def norms(self) -> np.ndarray:
+        """|s_j| of each neuron, shape (m,)."""
+        return np.linalg.norm(self.weights, axis=0)
 
     @property
     def finite(self) -> bool:
@@ -84,10 +80,7 @@ class Neurons(Summarized):
 
     def balanced(self) -> Self:
         """Return the same network with |s_j| = |c_j|, at which the two-layer penalty is least."""
-        hidden, output = np.linalg.norm(self.weights, axis=0), np.linalg.norm(self.output_weights, axis=1)
-        alive = self.cost > 0  # the others add nothing, and are least at zero
-        ratio = np.sqrt(np.divide(output, hidden, where=alive, out=np.zeros_like(output)))
-        inverse = np.divide(1, ratio, where=alive, out=np.zeros_like(ratio))
+        ratio, inverse = self._sharing()
         return replace(self, weights=self.weights * ratio, output_weights=self.output_weights * inverse[:, None])
 
     def with_unit_outputs(self) -> Self:
@@ -96,9 +89,15 @@ class Neurons(Summarized):
         sizes = np.linalg.norm(neurons.output_weights, axis=1)
         return replace(neurons, weights=neurons.weights * sizes, output_weights=neurons.output_directions)
 
-    def without_zeros(self, rtol: float = 0.0) -> Self:
-        """Drop neurons that cost nothing, or no more than `rtol` times the most expensive one."""
-        return self.take(self.cost > rtol * self.cost.max(initial=0))
+    @classmethod
+    def averaged(cls, networks: list[Self]) -> Self:
+        """The network whose outputs are the mean of those of some networks."""
+        parts = [network for network in networks if len(network)] or networks[:1]
+        return cls(
+            np.hstack([network.weights for network in parts]) / len(networks),
+            np.vstack([network.output_weights for network in parts]),
+            np.mean([network.intercept for network in networks], axis=0),
+        )
 
     def take(self, keep: np.ndarray) -> Self:
         """Return the network of some of the neurons."""
@@ -109,8 +108,3 @@ class Neurons(Summarized):
     def directions(self) -> np.ndarray:
         """Unit weights s_j / |s_j|, one a column: (k, m)."""
         return self.weights / np.linalg.norm(self.weights, axis=0)
-
-    @property
-    def output_directions(self) -> np.ndarray:
-        """Unit output weights c_j / |c_j|, one a row: (m, C)."""
-        return self.output_weights / np.linalg.norm(self.output_weights, axis=1)[:, None]

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from convexbn._utils.summary import Summarized, counted
 from convexbn.losses import Loss, make_loss
+from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
 from convexbn.model._outputs import OutputDirections, output_directions
 from convexbn.operators._dense import as_design_matrix
@@ -112,6 +113,10 @@ class Problem(Summarized):
         """Geometry of the output directions: signs for one output, the unit sphere for several."""
         return output_directions(self.n_outputs)
 
+    def neurons(self, weights: np.ndarray, output_weights: np.ndarray, intercept: np.ndarray) -> Neurons:
+        """Return the network f = sum_j relu(Z s_j) c_j^T + intercept, as its neurons."""
+        return Neurons(weights, output_weights, intercept)
+
     def restricted(self, samples: np.ndarray) -> "Problem":
         """Return the same problem for some of the samples, given by their indices; weights add up to one again."""
         return replace(self, Z=self.Z.of_samples(samples), y=self.y[samples], sample_weight=self.sample_weight[samples])
@@ -120,7 +125,7 @@ class Problem(Summarized):
         """Weighted loss of predictions f (n, C)."""
         return float(self.sample_weight @ self.loss.value(f, self.y))
 
-    def objective(self, neurons: Neurons) -> float:
+    def objective(self, neurons: BaseNeurons) -> float:
         """Objective of a network on the design matrix."""
         return self.training_loss(neurons.outputs(self.Z)) + self.weight_decay * float(neurons.cost.sum())
 

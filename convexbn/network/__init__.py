@@ -4,12 +4,14 @@ from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.model._neurons import Neurons
+from convexbn.model._normalized_neurons import NormalizedNeurons
 from convexbn.network._base import NormalizedNetwork
 from convexbn.network._batch_norm import BatchNormNetwork
 from convexbn.network._conv_batch_norm import ConvBatchNormNetwork
 from convexbn.network._conv_gated import ConvGatedNetwork
 from convexbn.network._deep import DeepNetwork
 from convexbn.network._gated import GatedNetwork
+from convexbn.network._post_activation import PostActivationBatchNormNetwork
 from convexbn.network._weight_norm import WeightNormNetwork
 
 __all__ = [
@@ -19,12 +21,14 @@ __all__ = [
     "DeepNetwork",
     "GatedNetwork",
     "NormalizedNetwork",
+    "PostActivationBatchNormNetwork",
     "WeightNormNetwork",
     "make_network",
 ]
 
 _NETWORKS: dict[type, type[NormalizedNetwork]] = {
-    network.design: network for network in (BatchNormNetwork, WeightNormNetwork, ConvBatchNormNetwork)
+    network.design: network
+    for network in (BatchNormNetwork, WeightNormNetwork, ConvBatchNormNetwork, PostActivationBatchNormNetwork)
 }
 _GATED_NETWORKS: dict[type, type[GatedNetwork]] = {
     BatchNormDesign: GatedNetwork,
@@ -33,20 +37,23 @@ _GATED_NETWORKS: dict[type, type[GatedNetwork]] = {
 }
 
 
-def make_network(neurons: Neurons, design: BatchNormDesign | WeightNormDesign) -> NormalizedNetwork | GatedNetwork:
+def make_network(
+    neurons: Neurons | NormalizedNeurons, design: BatchNormDesign | WeightNormDesign
+) -> NormalizedNetwork | GatedNetwork:
     """Network of neurons on a fitted design: gated if the neurons are, else of the design's normalization.
 
     Parameters
     ----------
-    neurons : Neurons
+    neurons : Neurons or NormalizedNeurons
         Neurons on the design matrix.
-    design : BatchNormDesign, WeightNormDesign or PatchDesign
+    design : BatchNormDesign, WeightNormDesign, PostActivationBatchNormDesign or PatchDesign
         The fitted design.
 
     Returns
     -------
-    network : BatchNormNetwork, WeightNormNetwork, ConvBatchNormNetwork, GatedNetwork or ConvGatedNetwork
-        Its predictions on any X are the neurons' outputs on ``design.transform(X)``.
+    network : NormalizedNetwork or GatedNetwork
+        Of the type that belongs to the design; its predictions on any X are the neurons' outputs on
+        ``design.transform(X)``.
 
     Examples
     --------
@@ -60,6 +67,6 @@ def make_network(neurons: Neurons, design: BatchNormDesign | WeightNormDesign) -
     >>> abs(network.objective(X, y, weight_decay=0.1) - solution.certificate.objective) < 1e-10
     True
     """
-    if neurons.gates is not None:
+    if isinstance(neurons, Neurons) and neurons.gates is not None:
         return _GATED_NETWORKS[type(design)].from_neurons(neurons, design)
-    return _NETWORKS[type(design)].from_neurons(neurons, design)
+    return _NETWORKS[type(design)].from_neurons(neurons, design)  # type: ignore[arg-type]

@@ -255,6 +255,14 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         ValueError
             If the population statistics are not those of X, so that predictions would change.
         """
+        data = self._check_statistics(X, sample_weight)
+        design = self._unfitted_design().set_params(rtol=EXACT_RTOL).fit(data, sample_weight=sample_weight)
+        S = design.neurons(self.weights, self.gamma, self.bias)
+        neurons = prune(Neurons(S, self.output_weights, self.intercept), design.matrix(data))
+        return type(self).from_neurons(neurons, design)
+
+    def _check_statistics(self, X: ArrayLike, sample_weight: ArrayLike | None) -> np.ndarray:
+        """Return X as an array, or raise a ValueError if its statistics are not those of the network."""
         data = self.check_data(X)
         (mean, std), (batch_mean, batch_std) = self.population_statistics(), self.batch_statistics(data, sample_weight)
         moved = np.abs([mean - batch_mean, std - batch_std]) / std
@@ -263,10 +271,7 @@ class NormalizedNetwork(Summarized, Stored, ABC):
                 "prune needs the training data X whose mean and std the network carries, and its weights; "
                 "with_statistics(X, sample_weight) gives it those of X, in place of running averages of torch, say."
             )
-        design = self._unfitted_design().set_params(rtol=EXACT_RTOL).fit(data, sample_weight=sample_weight)
-        S = design.neurons(self.weights, self.gamma, self.bias)
-        neurons = prune(Neurons(S, self.output_weights, self.intercept), design.matrix(data))
-        return type(self).from_neurons(neurons, design)
+        return data
 
     def _forward(self, X: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         return self._hidden(X, mean, std) @ self.output_weights + self.intercept

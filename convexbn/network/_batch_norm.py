@@ -154,15 +154,13 @@ class BatchNormNetwork(NormalizedNetwork):
         m, d = network.weights.shape
         hidden = torch.nn.Linear(d, m, bias=False, dtype=torch.float64)
         hidden.weight = tensor(network.weights)
-        norm = network._fill(torch.nn.BatchNorm1d(m, eps=eps, dtype=torch.float64))
+        norm = filled(network, torch.nn.BatchNorm1d(m, eps=eps, dtype=torch.float64))
         return [hidden, norm, torch.nn.ReLU()]
 
     def _with_eps(self, eps: float) -> Self:
         """Network with the outputs of this one where eps is added to variances, which are at least 1e5 * eps."""
-        lengths = np.maximum(1, np.sqrt(eps / _LARGEST_SHARE) / self.std)
-        std = lengths * self.std
-        gamma = self.gamma * np.hypot(1, np.sqrt(eps) / std)
-        return replace(self, weights=lengths[:, None] * self.weights, gamma=gamma, mean=lengths * self.mean, std=std)
+        lengths, fields = compensated(self, eps)
+        return replace(self, weights=lengths[:, None] * self.weights, **fields)
 
     def _idle(self) -> Self:
         zero = np.zeros(1)
@@ -175,12 +173,6 @@ class BatchNormNetwork(NormalizedNetwork):
             mean=zero,
             std=zero + 1,
         )
-
-    def _fill(self, norm: Any) -> Any:
-        """Give a normalization layer of torch the scale, shift and statistics of the neurons."""
-        norm.weight, norm.bias = tensor(self.gamma), tensor(self.bias)
-        norm.running_mean, norm.running_var = import_torch().tensor(self.mean), import_torch().tensor(self.std**2)
-        return norm
 
     @staticmethod
     def decayed_parameters(module: Any) -> list[Any]:
@@ -214,12 +206,31 @@ class BatchNormNetwork(NormalizedNetwork):
         return cls(weights=array_of(hidden, "weight"), **read_layers(hidden, norm, output))
 
 
+def compensated(network: Any, eps: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Lengths (m,) of the hidden weights, and the fields of a network with the same outputs where eps is added."""
+    lengths = np.maximum(1, np.sqrt(eps / _LARGEST_SHARE) / network.std)
+    std = lengths * network.std
+    gamma = network.gamma * np.hypot(1, np.sqrt(eps) / std)
+    return lengths, {"gamma": gamma, "mean": lengths * network.mean, "std": std}
+
+
+def filled(network: Any, norm: Any) -> Any:
+    """Give a normalization layer of torch the scale, shift and statistics of the neurons."""
+    norm.weight, norm.bias = tensor(network.gamma), tensor(network.bias)
+    norm.running_mean, norm.running_var = import_torch().tensor(network.mean), import_torch().tensor(network.std**2)
+    return norm
+
+
 def read_layers(hidden: Any, norm: Any, output: Any) -> dict[str, Any]:
-    """Fields of the network, other than its weights, that torch's layers hold."""
+    """Fields of the network, other than its weights, of torch's layers; `hidden` is what `norm` follows, if a layer."""
     mean, variance = array_of(norm, "running_mean"), array_of(norm, "running_var")
     if mean is None or variance is None:
         raise ValueError(f"module's {type(norm).__name__} keeps no running statistics; set track_running_stats=True.")
-    gamma, bias, shift = array_of(norm, "weight"), array_of(norm, "bias"), array_of(hidden, "bias")
+    gamma, bias, shift = (
+        array_of(norm, "weight"),
+        array_of(norm, "bias"),
+        None if hidden is None else array_of(hidden, "bias"),
+    )
     varies = variance != 0  # where nothing varies, eps alone is divided by
     share = np.divide(variance, variance + norm.eps, where=varies, out=np.ones_like(variance))
     output_weights, intercept = read_output(output)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
 from convexbn.network._base import TORCH_EPS, import_torch, tensor
-from convexbn.network._batch_norm import BatchNormNetwork, initial_layers, read_layers
+from convexbn.network._batch_norm import BatchNormNetwork, filled, initial_layers, read_layers
 from convexbn.network._convolution import Convolution
 from convexbn.network._torch_layers import array_of, layers_of
 
@@ -128,7 +128,7 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
         geometry = {"kernel_size": grid.kernel_size, "stride": grid.stride, "padding": grid.padding}
         hidden = torch.nn.Conv2d(channels, m, **geometry, bias=False, dtype=torch.float64)
         hidden.weight = tensor(network.filters)
-        norm = network._fill(torch.nn.BatchNorm2d(m, eps=eps, dtype=torch.float64))
+        norm = filled(network, torch.nn.BatchNorm2d(m, eps=eps, dtype=torch.float64))
         return [hidden, norm, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
 
     @classmethod

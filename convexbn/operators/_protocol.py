@@ -14,6 +14,7 @@ from convexbn._utils.summary import Summarized, counted
 from convexbn.operators._hyperplanes import Hyperplanes
 
 _BLOCK_ENTRIES = 2**22  # entries of the largest array made at once
+_CONSTANT = 1e-8  # how far products that are to be one may be from it
 _FAR = 1e6  # entries between its inverse and this allow sums of squares in single precision
 
 
@@ -127,6 +128,13 @@ class Operator(Summarized, ABC):
         sizes = np.abs(np.diagonal(triangle))
         basis = basis[:, : max(1, int((sizes > self.n_columns * np.finfo(float).eps * sizes[0]).sum()))]
         return self.times(basis), basis
+
+    @cached_property
+    def constant(self) -> np.ndarray | None:
+        """The direction e (k,) with Z e = 1 in every row, or None if there is none."""
+        gram, sums = self.gram(np.ones((self.n_rows, 1))), self.adjoint(np.ones((self.n_rows, 1)))
+        direction = np.linalg.lstsq(gram, sums, rcond=None)[0]
+        return direction[:, 0] if np.abs(self @ direction - 1).max() < _CONSTANT else None
 
     @cached_property
     def hyperplanes(self) -> Hyperplanes:

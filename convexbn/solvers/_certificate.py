@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import Self
 
 import numpy as np
 
 from convexbn._utils.summary import Summarized
+from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price, Scope, price_bound
@@ -210,12 +212,13 @@ class Certificate(Summarized):
 
 def certify(
     problem: Problem,
-    neurons: Neurons,
+    neurons: BaseNeurons,
     v: np.ndarray,
     price: Callable[[np.ndarray], Price],
     search: Search = Search.DUAL_POINT,
     oracle: Oracle = Oracle.GIVEN,
     n_patterns: int | None = None,
+    bound: Callable[[np.ndarray], Price] | None = None,
 ) -> Certificate:
     """Certificate of a network from a dual point near the optimal one.
 
@@ -240,6 +243,8 @@ def certify(
         What proves `price`, where its scope is global.
     n_patterns : int or None, default=None
         Activation patterns or gates that `price` covers, where they are a fixed set.
+    bound : callable or None, default=None
+        Bound of the price of every direction that needs no search; None is `price_bound`.
 
     Returns
     -------
@@ -260,13 +265,12 @@ def certify(
     priced = price(v)
     lower_bound = min(dual_bound(problem, v, priced), objective)
     scope = priced.scope
-    if neurons.gates is not None:
+    if isinstance(neurons, Neurons) and neurons.gates is not None:
         return Certificate(objective, lower_bound, scope, None, search, None, n_patterns)
     global_lower_bound = lower_bound
     if scope != "global":
-        bounds = (
-            dual_bound(problem, u, price_bound(problem.Z, u, problem.sample_weight)) for u in (v, problem.zero_dual)
-        )
+        bound = bound or partial(price_bound, problem.Z, sample_weight=problem.sample_weight)
+        bounds = (dual_bound(problem, u, bound(u)) for u in (v, problem.zero_dual))
         global_lower_bound, oracle = min(max(bounds), objective), Oracle.NORM_BOUND
         if global_lower_bound >= lower_bound:
             scope, lower_bound = "global", global_lower_bound

@@ -10,8 +10,10 @@ from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
 from convexbn.model._activation import Activation
+from convexbn.model._neurons import Neurons
+from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
-from convexbn.oracles import Price
+from convexbn.oracles import Price, priced_neurons
 from convexbn.solvers._auto import patterns_of, solve, takes_working_sets
 from convexbn.solvers._certificate import dual_bound
 from convexbn.solvers._monitor import Clock, Monitor, check_max_time
@@ -161,13 +163,8 @@ def _priced_by_all(problems: list[Problem], solutions: list[Solution], tolerance
     local = [index for index, found in enumerate(solutions) if found.certificate.scope == "local"]
     if not local:
         return solutions
-    Z, n_outputs = problems[0].Z, problems[0].n_outputs
-    duals = np.hstack([solutions[index].dual for index in local]).T
-    prices = np.zeros(len(local))
-    for index in local:
-        hidden = Z.neuron_outputs(solutions[index].neurons.directions)
-        along = np.linalg.norm((duals @ hidden).reshape(len(local), n_outputs, -1), axis=1)
-        prices = np.maximum(prices, along.max(axis=1, initial=0))
+    duals = [solutions[index].dual for index in local]
+    prices = np.max([_prices(problems[0], solutions[index].neurons, duals) for index in local], axis=0)
     priced = list(solutions)
     for index, price in zip(local, prices, strict=True):
         found = solutions[index]
@@ -179,3 +176,13 @@ def _priced_by_all(problems: list[Problem], solutions: list[Solution], tolerance
             status = Status.NOT_CONVERGED
         priced[index] = replace(found, certificate=certificate, status=status)
     return priced
+
+
+def _prices(problem: Problem, neurons: Neurons, duals: list[np.ndarray]) -> np.ndarray:
+    """Largest price of the neurons of a network at each of some dual points (n, C)."""
+    if isinstance(problem, PostActivationProblem):
+        Z, p = problem.Z, problem.sample_weight
+        return np.array([priced_neurons(Z, p, v, neurons.weights).prices.max(initial=0) for v in duals])
+    hidden = problem.Z.neuron_outputs(neurons.directions)
+    along = np.linalg.norm((np.hstack(duals).T @ hidden).reshape(len(duals), problem.n_outputs, -1), axis=1)
+    return np.maximum(along.max(axis=1, initial=0), 0)

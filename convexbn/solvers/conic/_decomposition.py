@@ -5,7 +5,7 @@ import numpy as np
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.solvers.conic._programs import solve_program
+from convexbn.solvers.conic._program_solver import solve_program
 
 _ROUNDING = 1e-7  # by which a row may leave its cone, relative to the neurons and the row
 _ROWS = 8  # rows a column that enter the program at once

@@ -18,7 +18,8 @@ from convexbn.solvers._monitor import Clock, check_max_iter, check_max_time
 from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
-from convexbn.solvers.conic._programs import check_cvxpy_solver, primal_program
+from convexbn.solvers.conic._program_solver import check_cvxpy_solver
+from convexbn.solvers.conic._programs import primal_program
 from convexbn.solvers.conic._rank_one import solve_rank_one
 from convexbn.solvers.conic._solve import solve_scaled
 from convexbn.solvers.gated._nuclear_norm import NuclearNorm

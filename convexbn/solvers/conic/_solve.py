@@ -6,19 +6,19 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from convexbn.model._problem import Problem
 from convexbn.solvers._scaling import Scaling
-from convexbn.solvers.conic._programs import solve_program
+from convexbn.solvers.conic._program_solver import solve_program
+from convexbn.solvers.post_activation._scaling import Whitened
 
 
 def solve_scaled(
-    scaling: Scaling, build: Callable[[Problem], cp.Problem], **options: Any
+    scaling: Scaling | Whitened, build: Callable[[Any], cp.Problem], **options: Any
 ) -> tuple[dict[str, np.ndarray], np.ndarray, int, str]:
     """Solve the program that `build` makes of the scaled problem.
 
     Parameters
     ----------
-    scaling : Scaling
+    scaling : Scaling or Whitened
         The scaled problem.
     build : callable
         Returns the program of a problem; its first constraint defines f.

@@ -202,3 +202,11 @@ FAST = Options(
     newton_sweeps=0,
     many_weights=np.inf,
 )
+
+
+def most_new(n_neurons: int, n_samples: int, several: int, options: Options) -> int:
+    """How many neurons may enter a network."""
+    limit = options.max_neurons(n_samples)
+    half = limit // 2 if np.isfinite(limit) else 0
+    wanted = max(several * options.new_neurons, half, n_neurons if options.growth else 0)
+    return max(0, int(min(wanted, limit - n_neurons)))

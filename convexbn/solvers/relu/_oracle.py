@@ -8,7 +8,7 @@ from convexbn.model._neurons import Neurons
 from convexbn.operators import Operator
 from convexbn.oracles import Price, find_local_maxima
 from convexbn.solvers._certificate import dual_bound
-from convexbn.solvers.relu._options import Options
+from convexbn.solvers.relu._options import Options, most_new
 from convexbn.solvers.relu._state import Run, Searched, State
 
 _LEAST_RTOL, _MOST_RTOL, _DAMPING = 1e-14, 1e-3, 1e-4  # of the next corrective step
@@ -54,7 +54,7 @@ def _searched_with(run: Run, state: State, options: Options, effort: int) -> Sta
         v,
         starts,
         threshold=problem.weight_decay * (1 + run.tolerance.relative(state.objective) / 10),
-        count=_most_new(len(state.neurons), Z.n_samples, run.several, options),
+        count=most_new(len(state.neurons), Z.n_samples, run.several, options),
         polish=options.polish,
         stop=run.monitor.out_of_time,
     )
@@ -62,14 +62,6 @@ def _searched_with(run: Run, state: State, options: Options, effort: int) -> Sta
     bound = dual_bound(problem, v, price_of(directions, Z, v))
     call = Searched(v, directions, found, bound, options.polish and not run.monitor.out_of_time())
     return replace(state, searched=call, proof=None, n_starts=state.n_starts + starts.shape[1])
-
-
-def _most_new(n_neurons: int, n_samples: int, several: int, options: Options) -> int:
-    """How many neurons may enter a network."""
-    limit = options.max_neurons(n_samples)
-    half = limit // 2 if np.isfinite(limit) else 0
-    wanted = max(several * options.new_neurons, half, n_neurons if options.growth else 0)
-    return max(0, int(min(wanted, limit - n_neurons)))
 
 
 def _starts(Z: Operator, neurons: Neurons, count: int, options: Options, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,99 @@
+"""The largest price of neurons that are normalized after the ReLU, pattern by pattern: exact, with one output."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import linprog, nnls
+
+from convexbn.operators import Operator
+from convexbn.oracles._price import Price
+from convexbn.patterns._patterns import Patterns, count_patterns
+
+_QUICK_WORK = 3e6  # patterns times rows up to which all of them take a few seconds
+_RANK = 1e-9  # singular values up to here, relative to the largest, are rounding
+_HELD = 1e3  # weight of the equations of a least-squares problem
+
+
+def normalized_quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
+    """Whether `price_of_normalized_patterns` covers all patterns within seconds; with several outputs it never does."""
+    return n_outputs == 1 and count_patterns(Z) * Z.n_rows <= _QUICK_WORK
+
+
+def price_of_normalized_patterns(
+    Z: Operator, p: np.ndarray, patterns: Patterns, v: np.ndarray, *, stop: Callable[[], bool] | None = None
+) -> Price | None:
+    """Largest price |v^T h| / |h| over the neurons h = D_i Z w + shift with w in the cone of one of these patterns.
+
+    In a cone the price is the length of the projection of v on the image of the cone, a least-squares problem with
+    inequalities. It is solved by its dual, non-negative least squares, every feasible point of which is an upper bound.
+
+    Parameters
+    ----------
+    Z : Operator
+        Design matrix.
+    p : ndarray of shape (n,)
+        Sample weights, which add up to one.
+    patterns : Patterns
+        Activation patterns; complete ones cover every direction.
+    v : ndarray of shape (n, 1)
+        Dual point.
+    stop : callable or None, default=None
+        Called before every pattern; when it returns True there is no price.
+
+    Returns
+    -------
+    price : Price or None
+        Scope "global" if the patterns are complete, else "patterns"; with the direction that attains it. None if it
+        was stopped.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import DesignMatrix, enumerate_patterns
+    >>> from convexbn.oracles import price_of_normalized_patterns
+    >>> Z, p = DesignMatrix(np.array([[0.0, 1.0], [1.0, 1.0], [3.0, 1.0]])), np.full(3, 1 / 3)
+    >>> price = price_of_normalized_patterns(Z, p, enumerate_patterns(Z), np.array([[-1.0], [0.0], [1.0]]))
+    >>> round(price.value, 4), price.scope
+    (2.4056, 'global')
+    """
+    rows, root = Z.rows(), np.sqrt(p)
+    u = v[:, 0] / root
+    constant = abs(float(v.sum()))
+    largest, direction = constant, None
+    for mask in patterns.masks().T:
+        if stop is not None and stop():
+            return None
+        features = np.column_stack([mask[:, None] * rows, np.ones(len(rows))]) * root[:, None]
+        left, values, right = np.linalg.svd(features, full_matrices=False)
+        rank = int((values > _RANK * values[0]).sum())
+        inverse = right[:rank].T / values[:rank]
+        along = left[:, :rank].T @ u
+        if np.linalg.norm(along) <= largest:
+            continue
+        free = np.linalg.svd(features)[2][rank:].T[:-1]
+        cone = np.where(mask, 1.0, -1.0)[:, None] * rows
+        for sign in (1.0, -1.0):
+            value, x = _projected(sign * along, cone @ inverse[:-1], cone @ free)
+            if value > largest:
+                largest, direction = value, inverse[:-1] @ x + free @ _shift(cone @ free, cone @ (inverse[:-1] @ x))
+    return Price(largest, "global" if patterns.complete else "patterns", direction)
+
+
+def _projected(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[float, np.ndarray]:
+    """Length of the projection of a point (r,) on { x : cone x + free z >= 0 for some z }, and the projection."""
+    held = _HELD * np.abs(cone).max() / np.abs(free).max() if free.any() else 0.0
+    system = np.vstack([cone.T, held * free.T])
+    multipliers, _ = nnls(system, np.append(-along, np.zeros(free.shape[1])), maxiter=50 * system.shape[1])
+    x = along + cone.T @ multipliers
+    return float(np.linalg.norm(x)), x
+
+
+def _shift(free: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """A z for which inside + free z has no negative entries, up to rounding."""
+    if free.shape[1] == 0 or (inside >= 0).all():
+        return np.zeros(free.shape[1])
+    count = free.shape[1]
+    system = np.column_stack([-free, -np.ones(len(free))])  # the last variable is the largest violation
+    bounds = [(None, None)] * count + [(0, None)]
+    found = linprog(np.append(np.zeros(count), 1.0), A_ub=system, b_ub=inside, bounds=bounds).x
+    return np.zeros(count) if found is None else found[:-1]

@@ -1,0 +1,1 @@
+"""Solvers of networks that are batch-normalized after the ReLU."""

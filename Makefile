@@ -33,9 +33,9 @@ lint: $(VENV)/installed
 # The benchmarks choose the number of threads themselves.
 MEASURE = env -u OMP_NUM_THREADS -u OPENBLAS_NUM_THREADS -u MKL_NUM_THREADS $(PYTHON) -m benchmarks
 
-# All but CIFAR-10, then the tables: about an hour on two quiet cores without the sets and the peers of tabular, which
-# take ten (DATA and KEEL say where the sets are). Peers that are not installed are skipped; benchmarks/README.md says how
-# to install them. PYTHON is the interpreter of the environment that has them.
+# All but CIFAR-10, then the tables: about an hour and a half on two quiet cores without the sets and the peers of tabular,
+# which take ten hours (DATA and KEEL say where the sets are). Peers that are not installed are skipped;
+# benchmarks/README.md says how to install them. PYTHON is the interpreter of the environment that has them.
 benchmarks:
 	$(MEASURE).relu_vs_peers $(if $(CRONOS),--cronos $(CRONOS))
 	$(MEASURE).gated_vs_peers
@@ -47,6 +47,7 @@ benchmarks:
 	$(MEASURE).gdnp $(if $(A9A),--a9a $(A9A))
 	$(MEASURE).deep_gdnp $(if $(CIFAR),--data $(CIFAR))
 	$(MEASURE).identity_mapping
+	$(MEASURE).deep_identity_mapping $(if $(CIFAR),--data $(CIFAR))
 	$(MEASURE).deep_weight_norm $(if $(CIFAR),--data $(CIFAR))
 	$(MEASURE).summary
 

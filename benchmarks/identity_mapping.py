@@ -1,9 +1,11 @@
 """How often does a network with identity mapping find its teacher, from which starts, and through which phases?
 
-Students x -> sum_j relu((e_j + w_j)·x) learn from teachers of the same form under Gaussian inputs: by gradient descent
-on the population loss, by SGD on d fresh samples a step, and by gradient descent without the identity, from the same
-matrices. Found means that the distance |W - W*| fell to a hundredth of that at the start; without the identity, that to
-the nearest order of the teacher's neurons. Everything is deterministic, but for the seconds.
+Students x -> sum_j relu((e_j + w_j)·x) learn from teachers of the same form under Gaussian inputs, by gradient descent
+on the population loss and by SGD on d fresh samples a step. So do students without the identity, from the same
+matrices, and students without it of 2 d neurons, from two such matrices. Found means that the distance |W - W*| fell to
+a hundredth of that at the start; without the identity, that to the nearest order of the teacher's neurons; of 2 d
+neurons, which have no such order, that the square root of the loss did. Everything is deterministic, but for the
+seconds.
 """
 
 from pathlib import Path
@@ -20,38 +22,54 @@ from benchmarks.harness import (
     timed,
     write_json,
 )
-from convexbn.gradient.identity_mapping import draw_weights, find_phases, train_identity_mapping
+from convexbn.gradient.identity_mapping import draw_weights, find_phases, population_loss, train_identity_mapping
 
 FOUND = 0.01  # of the distance at the start
 SPECTRAL_NORM = 0.5  # of W and W*
-IDENTITY, SGD, PLAIN = "gradient descent", "SGD", "without identity"
+IDENTITY, SGD, PLAIN, PLAIN_SGD = "gradient descent", "SGD", "without identity", "SGD without identity"
+WIDE, WIDE_SGD = "without identity, 2 d neurons", "SGD without identity, 2 d neurons"
+METHODS = (IDENTITY, SGD, PLAIN, PLAIN_SGD, WIDE, WIDE_SGD)
 N_STEPS = 200  # times d, at most
 FEWER = {50: 20, 100: 5}  # than 100 runs without identity, at d
+LARGEST = {WIDE: 20}  # d, beyond which gradient descent takes too long
+NORMS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)  # of W*
 
 
 def options_of(method: str, d: int) -> dict:
     """Arguments of `train_identity_mapping`."""
-    sizes = {"batch_size": d, "learning_rate": 2 / (3 * d)} if method == SGD else {"learning_rate": 2 / d}
-    return {"identity": method != PLAIN, "n_steps": N_STEPS * d, **sizes}
+    rate = 1 / d if method in (WIDE, WIDE_SGD) else 2 / d
+    sizes = {"batch_size": d, "learning_rate": rate / 3} if "SGD" in method else {"learning_rate": rate}
+    return {"identity": method in (IDENTITY, SGD), "n_steps": N_STEPS * d, **sizes}
+
+
+def drawn(method: str, d: int, n_runs: int, norm: float = SPECTRAL_NORM) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and teachers of many runs; the teachers have the spectral norm."""
+    start, teacher, more = (
+        np.array([draw_weights(d, size, random_state=(which, seed)) for seed in range(n_runs)])
+        for which, size in enumerate((SPECTRAL_NORM, norm, SPECTRAL_NORM))
+    )
+    return np.concatenate([start, more], axis=2) if method in (WIDE, WIDE_SGD) else start, teacher
 
 
 def train_all(method: str, d: int, n_runs: int) -> dict:
     """Train from many starts; small ones at once, large ones one by one."""
-    starts, teachers = (
-        np.array([draw_weights(d, SPECTRAL_NORM, random_state=(which, seed)) for seed in range(n_runs)])
-        for which in range(2)
-    )
+    starts, teachers = drawn(method, d, n_runs)
+    wide = starts.shape != teachers.shape
     at_once = n_runs if d < 50 else 1
     steps, phases = [], []
     for first in range(0, n_runs, at_once):
         chosen = slice(first, first + at_once)
-        tol = FOUND * np.linalg.norm(starts[chosen] - teachers[chosen], axis=(1, 2)).min()
+        if wide:
+            distances = np.sqrt(population_loss(starts[chosen], teachers[chosen], identity=False))
+        else:
+            distances = np.linalg.norm(starts[chosen] - teachers[chosen], axis=(1, 2))
+        tol = FOUND * distances.min()
         _, trace = train_identity_mapping(
             starts[chosen], teachers[chosen], tol=tol, note_every=20, random_state=first, **options_of(method, d)
         )
         found = trace["distance"] <= FOUND * trace["distance"][0]
         steps += [int(trace.steps[column.argmax()]) if column.any() else np.inf for column in found.T]
-        phases += [find_phases(trace, run) for run in range(found.shape[1])]
+        phases += [] if wide else [find_phases(trace, run) for run in range(found.shape[1])]
     return {
         "method": method,
         "d": d,
@@ -62,6 +80,18 @@ def train_all(method: str, d: int, n_runs: int) -> dict:
         "one_point_convexity": [phase.one_point_convexity for phase in phases],
         "rate": [phase.rate for phase in phases],
     }
+
+
+def over_norms(d: int, n_runs: int) -> dict:
+    """Of how many teachers SGD finds the function, over their norms: the loss falls to the square of a hundredth."""
+    found = {}
+    for method in (SGD, PLAIN_SGD, WIDE_SGD):
+        found[method] = []
+        for norm in NORMS:
+            starts, teachers = drawn(method, d, n_runs, norm)
+            trace = train_identity_mapping(starts, teachers, note_every=20, random_state=0, **options_of(method, d))[1]
+            found[method].append(int((trace["loss"] <= FOUND**2 * trace["loss"][0]).any(axis=0).sum()))
+    return {"d": d, "n_runs": n_runs, "norms": NORMS, "n_found": found}
 
 
 def map_of_starts(d: int, norms: list[float], n_runs: int, n_steps: int) -> dict:
@@ -121,7 +151,7 @@ def shrinkage(entry: dict) -> np.ndarray:
 
 def targets(results: dict) -> list[dict]:
     """The rows of the summary."""
-    of = {m: [entry for entry in results["success"] if entry["method"] == m] for m in (IDENTITY, SGD, PLAIN)}
+    of = {m: [entry for entry in results["success"] if entry["method"] == m] for m in METHODS}
     found = {
         method: ", ".join(f"{entry['n_found']} of {entry['n_runs']} at d = {entry['d']}" for entry in entries)
         for method, entries in of.items()
@@ -134,7 +164,8 @@ def targets(results: dict) -> list[dict]:
         )
         for method in (IDENTITY, SGD)
     ]
-    rows.append(target("the same starts without identity mapping", f"{found[PLAIN]} find it", None))
+    for method, by in ((PLAIN, ""), (PLAIN_SGD, ", by SGD")):
+        rows.append(target(f"the same starts without identity mapping{by}", f"{found[method]} find it", None))
     least = {method: np.min([shrinkage(entry).min() for entry in of[method]]) for method in (IDENTITY, SGD)}
     constants = {
         method: np.min([np.array(entry["one_point_convexity"], dtype=float).min() for entry in of[method]])
@@ -161,27 +192,51 @@ def targets(results: dict) -> list[dict]:
             bool(min(largest["rises"]) > 1),
         )
     )
+    for wide, method in ((WIDE_SGD, SGD), (WIDE, IDENTITY)):
+        shares = {m: {entry["d"]: entry["n_found"] / entry["n_runs"] for entry in of[m]} for m in (wide, method)}
+        rows.append(
+            target(
+                f"vanilla students of twice the width find the teacher's function less surely by {method} than those "
+                "with identity mapping find its weights",
+                found[wide],
+                all(share < shares[method][d] for d, share in shares[wide].items()),
+            )
+        )
+    over = results["over_norms"]
+    kinds = zip(("with identity mapping", "without", "without, 2 d neurons"), over["n_found"].values(), strict=True)
+    rows.append(
+        target(
+            f"d = {over['d']}: SGD finds the function of teachers of norm {', '.join(map(str, over['norms']))}",
+            "; ".join(f"{kind} {', '.join(map(str, found))} of {over['n_runs']}" for kind, found in kinds),
+            None,
+        )
+    )
     return rows
 
 
+STYLES = {IDENTITY: "C0o-", SGD: "C2s--", PLAIN: "C3v-", PLAIN_SGD: "C1^--", WIDE: "C4D-", WIDE_SGD: "C5x--"}
+
+
 def draw(results: dict, path: Path) -> None:
-    """Success over d; the map of starts; the first phase."""
+    """Success over d, and over the norm of teachers; the map of starts; the first phase."""
     plt = pyplot()
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.8), layout="constrained")
-    for method, style in ((IDENTITY, "C0o-"), (SGD, "C2s--"), (PLAIN, "C3v-")):
+    figure, ((left, norms), (middle, right)) = plt.subplots(2, 2, figsize=(13, 10), layout="constrained")
+    for method in METHODS:
         entries = [entry for entry in results["success"] if entry["method"] == method]
         share = [100 * entry["n_found"] / entry["n_runs"] for entry in entries]
-        left.plot([entry["d"] for entry in entries], share, style, label=method)
-        for entry, height in zip(entries, share, strict=True):
-            if entry["n_runs"] != 100:
-                above = (0, -14 if height > 50 else 8)
-                where = {"xytext": above, "textcoords": "offset points", "ha": "center", "color": style[:2]}
-                left.annotate(f"of {entry['n_runs']}", (entry["d"], height), **where)
+        left.plot([entry["d"] for entry in entries], share, STYLES[method], label=method)
     dimensions = sorted({entry["d"] for entry in results["success"]})
     left.set(title="runs that find the teacher", xlabel="d", ylabel="per cent", xscale="log", ylim=(-5, 105))
     left.set_xticks(dimensions, dimensions)
     left.xaxis.set_minor_formatter("")
-    left.legend()
+    left.legend(loc="center right", fontsize="small")
+
+    over = results["over_norms"]
+    for method, found in over["n_found"].items():
+        norms.plot(over["norms"], 100 * np.array(found) / over["n_runs"], STYLES[method], label=method)
+    norms.set(title=f"runs that find the teacher's function, d = {over['d']}", xlabel="|W*|", ylabel="per cent")
+    norms.set_ylim(-5, 105)
+    norms.legend(fontsize="small")
 
     starts = results["map"]
     image = middle.imshow(100 * np.array(starts["weights_found"]), origin="lower", cmap="viridis", vmin=0, vmax=100)
@@ -204,9 +259,11 @@ def draw(results: dict, path: Path) -> None:
     right.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     caption(
         figure,
-        f"Left: spectral norms of W and W* {SPECTRAL_NORM}; 100 runs, but where it says otherwise; found means that "
-        f"|W - W*| fell to a hundredth within {N_STEPS} d steps. Middle: {starts['n_runs']} runs a field, gradient "
-        f"descent, {starts['n_steps']} steps. Right: W* is 0.9 times an orthogonal matrix, |W| = 0.2, seed 0. "
+        f"Top left: spectral norms of W and W* {SPECTRAL_NORM}; 100 runs, without identity 20 at d = 50 and 5 at "
+        "d = 100; found means that |W - W*|, or of 2 d neurons the square root of the loss, fell to a hundredth within "
+        f"{N_STEPS} d steps. Top right: {over['n_runs']} runs a point; found means that the square root of the loss "
+        f"fell to a hundredth. Bottom left: {starts['n_runs']} runs each, gradient descent, {starts['n_steps']} steps. "
+        "Bottom right: W* is 0.9 times an orthogonal matrix, |W| = 0.2, seed 0. "
         f"{results['environment']['date'][:10]}.",
     )
     figure.savefig(path)
@@ -214,18 +271,21 @@ def draw(results: dict, path: Path) -> None:
 
 
 def measure(quick: bool) -> dict:
-    """All three parts."""
+    """All parts."""
     success = []
     for d in (5, 10) if quick else (10, 20, 50, 100):
-        for method in (IDENTITY, SGD, PLAIN):
-            n_runs = FEWER.get(d, 100) if method == PLAIN else 100
+        for method in METHODS:
+            if d > LARGEST.get(method, d):
+                continue
+            n_runs = 100 if method in (IDENTITY, SGD) else FEWER.get(d, 100)
             entry = train_all(method, d, 5 if quick else n_runs)
             success.append(entry)
             print(f"d = {d}, {method}: {entry['n_found']} of {entry['n_runs']}", flush=True)
     norms = [0.5, 2.0] if quick else [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0]
     starts = map_of_starts(5 if quick else 20, norms, 2 if quick else 10, 200 if quick else 1500)
     phases = [first_phase(d, 2 if quick else 5) for d in ((10, 20) if quick else (10, 20, 50, 100, 200))]
-    return {"success": success, "map": starts, "first_phase": phases}
+    over = over_norms(*(5, 2) if quick else (20, 50))
+    return {"success": success, "over_norms": over, "map": starts, "first_phase": phases}
 
 
 def main() -> None:

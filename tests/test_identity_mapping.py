@@ -165,6 +165,41 @@ class TestTraining:
         assert trace["distance"][-1] <= 1e-6
         np.testing.assert_allclose(W, (np.eye(5) + W_star)[:, [3, 0, 4, 1, 2]], atol=1e-6)
 
+    def test_a_wider_student_of_copies_stays_at_the_function_of_its_teacher(self):
+        W_star = pair(4, 0.8)[1]
+        columns = np.eye(4) + W_star
+        start = np.concatenate([0.3 * columns, 0.7 * columns], axis=1)
+        np.testing.assert_allclose(population_loss(start, W_star, identity=False), 0, atol=1e-14)
+        np.testing.assert_allclose(population_gradient(start, W_star, identity=False), 0, atol=1e-14)
+        W, trace = train_identity_mapping(start, W_star, identity=False, n_steps=5, tol=1e-6)
+        assert W.shape == (4, 8)
+        assert trace.steps.tolist() == [0]
+        assert set(trace.watched) == {"loss", "distance", "potential"}
+        assert trace["potential"][0] == pytest.approx(0, abs=1e-12)
+        with pytest.raises(ValueError, match="trace must be one of train_identity_mapping"):
+            find_phases(trace)
+
+    @pytest.mark.parametrize("m", [3, 10])
+    def test_students_of_any_number_of_neurons(self, m):
+        W_star, _ = pair(5, n_runs=2)
+        start = 0.2 * np.random.default_rng(1).standard_normal((2, 5, m))
+        steps = 1e-6 * np.eye(5 * m).reshape(5 * m, 5, m)
+        losses = [population_loss(start[0] + sign * steps, W_star[0], identity=False) for sign in (1, -1)]
+        gradient = population_gradient(start, W_star, identity=False)
+        assert gradient.shape == start.shape
+        differences = ((losses[0] - losses[1]) / 2e-6).reshape(5, m)
+        np.testing.assert_allclose(gradient[0], differences, rtol=0, atol=1e-8)
+        for batch_size in (None, 100_000):
+            W, trace = train_identity_mapping(
+                start, W_star, identity=False, batch_size=batch_size, learning_rate=0.1, n_steps=1, random_state=0
+            )
+            np.testing.assert_allclose(start - W, 0.1 * gradient, atol=1e-12 if batch_size is None else 0.01)
+            np.testing.assert_allclose(trace["distance"] ** 2, trace["loss"], rtol=1e-12)
+        for batch_size in (None, 5):  # the default step is stable; three neurons cannot do what five do
+            fit, trace = train_identity_mapping(start, W_star, identity=False, batch_size=batch_size, random_state=0)
+            assert (trace["loss"][-1] < 0.2 * trace["loss"][0]).all()
+            assert fit.shape == start.shape
+
     def test_a_run_that_has_arrived_waits(self):
         start, W_star = pair(5, n_runs=2)
         start[0] = W_star[0]
@@ -253,13 +288,19 @@ class TestBenchmark:
         results = json.loads((tmp_path / "identity_mapping.json").read_text())
         assert results["quick"] is True
         for entry in results["success"]:
-            assert entry["n_runs"] == len(entry["rate"]) == 5
+            wide = entry["method"] in (benchmark.WIDE, benchmark.WIDE_SGD)
+            assert (entry["n_runs"], len(entry["rate"])) == (5, 0 if wide else 5)
             assert entry["n_found"] == sum(steps is not None for steps in entry["steps"])
-            assert entry["n_found"] == 5 or entry["method"] == benchmark.PLAIN
+            assert entry["n_found"] == 5 or entry["method"] not in (benchmark.IDENTITY, benchmark.SGD)
         assert np.shape(results["map"]["weights_found"]) == (2, 2)
         assert results["targets"] == benchmark.targets(results)
-        success, starts, phases, _ = pictures["identity_mapping.png"].axes
-        for line, method in zip(success.lines, (benchmark.IDENTITY, benchmark.SGD, benchmark.PLAIN), strict=True):
+        success, norms, starts, phases, _ = pictures["identity_mapping.png"].axes
+        over = results["over_norms"]
+        assert list(over["n_found"]) == [benchmark.SGD, benchmark.PLAIN_SGD, benchmark.WIDE_SGD]
+        for line, (method, found) in zip(norms.lines, over["n_found"].items(), strict=True):
+            assert (line.get_label(), list(line.get_xdata())) == (method, over["norms"])
+            np.testing.assert_allclose(line.get_ydata(), 50 * np.array(found))
+        for line, method in zip(success.lines, benchmark.METHODS, strict=True):
             entries = [entry for entry in results["success"] if entry["method"] == method]
             assert line.get_label() == method
             assert line.get_xdata().tolist() == [entry["d"] for entry in entries]
@@ -272,33 +313,43 @@ class TestBenchmark:
             assert line.get_label() == f"d = {entry['d']}"
             np.testing.assert_allclose(line.get_ydata(), entry["distance"], rtol=1e-6)
 
-    def canned(self, n_found=(20, 20, 3), rate=0.9, sgd_rate=0.9, rise=1.1):
+    def canned(self, n_found=(20, 20, 3), wide=(19, 19), rate=0.9, sgd_rate=0.9, rise=1.1):
         """Rates of 0.9 are 1.9 times what a constant of 0.5 and steps of 0.2 promise."""
-        methods = (benchmark.IDENTITY, benchmark.SGD, benchmark.PLAIN)
         measured = {"d": 10, "n_runs": 20, "learning_rate": 0.2, "one_point_convexity": [0.5, 0.5]}
+        founds, rates = (*n_found, 4, *wide), (rate, sgd_rate, None, None, None, None)
         success = [
             {"method": method, "n_found": found, "rate": [0.9, late]} | measured
-            for method, found, late in zip(methods, n_found, (rate, sgd_rate, None), strict=True)
+            for method, found, late in zip(benchmark.METHODS, founds, rates, strict=True)
         ]
-        return {"success": success, "first_phase": [{"d": 100, "n_runs": 3, "rises": [1.3, rise, 1.2]}]}
+        by_kind = {method: [2, 1] for method in (benchmark.SGD, benchmark.PLAIN_SGD, benchmark.WIDE_SGD)}
+        return {
+            "success": success,
+            "over_norms": {"d": 10, "n_runs": 2, "norms": [0.5, 3.0], "n_found": by_kind},
+            "first_phase": [{"d": 100, "n_runs": 3, "rises": [1.3, rise, 1.2]}],
+        }
 
     @pytest.mark.parametrize(
-        ("changes", "met"),
+        ("changes", "unmet"),
         [
-            ({}, [True, True, None, True, None, True]),
-            ({"n_found": (19, 20, 3)}, [False, True, None, True, None, True]),
-            ({"n_found": (20, 0, 3)}, [True, False, None, True, None, True]),
-            ({"rate": 0.96}, [True, True, None, False, None, True]),
-            ({"rate": None}, [True, True, None, False, None, True]),
-            ({"sgd_rate": 0.96}, [True, True, None, True, None, True]),
-            ({"rise": 1.0}, [True, True, None, True, None, False]),
+            ({}, ()),
+            ({"n_found": (19, 20, 3)}, (0, 8)),
+            ({"n_found": (20, 0, 3)}, (1, 7)),
+            ({"rate": 0.96}, (4,)),
+            ({"rate": None}, (4,)),
+            ({"sgd_rate": 0.96}, ()),
+            ({"rise": 1.0}, (6,)),
+            ({"wide": (19, 20)}, (7,)),
+            ({"wide": (20, 19)}, (8,)),
         ],
     )
-    def test_statements_of_the_summary(self, changes, met):
+    def test_statements_of_the_summary(self, changes, unmet):
         rows = benchmark.targets(self.canned(**changes))
+        without_verdict = (2, 3, 5, 9)
+        met = [None if row in without_verdict else row not in unmet for row in range(10)]
         assert [row["met"] for row in rows] == met
         assert rows[2]["figure"] == "3 of 20 at d = 10 find it"
-        assert rows[5]["figure"].startswith("by 20.0 % at d = 100")
+        assert rows[6]["figure"].startswith("by 20.0 % at d = 100")
+        assert rows[9]["figure"].startswith("with identity mapping 2, 1 of 2; without 2, 1 of 2")
 
     def test_positive_constants_promise_nothing_where_steps_are_too_long(self):
         start, W_star = pair(4)
@@ -340,6 +391,19 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"^w_j is zero for j = 0"):
             train_identity_mapping(self.good, self.good, identity=False)
         assert population_loss(W, self.good) == pytest.approx(0.5)
+
+    def test_only_students_without_identity_may_have_another_number_of_neurons(self):
+        wide = np.ones((3, 6))
+        with pytest.raises(ValueError, match=r"W must have shape \(d, d\).*got \(3, 6\)"):
+            train_identity_mapping(wide, self.good)
+        for W, W_star, message in (
+            (np.ones(3), self.good, r"W must have shape \(d, m\).*got \(3,\)"),
+            (np.ones((3, 0)), self.good, r"W must have shape \(d, m\).*got \(3, 0\)"),
+            (wide.T, self.good, "W has d = 6, W_star d = 3"),
+            (wide, wide, r"W_star must have shape \(d, d\).*got \(3, 6\)"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                train_identity_mapping(W, W_star, identity=False)
 
     @pytest.mark.parametrize(
         ("options", "message"),

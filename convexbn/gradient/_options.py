@@ -1,5 +1,6 @@
 """What the arguments of the methods in this folder may be, and what the options of `convexbn.gradient.train` may be."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.utils.validation import check_X_y
 from convexbn.gradient._optimizers import LEARNING_RATES
 from convexbn.network import NormalizedNetwork
 
-_DTYPES = ("float64", "float32")
+DTYPES = ("float64", "float32")
 
 
 def check_options(
@@ -51,12 +52,10 @@ def check_options(
     ValueError: momentum=0.9 goes with optimizer='sgd', not 'adam'.
     """
     check_number("weight_decay", weight_decay)
-    for name, value, choices in (("optimizer", optimizer, list(LEARNING_RATES)), ("dtype", dtype, list(_DTYPES))):
-        if value not in choices:
-            raise ValueError(f"{name}={value!r} is unknown; choose one of {choices}.")
+    check_choice("optimizer", optimizer, LEARNING_RATES)
+    check_choice("dtype", dtype, DTYPES)
     check_number("learning_rate", learning_rate, positive=True, optional=True)
-    if not (is_number(momentum) and 0 <= momentum < 1):
-        raise ValueError(f"momentum={momentum!r} must be a number from 0 on and below 1.")
+    check_momentum(momentum)
     check_integer("n_neurons", n_neurons, 1)
     check_integer("n_steps", n_steps, 0)
     check_integer("batch_size", batch_size, 2, optional=True)
@@ -89,6 +88,34 @@ def check_number(name: str, value: Any, *, positive: bool = False, optional: boo
     if not (fits or (optional and value is None)):
         kind = "positive finite number" if positive else "finite number from 0 on"
         raise ValueError(f"{name}={value!r} must be a {kind}{' or None' if optional else ''}.")
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """Raise a ValueError that names the argument and its choices unless it is one of them."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown; choose one of {list(choices)}.")
+
+
+def check_momentum(momentum: Any) -> None:
+    """Raise a ValueError unless it is a number from 0 on and below 1."""
+    if not (is_number(momentum) and 0 <= momentum < 1):
+        raise ValueError(f"momentum={momentum!r} must be a number from 0 on and below 1.")
+
+
+def check_steps(name: str, steps: ArrayLike | None, n_steps: int) -> set[int]:
+    """Return the steps to be recorded (11, evenly spaced, for None), or raise a ValueError that names the argument."""
+    chosen = np.linspace(0, n_steps, 11).astype(int) if steps is None else np.asarray(steps)
+    integers = chosen.ndim == 1 and chosen.dtype.kind in "iu" and chosen.size > 0
+    if not (integers and chosen.min() >= 0 and chosen.max() <= n_steps):
+        raise ValueError(f"{name} must be a list of integers from 0 to n_steps={n_steps}.")
+    return set(chosen.tolist())
+
+
+def check_pair(name: str, pair: Any) -> tuple[ArrayLike, ArrayLike]:
+    """Return a pair of inputs and targets, or raise a ValueError that names the argument."""
+    if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+        raise ValueError(f"{name} must be a pair (X, y) of inputs and targets, or None.")
+    return pair[0], pair[1]
 
 
 def is_integer(value: Any) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from convexbn._utils.summary import Summarized, counted
 from convexbn.gradient._hessian import hessian_norm
-from convexbn.gradient._options import check_integer, check_number, check_samples
+from convexbn.gradient._options import check_integer, check_number, check_pair, check_samples, check_steps
 from convexbn.gradient._trace import Recorder, Trace
 from convexbn.network._base import check_data, import_torch
 
@@ -284,11 +284,9 @@ def train_deep_weight_norm(
     check_integer("n_hessian_samples", n_hessian_samples, 0)
     if n_hessian_samples > len(data):
         raise ValueError(f"n_hessian_samples={n_hessian_samples!r} must be at most {len(data)}, the number of samples.")
-    recorded = _recorded(noted_steps, n_steps)
+    recorded = check_steps("noted_steps", noted_steps, n_steps)
     if test is not None:
-        if not (isinstance(test, (tuple, list)) and len(test) == 2):
-            raise ValueError("test must be a pair (X, y) of inputs and targets, or None.")
-        test = check_samples(*test)
+        test = check_samples(*check_pair("test", test))
         check_data(test[0], data.shape[1])
     samples = data[np.linspace(0, len(data) - 1, n_hessian_samples).astype(int)]
 
@@ -329,13 +327,3 @@ def _read(start: SmoothNetwork, parameters: Sequence[Any]) -> SmoothNetwork:
     """The network of the same kind as `start` with these parameters."""
     *weights, output_weights = [parameter.detach().numpy() for parameter in parameters]
     return replace(start, weights=weights, output_weights=output_weights)
-
-
-def _recorded(steps: ArrayLike | None, n_steps: int) -> set[int]:
-    if steps is None:
-        steps = np.linspace(0, n_steps, 11).astype(int)
-    chosen = np.asarray(steps)
-    integers = chosen.ndim == 1 and chosen.dtype.kind in "iu" and chosen.size > 0
-    if not (integers and chosen.min() >= 0 and chosen.max() <= n_steps):
-        raise ValueError(f"noted_steps must be a list of integers from 0 to n_steps={n_steps}.")
-    return set(chosen.tolist())

@@ -1,5 +1,6 @@
-"""Two-layer ReLU networks with identity mapping that learn from a teacher, under Gaussian inputs."""
+"""ReLU networks with identity mapping: two layers that learn from a teacher, and many layers that learn classes."""
 
+from convexbn.gradient.identity_mapping._deep import LinkedNetwork, train_linked
 from convexbn.gradient.identity_mapping._phases import Phases, find_phases
 from convexbn.gradient.identity_mapping._population import (
     one_point_convexity,
@@ -10,6 +11,7 @@ from convexbn.gradient.identity_mapping._population import (
 from convexbn.gradient.identity_mapping._training import draw_weights, train_identity_mapping
 
 __all__ = [
+    "LinkedNetwork",
     "Phases",
     "draw_weights",
     "find_phases",
@@ -18,4 +20,5 @@ __all__ = [
     "population_loss",
     "potential",
     "train_identity_mapping",
+    "train_linked",
 ]

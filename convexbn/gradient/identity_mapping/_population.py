@@ -16,7 +16,8 @@ def population_loss(W: ArrayLike, W_star: ArrayLike, *, identity: bool = True) -
     Parameters
     ----------
     W : array-like of shape (..., d, d)
-        Weights of the student, one column a neuron; the leading axes are runs.
+        Weights of the student, one column a neuron; the leading axes are runs. Without identity mapping the student may
+        have any number of neurons.
     W_star : array-like of shape (..., d, d)
         Weights of the teacher.
     identity : bool, default=True
@@ -30,7 +31,7 @@ def population_loss(W: ArrayLike, W_star: ArrayLike, *, identity: bool = True) -
     Raises
     ------
     ValueError
-        If the weights are not square matrices of one size, or not finite.
+        If the weights are not matrices of the shapes above, or not finite.
 
     References
     ----------
@@ -64,7 +65,7 @@ def population_gradient(W: ArrayLike, W_star: ArrayLike, *, identity: bool = Tru
 
     Returns
     -------
-    gradient : ndarray of shape (..., d, d)
+    gradient : ndarray of the shape of W, and of the runs of both
 
     Raises
     ------
@@ -169,21 +170,25 @@ def one_point_convexity(W: ArrayLike, W_star: ArrayLike) -> np.ndarray:
 def neurons_of(W: ArrayLike, W_star: ArrayLike, identity: bool) -> tuple[np.ndarray, np.ndarray]:
     """Check the weights; return the neurons of the student and those of the teacher, each a column."""
     student, teacher = np.asarray(W, dtype=np.float64), np.asarray(W_star, dtype=np.float64)
-    for name, weights in (("W", student), ("W_star", teacher)):
-        if weights.ndim < 2 or weights.shape[-1] != weights.shape[-2] or not weights.size:
-            raise ValueError(f"{name} must have shape (d, d), or (..., d, d) for several runs; got {weights.shape}.")
+    for name, weights, columns in (("W", student, "d" if identity else "m"), ("W_star", teacher, "d")):
+        fits = weights.ndim >= 2 and weights.size and (columns == "m" or weights.shape[-1] == weights.shape[-2])
+        if not fits:
+            raise ValueError(
+                f"{name} must have shape (d, {columns}), or (..., d, {columns}) for several runs; got {weights.shape}."
+            )
         if not np.isfinite(weights).all():
             raise ValueError(f"{name} has entries that are not finite.")
-    if student.shape[-1] != teacher.shape[-1]:
-        raise ValueError(f"W has d = {student.shape[-1]}, W_star d = {teacher.shape[-1]}; they must be equal.")
+    if student.shape[-2] != teacher.shape[-2]:
+        raise ValueError(f"W has d = {student.shape[-2]}, W_star d = {teacher.shape[-2]}; they must be equal.")
     try:
-        student, teacher = np.broadcast_arrays(student, teacher)
+        runs = np.broadcast_shapes(student.shape[:-2], teacher.shape[:-2])
     except ValueError:
         raise ValueError(
             f"W has runs {student.shape[:-2]}, W_star {teacher.shape[:-2]}; give one teacher, or one a run."
         ) from None
-    eye = np.eye(student.shape[-1])
-    return student + eye if identity else student.copy(), teacher + eye
+    eye = np.eye(teacher.shape[-1])
+    A, B = student + eye if identity else student, teacher + eye
+    return np.broadcast_to(A, runs + A.shape[-2:]).copy(), np.broadcast_to(B, runs + B.shape[-2:])
 
 
 def check_nonzero(A: np.ndarray, identity: bool) -> None:
@@ -225,7 +230,7 @@ def _kernel_sums(A: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 def potential_of(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     """Sum of the lengths of the teacher's neurons less that of the student's."""
-    return (np.linalg.norm(B, axis=-2) - np.linalg.norm(A, axis=-2)).sum(axis=-1)
+    return np.linalg.norm(B, axis=-2).sum(axis=-1) - np.linalg.norm(A, axis=-2).sum(axis=-1)
 
 
 def one_point_of(A: np.ndarray, B: np.ndarray) -> np.ndarray:

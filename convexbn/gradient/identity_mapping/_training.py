@@ -77,7 +77,8 @@ def train_identity_mapping(
     Parameters
     ----------
     start : array-like of shape (d, d) or (n_runs, d, d)
-        Weights of the student at the start, a column a neuron.
+        Weights of the student at the start, a column a neuron. Without identity mapping the student may have any number
+        m of neurons, also more than its teacher.
     W_star : array-like of shape (d, d) or (n_runs, d, d)
         Weights of the teacher.
     identity : bool, default=True
@@ -85,8 +86,9 @@ def train_identity_mapping(
     batch_size : int or None, default=None
         Fresh Gaussian samples a step; None takes gradients of the population loss.
     learning_rate : float or None, default=None
-        Step size; None takes 2 / d, which is stable at the identity (the limit there is about 4 / d where d is large),
-        and 2 / (d + 2 d² / batch_size) with samples, whose gradients are the noisier the smaller the batch.
+        Step size; None takes 2 / m, for m neurons, stable at the identity (the limit there is about 4 / m where m is
+        large), and that over 1 + 2 d / batch_size with samples, whose gradients are the noisier the smaller the
+        batch.
     n_steps : int, default=10_000
         Most steps that are taken.
     tol : float, default=1e-6
@@ -101,12 +103,14 @@ def train_identity_mapping(
     Returns
     -------
     W : ndarray of shape (d, d) or (n_runs, d, d)
-        Weights of the student at the end.
+        Weights of the student at the end, as many as at the start.
     trace : Trace
         Its objective is the population loss, the mean over the runs if there are several. It watches, of every run,
         "loss" (population loss), "distance" (Frobenius norm of W - W*), "potential" (see `potential`) and
         "one_point_convexity" (see there). Without identity mapping the neurons of the student have no order; distance
-        and one-point convexity then refer to the order of the teacher's neurons that is nearest.
+        and one-point convexity then refer to the order of the teacher's neurons that is nearest. Where student and
+        teacher differ in their number of neurons, no order compares them: distance is then the square root of the loss,
+        that of the two functions, and there is no one-point convexity.
 
     Raises
     ------
@@ -115,7 +119,7 @@ def train_identity_mapping(
     ImportError
         If `verbose` is set and tqdm is not installed.
     ValueError
-        If the weights are not square matrices of one size, not finite, or a neuron of the student is zero at the start,
+        If the weights do not have the shapes above, are not finite, or a neuron of the student is zero at the start,
         where the loss has no gradient; if an option is out of range.
 
     References
@@ -140,18 +144,18 @@ def train_identity_mapping(
     check_integer("n_steps", n_steps, 1)
     check_number("tol", tol)
     check_integer("note_every", note_every, 1)
-    d = A.shape[-1]
+    d, m = A.shape[-2:]
     if learning_rate is None:
-        learning_rate = 2 / d if batch_size is None else 2 / (d + 2 * d**2 / batch_size)
+        learning_rate = 2 / m if batch_size is None else 2 / m / (1 + 2 * d / batch_size)
     rng = np.random.default_rng(random_state)
 
-    students, teachers = A.reshape(-1, d, d), B.reshape(-1, d, d)
+    students, teachers = A.reshape(-1, d, m), B.reshape(-1, d, d)
     active = np.arange(len(students))
     method = ("gradient descent" if batch_size is None else "SGD") + (" with" if identity else " without") + " identity"
     with Recorder(method, n_steps, verbose=verbose) as recorder, np.errstate(over="ignore", invalid="ignore"):
         for step in range(n_steps + 1):
             if step % note_every == 0 or step == n_steps:
-                watched = _watch(students, teachers if identity else _nearest_order(students, teachers))
+                watched = _watch(students, teachers, identity)
                 shaped = {name: values if A.ndim == 3 else values[0] for name, values in watched.items()}
                 recorder.record(step, watched["loss"].mean(), **shaped)
                 active = np.flatnonzero(watched["distance"] > tol)
@@ -167,13 +171,12 @@ def train_identity_mapping(
     return W - np.eye(d) if identity else W, recorder.trace()
 
 
-def _watch(A: np.ndarray, B: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        "loss": loss_of(A, B),
-        "distance": np.linalg.norm(A - B, axis=(-2, -1)),
-        "potential": potential_of(A, B),
-        "one_point_convexity": one_point_of(A, B),
-    }
+def _watch(A: np.ndarray, B: np.ndarray, identity: bool) -> dict[str, np.ndarray]:
+    watched = {"loss": loss_of(A, B), "potential": potential_of(A, B)}
+    if A.shape != B.shape:
+        return watched | {"distance": np.sqrt(watched["loss"])}
+    B = B if identity else _nearest_order(A, B)
+    return watched | {"distance": np.linalg.norm(A - B, axis=(-2, -1)), "one_point_convexity": one_point_of(A, B)}
 
 
 def _nearest_order(A: np.ndarray, B: np.ndarray) -> np.ndarray:
@@ -188,7 +191,7 @@ def _nearest_order(A: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 def _sampled_gradient(A: np.ndarray, B: np.ndarray, batch_size: int, rng: np.random.Generator) -> np.ndarray:
     """Gradient of the squared loss on fresh Gaussian samples, of each run its own."""
-    X = rng.standard_normal((len(A), batch_size, A.shape[-1]))
+    X = rng.standard_normal((len(A), batch_size, A.shape[-2]))
     hidden = X @ A
     residuals = np.maximum(hidden, 0).sum(axis=-1) - np.maximum(X @ B, 0).sum(axis=-1)
     return 2 / batch_size * np.swapaxes(X, -1, -2) @ (residuals[..., None] * (hidden > 0))

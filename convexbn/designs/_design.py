@@ -14,7 +14,7 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base class of designs."""
 
     n_patches = 1  # rows of Z for one sample
-    whitens: ClassVar[bool] = False  # whether small directions become as long as large ones, unless `spectral_power` > 0
+    whitens: ClassVar[bool] = False  # whether a spectral power of 0 makes all directions equally long
 
     @abstractmethod
     def transform(self, X: ArrayLike) -> np.ndarray:

@@ -17,7 +17,6 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from sklearn.utils.parallel import Parallel, delayed
 
 from convexbn._utils.threads import on_one_thread
-from convexbn.designs._checks import check_spectral_power
 from convexbn.estimators._base import Dense, Prepared, fixed_seed
 from convexbn.estimators._curve import Candidate, score_table
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
@@ -130,22 +129,18 @@ class CrossValidated(Dense):
         check_grid(self.weight_decays, self.n_weight_decays, self.eps)
         self._scorer()
         check_cv_parameter(self.cv)
+        super()._check_parameters()
         for name, choices in (("n_components", self._component_choices()), ("spectral_power", self._power_choices())):
             if not choices:
                 raise ValueError(f"{name}=[] is empty; give at least one value, or leave it out.")
-        for power in self._power_choices():
-            check_spectral_power(power)
-        super()._check_parameters()
 
     def _component_choices(self) -> list[Components]:
-        choices: Any = self.n_components
-        return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
+        return _listed(self.n_components)
 
     def _power_choices(self) -> list[float]:
-        choices: Any = self.spectral_power
-        if isinstance(choices, str):
-            return list(FIRST_POWERS) if self._searches_power else [0.0]
-        return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
+        if self._searches_power:
+            return list(FIRST_POWERS)
+        return super()._power_choices() if self._auto_power else _listed(self.spectral_power)
 
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Given) -> None:
         folds, scorer = self._folds_and_scorer(given, y, sample_weight)
@@ -244,6 +239,11 @@ class CrossValidated(Dense):
     ) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray]:
         """Networks along the path of training samples, and their gaps (n_weight_decays,) in the terms of `tol`."""
         return path_networks(self, X, y, sample_weight, choice, weight_decays, seed, max_time)
+
+
+def _listed(choices: Any) -> list[Any]:
+    """The values of a list, or the one value that is given instead."""
+    return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) and np.ndim(choices) else [choices]
 
 
 @on_one_thread

@@ -1,7 +1,7 @@
 """The weight decay from which on the zero network is optimal."""
 
 from convexbn._utils.threads import on_one_thread
-from convexbn.model._problem import Problem
+from convexbn.model._problem import Problem, check_problem
 from convexbn.oracles._ascent import price_by_ascent
 from convexbn.oracles._bound import price_bound
 from convexbn.oracles._of_patterns import price_by_enumeration, quickly_enumerated
@@ -27,6 +27,11 @@ def weight_decay_max(problem: Problem) -> float:
     weight_decay : float
         Zero where the zero network fits perfectly.
 
+    Raises
+    ------
+    ValueError
+        If `problem` is no Problem.
+
     Examples
     --------
     >>> import numpy as np
@@ -35,6 +40,7 @@ def weight_decay_max(problem: Problem) -> float:
     >>> round(3 * weight_decay_max(problem), 6)  # two neurons: the positive and the negative part of y
     3.162278
     """
+    check_problem(problem)
     bound = price_bound(problem.Z, problem.zero_dual, problem.sample_weight).value
     if quickly_enumerated(problem.Z, problem.n_outputs):
         return min(price_by_enumeration(problem.Z, problem.zero_dual).value, bound)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
+from convexbn._utils.checks import check_random_state
 from convexbn.model._activation import Activation
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price
@@ -88,13 +89,14 @@ def solve_path(
         grid = np.sort(np.atleast_1d(np.asarray(weight_decays, dtype=np.float64)))[::-1]
     except (TypeError, ValueError):
         grid = np.zeros(0)
-    if grid.ndim != 1 or grid.size == 0:
+    if grid.ndim != 1 or grid.size == 0 or not ((grid > 0) & (grid < np.inf)).all():
         raise ValueError(f"weight_decays={weight_decays!r} must be a list of positive finite numbers.")
     check_max_time(max_time)
+    check_random_state(random_state)
+    tolerance = Tolerance.of(problem, tol, relative_to)  # whose scale does not depend on the weight decay
     problems = [replace(problem, weight_decay=float(weight_decay)) for weight_decay in grid]
     choices: dict[str, Any] = {"activation": activation, "solver": solver, "n_patterns": n_patterns, "tol": tol}
     choices |= {"relative_to": relative_to, "max_iter": max_iter, "random_state": random_state, "prove": False}
-    tolerances = [Tolerance.of(problem, tol, relative_to) for problem in problems]
     solutions: list[Solution] = []
     clock = Clock(max_time)
     monitor = Monitor("path", max_iter=len(grid), max_time=None, callback=None, verbose=verbose)
@@ -105,12 +107,12 @@ def solve_path(
                 break
             solutions.append(solution)
             monitor.goes_on(solution.certificate.objective, solution.certificate.gap, len(solution.neurons))
-        solutions = _priced_by_all(problems, solutions, tolerances)
+        solutions = _priced_by_all(problems, solutions, tolerance)
         upwards = list(reversed(range(len(grid) - 1))) if len(solutions) == len(grid) else []
         for index, light in [(index, light) for light in (True, False) for index in upwards]:
             if clock.is_out():
                 break
-            if tolerances[index].reached_by(solutions[index].certificate):
+            if tolerance.reached_by(solutions[index].certificate):
                 continue
             start, limit = solutions[index + 1].neurons, clock.left(1 / (index + 1))
             again = solve(
@@ -120,12 +122,9 @@ def solve_path(
                 break
             if again.certificate.gap < solutions[index].certificate.gap:
                 solutions[index] = again
-                solutions = _priced_by_all(problems, solutions, tolerances)
+                solutions = _priced_by_all(problems, solutions, tolerance)
     certificates = [solution.certificate for solution in solutions]
-    gaps = [
-        tolerance.gap(found.objective, found.lower_bound)
-        for tolerance, found in zip(tolerances, certificates, strict=False)
-    ]
+    gaps = [tolerance.gap(found.objective, found.lower_bound) for found in certificates]
     warn_of_gaps(np.array(gaps), tol, relative_to)
     return solutions
 
@@ -156,7 +155,7 @@ def _downwards(problems: list[Problem], clock: Clock, choices: dict[str, Any]) -
         start = solution.neurons
 
 
-def _priced_by_all(problems: list[Problem], solutions: list[Solution], tolerances: list[Tolerance]) -> list[Solution]:
+def _priced_by_all(problems: list[Problem], solutions: list[Solution], tolerance: Tolerance) -> list[Solution]:
     """Solutions whose local certificates, and statuses, rest on the neurons of all of them."""
     local = [index for index, found in enumerate(solutions) if found.certificate.scope == "local"]
     if not local:
@@ -175,7 +174,7 @@ def _priced_by_all(problems: list[Problem], solutions: list[Solution], tolerance
         proved = found.certificate.global_lower_bound or 0.0
         bound = max(min(bound, found.certificate.lower_bound), proved)
         certificate, status = replace(found.certificate, lower_bound=bound), found.status
-        if status is Status.CONVERGED and not tolerances[index].reached_by(certificate):
+        if status is Status.CONVERGED and not tolerance.reached_by(certificate):
             status = Status.NOT_CONVERGED
         priced[index] = replace(found, certificate=certificate, status=status)
     return priced

@@ -75,7 +75,8 @@ PROBLEM = cb.Problem(X, Y, weight_decay=0.1)
 def test_every_argument_of_a_function_is_named(function, options, left_out):
     for name in inspect.signature(function).parameters.keys() - left_out:
         for value in OBJECTS + NUMBERS:
-            if not (name in CALLABLES and value is int):
+            one_value = name == "weight_decays" and isinstance(value, np.ndarray) and value.ndim == 0
+            if not (one_value or (name in CALLABLES and value is int)):
                 named(lambda **bad: function(**{**options, **bad}), name, value)
 
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from convexbn.model._activation import Activation
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price
 from convexbn.solvers._auto import patterns_of, solve, takes_working_sets
-from convexbn.solvers._certificate import dual_bound
+from convexbn.solvers._certificate import Certificate, dual_bound
 from convexbn.solvers._monitor import Clock, Monitor, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import Reference, Tolerance, warn_of_gaps
@@ -54,7 +55,8 @@ def solve_path(
     activation, solver, n_patterns, tol, relative_to, max_iter
         As in `solve`.
     max_time : float or None, default=None
-        Seconds, shared among the weight decays that are left; each ends with its best network so far.
+        Seconds, shared among the weight decays that are left; each ends with its best network so far, and where no
+        time is left with the network of the weight decay before.
     random_state : int or None, default=None
         Seed of every solve, so that sampled patterns are the same at all values.
     verbose : bool, default=False
@@ -102,7 +104,7 @@ def solve_path(
     monitor = Monitor("path", max_iter=len(grid), max_time=None, callback=None, verbose=verbose)
     with monitor, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for solution in _downwards(problems, clock, choices):
+        for solution in _within(clock, tolerance, problems, _downwards(problems, clock, choices)):
             if solution.status is Status.INTERRUPTED:
                 break
             solutions.append(solution)
@@ -127,6 +129,37 @@ def solve_path(
     gaps = [tolerance.gap(found.objective, found.lower_bound) for found in certificates]
     warn_of_gaps(np.array(gaps), tol, relative_to)
     return solutions
+
+
+def _within(
+    clock: Clock, tolerance: Tolerance, problems: list[Problem], downwards: Iterator[Solution]
+) -> Iterator[Solution]:
+    """Solutions until the time is out; from then on the last one, at the weight decays that are left."""
+    solution = next(downwards)
+    yield solution
+    for before, problem in pairwise(problems):
+        if clock.is_out():
+            certificate = _carried(solution, problem, problem.weight_decay / before.weight_decay)
+            status = Status.CONVERGED if tolerance.reached_by(certificate) else Status.MAX_TIME
+            solution = replace(solution, certificate=certificate, status=status, n_iter=0, history=())
+        else:
+            solution = next(downwards)
+        yield solution
+
+
+def _carried(solution: Solution, problem: Problem, share: float) -> Certificate:
+    """Certificate of a solution as one of `problem`, whose weight decay is a share of its own.
+
+    The optimal value is concave in the weight decay and not negative at zero, so a lower bound holds in proportion.
+    """
+    before = solution.certificate
+    proved = before.global_lower_bound
+    return replace(
+        before,
+        objective=problem.objective(solution.neurons),
+        lower_bound=share * before.lower_bound,
+        global_lower_bound=None if proved is None else share * proved,
+    )
 
 
 def _downwards(problems: list[Problem], clock: Clock, choices: dict[str, Any]) -> Iterator[Solution]:

@@ -1,7 +1,6 @@
 """The convex solver and gradient training side by side, on the same objective."""
 
 import inspect
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn._utils.summary import Summarized
+from convexbn._utils.user_warning import warn_user
 from convexbn.designs._principal_directions import EXACT_RTOL
 from convexbn.gradient import DivergenceError, Trace, train
 from convexbn.gradient._batch_norm import check_data, unfitted_design
@@ -215,5 +215,5 @@ def _trained(name: str, *args: Any, **options: Any) -> Trace:
     try:
         return train(*args, **options)[1]
     except DivergenceError as error:
-        warnings.warn(f"{name}: {error}", RuntimeWarning, stacklevel=3)
+        warn_user(f"{name}: {error}", RuntimeWarning)
         return error.trace

@@ -276,6 +276,32 @@ def test_time_is_shared_among_folds_and_the_last_fit(monkeypatch):
     assert np.isfinite(model.predict(X)).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"solver": "CLARABEL"}], ids=str)
+def test_no_fold_is_solved_when_the_time_is_out(monkeypatch, options):
+    solved = []
+
+    def watched(problem, **choices):
+        solved.append(problem)
+        return solve(problem, **choices)
+
+    monkeypatch.setattr(base, "solve", watched)
+    monkeypatch.setattr(solvers_path, "solve", watched)
+    model = ConvexBNRegressorCV(**SMALL | options | {"activation": "gated_relu", "tol": 1e-4, "max_time": 1e-9})
+    with pytest.warns(ConvergenceWarning, match="reached max_time"):
+        model.fit(X, Y)
+    assert len(solved) == 1  # the last fit, at the usual share of the largest weight decay
+    assert np.isfinite(model.scores_).all()
+    assert np.isfinite(model.predict(X)).all()
+
+
+def test_list_of_spectral_powers():
+    model = ConvexBNRegressorCV(**SMALL | {"spectral_power": [0.5, 2.0]}).fit(X, Y)
+    assert model.spectral_power_ in (0.5, 2.0)
+    assert model.scores_.shape[0] == 2
+    with pytest.raises(ValueError, match=r"spectral_power=-1\.0 must be"):
+        ConvexBNRegressorCV(**SMALL | {"spectral_power": [0.5, -1.0]}).fit(X, Y)
+
+
 @pytest.mark.parametrize("model", MODELS, ids=repr)
 @pytest.mark.parametrize(
     ("parameters", "message"),
@@ -285,7 +311,7 @@ def test_time_is_shared_among_folds_and_the_last_fit(monkeypatch):
         ({"eps": 2.0}, "eps=2.0"),
         ({"n_weight_decays": 0}, "n_weight_decays=0"),
         ({"cv": "five"}, "cv"),
-        ({"cv": 1}, "n_splits=1"),
+        ({"cv": 1}, "cv=1 must be None, an integer from 2 on"),
         ({"cv": 99}, "n_splits=99"),
         ({"cv": [(np.arange(20), np.arange(0))]}, "cv leaves no test sample of positive weight in fold 0"),
         ({"cv": []}, r"cv=\[\] gives no folds"),

@@ -12,10 +12,15 @@ from convexbn import (
     ConvexBNRegressor,
     ConvexBNRegressorCV,
     DesignMatrix,
+    Problem,
     WeightNormDesign,
+    sample_patterns,
+    solve_gated,
 )
 from convexbn._utils.magnitude import power_of_two_above
+from convexbn.datasets import make_teacher
 from convexbn.oracles import price_bound, price_by_ascent
+from convexbn.solvers.gated._path import gated_path
 
 FAR = [2.0**-450, 2.0**-100, 2.0**100, 2.0**450]
 
@@ -79,3 +84,21 @@ def test_data_whose_squares_are_no_floats(unit):
     with pytest.raises(ValueError, match="absolute value of X"):
         ConvexBNConvRegressor().fit(unit * np.random.default_rng(0).standard_normal((12, 1, 4, 4)), y)
     assert ConvexBNRegressor(0.1).fit(unit * X, y).score(unit * X, y) > 0.8
+
+
+@pytest.mark.parametrize("scale", [1e150, 1e-150])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+@pytest.mark.parametrize("n", [30, 4])  # by working sets, and by an interior point
+def test_gated_networks_at_the_ends_of_the_range_of_floats(scale, n_outputs, n):
+    X, y = make_teacher(30, 3, random_state=0)
+    Z, Y = BatchNormDesign().fit_transform(X)[:n], np.column_stack([y, X[:, 0]])[:n, :n_outputs]
+    patterns = sample_patterns(Z, 60, random_state=0)
+    usual, extreme = (Problem(Z, unit * Y, weight_decay=0.05 * unit, fit_intercept=True) for unit in (1.0, scale))
+    expected, found = solve_gated(usual, patterns), solve_gated(extreme, patterns)
+    assert found.certificate.objective / scale**2 == pytest.approx(expected.certificate.objective, rel=2e-6)
+    again = solve_gated(extreme, patterns, start=found.neurons)
+    assert again.n_iter <= 1
+    along = gated_path(extreme, patterns, [0.1 * scale, 0.07 * scale, 0.05 * scale])
+    assert [solution.certificate.objective for solution in along][-1] / scale**2 == pytest.approx(
+        expected.certificate.objective, rel=2e-6
+    )

@@ -135,6 +135,31 @@ def test_unreached_tolerance_warns_once():
     assert f"the largest is {largest:.1e}" in str(record[0].message)
 
 
+@pytest.mark.parametrize("activation", ["relu", "gated_relu"])
+def test_bounds_hold_where_no_time_is_left(activation, monkeypatch):
+    problem = Problem(BatchNormDesign().fit_transform(X), Y, weight_decay=1.0, fit_intercept=True)
+    grid = weight_decay_max(problem) * np.array([0.5, 0.1, 0.01])
+    options = {"activation": activation, "n_patterns": 20, "random_state": 0}
+    calls = []
+
+    def counted(problem, **choices):
+        calls.append(problem.weight_decay)
+        return solve(problem, **choices)
+
+    monkeypatch.setattr(solvers_path, "solve", counted)
+    with pytest.warns(ConvergenceWarning):
+        found = solve_path(problem, grid, max_time=1e-9, **options)
+    assert calls == [grid[0]]
+    monkeypatch.undo()
+    exact = solve_path(problem, grid, **options)
+    for quick, solved, weight_decay in zip(found, exact, grid, strict=True):
+        assert quick.certificate.lower_bound <= solved.certificate.objective <= quick.certificate.objective + 1e-12
+        at = replace(problem, weight_decay=weight_decay)
+        assert quick.certificate.objective == pytest.approx(at.objective(quick.neurons))
+    assert found[-1].status is Status.MAX_TIME
+    assert found[-1].certificate.lower_bound == pytest.approx(found[0].certificate.lower_bound / 50)
+
+
 def test_time_is_shared_and_the_path_complete():
     with pytest.warns(ConvergenceWarning, match="Raise max_iter, max_time") as record:
         path = convexbn_path(X, Y, n_weight_decays=5, max_time=1e-9)

@@ -15,7 +15,7 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     n_patches = 1  # rows of Z for one sample
     after_relu: ClassVar[bool] = False  # whether the layer is normalized after its ReLU
-    whitens: ClassVar[bool] = False  # whether small directions become as long as large ones at `spectral_power` 0
+    whitens: ClassVar[bool] = False  # whether a spectral power of 0 makes all directions equally long
 
     @abstractmethod
     def transform(self, X: ArrayLike) -> np.ndarray:

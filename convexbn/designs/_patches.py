@@ -331,7 +331,7 @@ def _named(image_shape: tuple[int, ...]) -> str:
 
 def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
     """Return the value as two integers from `least` on, or raise a ValueError that names it."""
-    pair = value if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
+    pair = value if isinstance(value, (tuple, list, np.ndarray)) and np.ndim(value) else (value, value)
     valid = len(pair) == 2 and all(
         isinstance(entry, (int, np.integer)) and not isinstance(entry, bool) and entry >= least for entry in pair
     )

@@ -12,9 +12,11 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convexbn._utils.checks import check_choice, check_count, check_flag, check_n_jobs, check_verbose, is_seed
 from convexbn._utils.sample_weight import merge_equal_samples
+from convexbn._utils.user_warning import warn_user
 from convexbn.designs._batch_norm import BatchNormDesign
-from convexbn.designs._checks import check_spectral_power, check_standardize
+from convexbn.designs._checks import check_spectral_power
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._last_fit import last_fit
@@ -186,14 +188,17 @@ class BaseConvexBN(BaseEstimator, ABC):
         return prepared, problem
 
     @property
-    def _searches_power(self) -> bool:
-        """Whether a choice that is left to the estimator compares spectral powers."""
-        return isinstance(self.spectral_power, str) and self._unfitted_design(None, 0.0).whitens
+    def _auto_power(self) -> bool:
+        return isinstance(self.spectral_power, str) and self.spectral_power == "auto"
 
     @property
-    def _plain_power(self) -> float:
-        """The spectral power where none is chosen: "auto" is plain batch normalization then."""
-        return 0.0 if isinstance(self.spectral_power, str) else float(self.spectral_power)
+    def _searches_power(self) -> bool:
+        """Whether a choice that is left to the estimator compares spectral powers."""
+        return self._auto_power and self._unfitted_design(None, 0.0).whitens
+
+    def _power_choices(self) -> list[float]:
+        """Spectral powers to choose among; where none is searched, "auto" is plain batch normalization."""
+        return [0.0 if self._auto_power else self.spectral_power]
 
     @property
     def _has_fast_path(self) -> bool:
@@ -245,12 +250,11 @@ class BaseConvexBN(BaseEstimator, ABC):
                 warnings.simplefilter("ignore", ConvergenceWarning)
             solution = self._solve(problem, self._seed(), **options, **limits)
         if limited and not tolerance.reached_by(solution.certificate):
-            warnings.warn(
+            warn_user(
                 f"The last fit stopped at a {tolerance.in_words(solution.certificate)}, above tol={self.tol:.1e}, "
                 "after about as much work as the choice of the weight decay. Give max_time or max_iter, or prove=True, "
                 "and it goes on until that limit; or raise tol.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         self.network_ = prepared.network(solution.neurons)
         self.certificate_ = prepared.explained(solution.certificate)
@@ -266,30 +270,26 @@ class BaseConvexBN(BaseEstimator, ABC):
 
     def _check_parameters(self) -> None:
         """Raise a ValueError that names the first parameter out of range, before any work."""
-        if self.activation not in list(ACTIVATIONS):
-            raise ValueError(f"activation={self.activation!r} is unknown; choose one of {list(ACTIVATIONS)}.")
+        check_choice("activation", self.activation, ACTIVATIONS)
         losses = sorted(name for name, loss in LOSSES.items() if loss.margin == self._margin)
-        if (
-            not (isinstance(self.loss, Loss) or self.loss in list(LOSSES))
-            or make_loss(self.loss).margin != self._margin
-        ):
+        known = isinstance(self.loss, Loss) or (isinstance(self.loss, str) and self.loss in LOSSES)
+        if not known or make_loss(self.loss).margin != self._margin:
             raise ValueError(f"loss={self.loss!r} is not one that {type(self).__name__} takes; choose one of {losses}.")
+        if not isinstance(self.solver, str):
+            raise ValueError(f"solver={self.solver!r} must be the name of a solver, such as 'auto'.")
         check_solver(self.solver, self.activation)
-        if not (isinstance(self.spectral_power, str) and self.spectral_power == "auto"):
-            check_spectral_power(self.spectral_power)
-        if not isinstance(self.fit_intercept, (bool, np.bool)):
-            raise ValueError(f"fit_intercept={self.fit_intercept!r} must be True or False.")
+        for power in self._power_choices():
+            check_spectral_power(power)
+        check_flag("fit_intercept", self.fit_intercept)
         seed = self.random_state
-        seeded = isinstance(seed, (np.random.RandomState, np.random.Generator)) or seed is None
-        if not (seeded or (isinstance(seed, (int, np.integer)) and seed >= 0)):
+        if not (isinstance(seed, (np.random.RandomState, np.random.Generator)) or seed is None or is_seed(seed)):
             raise ValueError(
                 f"random_state={seed!r} must be None, an integer from 0 on, or a RandomState or Generator."
             )
-        for name, optional in (("n_patterns", False), ("max_iter", True)):
-            value = getattr(self, name)
-            integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
-            if not (integer or (optional and value is None)):
-                raise ValueError(f"{name}={value!r} must be a positive integer{' or None' if optional else ''}.")
+        check_count("n_patterns", self.n_patterns)
+        check_count("max_iter", self.max_iter, optional=True)
+        check_n_jobs(self.n_jobs)
+        check_verbose(self.verbose)
         check_tol(self.tol)
         check_max_time(self.max_time)
         check_prove(self.prove)
@@ -310,9 +310,8 @@ class Dense(BaseConvexBN):
     standardize: bool = True
 
     def _check_parameters(self) -> None:
-        if self.normalization not in list(NORMALIZATIONS):
-            raise ValueError(f"normalization={self.normalization!r} is unknown; choose one of {list(NORMALIZATIONS)}.")
-        check_standardize(self.standardize)
+        check_choice("normalization", self.normalization, NORMALIZATIONS)
+        check_flag("standardize", self.standardize)
         super()._check_parameters()
         if not NORMALIZATIONS[self.normalization].after_relu:
             return

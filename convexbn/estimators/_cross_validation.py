@@ -17,7 +17,6 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from sklearn.utils.parallel import Parallel, delayed
 
 from convexbn._utils.threads import on_one_thread
-from convexbn.designs._checks import check_spectral_power
 from convexbn.estimators._base import Dense, Prepared, fixed_seed
 from convexbn.estimators._curve import Candidate, score_table
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
@@ -130,22 +129,18 @@ class CrossValidated(Dense):
         check_grid(self.weight_decays, self.n_weight_decays, self.eps)
         self._scorer()
         check_cv_parameter(self.cv)
+        super()._check_parameters()
         for name, choices in (("n_components", self._component_choices()), ("spectral_power", self._power_choices())):
             if not choices:
                 raise ValueError(f"{name}=[] is empty; give at least one value, or leave it out.")
-        for power in self._power_choices():
-            check_spectral_power(power)
-        super()._check_parameters()
 
     def _component_choices(self) -> list[Components]:
-        choices: Any = self.n_components
-        return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
+        return _listed(self.n_components)
 
     def _power_choices(self) -> list[float]:
-        choices: Any = self.spectral_power
-        if isinstance(choices, str):
-            return list(FIRST_POWERS) if self._searches_power else [0.0]
-        return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) else [choices]
+        if self._searches_power:
+            return list(FIRST_POWERS)
+        return super()._power_choices() if self._auto_power else _listed(self.spectral_power)
 
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Given) -> None:
         folds, scorer = self._folds_and_scorer(given, y, sample_weight)
@@ -159,11 +154,13 @@ class CrossValidated(Dense):
 
         seed = fixed_seed(self)
         rounds = -(-len(choices) * len(folds) // effective_n_jobs(self.n_jobs))
-        share = clock.left(1 / (rounds + 1))
+        share, time = clock.left(1 / (rounds + 1)), Clock(clock.left(rounds / (rounds + 1)))
         worker = copy(self)
         worker.cv = None  # an iterator cannot be pickled
         results = Parallel(n_jobs=self.n_jobs, verbose=self.verbose)(
-            delayed(_score_path)(worker, X, y, sample_weight, fold, scorer, choice, self.weight_decays_, seed, share)
+            delayed(_score_path)(
+                worker, X, y, sample_weight, fold, scorer, choice, self.weight_decays_, seed, share, time
+            )
             for choice in choices
             for fold in folds
         )
@@ -246,6 +243,11 @@ class CrossValidated(Dense):
         return path_networks(self, X, y, sample_weight, choice, weight_decays, seed, max_time)
 
 
+def _listed(choices: Any) -> list[Any]:
+    """The values of a list, or the one value that is given instead."""
+    return list(choices) if isinstance(choices, (list, tuple, np.ndarray)) and np.ndim(choices) else [choices]
+
+
 @on_one_thread
 def path_networks(
     model: CrossValidated,
@@ -259,15 +261,19 @@ def path_networks(
 ) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray]:
     """Networks along a path, and their gaps (n_weight_decays,) in the terms of `tol`; an interrupt is raised.
 
-    Along the fast path nothing is certified, and gaps are NaN.
+    Along the fast path nothing is certified, and gaps are NaN; so they are where no time is left, and all networks are
+    constants.
     """
+    clock = Clock(max_time)
     prepared, problem = model._problem(X, y, sample_weight, choice.spectral_power, choice.n_components)
     if model._has_fast_path:
-        path_of_neurons = fast_path(problem, weight_decays, random_state=seed, stop=Clock(max_time).is_out)
+        path_of_neurons = fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
         return [prepared.network(neurons) for neurons in path_of_neurons], np.full(len(weight_decays), np.nan)
+    if clock.is_out():
+        return [prepared.network(problem.zero_network)] * len(weight_decays), np.full(len(weight_decays), np.nan)
     with warnings.catch_warnings():  # one warning is for all folds
         warnings.simplefilter("ignore", ConvergenceWarning)
-        path = follow_path(model, prepared, problem, weight_decays, seed, max_time=max_time)
+        path = follow_path(model, prepared, problem, weight_decays, seed, max_time=clock.left())
     if len(path) < len(weight_decays):
         raise KeyboardInterrupt
     return path.networks, gaps_along(path, problem)
@@ -283,10 +289,15 @@ def _score_path(
     choice: Candidate,
     weight_decays: np.ndarray,
     seed: int,
-    max_time: float | None,
+    share: float | None,
+    time: Clock,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores on the test samples, and gaps in the terms of `tol`, along the path of the training samples."""
+    """Scores on the test samples, and gaps in the terms of `tol`, along the path of the training samples.
+
+    The path may take a share of the time, but no longer than is left of all.
+    """
     train, test = fold
+    max_time = None if share is None else min(share, time.left() or share)
     networks, gaps = model._fold_networks(
         X[train], y[train], sample_weight[train], choice, weight_decays, seed, max_time
     )

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convexbn._utils.checks import check_choice, is_integer, make_generator
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples, weighted_samples
 from convexbn.network import BatchNormNetwork
 from convexbn.network._base import import_torch
@@ -73,16 +74,15 @@ class RandomBatchNormLayers(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             If `widths` is not a list of positive integers, `random_state` is no seed, or X is not finite, 2-D and with
             rows that differ.
         """
-        widths = list(self.widths) if isinstance(self.widths, (list, tuple, np.ndarray)) else []
-        if not widths or not all(_is_integer(m) and m >= 1 for m in widths):
+        listed = isinstance(self.widths, (list, tuple, np.ndarray)) and np.ndim(self.widths)
+        widths = list(self.widths) if listed else []
+        if not widths or not all(is_integer(m) and m >= 1 for m in widths):
             raise ValueError(f"widths={self.widths!r} must be a list of positive integers, one for each layer.")
-        seed = self.random_state
-        if not (seed is None or isinstance(seed, np.random.Generator) or (_is_integer(seed) and seed >= 0)):
-            raise ValueError(f"random_state={seed!r} must be None, an integer from 0 on, or a Generator.")
+        rng = make_generator(self.random_state)
         features = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         weights = check_sample_weight(sample_weight, len(features))
         features, _, weights = merge_equal_samples(features, np.zeros((len(features), 0)), weights)
-        rng, layers = np.random.default_rng(self.random_state), []
+        layers = []
         for width in widths:
             layer = BatchNormNetwork.at_initialization(features, width, sample_weight=weights, random_state=rng)
             features = layer.hidden(features)
@@ -174,8 +174,7 @@ class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         torch = import_torch()
         if not isinstance(self.module, torch.nn.Module):
             raise ValueError(f"module={self.module!r} must be a torch.nn.Module.")
-        if self.statistics not in ("running", "batch"):
-            raise ValueError(f"statistics={self.statistics!r} is unknown; choose one of ['running', 'batch'].")
+        check_choice("statistics", self.statistics, ["running", "batch"])
         for part in self._normalizations(self.module):
             if self.statistics == "running" and part.running_mean is None:
                 raise ValueError(f"module's {part} keeps no running statistics; give statistics='batch'.")
@@ -292,7 +291,3 @@ def _compact(module: Any) -> Any:
         return single if values.dtype == torch.float64 and torch.equal(single.double(), values) else values
 
     return deepcopy(module)._apply(compact)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

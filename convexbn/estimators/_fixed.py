@@ -103,7 +103,7 @@ class FixedWeightDecay(BaseConvexBN):
         if self._auto():
             self._tune(X, y, weights, codes, clock)
         else:
-            prepared, problem = self._prepare(X, y, weights, self._plain_power, self.n_components)
+            prepared, problem = self._prepare(X, y, weights, self._power_choices()[0], self.n_components)
             self._learn(prepared, replace(problem, weight_decay=float(self.weight_decay)), clock)
 
     def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None, clock: Clock) -> None:
@@ -119,8 +119,7 @@ class FixedWeightDecay(BaseConvexBN):
             return prepared[power][1]
 
         closed_form = self.solver == "closed_form"  # of power 0 alone
-        chosen = self._searches_power and not closed_form
-        powers = None if chosen else [self._plain_power]
+        powers = None if self._searches_power and not closed_form else self._power_choices()
         some_power = (powers or [0.0])[0]
         some = problem_of(Candidate(some_power, self.n_components))
         if closed_form:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import check_cv
 
+from convexbn._utils.checks import is_integer
+
 Fold = tuple[np.ndarray, np.ndarray]
 
 
@@ -81,8 +83,11 @@ def make_folds(
 
 def check_cv_parameter(cv: Any) -> None:
     """Raise a ValueError if `cv` is nothing that makes folds; an iterator is not read."""
-    if not _is_list_of_folds(cv):
-        check_cv(cv)
+    makes_folds = not isinstance(cv, (str, bytes)) and (hasattr(cv, "split") or np.iterable(cv))
+    if not (cv is None or makes_folds or (is_integer(cv) and cv >= 2)):
+        raise ValueError(
+            f"cv={cv!r} must be None, an integer from 2 on, a splitter, or an iterable of pairs (train, test)."
+        )
 
 
 def _is_list_of_folds(cv: Any) -> bool:

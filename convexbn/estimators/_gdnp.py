@@ -1,6 +1,5 @@
 """Halfspaces, trained by gradient descent in normalized parametrization."""
 
-import warnings
 from numbers import Real
 from typing import Any, Self
 
@@ -13,6 +12,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convexbn._utils.checks import check_choice, check_count, check_flag, check_verbose
+from convexbn._utils.user_warning import warn_user
 from convexbn.gradient.gdnp import LearningHalfspace, gdnp
 from convexbn.gradient.gdnp._functions import LOSSES
 
@@ -193,39 +194,34 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
         self.trace_, self.n_iter_ = fit.trace, int(fit.trace.steps[-1])
         self.separable_ = fit.status == "separable"
         if self.separable_:
-            warnings.warn(
+            warn_user(
                 "The classes are separable: the loss falls for ever as the weights grow, so it has no minimiser. coef_ "
                 "separates the training data; its length and probabilities are arbitrary. Give max_length for weights "
                 "of bounded length, or use a model with weight decay.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         elif fit.status == "stopped":
-            warnings.warn(
+            warn_user(
                 f"The gradient has norm {fit.trace['gradient_norm'][-1]:.3g} after {self.n_iter_} steps; increase "
                 f"max_iter, or tol={self.tol:g}.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
 
     def _longest(self) -> float:
         if self.max_length is not None:
-            return self.max_length
+            return float(self.max_length)
         return _SIGMOID_LENGTH if self.loss == "sigmoid" else np.inf
 
     def _check_parameters(self) -> None:
         """Raise a ValueError that names the first parameter out of range, before any work."""
-        if self.loss not in list(LOSSES):
-            raise ValueError(f"loss={self.loss!r} is unknown; choose one of {list(LOSSES)}.")
-        if not isinstance(self.fit_intercept, (bool, np.bool)):
-            raise ValueError(f"fit_intercept={self.fit_intercept!r} must be True or False.")
+        check_choice("loss", self.loss, LOSSES)
+        check_flag("fit_intercept", self.fit_intercept)
         if self.max_length is not None and not (isinstance(self.max_length, Real) and self.max_length > 0):
             raise ValueError(f"max_length={self.max_length!r} must be a positive number or None.")
         if not (isinstance(self.tol, Real) and 0 < self.tol < np.inf):
             raise ValueError(f"tol={self.tol!r} must be a positive number.")
-        integer = isinstance(self.max_iter, (int, np.integer)) and not isinstance(self.max_iter, bool)
-        if not (integer and self.max_iter >= 1):
-            raise ValueError(f"max_iter={self.max_iter!r} must be a positive integer.")
+        check_count("max_iter", self.max_iter)
+        check_verbose(self.verbose)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 
+from convexbn._utils.checks import check_flag
 from convexbn._utils.magnitude import check_magnitude
 from convexbn._utils.sample_weight import check_sample_weight, standard_deviations
 from convexbn.estimators._base import BaseConvexBN, Dense, Prepared
@@ -25,8 +26,7 @@ class Regression(RegressorMixin, BaseConvexBN):
     _y_ndim: int = field(init=False)
 
     def _check_parameters(self) -> None:
-        if not isinstance(self.scale_outputs, (bool, np.bool)):
-            raise ValueError(f"scale_outputs={self.scale_outputs!r} must be True or False.")
+        check_flag("scale_outputs", self.scale_outputs)
         super()._check_parameters()
 
     def _samples(

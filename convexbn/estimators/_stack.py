@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from convexbn._utils.checks import check_count
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples
 from convexbn.estimators._base import BaseConvexBN
 from convexbn.estimators._classifier import ConvexBNClassifier
@@ -171,9 +172,7 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
             )
         if estimator.activation != "relu":
             raise ValueError(f"A stack takes activation='relu', not {estimator.activation!r}.")
-        integer = isinstance(self.n_stages, (int, np.integer)) and not isinstance(self.n_stages, bool)
-        if not (integer and self.n_stages >= 1):
-            raise ValueError(f"n_stages={self.n_stages!r} must be a positive integer.")
+        check_count("n_stages", self.n_stages)
         if self.features is not None and not (hasattr(self.features, "fit") and hasattr(self.features, "transform")):
             raise ValueError(
                 f"features={self.features!r} must be a transformer or None; wrap a torch module in FrozenModule."

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.checks import check_flag
 from convexbn._utils.summary import Summarized, counted
 from convexbn.losses import Loss, make_loss
 from convexbn.model._base_neurons import BaseNeurons
@@ -78,7 +79,8 @@ class Problem(Summarized):
         fit_intercept: bool = False,
         sample_weight: ArrayLike | None = None,
     ):
-        Z, loss, y = as_design_matrix(Z), make_loss(loss), np.array(y, dtype=np.float64, ndmin=1)
+        Z, loss = as_design_matrix(Z), make_loss(loss)
+        y = _numbers("y", y)
         y = y[:, None] if y.ndim == 1 else y
         if y.ndim != 2 or len(y) != Z.n_samples:
             raise ValueError(f"y must have one row for each of the {Z.n_samples} samples of Z, got shape {y.shape}.")
@@ -88,7 +90,8 @@ class Problem(Summarized):
         if loss.margin and fit_intercept and (y == y[0]).all():
             raise ValueError("y holds one class only, which an intercept fits alone; give samples of both classes.")
         check_weight_decay(weight_decay)
-        weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        check_flag("fit_intercept", fit_intercept)
+        weights = np.ones(len(y)) if sample_weight is None else _numbers("sample_weight", sample_weight)
         if weights.shape != (len(y),) or not np.isfinite(weights).all() or not (weights > 0).all():
             raise ValueError(f"sample_weight must hold {len(y)} positive numbers; drop samples of weight zero.")
         weights = weights / weights.max()
@@ -172,6 +175,19 @@ class Problem(Summarized):
     def zero_objective(self) -> float:
         """Objective of the zero network; exactly zero where only rounding is left of the residual."""
         return self.objective(self.zero_network) if self.zero_dual.any() else 0.0
+
+
+def _numbers(name: str, values: ArrayLike) -> np.ndarray:
+    try:
+        return np.array(values, dtype=np.float64, ndmin=1)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must hold real numbers, one entry or row for each sample.") from None
+
+
+def check_problem(problem: object) -> None:
+    """Raise a ValueError unless `problem` is a Problem."""
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem={problem!r} must be a Problem, as Problem(Z, y, weight_decay=0.1) is.")
 
 
 def check_weight_decay(weight_decay: object) -> None:

@@ -185,7 +185,7 @@ class Operator(Summarized, ABC):
 
     def unpool(self, V: np.ndarray) -> np.ndarray:
         """Apply the transpose of `pool` to an (n, C) array: (N, C)."""
-        return np.repeat(V, self.n_patches, axis=0) / self.n_patches
+        return V if self.n_patches == 1 else np.repeat(V, self.n_patches, axis=0) / self.n_patches
 
     def neuron_outputs(self, S: np.ndarray) -> np.ndarray:
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""

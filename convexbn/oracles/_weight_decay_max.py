@@ -4,7 +4,7 @@ import numpy as np
 
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._post_activation import PostActivationProblem
-from convexbn.model._problem import Problem
+from convexbn.model._problem import Problem, check_problem
 from convexbn.oracles._ascent import price_by_ascent
 from convexbn.oracles._bound import price_bound
 from convexbn.oracles._normalized import find_normalized_maxima, normalized_price_bound
@@ -35,6 +35,11 @@ def weight_decay_max(problem: Problem) -> float:
     weight_decay : float
         Zero where the zero network fits perfectly.
 
+    Raises
+    ------
+    ValueError
+        If `problem` is no Problem.
+
     Examples
     --------
     >>> import numpy as np
@@ -43,6 +48,7 @@ def weight_decay_max(problem: Problem) -> float:
     >>> round(3 * weight_decay_max(problem), 6)  # two neurons: the positive and the negative part of y
     3.162278
     """
+    check_problem(problem)
     if isinstance(problem, PostActivationProblem):
         return _of_post_activation(problem)
     bound = price_bound(problem.Z, problem.zero_dual, problem.sample_weight).value

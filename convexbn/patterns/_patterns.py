@@ -13,6 +13,7 @@ from math import comb
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.checks import check_count, make_generator
 from convexbn._utils.summary import Summarized, counted
 from convexbn.operators._dense import as_design_matrix
 from convexbn.operators._protocol import Operator
@@ -101,9 +102,8 @@ def sample_patterns(
     4
     """
     matrix = as_design_matrix(Z)
-    if isinstance(n_directions, bool) or not isinstance(n_directions, (int, np.integer)) or n_directions < 1:
-        raise ValueError(f"n_directions={n_directions!r} must be a positive integer.")
-    rng = np.random.default_rng(random_state)
+    check_count("n_directions", n_directions)
+    rng = make_generator(random_state)
     packed = np.empty((n_directions, -(-matrix.n_rows // 8)), dtype=np.uint8)
     directions = np.empty((matrix.n_columns, n_directions))
     seen: set[bytes] = set()  # digests, since the patterns themselves would double the memory

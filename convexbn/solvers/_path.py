@@ -3,19 +3,21 @@
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
+from convexbn._utils.checks import check_random_state
 from convexbn.model._activation import Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price, priced_neurons
 from convexbn.solvers._auto import patterns_of, solve, takes_working_sets
-from convexbn.solvers._certificate import dual_bound
+from convexbn.solvers._certificate import Certificate, dual_bound
 from convexbn.solvers._monitor import Clock, Monitor, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import Reference, Tolerance, warn_of_gaps
@@ -55,7 +57,8 @@ def solve_path(
     activation, solver, n_patterns, tol, relative_to, max_iter
         As in `solve`.
     max_time : float or None, default=None
-        Seconds, shared among the weight decays that are left; each ends with its best network so far.
+        Seconds, shared among the weight decays that are left; each ends with its best network so far, and where no
+        time is left with the network of the weight decay before.
     random_state : int or None, default=None
         Seed of every solve, so that sampled patterns are the same at all values.
     verbose : bool, default=False
@@ -90,29 +93,30 @@ def solve_path(
         grid = np.sort(np.atleast_1d(np.asarray(weight_decays, dtype=np.float64)))[::-1]
     except (TypeError, ValueError):
         grid = np.zeros(0)
-    if grid.ndim != 1 or grid.size == 0:
+    if grid.ndim != 1 or grid.size == 0 or not ((grid > 0) & (grid < np.inf)).all():
         raise ValueError(f"weight_decays={weight_decays!r} must be a list of positive finite numbers.")
     check_max_time(max_time)
+    check_random_state(random_state)
+    tolerance = Tolerance.of(problem, tol, relative_to)  # whose scale does not depend on the weight decay
     problems = [replace(problem, weight_decay=float(weight_decay)) for weight_decay in grid]
     choices: dict[str, Any] = {"activation": activation, "solver": solver, "n_patterns": n_patterns, "tol": tol}
     choices |= {"relative_to": relative_to, "max_iter": max_iter, "random_state": random_state, "prove": False}
-    tolerances = [Tolerance.of(problem, tol, relative_to) for problem in problems]
     solutions: list[Solution] = []
     clock = Clock(max_time)
     monitor = Monitor("path", max_iter=len(grid), max_time=None, callback=None, verbose=verbose)
     with monitor, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for solution in _downwards(problems, clock, choices):
+        for solution in _within(clock, tolerance, problems, _downwards(problems, clock, choices)):
             if solution.status is Status.INTERRUPTED:
                 break
             solutions.append(solution)
             monitor.goes_on(solution.certificate.objective, solution.certificate.gap, len(solution.neurons))
-        solutions = _priced_by_all(problems, solutions, tolerances)
+        solutions = _priced_by_all(problems, solutions, tolerance)
         upwards = list(reversed(range(len(grid) - 1))) if len(solutions) == len(grid) else []
         for index, light in [(index, light) for light in (True, False) for index in upwards]:
             if clock.is_out():
                 break
-            if tolerances[index].reached_by(solutions[index].certificate):
+            if tolerance.reached_by(solutions[index].certificate):
                 continue
             start, limit = solutions[index + 1].neurons, clock.left(1 / (index + 1))
             again = solve(
@@ -122,14 +126,42 @@ def solve_path(
                 break
             if again.certificate.gap < solutions[index].certificate.gap:
                 solutions[index] = again
-                solutions = _priced_by_all(problems, solutions, tolerances)
+                solutions = _priced_by_all(problems, solutions, tolerance)
     certificates = [solution.certificate for solution in solutions]
-    gaps = [
-        tolerance.gap(found.objective, found.lower_bound)
-        for tolerance, found in zip(tolerances, certificates, strict=False)
-    ]
+    gaps = [tolerance.gap(found.objective, found.lower_bound) for found in certificates]
     warn_of_gaps(np.array(gaps), tol, relative_to)
     return solutions
+
+
+def _within(
+    clock: Clock, tolerance: Tolerance, problems: list[Problem], downwards: Iterator[Solution]
+) -> Iterator[Solution]:
+    """Solutions until the time is out; from then on the last one, at the weight decays that are left."""
+    solution = next(downwards)
+    yield solution
+    for before, problem in pairwise(problems):
+        if clock.is_out():
+            certificate = _carried(solution, problem, problem.weight_decay / before.weight_decay)
+            status = Status.CONVERGED if tolerance.reached_by(certificate) else Status.MAX_TIME
+            solution = replace(solution, certificate=certificate, status=status, n_iter=0, history=())
+        else:
+            solution = next(downwards)
+        yield solution
+
+
+def _carried(solution: Solution, problem: Problem, share: float) -> Certificate:
+    """Certificate of a solution as one of `problem`, whose weight decay is a share of its own.
+
+    The optimal value is concave in the weight decay and not negative at zero, so a lower bound holds in proportion.
+    """
+    before = solution.certificate
+    proved = before.global_lower_bound
+    return replace(
+        before,
+        objective=problem.objective(solution.neurons),
+        lower_bound=share * before.lower_bound,
+        global_lower_bound=None if proved is None else share * proved,
+    )
 
 
 def _downwards(problems: list[Problem], clock: Clock, choices: dict[str, Any]) -> Iterator[Solution]:
@@ -158,7 +190,7 @@ def _downwards(problems: list[Problem], clock: Clock, choices: dict[str, Any]) -
         start = solution.neurons
 
 
-def _priced_by_all(problems: list[Problem], solutions: list[Solution], tolerances: list[Tolerance]) -> list[Solution]:
+def _priced_by_all(problems: list[Problem], solutions: list[Solution], tolerance: Tolerance) -> list[Solution]:
     """Solutions whose local certificates, and statuses, rest on the neurons of all of them."""
     local = [index for index, found in enumerate(solutions) if found.certificate.scope == "local"]
     if not local:
@@ -172,7 +204,7 @@ def _priced_by_all(problems: list[Problem], solutions: list[Solution], tolerance
         proved = found.certificate.global_lower_bound or 0.0
         bound = max(min(bound, found.certificate.lower_bound), proved)
         certificate, status = replace(found.certificate, lower_bound=bound), found.status
-        if status is Status.CONVERGED and not tolerances[index].reached_by(certificate):
+        if status is Status.CONVERGED and not tolerance.reached_by(certificate):
             status = Status.NOT_CONVERGED
         priced[index] = replace(found, certificate=certificate, status=status)
     return priced

@@ -5,6 +5,7 @@ from typing import Self
 
 import numpy as np
 
+from convexbn._utils.magnitude import power_of_two_above
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.solvers._tolerance import Tolerance
@@ -53,6 +54,18 @@ class Scaling:
             weight_decay=problem.weight_decay / (target_scale * column_scale),
         )
         return cls(scaled, shift, target_scale, column_scale)
+
+    @classmethod
+    def of_targets(cls, problem: Problem) -> Self:
+        """Divide targets by a power of two alone, which rounds nothing."""
+        scale = 1.0 if problem.loss.margin else power_of_two_above(problem.y)
+        scaled = replace(
+            problem,
+            y=problem.y / scale,
+            loss=problem.loss.rescaled(scale),
+            weight_decay=problem.weight_decay / scale,
+        )
+        return cls(scaled, np.zeros(problem.n_outputs), scale, 1.0)
 
     def with_fewest_columns(self) -> Self:
         """The same scaling with no more columns of Z than rows: optimal neurons lie in the space of the rows."""

@@ -1,6 +1,5 @@
 """What every solver returns."""
 
-import warnings
 from dataclasses import dataclass
 from enum import Enum
 
@@ -8,6 +7,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from convexbn._utils.summary import Summarized, counted
+from convexbn._utils.user_warning import warn_user
 from convexbn.model._neurons import Neurons
 from convexbn.solvers._certificate import Certificate
 from convexbn.solvers._tolerance import Tolerance
@@ -37,11 +37,10 @@ def status_of(
     reached = tolerance.reached_by(certificate)
     if not reached:
         limit = "max_time" if ending is Status.MAX_TIME else "max_iter"
-        warnings.warn(
+        warn_user(
             f"{method} stopped at a {tolerance.in_words(certificate)}, above tol={tolerance.tol:.1e}. {ending.value} "
             f"Raise {limit}, tol or weight_decay.",
             ConvergenceWarning,
-            stacklevel=3,
         )
     return Status.CONVERGED if reached and ending is not Status.INTERRUPTED else ending
 

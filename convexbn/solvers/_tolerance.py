@@ -1,13 +1,14 @@
 """When the gap of objective and lower bound is small enough for a solver to stop."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from convexbn.model._problem import Problem
+from convexbn._utils.checks import check_choice
+from convexbn._utils.user_warning import warn_user
+from convexbn.model._problem import Problem, check_problem
 from convexbn.solvers._certificate import Certificate, relative_gap
 
 Reference = Literal["objective", "zero_network"]
@@ -52,11 +53,11 @@ class Tolerance:
         Raises
         ------
         ValueError
-            If `tol` is not a positive number, or `relative_to` is unknown.
+            If `problem` is none, `tol` is not a positive number, or `relative_to` is unknown.
         """
+        check_problem(problem)
         check_tol(tol)
-        if relative_to not in get_args(Reference):
-            raise ValueError(f"relative_to={relative_to!r} is unknown; choose one of {list(get_args(Reference))}.")
+        check_choice("relative_to", relative_to, get_args(Reference))
         return cls(float(tol), problem.zero_objective if relative_to == "zero_network" else None)
 
     def gap(self, objective: float, lower_bound: float) -> float:
@@ -90,11 +91,10 @@ def warn_of_gaps(gaps: np.ndarray, tol: float, relative_to: Reference) -> None:
     missed = gaps[gaps > tol]
     if missed.size:
         of_zero = f" {ZERO_NETWORKS}" if relative_to == "zero_network" else ""
-        warnings.warn(
+        warn_user(
             f"{missed.size} of {gaps.size} problems along the path stopped at a gap above tol={tol:.1e}{of_zero}; the "
             f"largest is {missed.max():.1e}. Raise max_iter, max_time, tol or the smallest weight decay.",
             ConvergenceWarning,
-            stacklevel=3,
         )
 
 

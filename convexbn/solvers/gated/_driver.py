@@ -19,8 +19,9 @@ from convexbn._utils.threads import on_one_thread
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.patterns._patterns import Patterns
-from convexbn.solvers._certificate import Search, certify
+from convexbn.solvers._certificate import Certificate, Search, certify
 from convexbn.solvers._monitor import Callback, Monitor
+from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
 from convexbn.solvers.gated._euclidean_norm import EuclideanNorm
@@ -118,9 +119,13 @@ def solve_gated(
     ('CONVERGED', True)
     """
     tolerance = Tolerance.of(problem, tol, relative_to)
-    sets = working_sets(problem, patterns, dtype)
+    if not (start is None or isinstance(start, Neurons)):
+        raise ValueError(f"start={start!r} must be the Neurons of a gated network, or None.")
+    scaling = Scaling.of_targets(problem)
+    sets = working_sets(scaling.problem, patterns, dtype)
+    first = sets.first(None if start is None else scaling.scaled(start))
     monitor = Monitor("gated", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
-    return solved(sets, sets.first(start), tolerance, monitor)[0]
+    return solved(problem, scaling, sets, first, tolerance, monitor)[0]
 
 
 def working_sets(problem: Problem, patterns: Patterns, dtype: DTypeLike) -> WorkingSets:
@@ -131,28 +136,39 @@ def working_sets(problem: Problem, patterns: Patterns, dtype: DTypeLike) -> Work
 
 
 @on_one_thread
-def solved(sets: WorkingSets, first: Point, tolerance: Tolerance, monitor: Monitor) -> tuple[Solution, Point]:
-    """Solve a problem from a point within the limits of a monitor: the solution, and its point to go on from."""
-    certificate_of = partial(
-        certify, sets.problem, price=sets.price, search=Search.GATES, n_patterns=len(sets.patterns)
-    )
-    best, v, certificate, neurons = first, sets.problem.zero_dual, None, sets.neurons(first)
+def solved(
+    problem: Problem, scaling: Scaling, sets: WorkingSets, first: Point, tolerance: Tolerance, monitor: Monitor
+) -> tuple[Solution, Point]:
+    """Solve a problem within the limits of a monitor: the solution, and its point to go on from.
+
+    `sets` and the points are those of the scaled problem.
+    """
+
+    def certificate_of(best: Point, v: np.ndarray) -> tuple[Neurons, np.ndarray, Certificate]:
+        neurons, v = scaling.unscaled(sets.neurons(best)), scaling.unscaled_dual(v)
+        of_gates = partial(certify, price=sets.price, search=Search.GATES, n_patterns=len(sets.patterns))
+        return neurons, v, of_gates(problem, neurons, v)
+
+    best, v, found = first, sets.problem.zero_dual, None
+    scaled_tolerance = scaling.scaled_tolerance(tolerance)
     with monitor:
         rounds = interior_rounds if fits_everything(sets) else WorkingSets.rounds
-        for n_rounds, (best, v, gap) in enumerate(rounds(sets, first, tolerance, monitor.out_of_time)):
-            certificate, objective, neurons = None, sets.objective(best), sets.neurons(best)
-            goes_on = n_rounds == 0 or monitor.goes_on(objective, gap, len(neurons))
-            if gap <= tolerance.relative(objective):
-                certificate = certificate_of(neurons, v)
-                if tolerance.reached_by(certificate):
+        for n_rounds, (best, v, gap) in enumerate(rounds(sets, first, scaled_tolerance, monitor.out_of_time)):
+            found, objective = None, sets.objective(best)
+            goes_on = n_rounds == 0 or monitor.goes_on(
+                scaling.unscaled_objective(objective), gap, len(sets.neurons(best))
+            )
+            if gap <= scaled_tolerance.relative(objective):
+                found = certificate_of(best, v)
+                if tolerance.reached_by(found[2]):
                     break
             if not goes_on:
                 break
-    if certificate is None or monitor.ending is Status.INTERRUPTED:  # after Ctrl-C; another one is not caught here
-        certificate = certificate_of(neurons, v)
+    if found is None or monitor.ending is Status.INTERRUPTED:  # after Ctrl-C; another one is not caught here
+        found = certificate_of(best, v)
     ending = monitor.ending or Status.NOT_CONVERGED
-    status = status_of(certificate, tolerance, f"solve_gated in {sets.dtype}", ending)
-    return Solution(neurons, v, certificate, status, monitor.n_iter, tuple(monitor.history)), best
+    status = status_of(found[2], tolerance, f"solve_gated in {sets.dtype}", ending)
+    return Solution(*found, status, monitor.n_iter, tuple(monitor.history)), best
 
 
 def _check(problem: Problem, patterns: Patterns) -> None:
@@ -161,6 +177,8 @@ def _check(problem: Problem, patterns: Patterns) -> None:
             f"solve_gated takes smooth losses, and loss {problem.loss.name!r} has a kink; use 'squared_hinge', or "
             "solve_reference(..., activation='gated_relu')."
         )
+    if not isinstance(patterns, Patterns):
+        raise ValueError(f"patterns={patterns!r} must be Patterns, such as those of sample_patterns(Z, n_directions).")
     shape = len(patterns.directions), patterns.n_rows
     if shape != (problem.Z.n_columns, problem.Z.n_rows) or len(patterns) == 0:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Gated networks along weight decays: what does not depend on weight decay is computed once."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -8,6 +9,7 @@ from numpy.typing import DTypeLike
 from convexbn.model._problem import Problem
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers._monitor import Monitor
+from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._solution import Solution
 from convexbn.solvers._tolerance import Reference, Tolerance
 from convexbn.solvers.gated._driver import solved, working_sets
@@ -68,17 +70,19 @@ def gated_path(
     ['CONVERGED', 'CONVERGED', 'CONVERGED']
     """
     tolerance = Tolerance.of(problem, tol, relative_to)
-    sets = working_sets(problem, patterns, dtype)
+    scaling = Scaling.of_targets(problem)
+    sets = working_sets(scaling.problem, patterns, dtype)
     found = sets.first(None)
     known: list[tuple[float, Point]] = []
     for weight_decay in weight_decays:
         monitor = Monitor("gated", max_iter=max_iter, max_time=max_time, callback=None, verbose=False)
-        here, first = sets.at(float(weight_decay)), found
+        at, scaled = replace(problem, weight_decay=float(weight_decay)), float(weight_decay) / scaling.target_scale
+        here, first = sets.at(scaled), found
         if len(known) == 2:
             first = min(found, extrapolated(here, *known), key=here.objective)
-        solution, found = solved(here, first, tolerance, monitor)
-        if found is not first and not (known and known[-1][0] == weight_decay):
-            known = [*known[-1:], (float(weight_decay), found)]
+        solution, found = solved(at, scaling, here, first, tolerance, monitor)
+        if found is not first and not (known and known[-1][0] == scaled):
+            known = [*known[-1:], (scaled, found)]
         yield solution
 
 

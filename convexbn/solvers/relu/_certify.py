@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from convexbn._utils.checks import make_generator
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
@@ -53,9 +54,7 @@ def certify_by_proof(
     """
     scaling, options = Scaling.of(problem).with_fewest_columns(), ACCURATE
     monitor = Monitor("proof", max_iter=None, max_time=max_time, callback=None, verbose=False)
-    run = Run(
-        scaling.problem, options, scaling.scaled_tolerance(tolerance), np.random.default_rng(random_state), monitor
-    )
+    run = Run(scaling.problem, options, scaling.scaled_tolerance(tolerance), make_generator(random_state), monitor)
     state = State.of(scaling.problem, scaling.scaled(neurons).with_unit_outputs(), options)
     state = search_hard(run, state)
     if state.searched is not None and (

@@ -11,6 +11,7 @@ from scipy.linalg.lapack import dtrtrs
 _MEMORY = 30
 _ARMIJO, _HALVINGS = 1e-4, 20
 _CURVED = 1e-10  # least cosine of step and change of the gradient with which a pair enters the memory
+_TINY = float(np.finfo(float).tiny)
 
 
 def lbfgs(
@@ -68,20 +69,20 @@ def lbfgs(
                 break
             memory, direction = _Memory(start.size), -gradient
             slope = float(direction @ gradient)
-        t = 1.0 if len(memory) else min(1.0, 1 / max(float(np.abs(gradient).sum()), np.finfo(float).tiny))
+        t = 1.0 if len(memory) else min(1.0, 1 / max(float(np.abs(gradient).sum()), _TINY))
         for _ in range(_HALVINGS):
             later = x + t * direction
             later_value, later_gradient = function(later)
             if later_value <= value + _ARMIJO * t * slope:
                 break
             # The minimiser of the parabola through what is known, but no less than a tenth and no more than half.
-            t *= float(np.clip(-slope * t / 2 / max(later_value - value - slope * t, 1e-300), 0.1, 0.5))
+            t *= min(max(-slope * t / 2 / max(later_value - value - slope * t, 1e-300), 0.1), 0.5)
         else:
             break
         memory.add(later - x, later_gradient - gradient)
         decrease = value - later_value
         x, value, gradient = later, later_value, later_gradient
-        if decrease <= ftol * max(abs(value), np.finfo(float).tiny) or (stop is not None and stop()):
+        if decrease <= ftol * max(abs(value), _TINY) or (stop is not None and stop()):
             break
     return x
 
@@ -115,9 +116,9 @@ class _Memory:
         used = len(self.order)
         if used == 0:
             return gradient
-        order = np.array(self.order)
+        order = slice(used) if self.order[0] == 0 else np.array(self.order)  # which indexing takes long
         steps, changes = self.steps[:used], self.changes[:used]
-        mixed, gram = self.mixed[order[:, None], order], self.gram[order[:, None], order]
+        mixed, gram = (np.ascontiguousarray(M[order][:, order]) for M in (self.mixed, self.gram))
         diagonal = mixed.diagonal()
         scale = diagonal[-1] / gram[-1, -1]
         along_steps, along_changes = (steps @ gradient)[order], (changes @ gradient)[order]

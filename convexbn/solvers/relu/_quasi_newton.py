@@ -12,6 +12,7 @@ from convexbn.solvers.relu._lbfgs import lbfgs
 
 _MEMORY = 20  # of the descent in lengths alone
 _FTOL = 1e-8  # least relative decrease of a step: then Newton's method takes over
+_TINY = float(np.finfo(float).tiny)
 
 Stop = Callable[[], bool] | None
 Objective = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray, np.ndarray]]
@@ -116,7 +117,7 @@ def _with_intercept(
 
     def value(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient, v = objective(*split(x))
-        return value, np.append(gradient, -v.sum(axis=0))
+        return value, np.concatenate((gradient, -v.sum(axis=0)))
 
     return value, np.append(start, neurons.intercept), split
 
@@ -133,7 +134,7 @@ def _in_hidden_weights(problem: Problem, outputs: np.ndarray, single_precision: 
         np.maximum(active, 0, out=active)
         f = Z.pool(active) @ outputs + intercept
         v = problem.dual_point(f)
-        length = np.maximum(np.linalg.norm(S, axis=0), np.finfo(float).tiny)
+        length = np.maximum(np.sqrt((S * S).sum(axis=0)), _TINY)  # np.linalg.norm takes as long as a product
         of_signs = products.weighted(Z.unpool(v)).adjoint(np.greater(active, 0, out=active))
         value = problem.training_loss(f) + decay * float(length.sum())
         return value, (decay * S / length - signs * of_signs).ravel(), v

@@ -65,7 +65,7 @@ PROBLEM = cb.Problem(X, Y, weight_decay=0.1)
     ("function", "options", "left_out"),
     [
         (cb.solve_gated, {"problem": PROBLEM, "patterns": cb.sample_patterns(X, 5, random_state=0)}, {"verbose"}),
-        (cb.solve_path, {"problem": PROBLEM, "weight_decays": [0.1, 0.2]}, {"verbose", "solver", "activation"}),
+        (cb.solve_path, {"problem": PROBLEM, "weight_decays": [0.1, 0.2]}, {"verbose", "solver"}),
         (cb.sample_patterns, {"Z": X, "n_directions": 3}, {"Z"}),
         (cb.weight_decay_max, {"problem": PROBLEM}, set()),
         (cb.Problem, {"Z": X, "y": Y, "weight_decay": 0.1}, {"Z"}),

@@ -541,3 +541,21 @@ def test_overlaps_are_kept_while_curvature_stays(monkeypatch):
             alone = working_sets(problem, patterns, "float64")
             fresh = alone.overlaps(alone.products(more, np.dtype("float32")), more, factor * w)
             np.testing.assert_allclose(kept, fresh, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_many_more_columns_than_rows(n_outputs):
+    rng = np.random.default_rng(0)
+    wide = rng.standard_normal((12, 2000))
+    basis = np.linalg.qr(wide.T)[0]
+    Y = rng.standard_normal((12, n_outputs))
+    options = {"weight_decay": 0.05, "fit_intercept": True}
+    small = sample_patterns(wide @ basis, 30, random_state=0)
+    large = replace(small, directions=basis @ small.directions)
+    expected = solve_gated(Problem(wide @ basis, Y, **options), small)
+    problem = Problem(wide, Y, **options)
+    found = solve_gated(problem, large)
+    assert found.certificate.objective == pytest.approx(expected.certificate.objective, rel=2e-6)
+    assert found.neurons.weights.shape[0] == 2000
+    assert problem.objective(found.neurons) == pytest.approx(found.certificate.objective)
+    assert len(working_sets(problem, large, "float64").columns) == 12

@@ -257,9 +257,7 @@ def test_what_is_found_anywhere_on_the_path_is_priced_at_all_values():
 
 
 def test_a_weight_decay_of_a_path_must_be_positive():
-    with pytest.raises(ValueError, match=r"weight_decay=-1.0 must be a positive finite number"):
-        solve_path(Problem(np.eye(2), [1.0, 2.0], weight_decay=1.0), [1.0, -1.0])
-    for odd in ([], [[1.0, 2.0]]):
+    for odd in ([], [[1.0, 2.0]], [1.0, -1.0]):
         with pytest.raises(ValueError, match=r"weight_decays=.* must be a list of positive finite numbers"):
             solve_path(Problem(np.eye(2), [1.0, 2.0], weight_decay=1.0), odd)
 
@@ -279,7 +277,7 @@ def test_statuses_of_a_path_rest_on_what_all_of_it_found():
     assert believed  # or the test says nothing
     for solution in believed:
         assert solution.status is Status.CONVERGED
-        priced, _ = solvers_path._priced_by_all([problem] * 2, [solution, good], [tolerance] * 2)
+        priced, _ = solvers_path._priced_by_all([problem] * 2, [solution, good], tolerance)
         assert priced.status is Status.NOT_CONVERGED
         assert priced.certificate.gap > 1e-4
 

@@ -320,7 +320,7 @@ class Dense(BaseConvexBN):
                 f"activation={self.activation!r} is trained with normalization before the activation; take "
                 "normalization='batch', or activation='relu'."
             )
-        if self._plain_power != 0:
+        if any(self._power_choices()):
             raise ValueError(
                 f"spectral_power={self.spectral_power!r} has no meaning for normalization='batch_after_relu', whose "
                 "problem does not depend on the lengths of singular directions; leave it at 'auto' or 0."

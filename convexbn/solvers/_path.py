@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
-from convexbn._utils.checks import check_random_state
-from convexbn.model._activation import Activation
+from convexbn._utils.checks import check_choice, check_random_state
+from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
@@ -97,6 +97,7 @@ def solve_path(
         raise ValueError(f"weight_decays={weight_decays!r} must be a list of positive finite numbers.")
     check_max_time(max_time)
     check_random_state(random_state)
+    check_choice("activation", activation, ACTIVATIONS)
     tolerance = Tolerance.of(problem, tol, relative_to)  # whose scale does not depend on the weight decay
     problems = [replace(problem, weight_decay=float(weight_decay)) for weight_decay in grid]
     choices: dict[str, Any] = {"activation": activation, "solver": solver, "n_patterns": n_patterns, "tol": tol}

@@ -10,6 +10,8 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.solvers._tolerance import Tolerance
 
+_FAR = 1e75  # targets between its inverse and this are used as they are
+
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
@@ -57,15 +59,17 @@ class Scaling:
 
     @classmethod
     def of_targets(cls, problem: Problem) -> Self:
-        """Divide targets by a power of two alone, which rounds nothing."""
-        scale = 1.0 if problem.loss.margin else power_of_two_above(problem.y)
+        """Divide targets alone, by a power of two, and only where their fourth powers leave the range of floats."""
+        scale, shift = power_of_two_above(problem.y), np.zeros(problem.n_outputs)
+        if problem.loss.margin or 1 / _FAR < scale < _FAR:
+            return cls(problem, shift, 1.0, 1.0)
         scaled = replace(
             problem,
             y=problem.y / scale,
             loss=problem.loss.rescaled(scale),
             weight_decay=problem.weight_decay / scale,
         )
-        return cls(scaled, np.zeros(problem.n_outputs), scale, 1.0)
+        return cls(scaled, shift, scale, 1.0)
 
     def with_fewest_columns(self) -> Self:
         """The same scaling with no more columns of Z than rows: optimal neurons lie in the space of the rows."""

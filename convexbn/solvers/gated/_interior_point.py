@@ -72,7 +72,7 @@ class _CentralPath:
 
     def __init__(self, sets: WorkingSets):
         self.sets, self.problem, self.limit = sets, sets.problem, sets.problem.weight_decay
-        self.rows = sets.rows[np.dtype("float64")][:, -self.problem.Z.n_rows :]  # all other columns are zero
+        self.rows = sets.rows[np.dtype("float64")]
         masks = np.unpackbits(sets.patterns.packed, axis=1, count=len(self.rows))
         self.F = masks[:, :, None] * self.rows
         self.intercept, self.v = self.problem.zero_network.intercept, self.problem.zero_dual
@@ -112,7 +112,7 @@ class _CentralPath:
             left = caratheodory(np.vstack([outputs, np.full(len(kept), np.abs(outputs).max())]), cost)
             A = A * (left / cost)[:, None]
         used, of_used = np.unique(owners[A.any(axis=1)], return_inverse=True)
-        S = np.zeros((len(used), self.problem.Z.n_columns, B.shape[1]))
+        S = np.zeros((len(used), self.sets.basis.shape[1], B.shape[1]))
         alive = A.any(axis=1)
         np.add.at(S[:, -A.shape[1] :], of_used, A[alive, :, None] * B[alive, None, :])
         return self.sets.point(used, S, self.intercept)

@@ -50,7 +50,9 @@ class WorkingSets:
     def __init__(self, problem: Problem, patterns: Patterns, dtype: np.dtype, norm: Norm):
         Z = problem.Z
         self.problem, self.patterns, self.norm = problem, patterns, norm
-        eigenvalues, self.basis = np.linalg.eigh(Z.gram(Z.unpool(problem.sample_weight[:, None])))
+        of_rows, row_basis = Z.on_row_space if Z.n_columns > Z.n_rows else (Z, None)  # where optimal weights lie
+        eigenvalues, basis = np.linalg.eigh(of_rows.gram(Z.unpool(problem.sample_weight[:, None])))
+        self.basis = basis if row_basis is None else row_basis @ basis
         self.largest = max(float(eigenvalues[-1]), np.finfo(float).tiny)
         self.columns = np.maximum(eigenvalues, 1e-12 * self.largest)
         self.dtype, self.eps, self.known = dtype, float(np.finfo(dtype).eps), _Known()
@@ -63,7 +65,7 @@ class WorkingSets:
 
     def first(self, start: Neurons | None) -> Point:
         """The point to start from."""
-        n, k, C = self.problem.Z.n_samples, self.problem.Z.n_columns, self.problem.n_outputs
+        n, k, C = self.problem.Z.n_samples, self.basis.shape[1], self.problem.n_outputs
         intercept = self.problem.zero_network.intercept
         if start is None:
             return self.point(np.zeros(0, dtype=int), np.zeros((0, k, C)), intercept, np.zeros((n, C)))

@@ -64,8 +64,9 @@ PROBLEM = cb.Problem(X, Y, weight_decay=0.1)
 @pytest.mark.parametrize(
     ("function", "options", "left_out"),
     [
+        (cb.solve, {"problem": PROBLEM}, {"verbose", "options"}),
         (cb.solve_gated, {"problem": PROBLEM, "patterns": cb.sample_patterns(X, 5, random_state=0)}, {"verbose"}),
-        (cb.solve_path, {"problem": PROBLEM, "weight_decays": [0.1, 0.2]}, {"verbose", "solver"}),
+        (cb.solve_path, {"problem": PROBLEM, "weight_decays": [0.1, 0.2]}, {"verbose"}),
         (cb.sample_patterns, {"Z": X, "n_directions": 3}, {"Z"}),
         (cb.weight_decay_max, {"problem": PROBLEM}, set()),
         (cb.Problem, {"Z": X, "y": Y, "weight_decay": 0.1}, {"Z"}),

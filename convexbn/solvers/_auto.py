@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from convexbn.model._activation import Activation
+from convexbn._utils.checks import check_choice, check_count, check_random_state
+from convexbn.model._activation import ACTIVATIONS, Activation
+from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
-from convexbn.model._problem import Problem
+from convexbn.model._problem import Problem, check_problem
 from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
 from convexbn.solvers._by_class import Classes, solve_by_class
 from convexbn.solvers._closed_form import closed_form_obstacle, solve_closed_form
@@ -28,7 +30,7 @@ OWN_SOLVERS = ("auto", "closed_form", "column_generation")
 
 def check_solver(solver: str, activation: Activation) -> None:
     """Raise a ValueError if `solve` has no such solver for this activation."""
-    if solver not in OWN_SOLVERS:
+    if not isinstance(solver, str) or solver not in OWN_SOLVERS:
         from convexbn.solvers.conic._program_solver import check_cvxpy_solver
 
         check_cvxpy_solver(solver)
@@ -102,11 +104,15 @@ def solve(
     >>> solve(Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1)).certificate.search.name
     'CLOSED_FORM'
     """
+    check_problem(problem)
+    check_choice("activation", activation, ACTIVATIONS)
     check_solver(solver, activation)
     check_max_iter(max_iter)
     check_max_time(max_time)
-    if isinstance(n_patterns, bool) or not isinstance(n_patterns, (int, np.integer)) or n_patterns < 1:
-        raise ValueError(f"n_patterns={n_patterns!r} must be a positive integer.")
+    check_count("n_patterns", n_patterns)
+    check_random_state(random_state)
+    if not (start is None or isinstance(start, BaseNeurons)):
+        raise ValueError(f"start={start!r} must be neurons, such as those of a solution, or None.")
     smooth = bool(np.isfinite(problem.loss.curvature))
     rule: dict[str, Any] = {"tol": tol, "relative_to": relative_to}
     if isinstance(problem, PostActivationProblem):

@@ -1,6 +1,7 @@
 """A cvxpy program solved in place, with options that mean the same for every solver."""
 
 import warnings
+from functools import cache
 
 import cvxpy as cp
 
@@ -103,8 +104,13 @@ def solve_program(
 
 def check_cvxpy_solver(solver: str) -> None:
     """Raise a ValueError unless cvxpy can call this solver."""
-    if solver not in cp.installed_solvers():
+    if not isinstance(solver, str) or solver not in _installed_solvers():
         raise ValueError(
-            f"solver={solver!r} is not installed for cvxpy; installed are {cp.installed_solvers()}. "
-            "Choose one of these or install it."
+            f"solver={solver!r} is not installed for cvxpy; installed are {_installed_solvers()}. Choose one of these, "
+            "install it, or take 'auto', 'closed_form' or 'column_generation'."
         )
+
+
+@cache
+def _installed_solvers() -> list[str]:
+    return cp.installed_solvers()  # which takes longer than to solve a small program

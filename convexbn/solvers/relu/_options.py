@@ -32,7 +32,7 @@ class ProofOptions:
         Up to so many columns, with so many cones, it aims at this share of the tolerance, however small that is.
     share, least : float
         With more columns it aims at this share of the tolerance, and takes prices closer than `least` for equal.
-    nodes_a_start : int, default=10
+    nodes_a_start : int, default=2
         With ``prove="auto"``, cones for each start of the oracle so far: a few times as long as that took.
 
     Examples
@@ -50,7 +50,7 @@ class ProofOptions:
     sharp_share: float = 0.1
     share: float = 0.9
     least: float = 1e-3
-    nodes_a_start: int = 10
+    nodes_a_start: int = 2
 
     def __post_init__(self) -> None:
         whole = {"columns": 0, "nodes": 1, "entries": 1, "sharp_columns": 0, "sharp_nodes": 1, "nodes_a_start": 0}

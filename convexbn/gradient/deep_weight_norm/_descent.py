@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from convexbn.gradient._options import check_integer, check_number, check_samples
 from convexbn.gradient._trace import Recorder, Trace
-from convexbn.gradient.deep_weight_norm._network import SmoothNetwork, loss_of
+from convexbn.gradient.deep_weight_norm._network import SmoothNetwork, evenly_spaced, loss_of
 from convexbn.network._base import check_data, import_torch
 
 
@@ -94,16 +94,13 @@ def train_deep_weight_norm(
     check_data(data, start.weights[0].shape[1])
     check_number("learning_rate", learning_rate, positive=True)
     check_integer("n_steps", n_steps, 0)
-    check_integer("n_hessian_samples", n_hessian_samples, 0)
-    if n_hessian_samples > len(data):
-        raise ValueError(f"n_hessian_samples={n_hessian_samples!r} must be at most {len(data)}, the number of samples.")
+    samples = evenly_spaced(data, n_hessian_samples, least=0)
     recorded = _recorded(noted_steps, n_steps)
     if test is not None:
         if not (isinstance(test, (tuple, list)) and len(test) == 2):
             raise ValueError("test must be a pair (X, y) of inputs and targets, or None.")
         test = check_samples(*test)
         check_data(test[0], data.shape[1])
-    samples = data[np.linspace(0, len(data) - 1, n_hessian_samples).astype(int)]
 
     parameters, inputs = start._parameters(), torch.tensor(data)
     with Recorder("gradient descent with weight normalization", n_steps, verbose=verbose) as recorder:

@@ -183,13 +183,12 @@ class SmoothNetwork(Summarized):
         parameters = self._parameters()
         return hessian_norm(loss_of(self._outputs(parameters, self._data(data)), targets), parameters)
 
-    def smoothness_bound(self, X: ArrayLike, y: ArrayLike) -> float:
+    def smoothness_bound(self, X: ArrayLike, y: ArrayLike, *, n_hessian_samples: int | None = None) -> float:
         """Bound on the spectral norm of the loss's Hessian as in the convergence theorem of [1]_, here and now.
 
         The Hessian of the loss is the mean of ``grad f grad f' + (f - y) Hessian f``, so its norm is at most
         ``rho^2 + h sqrt(2 loss)``, with rho the largest norm of the gradient of f over the samples, and h that of its
-        Hessian (`predictor_hessian_norm`, an eigenvalue problem a sample). The step of gradient descent that the
-        theorem allows is the inverse.
+        Hessian. The learning rate of gradient descent that the theorem allows is the inverse.
 
         Parameters
         ----------
@@ -197,11 +196,19 @@ class SmoothNetwork(Summarized):
             Training data.
         y : array-like of shape (n,)
             Targets.
+        n_hessian_samples : int or None, default=None
+            Samples, evenly spaced in X, over which h is the maximum; each is an eigenvalue problem. None takes all, without
+            which the bound is an estimate.
 
         Returns
         -------
         bound : float
-            At least `loss_hessian_norm`.
+            With all samples, at least `loss_hessian_norm`.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit together, or there are not as many samples.
 
         Examples
         --------
@@ -214,13 +221,14 @@ class SmoothNetwork(Summarized):
         """
         torch = import_torch()
         data, targets = check_samples(X, y)
+        samples = data if n_hessian_samples is None else evenly_spaced(data, n_hessian_samples, least=1)
         parameters = self._parameters()
         gradients = [
             torch.autograd.grad(output, parameters, retain_graph=True)
             for output in self._outputs(parameters, self._data(data))
         ]
         squares = max(sum(float((entry**2).sum()) for entry in gradient) for gradient in gradients)
-        return squares + self.predictor_hessian_norm(data) * math.sqrt(2 * self.loss(data, targets))
+        return squares + self.predictor_hessian_norm(samples) * math.sqrt(2 * self.loss(data, targets))
 
     def _data(self, X: ArrayLike) -> Any:
         return import_torch().tensor(check_data(X, self.weights[0].shape[1]))
@@ -246,3 +254,11 @@ def _rows_of_norm_sqrt(matrix: np.ndarray) -> np.ndarray:
 
 def loss_of(outputs: Any, y: np.ndarray) -> Any:
     return ((outputs - outputs.new_tensor(y)) ** 2).mean() / 2
+
+
+def evenly_spaced(X: np.ndarray, n_hessian_samples: int, *, least: int) -> np.ndarray:
+    """So many rows of X (n, d), or a ValueError if there are not as many."""
+    check_integer("n_hessian_samples", n_hessian_samples, least)
+    if n_hessian_samples > len(X):
+        raise ValueError(f"n_hessian_samples={n_hessian_samples!r} must be at most {len(X)}, the number of samples.")
+    return X[np.linspace(0, len(X) - 1, n_hessian_samples).astype(int)]

@@ -132,7 +132,7 @@ def measure_method(X: np.ndarray, y: np.ndarray, method: str, seeds: range, widt
 def measure(X: np.ndarray, y: np.ndarray, quick: bool) -> dict:
     """All methods on one data set."""
     seeds = range(1 if quick else 3)
-    width, widths = (WIDTHS[0], WIDTHS[:2]) if quick else (WIDTH, WIDTHS)
+    width, widths = (WIDTHS[1], WIDTHS[:2]) if quick else (WIDTH, WIDTHS)
     sizes = {"n": len(X), "d": X.shape[1], "seeds": list(seeds), "width": width, "widths": widths}
     methods = {}
     for method in METHODS:

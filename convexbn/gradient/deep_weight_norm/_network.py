@@ -197,8 +197,8 @@ class SmoothNetwork(Summarized):
         y : array-like of shape (n,)
             Targets.
         n_hessian_samples : int or None, default=None
-            Samples, evenly spaced in X, over which h is the maximum; each is an eigenvalue problem. None takes all, without
-            which the bound is an estimate.
+            Samples, evenly spaced in X, over which h is the maximum; each is an eigenvalue problem. None takes all;
+            from fewer, the bound is an estimate.
 
         Returns
         -------

@@ -45,6 +45,7 @@ benchmarks:
 	$(MEASURE).tabular $(if $(DATA),--data $(DATA)) $(if $(KEEL),--keel $(KEEL))
 	$(MEASURE).defaults
 	$(MEASURE).gdnp $(if $(A9A),--a9a $(A9A))
+	$(MEASURE).weight_norm
 	$(MEASURE).identity_mapping
 	$(MEASURE).deep_weight_norm $(if $(CIFAR),--data $(CIFAR))
 	$(MEASURE).summary

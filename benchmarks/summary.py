@@ -23,7 +23,7 @@ PAGES = {
         "tabular",
         "cifar10",
     ),
-    HERE / "README.md": ("gdnp", "identity_mapping", "deep_weight_norm"),
+    HERE / "README.md": ("gdnp", "weight_norm", "identity_mapping", "deep_weight_norm"),
 }
 VERDICTS = {True: "yes", False: "**no**", None: ""}
 

@@ -88,9 +88,10 @@ def canned():
     [
         (0, benchmark.DIRECTIONS, "steps", 16),
         (1, benchmark.LENGTHS, "steps", np.inf),
+        (0, benchmark.DIRECTIONS, "steps", 14.5),
         (2, benchmark.DIRECTIONS, "best_steps", 8),
         (3, benchmark.LENGTHS, "best_steps", np.inf),
-        (4, benchmark.DIRECTIONS, "best_seconds", 2.0),
+        (4, benchmark.DIRECTIONS, "best_seconds", 1.9),
         (5, benchmark.WITHOUT, "steps_over_predicted", [1.0, 1.2]),
         (5, benchmark.LENGTHS, "steps_over_predicted", [1.0, np.inf]),
     ],
@@ -100,6 +101,11 @@ def test_statements_of_the_summary_are_held_against_what_was_measured(unmet, met
     assert all(entry["met"] for entry in benchmark.targets("sphere", measured))
     measured["methods"][method][key] = value
     assert [entry["met"] for entry in benchmark.targets("sphere", measured)] == [i != unmet for i in range(6)]
+
+
+def test_a_method_that_never_arrives_is_not_faster():
+    assert benchmark.faster(5, np.inf)
+    assert not benchmark.faster(np.inf, np.inf)
 
 
 def test_widths_and_seconds_of_the_summary():

@@ -172,29 +172,30 @@ def bound_and_gap(train, test, start: SmoothNetwork) -> dict:
     return {"bound": bound, "bounded_gap": losses[1] - losses[0], "samples_needed": n * (bound / ZERO_LOSS) ** 2}
 
 
-def step_sizes(train, start: SmoothNetwork) -> dict:
+def step_sizes(train, start: SmoothNetwork, quick: bool) -> dict:
     """The step that the theorem allows, whether the loss falls at each step with it, and the largest stable steps."""
+    theorem_steps, stable_steps = (5, 5) if quick else (THEOREM_STEPS, STABLE_STEPS)
     allowed = 1 / start.smoothness_bound(*train, n_hessian_samples=N_THEOREM_SAMPLES)
     losses = train_deep_weight_norm(
-        *train, start, learning_rate=allowed, n_steps=THEOREM_STEPS, noted_steps=np.arange(THEOREM_STEPS + 1),
+        *train, start, learning_rate=allowed, n_steps=theorem_steps, noted_steps=np.arange(theorem_steps + 1),
         n_hessian_samples=0,
     )[1].objective  # fmt: skip
     return {
         "allowed": allowed,
         "descends": bool((np.diff(losses) < 0).all()),
-        "falls_at_every_step": largest_stable_rate(*train, start, n_steps=STABLE_STEPS),
-        "falls_in_the_end": largest_stable_rate(*train, start, n_steps=STABLE_STEPS, monotone=False),
+        "falls_at_every_step": largest_stable_rate(*train, start, n_steps=stable_steps),
+        "falls_in_the_end": largest_stable_rate(*train, start, n_steps=stable_steps, monotone=False),
     }
 
 
-def theorems(train, test, widths: tuple, depths: tuple) -> dict:
+def theorems(train, test, widths: tuple, depths: tuple, quick: bool) -> dict:
     """Bound, gap and step sizes of weight-normalized networks from one start each, against width and depth."""
 
     def of_all(shapes):
         rows = []
         for width, depth in shapes:
             start = SmoothNetwork.at_initialization(train[0].shape[1], width=width, depth=depth, random_state=0)
-            rows.append(bound_and_gap(train, test, start) | step_sizes(train, start))
+            rows.append(bound_and_gap(train, test, start) | step_sizes(train, start, quick))
             print(f"width {width}, depth {depth}: {rows[-1]}", flush=True)
         return {key: [row[key] for row in rows] for key in rows[0]}
 
@@ -222,7 +223,7 @@ def measure(X: np.ndarray, y: np.ndarray, quick: bool) -> dict:
         "curvature": curvature(train[0], seeds, widths, depths, row_norms),
         "training": along_training(train, test, 2 if quick else 1000),
         "gaps": gaps(train, test, seeds, gap_widths, depths),
-        "theorems": theorems(train, test, gap_widths, depths),
+        "theorems": theorems(train, test, gap_widths, depths, quick),
     }
 
 

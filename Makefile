@@ -46,6 +46,7 @@ benchmarks:
 	$(MEASURE).defaults
 	$(MEASURE).gdnp $(if $(A9A),--a9a $(A9A))
 	$(MEASURE).deep_gdnp $(if $(CIFAR),--data $(CIFAR))
+	$(MEASURE).weight_norm
 	$(MEASURE).identity_mapping
 	$(MEASURE).deep_identity_mapping $(if $(CIFAR),--data $(CIFAR))
 	$(MEASURE).deep_weight_norm $(if $(CIFAR),--data $(CIFAR))

@@ -1,9 +1,12 @@
-"""How do curvature, convergence and generalisation of weight-normalized networks go with width, depth and row norm?
+"""How do curvature, convergence and generalisation of weight-normalized networks go with width, depth and row norm, and
+how much do the theorems' step size and generalisation bound leave to be had?
 
 Two classes of images, labels -1 and 1, squared loss, gradient descent on the full batch; every network is also trained
 without weight normalization from the same function. Digits, odd against even; with --data also airplanes against
 automobiles of CIFAR-10, from a zip file of train/<class>/<number>.jpg (needs Pillow). The generalisation gap is read
-off where the training loss is the same for all.
+off where the training loss is the same for all. Bound and step size are those of weight-normalized networks: the bound
+beside the gap of the networks trained to that loss, predictions clipped to [-1, 1]; the step beside the largest ones
+with which the loss falls at every step, and with which it has fallen in the end.
 """
 
 import io
@@ -23,7 +26,12 @@ from benchmarks.harness import (
     threads,
     write_json,
 )
-from convexbn.gradient.deep_weight_norm import SmoothNetwork, train_deep_weight_norm
+from convexbn.gradient.deep_weight_norm import (
+    SmoothNetwork,
+    generalization_bound,
+    largest_stable_rate,
+    train_deep_weight_norm,
+)
 
 CLASSES = ("airplane", "automobile")
 N_TRAIN, N_TEST, N_SAMPLES = 200, 800, 3
@@ -31,6 +39,9 @@ N_QUICK = 80  # samples of a smoke run, half of them for training
 WIDTHS, DEPTHS, ROW_NORMS = (16, 32, 64, 128, 256), (1, 2, 4, 6), (0.1, 0.3, 1.0, 3.0, 10.0)
 WIDTH, DEPTH = 64, 3  # where the other one varies
 GAP_LOSS, GAP_STEPS = 0.05, (100, 500, 2000)  # training loss at which gaps are compared; steps to it, more if need be
+ZERO_LOSS = 0.5  # of the prediction 0
+N_THEOREM_SAMPLES = 10  # of the Hessians in the theorem's smoothness
+STABLE_STEPS, THEOREM_STEPS = 100, 500  # of the runs that find the largest rate, and of that with the theorem's
 KINDS = {"with": {}, "without": {"normalized": False}, "without, rows doubled": {"normalized": False, "row_norm": 2.0}}
 
 
@@ -110,9 +121,8 @@ def slopes(steps, losses) -> np.ndarray:
     return np.diff(np.interp(quarters, steps, np.log(losses)))[[0, 2]] / quarters[0]
 
 
-def gap(train, test, seed: int, **options) -> float:
-    """Test loss minus training loss, where the training loss falls to GAP_LOSS; infinity if it does not."""
-    start = SmoothNetwork.at_initialization(train[0].shape[1], random_state=seed, **options)
+def descent(train, test, start: SmoothNetwork):
+    """Learning rate and trace of a run in which the training loss falls to GAP_LOSS, or None if it does not."""
     rate = 0.5 / start.loss_hessian_norm(*train)
     for n_steps in GAP_STEPS:
         recorded = np.arange(0, n_steps + 1, 10)
@@ -120,9 +130,16 @@ def gap(train, test, seed: int, **options) -> float:
             *train, start, learning_rate=rate, n_steps=n_steps, noted_steps=recorded, test=test, n_hessian_samples=0
         )[1]
         if trace.objective.min() <= GAP_LOSS:
-            break
-    else:
+            return rate, trace
+    return None
+
+
+def gap(train, test, seed: int, **options) -> float:
+    """Test loss minus training loss, where the training loss falls to GAP_LOSS; infinity if it does not."""
+    run = descent(train, test, SmoothNetwork.at_initialization(train[0].shape[1], random_state=seed, **options))
+    if run is None:
         return np.inf
+    trace = run[1]
     reached = slice(np.argmax(trace.objective <= GAP_LOSS) + 1)
     falling, test_loss = trace.objective[reached][::-1], trace["test_loss"][reached][::-1]
     return float(np.interp(np.log(GAP_LOSS), np.log(falling), test_loss)) - GAP_LOSS
@@ -139,6 +156,52 @@ def gaps(train, test, seeds: range, widths: tuple, depths: tuple) -> dict:
     return {
         "width": {kind: [of_all(kind, width, DEPTH) for width in widths] for kind in KINDS},
         "depth": {kind: [of_all(kind, WIDTH, depth) for depth in depths] for kind in KINDS},
+    }
+
+
+def bound_and_gap(train, test, start: SmoothNetwork) -> dict:
+    """The generalisation bound of a network trained to GAP_LOSS, and the gap that it bounds."""
+    rate, trace = descent(train, test, start) or (None, None)
+    if trace is None:
+        return {"bound": np.inf, "bounded_gap": np.inf, "samples_needed": np.inf}
+    n_steps = int(trace.steps[np.argmax(trace.objective <= GAP_LOSS)])
+    network = train_deep_weight_norm(*train, start, learning_rate=rate, n_steps=n_steps, n_hessian_samples=0)[0]
+    losses = [np.mean((np.clip(network.predict(X), -1, 1) - y) ** 2) / 2 for X, y in (train, test)]
+    n, d = train[0].shape
+    bound = generalization_bound(network, n, input_norm=np.sqrt(d))
+    return {"bound": bound, "bounded_gap": losses[1] - losses[0], "samples_needed": n * (bound / ZERO_LOSS) ** 2}
+
+
+def step_sizes(train, start: SmoothNetwork, quick: bool) -> dict:
+    """The step that the theorem allows, whether the loss falls at each step with it, and the largest stable steps."""
+    theorem_steps, stable_steps = (5, 5) if quick else (THEOREM_STEPS, STABLE_STEPS)
+    allowed = 1 / start.smoothness_bound(*train, n_hessian_samples=N_THEOREM_SAMPLES)
+    losses = train_deep_weight_norm(
+        *train, start, learning_rate=allowed, n_steps=theorem_steps, noted_steps=np.arange(theorem_steps + 1),
+        n_hessian_samples=0,
+    )[1].objective  # fmt: skip
+    return {
+        "allowed": allowed,
+        "descends": bool((np.diff(losses) < 0).all()),
+        "falls_at_every_step": largest_stable_rate(*train, start, n_steps=stable_steps),
+        "falls_in_the_end": largest_stable_rate(*train, start, n_steps=stable_steps, monotone=False),
+    }
+
+
+def theorems(train, test, widths: tuple, depths: tuple, quick: bool) -> dict:
+    """Bound, gap and step sizes of weight-normalized networks from one start each, against width and depth."""
+
+    def of_all(shapes):
+        rows = []
+        for width, depth in shapes:
+            start = SmoothNetwork.at_initialization(train[0].shape[1], width=width, depth=depth, random_state=0)
+            rows.append(bound_and_gap(train, test, start) | step_sizes(train, start, quick))
+            print(f"width {width}, depth {depth}: {rows[-1]}", flush=True)
+        return {key: [row[key] for row in rows] for key in rows[0]}
+
+    return {
+        "width": of_all([(width, DEPTH) for width in widths]),
+        "depth": of_all([(WIDTH, depth) for depth in depths]),
     }
 
 
@@ -160,12 +223,59 @@ def measure(X: np.ndarray, y: np.ndarray, quick: bool) -> dict:
         "curvature": curvature(train[0], seeds, widths, depths, row_norms),
         "training": along_training(train, test, 2 if quick else 1000),
         "gaps": gaps(train, test, seeds, gap_widths, depths),
+        "theorems": theorems(train, test, gap_widths, depths, quick),
     }
 
 
 def exponent(x, y) -> float:
     """Slope of log y over log x."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def listed(values, form: str) -> str:
+    """Numbers in a sentence."""
+    return ", ".join(format(value, form) for value in values)
+
+
+def theorem_targets(name: str, measured: dict) -> list[dict]:
+    """Rows of the summary on the generalisation bound and the step size of the theorems."""
+    widths, depths = np.array(measured["gap_widths"]), np.array(measured["depths"])
+    by_width, by_depth = measured["theorems"]["width"], measured["theorems"]["depth"]
+    both = {key: np.array(by_width[key] + by_depth[key], dtype=float) for key in by_width}
+    bound, deep = np.array(by_width["bound"], dtype=float), np.array(by_depth["bound"], dtype=float)
+    gap_range = f"{both['bounded_gap'].min():.2f} to {both['bounded_gap'].max():.2f}"
+    shares = both["allowed"] / both["falls_at_every_step"]
+    beyond = both["falls_in_the_end"] / both["falls_at_every_step"]
+    return [
+        target(
+            f"{name}: the generalisation bounds of trained networks are not vacuous: below {ZERO_LOSS:g}, the loss of "
+            "the prediction 0",
+            f"{listed(bound, '.3g')} at widths {listed(widths, '')}; {listed(deep, '.3g')} at depths "
+            f"{listed(depths, '')}; measured gaps {gap_range}; {both['samples_needed'].min():.0e} samples or more "
+            f"would do, not {measured['n_train']}",
+            bool((both["bound"] < ZERO_LOSS).all()),
+        ),
+        target(
+            f"{name}: the bound is free of the width, and grows with depth at most like sqrt(L), where layers keep "
+            "their magnitude",
+            f"like m^{exponent(widths, bound):.2f}; {deep[-1] / deep[0]:.2g} times from L = {depths[0]} to "
+            f"{depths[-1]}",
+            bool(bound[-1] < 1.1 * bound[0] and (deep <= 1.1 * deep[0] * np.sqrt(depths)).all()),
+        ),
+        target(
+            f"{name}: with the learning rate of the convergence theorem, 1 / (rho^2 + h sqrt(2 loss)) at the start, "
+            f"the loss falls at each of {THEOREM_STEPS} steps",
+            f"in {int(both['descends'].sum())} of {len(both['descends'])} networks",
+            bool(both["descends"].all()),
+        ),
+        target(
+            f"{name}: that rate is at least half the largest one with which the loss falls at each of {STABLE_STEPS} "
+            "steps",
+            f"{shares.min():.2f} to {shares.max():.2f} of it; rates {beyond.min():.1f} to {beyond.max():.1f} times the "
+            "largest still end below the start",
+            bool((shares >= 0.5).all()),
+        ),
+    ]
 
 
 def targets(name: str, measured: dict) -> list[dict]:
@@ -220,6 +330,7 @@ def targets(name: str, measured: dict) -> list[dict]:
             f"from rows twice as long, {', '.join(f'{value:.3f}' for value in others)}",
             bool((deep <= deep[0] * np.sqrt(depths)).all() and np.isfinite(deep[0])),
         ),
+        *theorem_targets(name, measured),
     ]
 
 
@@ -271,21 +382,53 @@ def draw_training(axes, name: str, measured: dict) -> None:
     axes[1].xaxis.set_minor_formatter("")
 
 
+def draw_theorems(axes, name: str, measured: dict) -> None:
+    """The generalisation bound beside the gap, and the theorem's step beside the largest stable ones."""
+    lines = (
+        ("bound", "proved bound (95 %)", "C3", "-"),
+        ("bounded_gap", "measured", "C0", "-"),
+        ("falls_in_the_end", f"largest after which the loss is lower ({STABLE_STEPS} steps)", "C2", "--"),
+        ("falls_at_every_step", "largest with which it falls at every step", "C0", "-"),
+        ("allowed", "what the theorem allows", "C3", "-"),
+    )
+    for row, sizes, axis, label in (
+        (0, "gap_widths", "width", f"width m (L = {DEPTH})"),
+        (1, "depths", "depth", f"depth L (m = {WIDTH})"),
+    ):
+        found, (gap_axes, step_axes) = measured["theorems"][axis], axes[:, row]
+        for ax, chosen in ((gap_axes, lines[:2]), (step_axes, lines[2:])):
+            for key, text, color, style in chosen:
+                ax.plot(measured[sizes], np.array(found[key], dtype=float), style, marker=".", color=color, label=text)
+            ax.set(xscale="log", yscale="log", xlabel=label)
+            ax.set_xticks(measured[sizes], measured[sizes])
+            ax.xaxis.set_minor_formatter("")
+        gap_axes.axhline(ZERO_LOSS, color="0.5", linestyle=":", label="loss of the prediction 0: vacuous above")
+        gap_axes.set(title=f"{name}: test - training loss, clipped")
+        step_axes.set(
+            title=f"{name}: learning rates of gradient descent", ylim=(None, 4 * max(found["falls_in_the_end"]))
+        )
+        for ax in (gap_axes, step_axes):
+            ax.legend(fontsize="small")
+
+
 def draw(results: dict, path: Path) -> None:
-    """Two rows of pictures a data set."""
+    """Two columns of pictures a data set."""
     plt = pyplot()
     sets = results["data"]
-    figure, axes = plt.subplots(2 * len(sets), 3, figsize=(14, 8 * len(sets)), layout="constrained", squeeze=False)
-    for pair, (name, measured) in zip(axes.reshape(-1, 2, 3), sets.items(), strict=True):
-        draw_curvature(pair[0], name, measured)
-        draw_training(pair[1], name, measured)
+    figure, axes = plt.subplots(5, 2 * len(sets), figsize=(9.5 * len(sets), 20), layout="constrained", squeeze=False)
+    for i, (name, measured) in enumerate(sets.items()):
+        own = axes[:, 2 * i : 2 * i + 2]
+        first, second = own[:3].reshape(2, 3)
+        draw_curvature(first, name, measured)
+        draw_training(second, name, measured)
+        draw_theorems(own[3:], name, measured)
     machine = results["environment"]
     caption(
         figure,
         f"Networks with and without weight normalization, tanh, {N_TRAIN} training and {N_TEST} test samples. Both "
         "start as the same function; that with doubled rows starts from weights twice as large, under which weight "
-        f"normalization is invariant. Gaps where the training loss is {GAP_LOSS}; means of the seeds. "
-        f"{machine['cpu']}, {results['threads']} thread(s), {machine['date'][:10]}.",
+        f"normalization is invariant. Gaps where the training loss is {GAP_LOSS}; means of the seeds. Bounds and "
+        f"rates are those of one start. {machine['cpu']}, {results['threads']} thread(s), {machine['date'][:10]}.",
     )
     figure.savefig(path)
     print(f"Drew {path}")

@@ -23,7 +23,14 @@ PAGES = {
         "tabular",
         "cifar10",
     ),
-    HERE / "README.md": ("gdnp", "deep_gdnp", "identity_mapping", "deep_identity_mapping", "deep_weight_norm"),
+    HERE / "README.md": (
+        "gdnp",
+        "deep_gdnp",
+        "weight_norm",
+        "identity_mapping",
+        "deep_identity_mapping",
+        "deep_weight_norm",
+    ),
 }
 VERDICTS = {True: "yes", False: "**no**", None: ""}
 

@@ -199,8 +199,17 @@ def test_quick_benchmark_writes_results_and_picture(tmp_path, monkeypatch, pictu
     for axis, sizes in (("width", "gap_widths"), ("depth", "depths")):
         assert list(measured["gaps"][axis]) == list(benchmark.KINDS)
         assert all(len(found) == len(measured[sizes]) == 2 for found in measured["gaps"][axis].values())
-    assert len(benchmark.targets("digits", measured)) == 7
-    *curvature, training, by_width, by_depth = pictures["deep_weight_norm.png"].axes
+    assert len(benchmark.targets("digits", measured)) == 11
+    *curvature, training, by_width, by_depth, bound, deep_bound, rates, deep_rates = pictures[
+        "deep_weight_norm.png"
+    ].axes
+    for axis, (ax, rate_ax) in {"width": (bound, rates), "depth": (deep_bound, deep_rates)}.items():
+        found = measured["theorems"][axis]
+        for line, key in zip(ax.lines, ("bound", "bounded_gap"), strict=False):
+            np.testing.assert_allclose(line.get_ydata(), found[key], rtol=1e-6)
+        for line, key in zip(rate_ax.lines, ("falls_in_the_end", "falls_at_every_step", "allowed"), strict=True):
+            np.testing.assert_allclose(line.get_ydata(), found[key], rtol=1e-6)
+        assert all(0 < gap < proved for gap, proved in zip(found["bounded_gap"], found["bound"], strict=True))
     for ax, x, axis in zip(curvature[:2], ("widths", "depths"), ("width", "depth"), strict=True):
         for line, kind in zip(ax.lines, benchmark.KINDS, strict=False):
             assert line.get_label() == kind
@@ -238,6 +247,19 @@ def canned():
         },
         "training": {"with": {"steps": STEPS, "train_loss": 0.9**STEPS, "rsc_ratio": 1 / (1 + STEPS)}},
         "gaps": {axis: {kind: [[0.1, 0.3], [0.1, 0.3]] for kind in benchmark.KINDS} for axis in ("width", "depth")},
+        "n_train": 200,
+        "theorems": {
+            axis: {
+                "bound": [0.2, 0.2],
+                "bounded_gap": [0.1, 0.1],
+                "samples_needed": [32, 32],
+                "allowed": [1.0, 1.0],
+                "descends": [True, True],
+                "falls_at_every_step": [2.0, 2.0],
+                "falls_in_the_end": [4.0, 4.0],
+            }
+            for axis in ("width", "depth")
+        },
     }
 
 
@@ -252,6 +274,10 @@ def canned():
         (5, ("gaps", "width", "with"), [[0.1, 0.1], [0.1, 0.2]]),
         (5, ("gaps", "width", "with"), [[0.1, np.inf], [0.1, 0.1]]),
         (6, ("gaps", "depth", "with"), [[0.1, 0.1], [0.1, 0.4]]),
+        (8, ("theorems", "width", "bound"), [0.2, 0.3]),
+        (8, ("theorems", "depth", "bound"), [0.2, 0.45]),
+        (9, ("theorems", "depth", "descends"), [True, False]),
+        (10, ("theorems", "width", "allowed"), [1.0, 0.9]),
     ],
 )
 def test_statements_of_the_summary_are_held_against_what_was_measured(row, path, value):
@@ -263,8 +289,16 @@ def test_statements_of_the_summary_are_held_against_what_was_measured(row, path,
         entry = entry[key]
     entry[last] = value
     rows = benchmark.targets("digits", measured)
-    assert [entry["met"] for entry in rows] == [None if i == RATIO else i != row for i in range(7)]
+    assert [entry["met"] for entry in rows] == [None if i == RATIO else i != row for i in range(11)]
     assert rows[RATIO]["figure"] == "1 at first, 0.038 after a quarter, 0.0099 at the end"
+
+
+def test_vacuous_bounds_are_called_so():
+    measured = canned()
+    measured["theorems"]["width"]["bound"] = measured["theorems"]["depth"]["bound"] = [0.4, 0.4]
+    assert benchmark.targets("digits", measured)[7]["met"]
+    measured["theorems"]["width"]["bound"] = [0.5, 0.5]
+    assert not benchmark.targets("digits", measured)[7]["met"]
 
 
 LAYER = np.ones((2, 5))

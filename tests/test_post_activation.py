@@ -3,6 +3,7 @@
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from convexbn import (
     PostActivationBatchNormNetwork,
     PostActivationProblem,
     Problem,
+    certify,
     compare,
     convexbn_path,
     dual_program,
@@ -28,19 +30,25 @@ from convexbn import (
     primal_program,
     prove,
     solve,
+    solve_closed_form,
+    solve_column_generation,
+    solve_gated,
     solve_path,
     solve_program,
+    solve_reference,
     weight_decay_max,
 )
 from convexbn.gradient import train
 from convexbn.model._normalized_neurons import prune_normalized
 from convexbn.oracles import (
+    Price,
     find_normalized_maxima,
     normalized_price_bound,
     normalized_quickly_enumerated,
     price_of_normalized_patterns,
     priced_neurons,
 )
+from convexbn.solvers._certificate import dual_bound
 from convexbn.solvers.post_activation._merging import merge
 from convexbn.solvers.post_activation._newton import newton
 from convexbn.solvers.post_activation._quasi_newton import best_lengths, quasi_newton
@@ -597,3 +605,27 @@ def test_limits_are_kept():
         solution = solve(problem, max_time=0.2, random_state=0)
     assert solution.certificate.objective < problem.zero_objective
     assert solution.certificate.global_lower_bound <= solution.certificate.objective
+
+
+@pytest.mark.parametrize("solver", [solve_closed_form, solve_column_generation])
+def test_every_solver_takes_the_problem_or_says_why(solver):
+    _, _, full = make(0, 7, 9)
+    assert solver(full).certificate.objective == pytest.approx(solve(full).certificate.objective, rel=1e-6)
+    _, _, problem = make(0, 10, 2)
+    patterns = enumerate_patterns(problem.Z)
+    assert solve_reference(problem, patterns).certificate.scope == "global"
+    for gated in (solve_gated, partial(solve_reference, activation="gated_relu")):
+        with pytest.raises(ValueError, match="primal_program"):
+            gated(problem, patterns)
+
+
+def test_certificates_of_given_prices_rest_on_the_bound_of_this_problem():
+    _, _, problem = make(3, 12, 2)
+    solution = solve(problem, random_state=0)
+    local = certify(problem, solution.neurons, solution.dual, lambda v: Price(problem.weight_decay, "local"))
+    assert local.global_lower_bound <= solution.certificate.lower_bound * (1 + 1e-9)
+    bounds = (
+        dual_bound(problem, v, normalized_price_bound(v, problem.sample_weight))
+        for v in (solution.dual, problem.zero_dual)
+    )
+    assert local.global_lower_bound == pytest.approx(max(bounds), rel=1e-12)

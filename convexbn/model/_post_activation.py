@@ -67,3 +67,12 @@ class PostActivationProblem(Problem):
         """Return the network f = sum_j relu(Z w_j) c_j^T + intercept, as its neurons."""
         shift = np.zeros(len(output_weights))
         return NormalizedNeurons.on(self.Z, self.sample_weight, weights, shift, output_weights, intercept)
+
+
+def check_not_gated(problem: Problem, activation: str = "gated_relu") -> None:
+    """Raise a ValueError if the problem is of a gated network that is normalized after its activation."""
+    if isinstance(problem, PostActivationProblem) and activation == "gated_relu":
+        raise ValueError(
+            "Gated networks are solved with normalization before the activation; for batch normalization after it "
+            "primal_program and dual_program state the convex programs, which solve_program solves."
+        )

@@ -8,7 +8,6 @@ from convexbn._utils.checks import check_choice, check_count, check_random_state
 from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
-from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem, check_problem
 from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
 from convexbn.solvers._by_class import Classes, solve_by_class
@@ -17,8 +16,6 @@ from convexbn.solvers._monitor import Callback, check_max_iter, check_max_time
 from convexbn.solvers._solution import Solution
 from convexbn.solvers._tolerance import Reference
 from convexbn.solvers.gated._driver import solve_gated
-from convexbn.solvers.post_activation._closed_form import full_row_rank_obstacle, solve_full_row_rank
-from convexbn.solvers.post_activation._column_generation import solve_post_activation
 from convexbn.solvers.relu._column_generation import solve_column_generation
 from convexbn.solvers.relu._options import ACCURATE, Options
 from convexbn.solvers.relu._state import Proof
@@ -115,22 +112,6 @@ def solve(
         raise ValueError(f"start={start!r} must be neurons, such as those of a solution, or None.")
     smooth = bool(np.isfinite(problem.loss.curvature))
     rule: dict[str, Any] = {"tol": tol, "relative_to": relative_to}
-    if isinstance(problem, PostActivationProblem):
-        return _solve_post_activation(
-            problem,
-            activation,
-            solver,
-            n_patterns,
-            max_time=max_time,
-            max_iter=max_iter,
-            start=start,
-            prove=prove,
-            options=options,
-            random_state=random_state,
-            callback=callback,
-            verbose=verbose,
-            **rule,
-        )
     limits: dict[str, Any] = {"max_time": max_time, "start": start, "callback": callback, "verbose": verbose}
     if activation == "relu":
         if solver == "closed_form" or (solver == "auto" and closed_form_obstacle(problem) is None):
@@ -156,39 +137,6 @@ def solve(
         verbose=verbose,
         **rule,
     )
-
-
-def _solve_post_activation(
-    problem: PostActivationProblem,
-    activation: Activation,
-    solver: str,
-    n_patterns: int,
-    *,
-    tol: float,
-    relative_to: Reference,
-    max_time: float | None,
-    max_iter: int | None,
-    verbose: bool,
-    random_state: int | np.random.Generator | None,
-    **search: Any,
-) -> Solution:
-    """`solve` for batch normalization after the ReLU."""
-    if activation != "relu":
-        raise ValueError(
-            "Gated networks are solved with normalization before the activation; for batch normalization after it "
-            "primal_program and dual_program state the convex programs, which solve_program solves."
-        )
-    rule: dict[str, Any] = {"tol": tol, "relative_to": relative_to, "max_time": max_time}
-    if solver == "closed_form" or (solver == "auto" and full_row_rank_obstacle(problem) is None):
-        return solve_full_row_rank(problem, **rule)
-    limits: dict[str, Any] = {"verbose": verbose, **rule}
-    if solver == "column_generation" or (solver == "auto" and np.isfinite(problem.loss.curvature)):
-        return solve_post_activation(problem, max_iter=max_iter or 100, random_state=random_state, **search, **limits)
-    from convexbn.solvers.conic import solve_post_activation_program  # imports cvxpy, which takes a while
-
-    patterns = patterns_of(problem, n_patterns, random_state)
-    cvxpy_solver = "CLARABEL" if solver == "auto" else solver
-    return solve_post_activation_program(problem, patterns, solver=cvxpy_solver, max_iter=max_iter, **limits)
 
 
 def patterns_of(problem: Problem, n_patterns: int, random_state: int | np.random.Generator | None) -> Patterns:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from convexbn.model._neurons import Neurons
+from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.operators._dense import DesignMatrix
 from convexbn.oracles import Price, flats_of_rows, largest_on_cone
@@ -46,6 +47,8 @@ class Classes:
     @classmethod
     def of(cls, problem: Problem) -> "Classes | None":
         """Classes of a problem; None unless they are fewer than its samples, and few enough."""
+        if isinstance(problem, PostActivationProblem):  # which has a closed form then
+            return None
         targets, of_sample = np.unique(problem.y, axis=0, return_inverse=True)
         of_sample = of_sample.reshape(-1)
         few = len(targets) <= min(_MAX_CLASSES, len(problem.y) - 1)

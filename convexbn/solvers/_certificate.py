@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import partial
 from typing import Self
 
 import numpy as np
@@ -12,7 +11,7 @@ from convexbn._utils.summary import Summarized
 from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.oracles import Price, Scope, price_bound
+from convexbn.oracles import Price, Scope, price_without_search
 
 _ROUNDING = 1e-12  # relative gap of objective and bound that rounding alone may leave
 _GATED_REACH = "No weights of the gated network with these gates have an objective below the lower bound (proved)."
@@ -218,13 +217,12 @@ def certify(
     search: Search = Search.DUAL_POINT,
     oracle: Oracle = Oracle.GIVEN,
     n_patterns: int | None = None,
-    bound: Callable[[np.ndarray], Price] | None = None,
 ) -> Certificate:
     """Certificate of a network from a dual point near the optimal one.
 
     The dual point is moved into the domain of the conjugate, then scaled by ``min(1, weight_decay / M)`` with M its
     largest price; its dual objective is the lower bound (weak duality, arXiv 2103.01499). Every loss is at
-    least zero, and so is every lower bound. If `price_bound`, which covers all networks, proves no less than `price`,
+    least zero, and so is every lower bound. If the bound without a search, which covers all networks, proves no less,
     the scope is global.
 
     Parameters
@@ -243,8 +241,6 @@ def certify(
         What proves `price`, where its scope is global.
     n_patterns : int or None, default=None
         Activation patterns or gates that `price` covers, where they are a fixed set.
-    bound : callable or None, default=None
-        Bound of the price of every direction that needs no search; None is `price_bound`.
 
     Returns
     -------
@@ -269,8 +265,7 @@ def certify(
         return Certificate(objective, lower_bound, scope, None, search, None, n_patterns)
     global_lower_bound = lower_bound
     if scope != "global":
-        bound = bound or partial(price_bound, problem.Z, sample_weight=problem.sample_weight)
-        bounds = (dual_bound(problem, u, bound(u)) for u in (v, problem.zero_dual))
+        bounds = (dual_bound(problem, u, price_without_search(problem, u)) for u in (v, problem.zero_dual))
         global_lower_bound, oracle = min(max(bounds), objective), Oracle.NORM_BOUND
         if global_lower_bound >= lower_bound:
             scope, lower_bound = "global", global_lower_bound

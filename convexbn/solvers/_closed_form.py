@@ -16,11 +16,13 @@ from scipy.special import expit, logit
 
 from convexbn.losses import Hinge, LogLoss, Loss, SquaredError
 from convexbn.model._neurons import Neurons
+from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.oracles import price_bound
 from convexbn.solvers._certificate import Oracle, Search, certify
 from convexbn.solvers._solution import Solution, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
+from convexbn.solvers.post_activation._closed_form import full_row_rank_obstacle, solve_full_row_rank
 
 _ROW_RANK_RTOL = 1e-8  # how far P^1/2 Z Z^T P^1/2 may be from a multiple of the identity
 
@@ -31,6 +33,10 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6, relative_to: Refer
     One output: two neurons, on the positive and the negative part of the target; squared error, log loss and hinge
     loss. Several outputs: one-hot targets (at most one entry a row that is not zero, none negative), one neuron an
     output, squared error without intercept.
+
+    Normalized after the ReLU: any loss and any number of outputs, where Z has full row rank and a constant among the
+    combinations of its columns; the singular values of the targets less weight_decay for the squared error, and for
+    other losses a small convex problem of one row for each distinct target.
 
     Parameters
     ----------
@@ -74,6 +80,8 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6, relative_to: Refer
     >>> len(solution.neurons), solution.certificate.scope, solution.certificate.gap < 1e-12
     (2, 'global', True)
     """
+    if isinstance(problem, PostActivationProblem):
+        return solve_full_row_rank(problem, tol=tol, relative_to=relative_to)
     tolerance = Tolerance.of(problem, tol, relative_to)
     check_closed_form(problem)
     p, c = problem.sample_weight[:, None], row_scale(problem)
@@ -105,6 +113,8 @@ def check_closed_form(problem: Problem) -> None:
 
 def closed_form_obstacle(problem: Problem) -> str | None:
     """Why there is no closed form for this problem, or None if there is one."""
+    if isinstance(problem, PostActivationProblem):
+        return full_row_rank_obstacle(problem)
     if type(problem.loss) not in _optimum.registry:
         return f"there is none for loss {problem.loss.name!r}"
     if problem.n_outputs > 1 and ((problem.y < 0).any() or (np.count_nonzero(problem.y, axis=1) > 1).any()):

@@ -2,7 +2,6 @@
 
 from convexbn.solvers.conic._decomposition import decompose
 from convexbn.solvers.conic._losses import conjugate_expression, loss_expression
-from convexbn.solvers.conic._post_activation import solve_post_activation_program
 from convexbn.solvers.conic._program_solver import solve_program
 from convexbn.solvers.conic._programs import dual_program, primal_program
 from convexbn.solvers.conic._reference import solve_reference
@@ -13,7 +12,6 @@ __all__ = [
     "dual_program",
     "loss_expression",
     "primal_program",
-    "solve_post_activation_program",
     "solve_program",
     "solve_reference",
 ]

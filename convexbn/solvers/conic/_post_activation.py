@@ -25,13 +25,12 @@ import numpy as np
 
 from convexbn.model._activation import Activation
 from convexbn.model._normalized_neurons import NormalizedNeurons
-from convexbn.model._post_activation import PostActivationProblem
-from convexbn.oracles import Price, normalized_price_bound, price_of_normalized_patterns
+from convexbn.model._post_activation import PostActivationProblem, check_not_gated
+from convexbn.oracles import Price, price_of_normalized_patterns
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers._certificate import Oracle, Search, certify
-from convexbn.solvers._monitor import check_max_iter, check_max_time
 from convexbn.solvers._solution import Solution, Status, status_of
-from convexbn.solvers._tolerance import Reference, Tolerance
+from convexbn.solvers._tolerance import Tolerance
 from convexbn.solvers.conic._losses import conjugate_expression, loss_expression
 from convexbn.solvers.conic._solve import solve_scaled
 from convexbn.solvers.post_activation._merging import merge
@@ -96,18 +95,17 @@ def post_activation_dual(
 def solve_post_activation_program(
     problem: PostActivationProblem,
     patterns: Patterns,
+    activation: Activation,
+    tolerance: Tolerance,
     *,
     solver: str,
     tol: float,
-    relative_to: Reference,
     max_iter: int | None,
     max_time: float | None,
     verbose: bool,
 ) -> Solution:
-    """Optimal network on given patterns, by cvxpy; one output. The arguments are those of `solve_reference`."""
-    tolerance = Tolerance.of(problem, tol, relative_to)
-    check_max_iter(max_iter)
-    check_max_time(max_time)
+    """Optimal ReLU network of one output on given patterns; the arguments are those of `solve_reference`."""
+    check_not_gated(problem, activation)
     scaling, P = Whitened.of(problem), len(patterns)
     build = partial(post_activation_primal, patterns=patterns)
     options = {"solver": solver, "tol": tol / 1000, "max_iter": max_iter, "max_time": max_time, "verbose": verbose}
@@ -130,7 +128,6 @@ def solve_post_activation_program(
         Search.PATTERNS,
         Oracle.ENUMERATION,
         P,
-        bound=partial(normalized_price_bound, sample_weight=problem.sample_weight),
     )
     status = status_of(certificate, tolerance, f"{solver} (status {ending!r})", Status.NOT_CONVERGED)
     return Solution(neurons, v, certificate, status, n_iter)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import numpy as np
 from convexbn.model._activation import Activation
 from convexbn.model._merging import merge_directions, prune
 from convexbn.model._neurons import Neurons
+from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.oracles import count_flats, most_violated_patterns, price_of_gates, price_of_patterns
 from convexbn.patterns._patterns import Patterns
@@ -18,6 +19,7 @@ from convexbn.solvers._monitor import Clock, check_max_iter, check_max_time
 from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
+from convexbn.solvers.conic._post_activation import solve_post_activation_program
 from convexbn.solvers.conic._program_solver import check_cvxpy_solver
 from convexbn.solvers.conic._programs import primal_program
 from convexbn.solvers.conic._rank_one import solve_rank_one
@@ -111,6 +113,18 @@ def solve_reference(
     check_max_iter(max_iter)
     check_max_time(max_time)
     clock = Clock(max_time)
+    if isinstance(problem, PostActivationProblem):
+        return solve_post_activation_program(
+            problem,
+            patterns,
+            activation,
+            tolerance,
+            solver=solver,
+            tol=tol,
+            max_iter=max_iter,
+            max_time=max_time,
+            verbose=verbose,
+        )
     several_relu = activation == "relu" and problem.n_outputs > 1
     if several_relu and len(patterns) * count_flats(problem.Z) > _MAX_FACES:
         raise ValueError(

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike
 
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._neurons import Neurons
+from convexbn.model._post_activation import check_not_gated
 from convexbn.model._problem import Problem
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers._certificate import Certificate, Search, certify
@@ -119,6 +120,7 @@ def solve_gated(
     ('CONVERGED', True)
     """
     tolerance = Tolerance.of(problem, tol, relative_to)
+    check_not_gated(problem)
     if not (start is None or isinstance(start, Neurons)):
         raise ValueError(f"start={start!r} must be the Neurons of a gated network, or None.")
     scaling = Scaling.of_targets(problem)

@@ -90,7 +90,7 @@ def solve_full_row_rank(
     weights = np.linalg.lstsq(problem.Z.rows(), hidden - shift, rcond=None)[0]
     neurons = NormalizedNeurons.on(problem.Z, problem.sample_weight, weights, shift, output, intercept)
     bound = partial(normalized_price_bound, sample_weight=problem.sample_weight)
-    certificate = certify(problem, neurons, v, bound, Search.CLOSED_FORM, Oracle.NORM_BOUND, bound=bound)
+    certificate = certify(problem, neurons, v, bound, Search.CLOSED_FORM, Oracle.NORM_BOUND)
     status = status_of(certificate, tolerance, "the closed form")
     return Solution(neurons, v, certificate, status, n_iter)  # type: ignore[arg-type]
 

@@ -278,16 +278,16 @@ def _certificate(
     whitened: Whitened, problem: PostActivationProblem, neurons: NormalizedNeurons, state: State
 ) -> Certificate:
     """What the last call of the oracle certifies of the network of the original problem."""
-    bound = partial(normalized_price_bound, sample_weight=problem.sample_weight)
     if state.v is None:
-        return certify(problem, neurons, problem.zero_dual, bound, Search.NOT_SEARCHED, Oracle.NORM_BOUND, bound=bound)
+        bound = partial(normalized_price_bound, sample_weight=problem.sample_weight)
+        return certify(problem, neurons, problem.zero_dual, bound, Search.NOT_SEARCHED, Oracle.NORM_BOUND)
     v = whitened.unscaled_dual(state.v)
     assert state.price is not None
     price = Price(state.price.value * whitened.target_scale * (1 + 1e-12), state.price.scope)
     enough = state.found is None or len(state.found) == 0
     search = Search.ASCENT if enough and state.thorough else Search.UNFINISHED
     oracle = Oracle.ENUMERATION if price.scope == "global" else Oracle.NORM_BOUND
-    return certify(problem, neurons, v, lambda v: price, search, oracle, bound=bound)
+    return certify(problem, neurons, v, lambda v: price, search, oracle)
 
 
 def _check(problem: PostActivationProblem, start: NormalizedNeurons | None) -> None:

@@ -9,15 +9,17 @@ import numpy as np
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._merging import merge, prune
 from convexbn.model._neurons import Neurons
+from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.solvers._monitor import Callback, Monitor
 from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
+from convexbn.solvers.post_activation._column_generation import solve_post_activation
 from convexbn.solvers.relu._certify import certified
 from convexbn.solvers.relu._corrective import corrected, with_first_neurons
 from convexbn.solvers.relu._master import enlarged
-from convexbn.solvers.relu._options import ACCURATE, Options
+from convexbn.solvers.relu._options import ACCURATE, Options, check_options
 from convexbn.solvers.relu._oracle import searched
 from convexbn.solvers.relu._proof import check_prove, plan, provable, proved
 from convexbn.solvers.relu._state import Proof, Run, State
@@ -111,8 +113,23 @@ def solve_column_generation(
     >>> round(solution.certificate.objective, 6), solution.certificate.scope
     (0.28, 'global')
     """
-    _check(problem, start, options)
+    check_options(options)
     check_prove(prove)
+    if isinstance(problem, PostActivationProblem):
+        return solve_post_activation(
+            problem,
+            tol=tol,
+            relative_to=relative_to,
+            max_iter=max_iter,
+            max_time=max_time,
+            start=start,  # type: ignore[arg-type]
+            prove=prove,
+            options=options,
+            random_state=random_state,
+            callback=callback,
+            verbose=verbose,
+        )
+    _check(problem, start)
     tolerance = Tolerance.of(problem, tol, relative_to)
     monitor = Monitor("column generation", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
     scaling = Scaling.of(problem).with_fewest_columns()
@@ -209,11 +226,7 @@ def _solution(run: Run, state: State, scaling: Scaling, problem: Problem, tolera
     return Solution(neurons, v, certificate, status, monitor.n_iter, tuple(monitor.history))
 
 
-def _check(problem: Problem, start: Neurons | None, options: object) -> None:
-    if not isinstance(options, Options):
-        raise ValueError(
-            f"options={options!r} must be an Options, such as ACCURATE, FAST or replace(ACCURATE, n_starts=600)."
-        )
+def _check(problem: Problem, start: Neurons | None) -> None:
     if not np.isfinite(problem.loss.curvature):
         raise ValueError(
             f"Column generation takes smooth losses, not {problem.loss.name!r}; use 'squared_hinge' instead of "

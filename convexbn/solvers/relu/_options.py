@@ -204,6 +204,14 @@ FAST = Options(
 )
 
 
+def check_options(options: object) -> None:
+    """Raise a ValueError unless `options` are the choices of column generation."""
+    if not isinstance(options, Options):
+        raise ValueError(
+            f"options={options!r} must be an Options, such as ACCURATE, FAST or replace(ACCURATE, n_starts=600)."
+        )
+
+
 def most_new(n_neurons: int, n_samples: int, several: int, options: Options) -> int:
     """How many neurons may enter a network."""
     limit = options.max_neurons(n_samples)

@@ -265,7 +265,8 @@ def _enlarged(run: Run, state: State) -> NormalizedNeurons:
 def _corrected(run: Run, neurons: NormalizedNeurons, gap: float, progress: float) -> NormalizedNeurons:
     """Move all neurons together: by L-BFGS, then by Newton's method where they are few enough."""
     problem, stop, options = run.problem, run.monitor.out_of_time, run.options
-    neurons = quasi_newton(problem, neurons, max_steps=options.quasi_newton_steps, stop=stop)
+    steps, single = options.quasi_newton_steps, options.single_precision
+    neurons = quasi_newton(problem, neurons, max_steps=steps, single_precision=single, stop=stop)
     neurons = merge(problem, neurons)
     weights = len(neurons) * (problem.Z.n_columns + 1 + problem.n_outputs)
     if options.newton_sweeps and weights <= _NEWTON_WEIGHTS and gap < _NEWTON_GAP:

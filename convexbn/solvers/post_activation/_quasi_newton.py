@@ -16,7 +16,12 @@ Stop = Callable[[], bool] | None
 
 
 def quasi_newton(
-    problem: PostActivationProblem, neurons: NormalizedNeurons, *, max_steps: int, stop: Stop = None
+    problem: PostActivationProblem,
+    neurons: NormalizedNeurons,
+    *,
+    max_steps: int,
+    single_precision: bool = False,
+    stop: Stop = None,
 ) -> NormalizedNeurons:
     """Lower the objective by L-BFGS on hidden weights, shifts, output weights and intercept.
 
@@ -31,6 +36,8 @@ def quasi_newton(
         Network to start from.
     max_steps : int
         Quasi-Newton steps.
+    single_precision : bool, default=False
+        Whether the products with Z, and those of neurons and outputs, are made in single precision.
     stop : callable or None, default=None
         Called after every step; when it returns True the descent ends.
 
@@ -41,7 +48,9 @@ def quasi_newton(
     """
     if len(neurons) == 0:
         return neurons
-    Z, p, decay = problem.Z, problem.sample_weight, problem.weight_decay
+    decay, dtype = problem.weight_decay, np.float32 if single_precision else np.float64
+    Z = problem.Z.in_single_precision if single_precision else problem.Z
+    p = problem.sample_weight.astype(dtype)
     start = neurons.balanced()
     sizes = np.cumsum([start.weights.size, len(start), start.output_weights.size])
 
@@ -59,19 +68,21 @@ def quasi_newton(
         h = Z @ W
         np.maximum(h, 0, out=h)
         on = h > 0
-        h += shift
-        f = h @ c + b
+        h += shift.astype(dtype, copy=False)
+        f = h @ c.astype(dtype, copy=False) + b
         v = problem.dual_point(f)
-        weighted = p[:, None] * h
-        of_h = decay * weighted - v @ c.T
-        value = problem.training_loss(f) + decay / 2 * float((weighted * h).sum() + (c * c).sum())
-        parts = [Z.adjoint(on * of_h).ravel(), of_h.sum(axis=0), (decay * c - h.T @ v).ravel()]
+        v_rounded = v.astype(dtype, copy=False)
+        of_h = (decay * p)[:, None] * h
+        squares = float(np.vdot(of_h, h)) + decay * float((c * c).sum())
+        of_h -= v_rounded @ c.T.astype(dtype, copy=False)
+        value = problem.training_loss(f) + squares / 2
+        parts = [Z.adjoint(on * of_h).ravel(), of_h.sum(axis=0), (decay * c - h.T @ v_rounded).ravel()]
         return value, np.concatenate([*parts, -v.sum(axis=0)] if problem.fit_intercept else parts)
 
     x = [start.scaled_weights.ravel(), start.shift, start.output_weights.ravel()]
     x += [start.intercept] if problem.fit_intercept else []
     found = lbfgs(objective, np.concatenate(x), max_steps=max_steps, ftol=_FTOL, stop=stop)
-    return better(problem, neurons, NormalizedNeurons.on(Z, p, *split(found)))
+    return better(problem, neurons, NormalizedNeurons.on(problem.Z, problem.sample_weight, *split(found)))
 
 
 def best_lengths(

@@ -2,10 +2,10 @@
 Batch normalization before or after the ReLU
 ============================================
 
-``Linear -> BatchNorm -> ReLU -> Linear`` or ``Linear -> ReLU -> BatchNorm -> Linear``: both are in use. With weight decay
-on the last layers they are two different models. Before the ReLU, a neuron pays for the spread of what goes *into* its
-ReLU; after it, for the spread of what comes *out*. Both training problems are convex programs in disguise, so the two
-models can be compared at their global optima, where neither a start nor a learning rate has a say.
+``Linear -> BatchNorm -> ReLU -> Linear`` or ``Linear -> ReLU -> BatchNorm -> Linear``: both are in use. With weight
+decay on gamma, bias and output weights they are two different models. Before the ReLU, a neuron pays for the spread of
+what goes *into* its ReLU; after it, for the spread of what comes *out*. Both training problems are convex programs in
+disguise, so the two models can be compared at their global optima, where neither a start nor a learning rate has a say.
 
 Run with ``python examples/plot_bn_placement.py [picture.png]``. Needs PyTorch.
 """
@@ -48,10 +48,11 @@ X, grid = x[:, None], np.linspace(-3.1, 3.1, 621)[:, None]
 
 # %%
 # What does a neuron relu(x - t) cost at output weight one? Before the ReLU, normalization has to let x - t through: its
-# gamma is the standard deviation of x and its bias the mean of x - t, and weight decay is on both. After the ReLU the
-# cost is the standard deviation of the neuron's outputs. At the left end of the curves all samples are active, and the
-# neuron is a straight line: after the ReLU it costs half. At the right end it is active on the last sample alone. To lift
-# that sample by one it has to be steep, as the one before is close, and only before the ReLU does it pay for that.
+# gamma is the standard deviation of x and its bias the mean of x - t, and weight decay is on both. After the ReLU,
+# beside an output intercept, the cost is the standard deviation of the neuron's outputs. At the left end of the curves
+# all samples are active, and the neuron is a straight line: after the ReLU it costs half. At the right end it is active
+# on the last sample alone. To lift that sample by one it has to be steep, as the one before is close, and only before
+# the ReLU does it pay for that.
 
 kinks = np.linspace(x[0], x[-1], 500)
 costs = {"before": np.hypot(x.std(), x.mean() - kinks), "after": np.maximum(X - kinks, 0).std(axis=0)}
@@ -68,14 +69,14 @@ axes["cost"].legend(fontsize="small", loc="upper center")
 # Both networks at the same fraction of their largest weight decay, each with its certificate. Both have the kink, and
 # neither follows the sample inside that went wrong: a spike there takes several neurons, which are expensive under both
 # normalizations. The one at the end takes a single neuron. After the ReLU it is worth its cost, and the network falls
-# steeply from the sample before, and on beyond the data.
+# steeply from the sample before, and on beyond the data; as it does at the other end, where a sample is low by chance.
 #
 # Gradient steps on the same objectives end above the lower bounds, all of them. Before the ReLU they come close. After
-# it, Adam ends a fifth above, from every start: a neuron that is active on the last sample alone has the same outputs
-# wherever between the last two samples its kink is. So its hidden weights have no gradient, and what is left of Adam's
-# momentum carries the kink past the last sample, where the neuron is active nowhere and remains so. SGD without
-# momentum stops with the gradient, and mostly keeps such a neuron. In this example the missed optimum is the better
-# fit: the objective asks for the sample at the end, and Adam fails to give it.
+# it, Adam ends a fifth above, from every start, and with no neuron on the last sample alone. Such a neuron has the same
+# outputs wherever between the last two samples its kink is, so that its hidden weights have no gradient there; neurons
+# that move towards the last sample are carried past it by momentum, to where a neuron is active nowhere and nothing
+# brings it back. SGD without momentum mostly keeps one. In this example the missed optimum is the better fit: the
+# objective asks for the sample at the end, and Adam fails to give it.
 
 ax = axes["fits"]
 ax.plot(x, y, ".", color="tab:gray", label="samples")
@@ -95,6 +96,7 @@ for placement, (normalization, color) in PLACEMENTS.items():
     for name, traces in comparison.traces.items():
         above = [trace.objective[-1] / bound - 1 for trace in traces]
         print(f"{name} ends {', '.join(f'{part:.1e}' for part in above)} above the lower bound.")
+        assert comparison.certificate.scope == "global"
         assert comparison.best(name) > bound, "a network below a proved lower bound would refute it"
 
     ax.plot(grid, network.predict(grid), color=color, label=f"normalized {placement} the ReLU")
@@ -111,8 +113,8 @@ for placement, (normalization, color) in PLACEMENTS.items():
     plot_comparison(comparison, axes[f"runs {placement}"])
     axes[f"runs {placement}"].set_title(f"Gradient training, normalized {placement} the ReLU")
 by_adam, _ = train(X, y, **problem, **ADAM, random_state=0)
-idle = np.ptp(by_adam.hidden(X), axis=0) == 0
-print(f"In the first run {idle.sum()} of its {len(by_adam)} neurons end with the same output on all samples.")
+active = (X @ by_adam.weights.T + by_adam.offsets > 0).sum(axis=0)
+print(f"First run of Adam: {(active == 1).sum()} neurons on a single sample, {(active == 0).sum()} on none.")
 ax.plot(grid, by_adam.predict(grid), color=color, linestyle=":", label="by Adam, on the same objective")
 ax.set(title="Two optima at 3 % of the largest weight decay", xlabel="x", ylabel="target", ylim=(-0.5, 5.5))
 ax.legend(fontsize="small", loc="upper left")
@@ -120,20 +122,20 @@ ax.legend(fontsize="small", loc="upper left")
 # %%
 # Which one predicts better? Default fits, which choose the weight decay on held-out samples, on three sets: eight
 # features that measure the same thing, each with noise of its own; a smooth function of five features; and patients.
-# Two splits tell large differences from chance, no small ones.
+# Two splits show large differences, and no small ones.
 #
 # What to take from it:
 #
 # - The objective after the ReLU does not change under invertible linear maps of the features. Units and mixtures of
-#   columns do not matter, but no direction of the data is small either, so there is no spectral power. On the first set,
-#   where the small directions are noise, that is the worst choice, and a spectral power before the ReLU the best one.
-# - On the other two sets the placements are as good as each other: the differences are within those of the splits. Where
-#   columns do not go together, the habit of either placement costs little.
-# - After the ReLU a sample at the edge of the data can be fitted alone, at a cost that is as low as its share of the
-#   data. Look at outliers there, and do not trust predictions beyond the data. With many features most samples are at
-#   the edge, and only the weight decay holds the network back from fitting each by itself.
-# - The objective after the ReLU is harder for gradient training. Neurons that are the same on all samples, which is easily
-#   counted, are a sign that it stopped too high.
+#   columns do not matter, but no direction of the data is small either, so there is no spectral power. On the first
+#   set, where the small directions are noise, that is the worst choice, and a spectral power before the ReLU the best.
+# - On the other two sets the placements differ by no more than the splits do. Nothing here says that one of them
+#   predicts better where columns do not go together.
+# - After the ReLU a sample at the edge of the data can be fitted alone, at a cost that depends on its share of the data
+#   and not on how near the others are. Look at outliers there, and do not trust predictions beyond the data. With many
+#   features most samples are at the edge, and only the weight decay holds the network back from fitting each by itself.
+# - A network that gradient steps found after the ReLU may be far from the optimum of its objective, and what it
+#   predicts is then not what the objective asks for. The lower bound says how far.
 
 thing = rng.uniform(-2, 2, 1000)
 same = thing[:, None] + 0.3 * rng.standard_normal((1000, 8)), np.abs(thing) + 0.5 * rng.standard_normal(1000)

@@ -84,7 +84,8 @@ def solve_full_row_rank(
     else:
         F, intercept, v, n_iter = _by_targets(problem, tol, relative_to, max_time)
     left, values, right = np.linalg.svd(root * F, full_matrices=False)
-    kept = values > problem.Z.n_rows * np.finfo(float).eps * values.max(initial=0)
+    size = np.linalg.norm(root * (problem.y - problem.zero_network.intercept))
+    kept = values > problem.Z.n_rows * np.finfo(float).eps * max(size, values.max(initial=0))
     hidden, output = left[:, kept] * values[kept] / root, right[kept]
     shift = hidden.min(axis=0)
     weights = np.linalg.lstsq(problem.Z.rows(), hidden - shift, rcond=None)[0]

@@ -236,10 +236,11 @@ def _proved(run: Run, state: State, patterns: Patterns) -> State:
     )
     if price is None:
         return state
-    found = state.found
-    if price.direction is not None and price.value > max(state.price.value, problem.weight_decay):
+    bound, found = dual_bound(problem, state.v, price), state.found
+    enough = run.tolerance.reached(problem.objective(state.neurons), bound)
+    if price.direction is not None and not enough:
         found = priced_neurons(problem.Z, problem.sample_weight, state.v, price.direction[:, None])
-    return replace(state, found=found, price=price, bound=dual_bound(problem, state.v, price))
+    return replace(state, found=found, price=price, bound=bound)
 
 
 def _enlarged(run: Run, state: State) -> NormalizedNeurons:

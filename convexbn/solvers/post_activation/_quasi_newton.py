@@ -50,7 +50,7 @@ def quasi_newton(
         return neurons
     decay, dtype = problem.weight_decay, np.float32 if single_precision else np.float64
     Z = problem.Z.in_single_precision if single_precision else problem.Z
-    p = problem.sample_weight.astype(dtype)
+    decays = (decay * problem.sample_weight)[:, None].astype(dtype)
     start = neurons.balanced()
     sizes = np.cumsum([start.weights.size, len(start), start.output_weights.size])
 
@@ -72,7 +72,7 @@ def quasi_newton(
         f = h @ c.astype(dtype, copy=False) + b
         v = problem.dual_point(f)
         v_rounded = v.astype(dtype, copy=False)
-        of_h = (decay * p)[:, None] * h
+        of_h = decays * h
         squares = float(np.vdot(of_h, h)) + decay * float((c * c).sum())
         of_h -= v_rounded @ c.T.astype(dtype, copy=False)
         value = problem.training_loss(f) + squares / 2

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from convexbn._comparison import Comparison, compare
+from convexbn._utils.version import __version__ as __version__
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign
 from convexbn.designs._post_activation import PostActivationBatchNormDesign
@@ -47,8 +48,6 @@ from convexbn.solvers._solution import Solution, Status
 
 if TYPE_CHECKING:
     from convexbn.solvers.conic import decompose, dual_program, primal_program, solve_program, solve_reference
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BatchNormDesign",

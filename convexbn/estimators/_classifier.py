@@ -184,6 +184,10 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
         networks take one after the other.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
+    checkpoint : path or None, default=None
+        File, npz without pickle, that holds the last completed round of the solver. After the process was killed the
+        same `fit` goes on from it and ends in the same network; with other data or parameters it is refused. For ReLU
+        networks by column generation at a `weight_decay` that is given, as in `solve_column_generation`.
     verbose : bool, default=False
         Whether to print a line for every candidate of the choice, and to show the solver's progress.
 

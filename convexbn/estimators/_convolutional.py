@@ -88,7 +88,7 @@ class ConvexBNConvRegressor(Regression, Convolutional):
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
     scale_outputs : bool, default=True
         Whether each of several outputs is divided by its standard deviation in training, as in `ConvexBNRegressor`.
-    n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, random_state, verbose
+    n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, random_state, checkpoint, verbose
         As in `ConvexBNRegressor`.
 
     Attributes

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from os import PathLike
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from convexbn.estimators._race import AUTO_FRACTION, tune
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
+from convexbn.solvers._checkpoint import check_checkpoint
 from convexbn.solvers._closed_form import check_closed_form
 from convexbn.solvers._fast_path import fast_path
 from convexbn.solvers._monitor import Clock
@@ -33,6 +35,7 @@ class FixedWeightDecay(BaseConvexBN):
     """Base class of the estimators whose weight decay is a parameter: a number, or "auto"."""
 
     weight_decay: float | str = field(default="auto", kw_only=False)
+    checkpoint: str | PathLike[str] | None = None
 
     def fit(
         self,
@@ -87,6 +90,12 @@ class FixedWeightDecay(BaseConvexBN):
             raise ValueError(f'weight_decay={self.weight_decay!r} must be a positive finite number or "auto".')
         if not self._auto():
             check_weight_decay(self.weight_decay)
+        elif self.checkpoint is not None:
+            raise ValueError(
+                f"checkpoint={str(self.checkpoint)!r} takes a weight_decay that is given, as a choice is not kept; fit "
+                "once without a checkpoint and pass its weight_decay_ and spectral_power_ on."
+            )
+        check_checkpoint(self.checkpoint)
         super()._check_parameters()
 
     def _auto(self) -> bool:
@@ -104,7 +113,8 @@ class FixedWeightDecay(BaseConvexBN):
             self._tune(X, y, weights, codes, clock)
         else:
             prepared, problem = self._prepare(X, y, weights, self._power_choices()[0], self.n_components)
-            self._learn(prepared, replace(problem, weight_decay=float(self.weight_decay)), clock)
+            problem = replace(problem, weight_decay=float(self.weight_decay))
+            self._learn(prepared, problem, clock, checkpoint=self.checkpoint)
 
     def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None, clock: Clock) -> None:
         """Choose weight decay and spectral power on held-out samples, then train on all."""

@@ -1,5 +1,6 @@
 """The choice of a solver for a problem."""
 
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_problem
 from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
 from convexbn.solvers._by_class import Classes, solve_by_class
+from convexbn.solvers._checkpoint import check_checkpoint
 from convexbn.solvers._closed_form import closed_form_obstacle, solve_closed_form
 from convexbn.solvers._monitor import Callback, check_max_iter, check_max_time
 from convexbn.solvers._solution import Solution
@@ -49,6 +51,7 @@ def solve(
     prove: Proof = True,
     options: Options = ACCURATE,
     random_state: int | np.random.Generator | None = None,
+    checkpoint: str | PathLike[str] | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
 ) -> Solution:
@@ -82,6 +85,9 @@ def solve(
         Choices of column generation.
     random_state : int, Generator or None, default=None
         Seed of whatever is random.
+    checkpoint : path or None, default=None
+        File from which column generation of ReLU networks goes on after the process was killed, as in
+        `solve_column_generation`; closed forms have no rounds and write none, the other solvers refuse it.
 
     Returns
     -------
@@ -90,7 +96,8 @@ def solve(
     Raises
     ------
     ValueError
-        If the solver is unknown or not installed, or does not take the problem, or an argument is out of range.
+        If the solver is unknown or not installed, or does not take the problem or a checkpoint, or an argument is out
+        of range.
     RuntimeError
         If a cvxpy solver fails.
 
@@ -108,15 +115,21 @@ def solve(
     check_max_time(max_time)
     check_count("n_patterns", n_patterns)
     check_random_state(random_state)
+    check_checkpoint(checkpoint)
     if not (start is None or isinstance(start, BaseNeurons)):
         raise ValueError(f"start={start!r} must be neurons, such as those of a solution, or None.")
     smooth = bool(np.isfinite(problem.loss.curvature))
+    if checkpoint is not None and not (activation == "relu" and solver in OWN_SOLVERS and smooth):
+        raise ValueError(
+            f"checkpoint={str(checkpoint)!r} takes column generation: activation='relu', a smooth loss and one of the solvers {list(OWN_SOLVERS)}; leave it at None for the others."
+        )
     rule: dict[str, Any] = {"tol": tol, "relative_to": relative_to}
     limits: dict[str, Any] = {"max_time": max_time, "start": start, "callback": callback, "verbose": verbose}
     if activation == "relu":
         if solver == "closed_form" or (solver == "auto" and closed_form_obstacle(problem) is None):
             return solve_closed_form(problem, **rule)
         search = rule | {"max_iter": max_iter or 100, "prove": prove, "random_state": random_state} | limits
+        search["checkpoint"] = checkpoint
         classes = Classes.of(problem) if solver == "auto" else None
         if classes is not None:
             return solve_by_class(classes, **search)

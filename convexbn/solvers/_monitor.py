@@ -98,6 +98,7 @@ class Monitor:
         self.clock = Clock(max_time)
         self.ending: Status | None = None
         self.history: list[Progress] = []
+        self._seconds_before = 0.0
         self._bar = progress_bar(method, max_iter) if verbose else None
 
     @property
@@ -111,7 +112,8 @@ class Monitor:
 
     def goes_on(self, objective: float, gap: float, n_neurons: int) -> bool:
         """Count an iteration; False if a limit or the callback ends the run."""
-        progress = Progress(self.n_iter + 1, self.clock.seconds(), objective, gap, n_neurons)
+        seconds = self._seconds_before + self.clock.seconds()
+        progress = Progress(self.n_iter + 1, seconds, objective, gap, n_neurons)
         self.history.append(progress)
         if self._bar is not None:
             self._bar.set_postfix_str(f"objective {objective:.8g}, gap {gap:.1e}, {n_neurons} neurons", refresh=False)
@@ -123,6 +125,13 @@ class Monitor:
         elif self.max_iter is not None and self.n_iter >= self.max_iter:
             self.ending = Status.MAX_ITER
         return self.ending is None
+
+    def resume(self, history: list[Progress]) -> None:
+        """Go on after these iterations, whose seconds count in reports, but not in `max_time`."""
+        self.history = list(history)
+        self._seconds_before = history[-1].time if history else 0.0
+        if self._bar is not None:
+            self._bar.update(len(history))
 
     def __enter__(self) -> Self:
         return self

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count
+from os import PathLike
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from convexbn.model._merging import merge, prune
 from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
+from convexbn.solvers._checkpoint import Checkpoint, check_checkpoint
 from convexbn.solvers._monitor import Callback, Monitor
 from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._solution import Solution, Status, status_of
@@ -37,6 +38,7 @@ def solve_column_generation(
     prove: Proof = True,
     options: Options = ACCURATE,
     random_state: int | np.random.Generator | None = None,
+    checkpoint: str | PathLike[str] | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
 ) -> Solution:
@@ -76,6 +78,10 @@ def solve_column_generation(
         Choices of the algorithm.
     random_state : int, Generator or None, default=None
         Seed of the random starts.
+    checkpoint : path or None, default=None
+        File, npz without pickle, that holds the last completed round at any time. The same call goes on from it after
+        the process was killed, and ends in the same network. Limits, callback and `verbose` may change: a run that
+        `max_iter` ended goes on at a larger one. The file stays when the run is over.
     callback : callable or None, default=None
         Called with a `Progress` after every round; a true value ends the run.
     verbose : bool, default=False
@@ -90,7 +96,8 @@ def solve_column_generation(
     Raises
     ------
     ValueError
-        If the loss is not smooth, or an argument is out of range.
+        If the loss is not smooth, or an argument is out of range; or if `checkpoint` is damaged, or of other data,
+        parameters or version than this call.
 
     Warns
     -----
@@ -115,7 +122,12 @@ def solve_column_generation(
     """
     check_options(options)
     check_prove(prove)
+    check_checkpoint(checkpoint)
     if isinstance(problem, PostActivationProblem):
+        if checkpoint is not None:
+            raise ValueError(
+                "checkpoint is for normalization before the ReLU; leave it None for PostActivationProblem."
+            )
         return solve_post_activation(
             problem,
             tol=tol,
@@ -143,12 +155,19 @@ def solve_column_generation(
         prove=prove if provable(scaled, options.proof) else False,
         objective_scale=scaling.unscaled_objective(1.0),
     )
+    resumed = None
+    if checkpoint is not None:
+        seed = None if random_state is None else run.rng.bit_generator.state
+        file = Checkpoint.of(checkpoint, problem, start, [options, tolerance, prove, seed])
+        run, resumed = replace(run, keep=file.keep), file.resume(run)
     neurons = scaled.zero_network if start is None else scaling.scaled(start).with_unit_outputs()
     neurons = neurons if problem.fit_intercept else replace(neurons, intercept=scaled.zero_network.intercept)
-    state = State.of(scaled, merge(scaled, neurons), options)
+    state = State.of(scaled, merge(scaled, neurons), options) if resumed is None else resumed
     with monitor:
-        state = with_first_neurons(run, state) if start is None else state
-        state = corrected(run, state)
+        if resumed is None:
+            state = with_first_neurons(run, state) if start is None else state
+            state = corrected(run, state)
+            run.keep(run, state)
         for later in column_generation(run, state):
             state = later
         return _solution(run, state, scaling, problem, tolerance)
@@ -187,7 +206,7 @@ def column_generation(run: Run, state: State) -> Iterator[State]:
        Microscopy", arXiv 1811.06416.
     .. [3] Bach, "Breaking the Curse of Dimensionality with Convex Neural Networks", JMLR 18, 2017.
     """
-    for n_rounds in count(1):
+    while state.n_rounds != run.options.max_rounds:
         state = searched(run, state)  # linear minimisation oracle, and the certificate
         yield state
         goes_on = _goes_on(run, state)
@@ -200,9 +219,11 @@ def column_generation(run: Run, state: State) -> Iterator[State]:
             break
         state = enlarged(run, state)  # restricted master problem
         state = corrected(run, state)  # corrective step
+        state = replace(state, n_rounds=state.n_rounds + 1)
+        run.keep(run, state)
         yield state
-        if n_rounds == run.options.max_rounds:
-            return
+    else:  # the last round of the options has no other call of the oracle
+        return
     if state.searched is not None and not state.searched.thorough and run.monitor.ending is not Status.INTERRUPTED:
         yield searched(run, replace(state, coarse=False))
 

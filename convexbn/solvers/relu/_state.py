@@ -1,5 +1,6 @@
 """The state of column generation: the run, the last call of the oracle, the network."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,8 @@ class Run:
         Whether to prove the prices of all directions.
     objective_scale : float, default=1.0
         Objective of the original problem over that of the scaled one, for the monitor.
+    keep : callable, optional
+        Called with the run and the state after every completed round.
     """
 
     problem: Problem
@@ -45,6 +48,7 @@ class Run:
     monitor: Monitor
     prove: Proof = False
     objective_scale: float = 1.0
+    keep: Callable[["Run", "State"], None] = lambda run, state: None
 
     @property
     def several(self) -> int:
@@ -105,6 +109,8 @@ class State:
         Proofs that were tried.
     stalled : int, default=0
         Rounds in a row without a new neuron and without a decrease.
+    n_rounds : int, default=0
+        Completed rounds.
     """
 
     neurons: Neurons
@@ -119,6 +125,7 @@ class State:
     n_starts: int = 0
     n_proofs: int = 0
     stalled: int = 0
+    n_rounds: int = 0
 
     @classmethod
     def of(cls, problem: Problem, neurons: Neurons, options: Options) -> "State":

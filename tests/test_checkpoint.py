@@ -1,0 +1,344 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from convexbn import (
+    BatchNormDesign,
+    ConvexBNClassifier,
+    ConvexBNRegressor,
+    PostActivationProblem,
+    Problem,
+    solve,
+    solve_column_generation,
+)
+from convexbn.solvers import ACCURATE
+
+
+class Killed(Exception):
+    """Ends a run as a kill does, as far as files are concerned."""
+
+
+def kill_after(n_rounds):
+    def callback(progress):
+        if progress.n_iter == n_rounds:
+            raise Killed
+
+    return callback
+
+
+def data(n=40, d=4, n_outputs=1, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    return X, np.abs(X[:, :n_outputs]) + np.cos(2 * X[:, 1:2]) + 0.3 * rng.standard_normal((n, n_outputs))
+
+
+def problem(loss="squared_error", n_outputs=1, weight_decay=0.02, d=4, **changes):
+    X, y = data(d=d, n_outputs=n_outputs)
+    y = np.sign(y - np.median(y)) if loss == "log_loss" else y
+    options = {"weight_decay": weight_decay, "fit_intercept": True} | changes
+    return Problem(BatchNormDesign().fit_transform(X), y, loss, **options)
+
+
+def same(one, other):
+    """Whether two networks are equal to the last bit."""
+    parts = ("weights", "output_weights", "intercept")
+    return all(np.array_equal(getattr(one, part), getattr(other, part)) for part in parts)
+
+
+LARGE = replace(ACCURATE, many_weights=100)  # coarse rounds first
+CASES = {
+    "one output": (problem(), {"prove": False, "tol": 1e-8}),
+    "several outputs": (problem(n_outputs=2), {"max_iter": 5}),
+    "log loss, proved": (problem("log_loss", weight_decay=0.003, d=2), {"prove": "auto", "tol": 1e-9}),
+    "coarse rounds": (problem(n_outputs=2, weight_decay=0.005), {"options": LARGE, "max_iter": 6}),
+    "no first neurons": (problem(), {"options": replace(ACCURATE, first_neurons=(0, 0)), "prove": False}),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_killed_again_and_again_ends_in_the_same_network(case, tmp_path):
+    problem, options = CASES[case]
+    options = options | {"random_state": 3}
+    path = tmp_path / "run.npz"
+    whole = solve_column_generation(problem, **options)
+    for n_rounds in range(1, whole.n_iter + 1):
+        with pytest.raises(Killed):
+            solve_column_generation(problem, checkpoint=path, callback=kill_after(n_rounds), **options)
+    n_calls = []
+    resumed = solve_column_generation(problem, checkpoint=path, callback=n_calls.append, **options)
+    assert whole.n_iter >= 3
+    assert len(n_calls) == 1  # the last round alone
+    assert (whole.certificate.scope == "global") == ("proved" in case)
+    assert same(resumed.neurons, whole.neurons)
+    assert np.array_equal(resumed.dual, whole.dual)
+    assert resumed.certificate == whole.certificate
+    assert resumed.status == whole.status
+    assert [(p.n_iter, p.objective, p.gap, p.n_neurons) for p in resumed.history] == [
+        (p.n_iter, p.objective, p.gap, p.n_neurons) for p in whole.history
+    ]
+    assert np.all(np.diff([p.time for p in resumed.history]) > 0)
+
+
+SCRIPT = """
+import os, signal, sys
+import numpy as np
+from convexbn import ConvexBNRegressor, Problem, solve_column_generation
+
+def kill(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+X, y = (np.load(path) for path in sys.argv[3:])
+if sys.argv[1] == "in a round":
+    callback = lambda progress: progress.n_iter == 3 and kill()
+    solve_column_generation(
+        Problem(X, y, weight_decay=0.02), prove=False, random_state=0, callback=callback, checkpoint=sys.argv[2]
+    )
+else:
+    calls, fsync = [], os.fsync
+    os.fsync = lambda file: kill() if len(calls) == 2 else (calls.append(file), fsync(file))
+    ConvexBNRegressor(0.02, tol=1e-7, prove=False, checkpoint=sys.argv[2]).fit(X, y)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("moment", ["in a round", "in a write"])
+def test_sigkill(moment, tmp_path):
+    X, y = data()
+    y, path = y[:, 0], tmp_path / "run.npz"
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", y)
+    arguments = [moment, path, tmp_path / "X.npy", tmp_path / "y.npy"]
+    killed = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], timeout=60, check=False, capture_output=True)
+    assert killed.returncode == -9, killed.stderr
+    kept = path.read_bytes()
+    assert path.with_name("run.npz.draft").exists() == (moment == "in a write")
+    if moment == "in a round":
+        options = {"prove": False, "random_state": 0}
+        problem = Problem(X, y, weight_decay=0.02)
+        resumed = solve_column_generation(problem, checkpoint=path, **options)
+        whole = solve_column_generation(problem, **options)
+        assert same(resumed.neurons, whole.neurons)
+        assert len(whole.history) == len(resumed.history) > 3
+    else:
+        model = ConvexBNRegressor(0.02, tol=1e-7, prove=False, checkpoint=path).fit(X, y)
+        whole = ConvexBNRegressor(0.02, tol=1e-7, prove=False).fit(X, y)
+        assert model.n_iter_ == whole.n_iter_ > 2
+        assert np.array_equal(model.predict(X), whole.predict(X))
+        assert model.certificate_ == whole.certificate_
+    assert path.read_bytes() != kept
+    assert not path.with_name("run.npz.draft").exists()
+
+
+def test_a_finished_run_is_read_and_a_larger_limit_goes_on(tmp_path):
+    options = {"prove": False, "random_state": 0}
+    whole = solve_column_generation(problem(), **options)
+    path = tmp_path / "run"  # no ending is asked for, and none is added
+    with pytest.warns(UserWarning, match="max_iter"):
+        short = solve_column_generation(problem(), max_iter=2, checkpoint=path, **options)
+    assert short.n_iter == 2
+    for n_rounds in (whole.n_iter - 2 + 1, 1):  # the last one is made again, to call the oracle
+        rounds = []
+        resumed = solve_column_generation(problem(), checkpoint=path, callback=rounds.append, **options)
+        assert len(rounds) == n_rounds
+        assert same(resumed.neurons, whole.neurons)
+        assert resumed.n_iter == whole.n_iter
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_limit_of_rounds_in_the_options_counts_those_before(tmp_path):
+    options = {"prove": False, "tol": 1e-10, "random_state": 0, "options": replace(ACCURATE, max_rounds=2)}
+    with pytest.warns(UserWarning, match="stopped at"):
+        whole = solve_column_generation(problem(), **options)
+    with pytest.raises(Killed):
+        solve_column_generation(problem(), checkpoint=tmp_path / "run", callback=kill_after(2), **options)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="stopped at"):
+            resumed = solve_column_generation(problem(), checkpoint=tmp_path / "run", **options)
+        assert same(resumed.neurons, whole.neurons)
+        assert resumed.n_iter == whole.n_iter == 2
+
+
+def test_a_round_cut_short_by_the_time_is_not_kept(tmp_path):
+    options = {"prove": False, "random_state": 0}
+    with pytest.warns(UserWarning, match="max_time"):
+        solve_column_generation(problem(), max_time=1e-9, checkpoint=tmp_path / "run", **options)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(Killed):
+        solve_column_generation(problem(), checkpoint=tmp_path / "run", callback=kill_after(3), **options)
+    kept = (tmp_path / "run").read_bytes()
+    with pytest.warns(UserWarning, match="max_time"):
+        short = solve_column_generation(problem(), max_time=1e-9, checkpoint=tmp_path / "run", **options)
+    assert short.n_iter == 3  # two were kept, and the one that the time has ended
+    assert (tmp_path / "run").read_bytes() == kept
+    resumed = solve_column_generation(problem(), checkpoint=tmp_path / "run", **options)
+    assert same(resumed.neurons, solve_column_generation(problem(), **options).neurons)
+
+
+@pytest.mark.parametrize("kind", [np.random.PCG64, np.random.MT19937, np.random.Philox, np.random.SFC64])
+def test_generators_of_every_kind(kind, tmp_path):
+    options = {"prove": False, "checkpoint": tmp_path / "run"}
+    generator, resumed = np.random.Generator(kind(5)), np.random.Generator(kind(5))
+    whole = solve_column_generation(problem(), prove=False, random_state=generator)
+    with pytest.raises(Killed):
+        solve_column_generation(problem(), random_state=np.random.Generator(kind(5)), callback=kill_after(3), **options)
+    found = solve_column_generation(problem(), random_state=resumed, **options)
+    assert same(found.neurons, whole.neurons)
+    assert resumed.random() == generator.random()
+    with pytest.raises(ValueError, match="other data, other parameters"):
+        solve_column_generation(problem(), random_state=np.random.Generator(kind(6)), **options)
+
+
+def test_a_run_without_a_seed_goes_on_with_its_own(tmp_path):
+    path, again = tmp_path / "run", tmp_path / "again"
+    with pytest.raises(Killed):
+        solve_column_generation(problem(), prove=False, checkpoint=path, callback=kill_after(2))
+    again.write_bytes(path.read_bytes())
+    one, other = (solve_column_generation(problem(), prove=False, checkpoint=file) for file in (path, again))
+    assert same(one.neurons, other.neurons)
+
+
+def kept_run(path, **options):
+    with pytest.raises(Killed):
+        solve_column_generation(
+            problem(), checkpoint=path, callback=kill_after(2), **{"prove": False, "random_state": 0} | options
+        )
+
+
+@pytest.mark.parametrize(
+    ("other", "options"),
+    [
+        (problem(weight_decay=0.021), {}),
+        (problem("huber"), {}),
+        (problem(fit_intercept=False), {}),
+        (problem(sample_weight=1 + np.arange(40) % 2), {}),
+        (replace(problem(), y=np.nextafter(problem().y, np.inf)), {}),
+        (replace(problem(), Z=problem().Z / 2), {}),
+        (problem(n_outputs=2), {}),
+        (problem(), {"random_state": 1}),
+        (problem(), {"random_state": None}),
+        (problem(), {"tol": 1e-5}),
+        (problem(), {"relative_to": "zero_network"}),
+        (problem(), {"prove": True}),
+        (problem(), {"options": replace(ACCURATE, n_starts=200)}),
+        (problem(), {"start": problem().zero_network}),
+    ],
+)
+def test_a_checkpoint_of_other_data_or_parameters_is_refused(other, options, tmp_path):
+    path = tmp_path / "run.npz"
+    kept_run(path)
+    kept = path.read_bytes()
+    with pytest.raises(ValueError, match=r"checkpoint=.*run.npz' is of other data, other parameters"):
+        solve_column_generation(other, checkpoint=path, **{"prove": False, "random_state": 0} | options)
+    assert path.read_bytes() == kept
+
+
+def test_other_losses_of_one_name_are_told_apart(tmp_path):
+    from convexbn.losses import Huber
+
+    options = {"prove": False, "random_state": 0, "checkpoint": tmp_path / "run"}
+    with pytest.raises(Killed):
+        solve_column_generation(problem(Huber(1.0)), callback=kill_after(2), **options)
+    with pytest.raises(ValueError, match="other parameters"):
+        solve_column_generation(problem(Huber(2.0)), **options)
+
+
+def test_another_version_is_refused(tmp_path, monkeypatch):
+    kept_run(tmp_path / "run")
+    monkeypatch.setattr("convexbn.solvers._checkpoint.__version__", "0.0.1")
+    with pytest.raises(ValueError, match="another version"):
+        solve_column_generation(problem(), prove=False, random_state=0, checkpoint=tmp_path / "run")
+
+
+def test_damaged_files_are_refused(tmp_path):
+    path = tmp_path / "run.npz"
+    kept_run(path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 255
+    damaged = [whole[: len(whole) * share // 8] for share in range(8)] + [bytes(flipped), b"garbage", b"\x93NUMPY"]
+    for number, kind in enumerate([np.save, np.savez]):
+        file = tmp_path / f"{number}.npz"
+        with file.open("wb") as stream:
+            kind(stream, np.arange(3))
+        damaged.append(file.read_bytes())
+    with path.open("wb") as stream:  # which reading would have to unpickle
+        np.savez(stream, facts=np.array([{}]), weights=np.ones(1), output_weights=np.ones(1), intercept=np.ones(1))
+    damaged.append(path.read_bytes())
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"checkpoint=.*run.npz' is damaged, or no checkpoint; delete it"):
+            solve_column_generation(problem(), prove=False, random_state=0, checkpoint=path)
+        assert path.read_bytes() == content
+
+
+def test_a_draft_of_a_crash_is_ignored(tmp_path):
+    path, draft = tmp_path / "run.npz", tmp_path / "run.npz.draft"
+    draft.write_bytes(b"half a")
+    kept_run(path)
+    assert not draft.exists()
+    draft.write_bytes(path.read_bytes()[:200])
+    options = {"prove": False, "random_state": 0}
+    resumed = solve_column_generation(problem(), checkpoint=path, **options)
+    assert same(resumed.neurons, solve_column_generation(problem(), **options).neurons)
+
+
+@pytest.mark.parametrize("path", [3, "", b"run.npz", "no such folder/run.npz", "."])
+def test_paths_that_cannot_be_written(path):
+    for function in (solve, solve_column_generation):
+        with pytest.raises(ValueError, match="checkpoint="):
+            function(problem(), checkpoint=path)
+    X, y = data()
+    with pytest.raises(ValueError, match="checkpoint="):
+        ConvexBNRegressor(0.1, checkpoint=path).fit(X, y)
+
+
+def test_solve_passes_it_on_or_refuses_it(tmp_path):
+    path = tmp_path / "run"
+    whole = solve(problem(), prove=False, random_state=0)
+    with pytest.raises(Killed):
+        solve(problem(), prove=False, random_state=0, checkpoint=path, callback=kill_after(3))
+    assert same(solve(problem(), prove=False, random_state=0, checkpoint=path).neurons, whole.neurons)
+    X, y = data()
+    after_relu = PostActivationProblem(X, y, weight_decay=0.1, fit_intercept=True)
+    hinge = replace(problem("log_loss"), loss="hinge")
+    for other, options in [
+        (problem(), {"activation": "gated_relu"}),
+        (problem(), {"solver": "CLARABEL"}),
+        (after_relu, {}),
+        (hinge, {}),
+    ]:
+        with pytest.raises(ValueError, match="takes column generation"):
+            solve(other, checkpoint=path, **options)
+
+
+def test_one_sample_a_class(tmp_path):
+    X, labels = data(n=7, d=9)[0], [0, 0, 1, 1, 1, 2, 2]
+    Z = BatchNormDesign().fit_transform(X)
+    few = Problem(Z, np.eye(3)[labels], "cross_entropy", weight_decay=0.01, fit_intercept=True)
+    options = {"random_state": 0, "tol": 1e-7}
+    whole = solve(few, **options)
+    with pytest.raises(Killed):
+        solve(few, checkpoint=tmp_path / "run", callback=kill_after(2), **options)
+    resumed = solve(few, checkpoint=tmp_path / "run", **options)
+    assert whole.certificate.search.name == "CLASSES"
+    assert resumed.n_iter == whole.n_iter
+    assert same(resumed.neurons, whole.neurons)
+
+
+def test_estimators(tmp_path):
+    X, y = data()
+    labels = y[:, 0] > np.median(y)
+    path = tmp_path / "run"
+    options = {"prove": False, "tol": 1e-6}
+    whole = ConvexBNClassifier(0.01, **options).fit(X, labels)
+    first, second = (ConvexBNClassifier(0.01, checkpoint=path, **options).fit(X, labels) for _ in range(2))
+    assert np.array_equal(first.predict_proba(X), whole.predict_proba(X))
+    assert np.array_equal(second.predict_proba(X), whole.predict_proba(X))
+    with pytest.raises(ValueError, match="other data"):
+        ConvexBNClassifier(0.01, checkpoint=path, **options).fit(X[:-1], labels[:-1])
+    with pytest.raises(ValueError, match=r"checkpoint=.* takes a weight_decay that is given"):
+        ConvexBNClassifier(checkpoint=path).fit(X, labels)

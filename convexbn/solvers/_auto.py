@@ -121,7 +121,8 @@ def solve(
     smooth = bool(np.isfinite(problem.loss.curvature))
     if checkpoint is not None and not (activation == "relu" and solver in OWN_SOLVERS and smooth):
         raise ValueError(
-            f"checkpoint={str(checkpoint)!r} takes column generation: activation='relu', a smooth loss and one of the solvers {list(OWN_SOLVERS)}; leave it at None for the others."
+            f"checkpoint={str(checkpoint)!r} takes column generation: activation='relu', a smooth loss and one of the "
+            f"solvers {list(OWN_SOLVERS)}; leave it at None for the others."
         )
     rule: dict[str, Any] = {"tol": tol, "relative_to": relative_to}
     limits: dict[str, Any] = {"max_time": max_time, "start": start, "callback": callback, "verbose": verbose}

@@ -126,7 +126,8 @@ def solve_column_generation(
     if isinstance(problem, PostActivationProblem):
         if checkpoint is not None:
             raise ValueError(
-                "checkpoint is for normalization before the ReLU; leave it None for PostActivationProblem."
+                f"checkpoint={str(checkpoint)!r} takes column generation of networks that are normalized before the "
+                "ReLU; leave it at None here."
             )
         return solve_post_activation(
             problem,

@@ -6,6 +6,8 @@ An integer weight means as much as repeated rows, and a weight of zero as much a
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.on_disk import is_on_disk
+
 _FAR = 1e100  # weights between its inverse and this are used as they are
 
 
@@ -78,7 +80,8 @@ def weighted_samples(sample_weight: ArrayLike | None, X: np.ndarray) -> tuple[np
 def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Add up the weights of equal samples, in an order that does not depend on theirs.
 
-    The training problem stays the same and becomes smaller, and repeated rows become the weights that they mean.
+    The training problem stays the same and becomes smaller, and repeated rows become the weights that they mean. Large
+    memory maps are returned as they are, as this would copy them.
 
     Parameters
     ----------
@@ -94,6 +97,11 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
     X, y, weights : ndarray of shape (n', ...), (n', C) and (n',)
         The distinct samples and their total weights.
 
+    Raises
+    ------
+    ValueError
+        If a weight is zero and X is a large memory map.
+
     Examples
     --------
     >>> import numpy as np
@@ -104,6 +112,13 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
     (array([3., 5.]), array([0., 1.]), array([1., 2.]))
     """
     present = weights > 0
+    if is_on_disk(X):
+        if not present.all():
+            raise ValueError(
+                f"sample_weight is zero for {np.sum(~present)} samples of a memory map, which is not copied; leave "
+                "them out of the file, or read it into memory with np.array(X)."
+            )
+        return X, y, weights
     if not present.all():
         X, y, weights = X[present], y[present], weights[present]
     order = np.argsort(_sort_keys(X.reshape(len(X), -1)))

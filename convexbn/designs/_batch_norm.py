@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.linalg import cholesky, solve_triangular
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convexbn._utils.on_disk import is_on_disk
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._checks import check_components, check_rtol, check_spectral_power, check_standardize
 from convexbn.designs._column_statistics import column_statistics
@@ -18,6 +19,8 @@ from convexbn.designs._design import Design
 from convexbn.designs._deviations import Deviations, slices
 from convexbn.designs._layer_weights import LayerWeights
 from convexbn.designs._principal_directions import SMALLEST_WEIGHT, leading_directions
+from convexbn.operators._protocol import Operator
+from convexbn.operators._row_blocks import RowBlocks
 
 
 class BatchNormDesign(Design):
@@ -209,6 +212,26 @@ class BatchNormDesign(Design):
         for rows in slices(len(data), data.shape[1]):
             np.matmul(data[rows] - self.mean_, self.whitening_, out=Z[rows, :-1])
         return Z
+
+    def matrix(self, X: ArrayLike) -> Operator:
+        """Design matrix of any data: the rows that `transform` gives.
+
+        Parameters
+        ----------
+        X : array-like of shape (n', d)
+            Data. A memory map of at least 2**22 numbers of float64 is neither copied nor transformed as a whole: every
+            product reads it a block of rows at a time.
+
+        Returns
+        -------
+        Z : DesignMatrix, or RowBlocks of a memory map
+        """
+        if self.after_relu or not is_on_disk(X):
+            return super().matrix(X)
+        check_is_fitted(self)
+        data = validate_data(self, X, dtype=np.float64, reset=False)
+        slopes = np.pad(self.whitening_, ((0, 0), (0, 1)))
+        return RowBlocks(data, self.mean_, slopes, np.eye(slopes.shape[1])[-1])
 
     @property
     def _n_features_out(self) -> int:

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Operator
 
 
 class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -21,7 +22,7 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Design rows of any data."""
 
-    def matrix(self, X: ArrayLike) -> DesignMatrix:
+    def matrix(self, X: ArrayLike) -> Operator:
         """Design matrix of any data: the rows that `transform` gives, pooled over the patches of each sample.
 
         Parameters
@@ -31,7 +32,8 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        Z : DesignMatrix
+        Z : Operator
+            A `DesignMatrix`, unless the design has another kind.
 
         Examples
         --------

@@ -1,0 +1,22 @@
+"""Memory maps: large arrays in files, which are read where they are and never copied whole."""
+
+from mmap import mmap
+
+LEAST_ENTRIES = 2**22  # smaller memory maps are read into memory, where products are faster
+
+
+def is_on_disk(X: object) -> bool:
+    """Whether X is a memory map, or a view of one, of at least 2**22 entries.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn._utils.on_disk import is_on_disk
+    >>> is_on_disk(np.zeros(2**22))
+    False
+    """
+    if getattr(X, "size", 0) < LEAST_ENTRIES:
+        return False
+    while not (X is None or isinstance(X, mmap)):
+        X = getattr(X, "base", None)
+    return X is not None

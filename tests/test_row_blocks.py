@@ -160,7 +160,7 @@ def traced(function):
         tracemalloc.stop()
 
 
-def test_memory_is_that_of_blocks_and_active_neurons(tmp_path):
+def test_memory_is_that_of_blocks_and_active_neurons(tmp_path, all_maps):
     n, d, rng = 24_000, 200, np.random.default_rng(0)
     X = rng.standard_normal((n, d)) + 1
     X[:, 1:] += X[:, :1] / 2
@@ -182,7 +182,7 @@ def test_memory_is_that_of_blocks_and_active_neurons(tmp_path):
     assert peak < size / 2
 
 
-def test_an_estimator_copies_neither_data_nor_design_matrix(tmp_path):
+def test_an_estimator_copies_neither_data_nor_design_matrix(tmp_path, all_maps):
     file = mapped(np.random.default_rng(0).standard_normal((8_000, 600)), tmp_path)
     y = np.maximum(file[:, 0], 0)
     model = ConvexBNRegressor(0.1, max_time=1e-9, prove=False)  # out of time, and so after a step of its first neurons

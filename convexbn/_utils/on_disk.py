@@ -2,17 +2,17 @@
 
 from mmap import mmap
 
-LEAST_ENTRIES = 2**22  # smaller memory maps are read into memory, where products are faster
+LEAST_ENTRIES = 2**27  # smaller memory maps are read into memory, where products are faster
 
 
 def is_on_disk(X: object) -> bool:
-    """Whether X is a memory map, or a view of one, of at least 2**22 entries.
+    """Whether X is a memory map, or a view of one, of at least 2**27 entries, a gibibyte.
 
     Examples
     --------
     >>> import numpy as np
     >>> from convexbn._utils.on_disk import is_on_disk
-    >>> is_on_disk(np.zeros(2**22))
+    >>> is_on_disk(np.zeros(3))
     False
     """
     if getattr(X, "size", 0) < LEAST_ENTRIES:

@@ -219,8 +219,8 @@ class BatchNormDesign(Design):
         Parameters
         ----------
         X : array-like of shape (n', d)
-            Data. A memory map of at least 2**22 numbers of float64 is neither copied nor transformed as a whole: every
-            product reads it a block of rows at a time.
+            Data. A memory map of float64 and at least 2**27 numbers, a gibibyte, is neither copied nor transformed as a
+            whole: every product reads it a block of rows at a time.
 
         Returns
         -------

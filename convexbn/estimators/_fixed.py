@@ -52,9 +52,9 @@ class FixedWeightDecay(BaseConvexBN):
         Parameters
         ----------
         X : array-like of shape (n, d), or (n, channels, height, width) for convolutions
-            Training data, at least two samples. A memory map (`numpy.memmap`) of at least 2**22 numbers of float64 is
-            not copied by ReLU networks of ``normalization="batch"``, which read it a block of rows at a time in every
-            product. That takes two to three times as long, and equal samples stay apart.
+            Training data, at least two samples. A memory map (`numpy.memmap`) of float64 and at least 2**27 numbers, a
+            gibibyte, is not copied by ReLU networks of ``normalization="batch"``, which read it a block of rows at a
+            time in every product. That takes several times as long, and equal samples stay apart.
         y : array-like of shape (n,) or (n, C)
             Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
         sample_weight : array-like of shape (n,) or None, default=None

@@ -1,12 +1,12 @@
 """What the arguments of the methods in this folder may be, and what the options of `convexbn.gradient.train` may be."""
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_X_y
 
+from convexbn._utils.checks import check_choice, is_integer
 from convexbn.gradient._optimizers import LEARNING_RATES
 from convexbn.network import NormalizedNetwork
 
@@ -90,12 +90,6 @@ def check_number(name: str, value: Any, *, positive: bool = False, optional: boo
         raise ValueError(f"{name}={value!r} must be a {kind}{' or None' if optional else ''}.")
 
 
-def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
-    """Raise a ValueError that names the argument and its choices unless it is one of them."""
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown; choose one of {list(choices)}.")
-
-
 def check_momentum(momentum: Any) -> None:
     """Raise a ValueError unless it is a number from 0 on and below 1."""
     if not (is_number(momentum) and 0 <= momentum < 1):
@@ -116,11 +110,6 @@ def check_pair(name: str, pair: Any) -> tuple[ArrayLike, ArrayLike]:
     if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
         raise ValueError(f"{name} must be a pair (X, y) of inputs and targets, or None.")
     return pair[0], pair[1]
-
-
-def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, and not a truth value."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:

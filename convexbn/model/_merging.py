@@ -79,7 +79,7 @@ def prune(neurons: Neurons, Z: Operator) -> Neurons:
     Raises
     ------
     ValueError
-        If the neurons are not finite, or not of Z.
+        If the neurons are no `Neurons`, not finite, or not of Z.
 
     Examples
     --------
@@ -90,6 +90,10 @@ def prune(neurons: Neurons, Z: Operator) -> Neurons:
     >>> prune(twins, DesignMatrix(np.ones((3, 1)))).weights
     array([[3.]])
     """
+    if not isinstance(neurons, Neurons):
+        raise ValueError(
+            f"neurons={neurons!r} must be Neurons; networks normalized after the ReLU have `prune`."
+        )
     if not neurons.finite:
         raise ValueError("neurons contain NaN or infinity; prune a network that was trained.")
     if len(neurons.weights) != Z.n_columns:

@@ -10,7 +10,7 @@ from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._merging import caratheodory
 from convexbn.operators._protocol import Operator
 
-_CONSTANT = 1e-12  # of the largest entry: activations whose standard deviation is no more do not vary
+_CONSTANT = 1e-12  # of the largest activation: those whose standard deviation is no more do not vary
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,12 +102,8 @@ class NormalizedNeurons(BaseNeurons):
         -------
         neurons : NormalizedNeurons
         """
-        activations = Z.neuron_outputs(weights)
-        mean = sample_weight @ activations
-        std = np.sqrt(sample_weight @ (activations - mean) ** 2)
-        varies = std > _CONSTANT * activations.max(axis=0, initial=0)
-        std, gamma = np.where(varies, std, 1.0), np.where(varies, std, 0.0)
-        return cls(weights, gamma, mean + shift, mean, std, output_weights, intercept)
+        mean, std = activation_statistics(sample_weight, Z.neuron_outputs(weights))
+        return cls(weights, std, mean + shift, mean, np.where(std > 0, std, 1.0), output_weights, intercept)
 
     @property
     def norms(self) -> np.ndarray:
@@ -182,6 +178,13 @@ class NormalizedNeurons(BaseNeurons):
         """Return the network of some of the neurons."""
         kept = {name: getattr(self, name)[keep] for name in ("gamma", "bias", "mean", "std", "output_weights")}
         return replace(self, weights=self.weights[:, keep], **kept)
+
+
+def activation_statistics(sample_weight: np.ndarray, activations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (m,) of activations (n, m) under weights (n,); zero where they do not vary."""
+    mean = sample_weight @ activations
+    std = np.sqrt(sample_weight @ (activations - mean) ** 2)
+    return mean, np.where(std > _CONSTANT * activations.max(axis=0, initial=0), std, 0.0)
 
 
 def prune_normalized(neurons: NormalizedNeurons, Z: Operator, sample_weight: np.ndarray) -> NormalizedNeurons:

@@ -55,6 +55,12 @@ def make_network(
         Of the type that belongs to the design; its predictions on any X are the neurons' outputs on
         ``design.transform(X)``.
 
+    Raises
+    ------
+    ValueError
+        If the neurons are not of the design's kind: `NormalizedNeurons` where it normalizes after the ReLU, `Neurons`
+        elsewhere.
+
     Examples
     --------
     >>> import numpy as np
@@ -69,4 +75,9 @@ def make_network(
     """
     if isinstance(neurons, Neurons) and neurons.gates is not None:
         return _GATED_NETWORKS[type(design)].from_neurons(neurons, design)
+    if isinstance(neurons, NormalizedNeurons) and not design.after_relu:
+        raise ValueError(
+            f"neurons are normalized after the ReLU, and {type(design).__name__} normalizes before it; give a "
+            "PostActivationBatchNormDesign."
+        )
     return _NETWORKS[type(design)].from_neurons(neurons, design)  # type: ignore[arg-type]

@@ -79,7 +79,9 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
     @classmethod
     def from_neurons(cls, neurons: Neurons | NormalizedNeurons, design: PostActivationBatchNormDesign) -> Self:
         """Map neurons on a fitted design back to layer weights, sharing the penalty evenly between both layers."""
-        if not isinstance(neurons, NormalizedNeurons):  # a constant has no neurons of either kind
+        if not isinstance(neurons, NormalizedNeurons):
+            if len(neurons):
+                raise ValueError("A network normalized after the ReLU takes NormalizedNeurons, not Neurons.")
             return cls._without_neurons(design.mean_.size, neurons.intercept)
         neurons = neurons.balanced()
         weights, offsets = design.affine(neurons.weights)
@@ -130,8 +132,21 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
         Returns
         -------
         network : PostActivationBatchNormNetwork
+
+        Raises
+        ------
+        ValueError
+            If X is not finite and 2-D, or has fewer than two samples.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convexbn import PostActivationBatchNormNetwork
+        >>> X = np.random.default_rng(0).standard_normal((10, 3))
+        >>> PostActivationBatchNormNetwork.at_initialization(X, 4, n_outputs=1, random_state=0)
+        PostActivationBatchNormNetwork(3 features, 4 neurons, 1 output)
         """
-        data = check_array(X, dtype="numeric")
+        data = check_array(X, dtype="numeric", ensure_min_samples=2)
         rng, one = np.random.default_rng(random_state), np.ones(n_neurons)
         weights = rng.standard_normal((n_neurons, data.shape[1]))
         pairs = np.array([rng.choice(len(data), 2, replace=False) for _ in range(n_neurons)])

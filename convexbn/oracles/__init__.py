@@ -1,5 +1,7 @@
 """Prices of directions: max over |w| <= 1 of |v^T relu(Zw)|, which decides dual feasibility.
 
+With normalization after the ReLU it is the maximum over neurons h = relu(Zw) + shift of norm 1 of |v^T h|.
+
 A dual point v is feasible if no direction prices higher than weight_decay. Over which directions that was shown is the
 scope of a price: all of them for a global certificate, those of a pattern set, or those that a search reached.
 """

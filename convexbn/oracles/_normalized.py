@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convexbn.model._normalized_neurons import activation_statistics
 from convexbn.operators import Operator
 from convexbn.oracles._kink_program import nearest_kinks, solve_kink_program
 from convexbn.oracles._price import Price
@@ -17,7 +18,6 @@ from convexbn.oracles._price import Price
 _SORTING_STEPS, _STEPS = 15, 60  # of all starts, then of the best quarter
 _PACES = (1, 0.5), (3, 0.2), (10, 0.5)  # steps 1 / (a + b * t), of a third of the starts each
 _BLOCK_ENTRIES = 2**22  # of the products Z W made at once
-_CONSTANT = 1e-12  # of the largest activation: those whose standard deviation is no more do not vary
 _POLISH_STEPS, _KINKS = 20, 3  # and kinks near a direction that hold it, in multiples of k
 _POLISHED_GAIN = 1e-9  # of a step, below which a direction is polished
 _POLISHABLE = 0.8  # of the threshold: ends of a lower price are not polished
@@ -30,7 +30,7 @@ Stop = Callable[[], bool] | None
 
 @dataclass(frozen=True, eq=False)
 class NormalizedMaxima:
-    """Neurons of unit norm, normalized after the ReLU, that price highest: the largest first.
+    """Neurons of unit norm, normalized after the ReLU, and their prices.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class NormalizedMaxima:
     output_directions : ndarray of shape (p, C)
         Unit output directions, one a row.
     prices : ndarray of shape (p,)
-        The prices, from the largest downwards.
+        The prices; `find_normalized_maxima` has them from the largest downwards.
     """
 
     weights: np.ndarray
@@ -97,7 +97,7 @@ def priced_neurons(Z: Operator, p: np.ndarray, v: np.ndarray, directions: np.nda
     A direction whose activations do not vary has the constant neuron, with zero weights, whose price is |V^T 1|.
     """
     activations = Z.neuron_outputs(directions)
-    mean, std = _statistics(p, activations)
+    mean, std = activation_statistics(p, activations)
     scale = np.divide(1, std, where=std > 0, out=np.zeros_like(std))
     along = (v.T @ activations - v.sum(axis=0)[:, None] * mean) * scale
     gamma, bias, outputs, prices = _largest(along, v.sum(axis=0))
@@ -151,8 +151,9 @@ def find_normalized_maxima(
     >>> from convexbn.oracles import find_normalized_maxima
     >>> Z, p = DesignMatrix(np.array([[0.0, 1.0], [1.0, 1.0], [3.0, 1.0]])), np.full(3, 1 / 3)
     >>> starts = np.random.default_rng(0).standard_normal((2, 50))
-    >>> find_normalized_maxima(Z, p, np.array([[-1.0], [0.0], [1.0]]), starts).prices[0].round(4)  # a linear neuron
-    2.4056
+    >>> maxima = find_normalized_maxima(Z, p, np.array([[-1.0], [0.0], [1.0]]), starts)
+    >>> round(float(maxima.prices[0]), 4)  # of relu(2 - x) - 1 on x = 0, 1, 3, which is in proportion to v
+    2.4495
     """
     size = np.abs(v).max() or 1.0
     starts, w = _with_best_offsets(Z, p, v / size, starts), np.empty_like(starts)
@@ -169,13 +170,6 @@ def find_normalized_maxima(
     found = priced_neurons(Z, p, v, _polished(Z, p, v, w[:, order], threshold, stop))
     order = np.argsort(-found.prices, kind="stable")
     return found.take(_distinct(Z, p, found, order[found.prices[order] > threshold], _SAME, count))
-
-
-def _statistics(p: np.ndarray, activations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (q,) of activations (n, q); zero where they do not vary."""
-    mean = p @ activations
-    std = np.sqrt(p @ (activations - mean) ** 2)
-    return mean, np.where(std > _CONSTANT * activations.max(axis=0, initial=0), std, 0.0)
 
 
 def _largest(along: np.ndarray, constant: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -199,7 +193,7 @@ def _gradient(
     """Products Z W, the price's derivatives in the activations (n, q), standard deviations, and prices, of W (k, q)."""
     inner = Z.products(w)
     activations = np.maximum(inner, 0)
-    mean, std = _statistics(p, activations)
+    mean, std = activation_statistics(p, activations)
     scale = np.divide(1, std, where=std > 0, out=np.zeros_like(std))
     standard = (activations - mean) * scale
     gamma, _, outputs, prices = _largest(v.T @ standard, v.sum(axis=0))

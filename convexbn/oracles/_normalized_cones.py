@@ -54,7 +54,7 @@ def price_of_normalized_patterns(
     >>> Z, p = DesignMatrix(np.array([[0.0, 1.0], [1.0, 1.0], [3.0, 1.0]])), np.full(3, 1 / 3)
     >>> price = price_of_normalized_patterns(Z, p, enumerate_patterns(Z), np.array([[-1.0], [0.0], [1.0]]))
     >>> round(price.value, 4), price.scope
-    (2.4056, 'global')
+    (2.4495, 'global')
     """
     rows, root = Z.rows(), np.sqrt(p)
     u = v[:, 0] / root

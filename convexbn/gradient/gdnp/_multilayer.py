@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.checks import check_choice
 from convexbn._utils.summary import Summarized, counted
 from convexbn.gradient._hessian import block_norms
 from convexbn.gradient._options import check_integer, check_samples
@@ -77,8 +78,7 @@ class MultilayerNetwork(Summarized):
     activation: str = "tanh"
 
     def __post_init__(self) -> None:
-        if self.activation not in list(ACTIVATIONS):
-            raise ValueError(f"activation={self.activation!r} is unknown; choose one of {list(ACTIVATIONS)}.")
+        check_choice("activation", self.activation, ACTIVATIONS)
         if len(self.weights) == 0:
             raise ValueError("weights needs at least one layer.")
         *weights, output_weights = _arrays("weights and output_weights", 2, (*self.weights, self.output_weights))
@@ -167,7 +167,7 @@ class MultilayerNetwork(Summarized):
         return self.lengths is not None
 
     def outputs(self, X: ArrayLike) -> np.ndarray:
-        """Outputs (n, C) on X of shape (n, d), whose own statistics normalize."""
+        """Outputs (n, C) on X of shape (n, d), whose own statistics normalize; a ValueError if a unit does not vary."""
         values: np.ndarray = self._checked_forward(check_data(X, self.weights[0].shape[1]))[0].numpy()
         return values
 

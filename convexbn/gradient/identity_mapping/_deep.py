@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from convexbn._utils.checks import check_choice
 from convexbn._utils.summary import Summarized, counted
 from convexbn.designs import PatchGrid
 from convexbn.designs._patches import check_images
 from convexbn.gradient._optimizers import make_optimizer
 from convexbn.gradient._options import (
     DTYPES,
-    check_choice,
     check_integer,
     check_momentum,
     check_number,

@@ -43,9 +43,7 @@ def full_row_rank_obstacle(problem: PostActivationProblem) -> str | None:
     return None
 
 
-def solve_full_row_rank(
-    problem: PostActivationProblem, *, tol: float, relative_to: Reference, max_time: float | None = None
-) -> Solution:
+def solve_full_row_rank(problem: PostActivationProblem, *, tol: float, relative_to: Reference) -> Solution:
     """Global optimum at full row rank, of any loss and any number of outputs; squared error by a formula.
 
     Squared error: the singular values of ``P^1/2 (y - b)`` less weight_decay, b the mean of the targets if there is an
@@ -58,8 +56,6 @@ def solve_full_row_rank(
         Training problem whose Z has full row rank, a constant column included.
     tol, relative_to
         As in `solve_closed_form`.
-    max_time : float or None, default=None
-        Seconds for losses without a formula.
 
     Returns
     -------
@@ -82,7 +78,7 @@ def solve_full_row_rank(
         F = (left * np.maximum(values - problem.weight_decay, 0)) @ right / root
         v, n_iter = problem.dual_point(F + intercept), 0
     else:
-        F, intercept, v, n_iter = _by_targets(problem, tol, relative_to, max_time)
+        F, intercept, v, n_iter = _by_targets(problem, tol, relative_to)
     left, values, right = np.linalg.svd(root * F, full_matrices=False)
     size = np.linalg.norm(root * (problem.y - problem.zero_network.intercept))
     kept = values > problem.Z.n_rows * np.finfo(float).eps * max(size, values.max(initial=0))
@@ -97,7 +93,7 @@ def solve_full_row_rank(
 
 
 def _by_targets(
-    problem: PostActivationProblem, tol: float, relative_to: Reference, max_time: float | None
+    problem: PostActivationProblem, tol: float, relative_to: Reference
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Outputs F (n, C), intercept (C,), dual point (n, C) and iterations from one row for each distinct target."""
     targets, group = np.unique(problem.y, axis=0, return_inverse=True)
@@ -113,7 +109,7 @@ def _by_targets(
         sample_weight=weights,
     )
     open_gate = Patterns(np.packbits(np.ones((1, len(targets)), dtype=bool), axis=1), scale[:, None], len(targets))
-    rule: dict[str, Any] = {"tol": _TOL * tol, "relative_to": relative_to, "max_time": max_time}
+    rule: dict[str, Any] = {"tol": _TOL * tol, "relative_to": relative_to}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the gap of the network decides
         if np.isfinite(problem.loss.curvature):

@@ -254,6 +254,8 @@ def _check(problem: Problem, start: Neurons | None) -> None:
             f"Column generation takes smooth losses, not {problem.loss.name!r}; use 'squared_hinge' instead of "
             "'hinge', or solve_reference."
         )
+    if not (start is None or isinstance(start, Neurons)):
+        raise ValueError(f"start={start!r} must be the Neurons of a ReLU network, or None.")
     if start is not None and (start.gates is not None or start.weights.shape[0] != problem.Z.n_columns):
         raise ValueError(
             f"start must be ReLU neurons (without gates) with weights of {problem.Z.n_columns} rows, as many as Z has "

@@ -48,8 +48,9 @@ class FixedWeightDecay(BaseConvexBN):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), or (n, channels, height, width) for convolutions
-            Training data, at least two samples.
+        X : array-like or sparse matrix of shape (n, d), or (n, channels, height, width) for convolutions
+            Training data, at least two samples. Sparse X requires `n_components` (an int), or
+            ``normalization="weight"``.
         y : array-like of shape (n,) or (n, C)
             Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
         sample_weight : array-like of shape (n,) or None, default=None
@@ -69,7 +70,7 @@ class FixedWeightDecay(BaseConvexBN):
         RuntimeError
             If a cvxpy solver fails; the estimator is left as it was.
         TypeError
-            If X or y is sparse or no array; the estimator is left as it was.
+            If y is sparse, or images are, or X or y is no array; the estimator is left as it was.
         KeyboardInterrupt
             After Ctrl-C, so that a search around the estimator ends, too. The estimator keeps the best network so far
             with its certificate, as if it had been trained; it is left as it was if there is none yet, or if Ctrl-C

@@ -2,5 +2,6 @@
 
 from convexbn.operators._dense import DesignMatrix
 from convexbn.operators._protocol import Operator
+from convexbn.operators._sparse import SparseDesignMatrix
 
-__all__ = ["DesignMatrix", "Operator"]
+__all__ = ["DesignMatrix", "Operator", "SparseDesignMatrix"]

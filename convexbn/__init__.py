@@ -39,7 +39,7 @@ from convexbn.network import (
     WeightNormNetwork,
     make_network,
 )
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators import DesignMatrix, SparseDesignMatrix
 from convexbn.oracles import weight_decay_max
 from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
 from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_gated, solve_path
@@ -80,6 +80,7 @@ __all__ = [
     "Problem",
     "RandomBatchNormLayers",
     "Solution",
+    "SparseDesignMatrix",
     "SpectralTrace",
     "Status",
     "WeightNormDesign",

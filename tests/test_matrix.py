@@ -24,7 +24,7 @@ def test_outputs_block_by_block(pooled, monkeypatch):
     rng = np.random.default_rng(4)
     gates, S = rng.standard_normal((3, 5)), rng.standard_normal((3, 5))
     whole = pooled.neuron_outputs(S), pooled.gated_outputs(gates, S)
-    monkeypatch.setattr("convexbn.operators._protocol._BLOCK_ENTRIES", 20)
+    monkeypatch.setattr("convexbn.operators._slices._BLOCK_ENTRIES", 20)
     np.testing.assert_allclose(pooled.neuron_outputs(S), whole[0], atol=1e-14)
     np.testing.assert_allclose(pooled.gated_outputs(gates, S), whole[1], atol=1e-14)
     assert pooled.neuron_outputs(S[:, :0]).shape == (4, 0)

@@ -3,8 +3,13 @@
 An integer weight means as much as repeated rows, and a weight of zero as much as no row.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
+
+from convexbn._utils.row_order import sorted_rows
 
 from convexbn._utils.on_disk import is_on_disk
 
@@ -70,9 +75,9 @@ def _real_numbers(sample_weight: ArrayLike) -> np.ndarray:
     raise ValueError("sample_weight must hold one real number for each sample.")
 
 
-def weighted_samples(sample_weight: ArrayLike | None, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def weighted_samples(sample_weight: ArrayLike | None, X: Any) -> tuple[np.ndarray, Any]:
     """Return the weights that are not zero and their rows of X."""
-    weights = check_sample_weight(sample_weight, len(X))
+    weights = check_sample_weight(sample_weight, X.shape[0])
     present = weights > 0
     return (weights, X) if present.all() else (weights[present], X[present])
 
@@ -85,7 +90,7 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
 
     Parameters
     ----------
-    X : ndarray of shape (n, ...)
+    X : ndarray of shape (n, ...) or csr_array of shape (n, d)
         Data.
     y : ndarray of shape (n, C)
         Targets.
@@ -94,7 +99,7 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
 
     Returns
     -------
-    X, y, weights : ndarray of shape (n', ...), (n', C) and (n',)
+    X, y, weights : array of shape (n', ...), ndarray of shape (n', C) and (n',)
         The distinct samples and their total weights.
 
     Raises
@@ -121,30 +126,14 @@ def merge_equal_samples(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tu
         return X, y, weights
     if not present.all():
         X, y, weights = X[present], y[present], weights[present]
-    order = np.argsort(_sort_keys(X.reshape(len(X), -1)))
+    order, new = sorted_rows(X if issparse(X) else X.reshape(len(X), -1))
     X, y, weights = X[order], y[order], weights[order]
-    rows = X.reshape(len(X), -1)
-    new = np.ones(len(X), dtype=bool)
-    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
     order = np.lexsort((weights, *y.T[::-1], np.cumsum(new)))  # among equal rows of X
     y, weights = y[order], weights[order]
     new[1:] |= (y[1:] != y[:-1]).any(axis=1)
     if new.all():
         return X, y, weights
     return X[new], y[new], np.bincount(np.cumsum(new) - 1, weights)
-
-
-def _sort_keys(rows: np.ndarray) -> np.ndarray:
-    """Keys (n,) of rows (n, d) whose order, byte by byte, is the lexicographic one of the numbers."""
-    keys, sign = np.empty(rows.shape, dtype=">u8"), np.int64(np.iinfo(np.int64).min)
-    size = max(1, 2**15 // rows.shape[1])
-    for start in range(0, len(rows), size):
-        bits = np.add(rows[start : start + size], 0.0, order="C", dtype=np.float64).view(np.int64)  # 0.0 equals -0.0
-        flips = bits >> 63  # all bits of a negative number, and the sign of any
-        flips |= sign
-        flips ^= bits
-        keys[start : start + size] = flips.view(np.uint64)
-    return keys.view(f"V{keys.strides[0]}").ravel()
 
 
 def standard_deviations(y: np.ndarray, weights: np.ndarray) -> np.ndarray:

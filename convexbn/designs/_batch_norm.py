@@ -9,11 +9,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import cholesky, solve_triangular
+from scipy.sparse import issparse
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexbn._utils.on_disk import is_on_disk
+from convexbn._utils.checks import is_integer
+from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import weighted_samples
-from convexbn.designs._checks import check_components, check_rtol, check_spectral_power, check_standardize
+from convexbn.designs._checks import (
+    check_components,
+    check_rtol,
+    check_spectral_power,
+    check_standardize,
+)
 from convexbn.designs._column_statistics import column_statistics
 from convexbn.designs._design import Design
 from convexbn.designs._deviations import Deviations, slices
@@ -21,6 +29,7 @@ from convexbn.designs._layer_weights import LayerWeights
 from convexbn.designs._principal_directions import SMALLEST_WEIGHT, leading_directions
 from convexbn.operators._protocol import Operator
 from convexbn.operators._row_blocks import RowBlocks
+from convexbn.designs._sparse_deviations import SparseDeviations
 
 
 class BatchNormDesign(Design):
@@ -54,7 +63,7 @@ class BatchNormDesign(Design):
     n_components : int, float or None, default=None
         None keeps every direction that `rtol` does not leave out. An int keeps that many leading singular directions
         of the centred data (all of them if there are fewer); a float in (0, 1] keeps the smallest number of leading
-        directions that reach this fraction of the variance.
+        directions that reach this fraction of the variance. Sparse X takes an int, which it must be given.
     rtol : float, default=1e-4
         A direction is kept if its singular value exceeds `rtol` times the largest. 1e-10 leaves out what is rounding
         in double precision alone. From 1e-6 on the singular values come from the matrix of second moments, which is
@@ -112,13 +121,19 @@ class BatchNormDesign(Design):
         self.spectral_power = spectral_power
         self.standardize = standardize
 
+    @property
+    def takes_sparse(self) -> bool:
+        """Whether `fit` takes sparse X: with a number of directions, as the rows of all are dense."""
+        return is_integer(self.n_components)
+
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn mean and whitening.
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Training data, at least two rows that differ.
+        X : array-like or sparse matrix of shape (n, d)
+            Training data, at least two rows that differ. Sparse data is centred in products with it, and its leading
+            directions are found by a Lanczos method, so that it stays sparse; Z is dense.
         y : ignored
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples; integer weights equal repeated rows. All equal if None.
@@ -131,10 +146,14 @@ class BatchNormDesign(Design):
         ------
         ValueError
             If X is not a finite 2-D array, if all its rows (of positive weight) are equal, or if a parameter or a
-            sample weight is out of range.
+            sample weight is out of range. If X is sparse and `n_components` is not an int.
         """
         self._check_parameters()
-        weights, data = weighted_samples(sample_weight, validate_data(self, X, dtype=np.float64))
+        data = validate_data(self, X, dtype=np.float64, accept_sparse="csr")
+        if issparse(data):
+            self._check_sparse()
+            data = as_rows(data)
+        weights, data = weighted_samples(sample_weight, data)
         check_components(self.n_components, min(data.shape))
         p = weights / weights.sum()
         mean, std = column_statistics(data, p)
@@ -144,7 +163,7 @@ class BatchNormDesign(Design):
                 "variance; give data with at least two distinct rows."
             )
         scale = self._column_scale(std)
-        deviations = Deviations(data, mean, scale, np.sqrt(p))
+        deviations = (SparseDeviations if issparse(data) else Deviations)(data, mean, scale, np.sqrt(p))
         S, Vt, variance = leading_directions(deviations, self.n_components, self.rtol)
         self._set_directions(mean, scale, S, Vt, variance, weights.sum(), deviations.moments)
         return self
@@ -207,8 +226,11 @@ class BatchNormDesign(Design):
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Design rows z(x) = [sqrt(n) D S^-1 V^T (x - mu); 1] for any X (n', d): an array (n', k)."""
         check_is_fitted(self)
-        data = validate_data(self, X, dtype=np.float64, reset=False)
-        Z = np.ones((len(data), self.whitening_.shape[1] + 1))
+        data = validate_data(self, X, dtype=np.float64, reset=False, accept_sparse="csr")
+        Z = np.ones((data.shape[0], self.whitening_.shape[1] + 1))
+        if issparse(data):
+            Z[:, :-1] = data @ self.whitening_ - self.mean_ @ self.whitening_
+            return Z
         for rows in slices(len(data), data.shape[1]):
             np.matmul(data[rows] - self.mean_, self.whitening_, out=Z[rows, :-1])
         return Z

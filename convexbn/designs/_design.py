@@ -1,14 +1,20 @@
 """What every design has in common: scikit-learn's methods, and its rows as a design matrix."""
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
-from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._kinds import as_design_matrix
 from convexbn.operators._protocol import Operator
+
+SPARSE = (
+    "X is sparse: give n_components=..., the number of leading singular directions to keep, an integer; or weight "
+    "normalization (normalization='weight', or a WeightNormDesign) with n_components=None and spectral_power=0, which "
+    "takes X as it is."
+)
 
 
 class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -17,6 +23,21 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_patches = 1  # rows of Z for one sample
     after_relu: ClassVar[bool] = False  # whether the layer is normalized after its ReLU
     whitens: ClassVar[bool] = False  # whether a spectral power of 0 makes all directions equally long
+
+    @property
+    def takes_sparse(self) -> bool:
+        """Whether `fit` takes sparse X, with these parameters."""
+        return False
+
+    def _check_sparse(self) -> None:
+        """Raise a ValueError unless `fit` takes sparse X."""
+        if not self.takes_sparse:
+            raise ValueError(SPARSE)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self.takes_sparse
+        return tags
 
     @abstractmethod
     def transform(self, X: ArrayLike) -> np.ndarray:
@@ -33,7 +54,8 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         Z : Operator
-            A `DesignMatrix`, unless the design has another kind.
+            A `DesignMatrix`, or a `SparseDesignMatrix` where `transform` gives a sparse array, unless the design has
+            another kind.
 
         Examples
         --------
@@ -42,4 +64,4 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         >>> WeightNormDesign().fit(X).matrix(X)
         DesignMatrix(2 samples, 3 columns)
         """
-        return DesignMatrix(self.transform(X), self.n_patches)
+        return as_design_matrix(self.transform(X), self.n_patches)

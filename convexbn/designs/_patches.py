@@ -195,6 +195,11 @@ class PatchDesign(BatchNormDesign):
         self.padding = padding
 
     @property
+    def takes_sparse(self) -> bool:
+        """No: images are dense."""
+        return False
+
+    @property
     def grid(self) -> PatchGrid:
         """Positions of the filters."""
         return PatchGrid(self.kernel_size, self.stride, self.padding)

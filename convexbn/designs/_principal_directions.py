@@ -4,6 +4,7 @@ import numpy as np
 from scipy.linalg import cholesky, eigh, solve_triangular, svd
 
 from convexbn.designs._deviations import Deviations
+from convexbn.designs._sparse_deviations import SparseDeviations
 
 EXACT_RTOL = 1e-10  # as `rtol`: drops what is rounding in double precision, and nothing else
 MOMENTS_RTOL = 1e-6  # below it, relative to the largest, second moments have no digits of singular values
@@ -33,9 +34,14 @@ def rank_to_keep(S: np.ndarray, n_components: int | float | None, rtol: float) -
 
 
 def leading_directions(
-    matrix: Deviations, n_components: int | float | None, rtol: float
+    matrix: Deviations | SparseDeviations, n_components: int | float | None, rtol: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Singular values and right singular vectors that are kept, and the sum of the squares of all singular values."""
+    if isinstance(matrix, SparseDeviations):
+        assert n_components is not None
+        S, Vt = matrix.leading(int(n_components))
+        keep = rank_to_keep(S, n_components, rtol)
+        return S[:keep], _with_signs(Vt[:keep]), matrix.squares
     if rtol < MOMENTS_RTOL:
         _, S, Vt = svd(matrix.block(), full_matrices=False, overwrite_a=True, check_finite=False)
         keep = rank_to_keep(S, n_components, rtol)

@@ -4,15 +4,19 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import csr_array, hstack, issparse
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convexbn._utils.checks import is_integer
 from convexbn._utils.magnitude import check_magnitude, power_of_two_above
+from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._checks import check_components, check_rtol, check_spectral_power
 from convexbn.designs._design import Design
 from convexbn.designs._deviations import Deviations
 from convexbn.designs._layer_weights import LayerWeights
 from convexbn.designs._principal_directions import MOMENTS_RTOL, SMALLEST_WEIGHT, leading_directions
+from convexbn.designs._sparse_deviations import SparseDeviations
 
 _SMALL = 2.0**-8  # root mean square of X below which the bias has a unit
 _BIAS_UNIT = 16.0  # that, in root mean squares of X
@@ -30,7 +34,7 @@ class WeightNormDesign(Design):
     ----------
     n_components : int, float or None, default=None
         None takes X as it is. An int or a fraction of the sum of squares keeps the leading right singular directions
-        of X (not centred), as in `BatchNormDesign`.
+        of X (not centred), as in `BatchNormDesign`; of sparse X an int.
     spectral_power : float, default=0.0
         With p > 0, Z holds the components of X along its right singular vectors, component i multiplied by
         ``(S_i / S_1)^p``; the penalty on g w / |w| is weighted by the inverse, as in `BatchNormDesign`.
@@ -41,8 +45,9 @@ class WeightNormDesign(Design):
 
     Attributes
     ----------
-    basis_ : ndarray of shape (d, r)
-        Orthonormal columns; ``X @ basis_ * spectral_weights_`` are the first columns of Z.
+    basis_ : ndarray of shape (d, r), or None
+        Orthonormal columns; ``X @ basis_ * spectral_weights_`` are the first columns of Z. None where sparse X is taken
+        as it is.
     spectral_weights_ : ndarray of shape (r,)
         Weights of these columns, all one if ``spectral_power=0``.
     variance_share_ : float
@@ -71,13 +76,22 @@ class WeightNormDesign(Design):
         self.rtol = rtol
         self.spectral_power = spectral_power
 
+    @property
+    def _takes_as_it_is(self) -> bool:
+        return self.n_components is None and self.spectral_power == 0
+
+    @property
+    def takes_sparse(self) -> bool:
+        """Whether `fit` takes sparse X: as it is, or with a number of directions."""
+        return self._takes_as_it_is or is_integer(self.n_components)
+
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn the directions that are kept.
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Training data.
+        X : array-like or sparse matrix of shape (n, d)
+            Training data. Sparse data stays sparse, in Z too where it is taken as it is.
         y : ignored
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples; integer weights equal repeated rows. All equal if None.
@@ -94,21 +108,26 @@ class WeightNormDesign(Design):
         """
         check_spectral_power(self.spectral_power)
         check_rtol(self.rtol)
-        weights, data = weighted_samples(sample_weight, validate_data(self, X, dtype=np.float64))
+        data = self._validated(X, reset=True)
+        if issparse(data):
+            self._check_sparse()
+        weights, data = weighted_samples(sample_weight, data)
         check_components(self.n_components, min(data.shape))
-        if not data.any():
+        if not (data.nnz if isinstance(data, csr_array) else data.any()):
             raise ValueError("X is all zero; a weight-normalized network learns nothing from it.")
         check_magnitude(data, "X")
         size = power_of_two_above(data)
-        mean_square = float(weights / weights.sum() @ np.square(data / size).mean(axis=1))
+        squares = (data / size).power(2) if isinstance(data, csr_array) else np.square(data / size)
+        mean_square = float(weights / weights.sum() @ squares.mean(axis=1))
         root_mean_square = size * 2.0 ** np.round(np.log2(mean_square) / 2)
         self.bias_unit_ = 1.0 if root_mean_square >= _SMALL else _BIAS_UNIT * root_mean_square
-        if self.n_components is None and self.spectral_power == 0:
-            self.basis_, self.spectral_weights_ = np.eye(data.shape[1]), np.ones(data.shape[1])
-            self.variance_share_ = 1.0
+        if self._takes_as_it_is:
+            self.basis_ = None if issparse(data) else np.eye(data.shape[1])
+            self.spectral_weights_, self.variance_share_ = np.ones(data.shape[1]), 1.0
         else:
             zero = np.zeros(data.shape[1])
-            rows = Deviations(data, zero, zero + max(data.max(), -data.min()), np.sqrt(weights / weights.sum()))
+            kind = SparseDeviations if issparse(data) else Deviations
+            rows = kind(data, zero, zero + max(data.max(), -data.min()), np.sqrt(weights / weights.sum()))
             S, Vt, squares = leading_directions(rows, self.n_components, self.rtol)
             D = (S / S[0]) ** self.spectral_power
             keep = D > SMALLEST_WEIGHT
@@ -116,31 +135,43 @@ class WeightNormDesign(Design):
             self.variance_share_ = float(np.sum(S[keep] ** 2) / squares)
         return self
 
-    def transform(self, X: ArrayLike) -> np.ndarray:
-        """Design rows [D basis^T x; bias_unit] for any X (n', d): an array (n', k)."""
+    def _validated(self, X: ArrayLike, reset: bool) -> Any:
+        data = validate_data(self, X, dtype=np.float64, accept_sparse="csr", reset=reset)
+        return as_rows(data) if issparse(data) else data
+
+    def transform(self, X: ArrayLike) -> np.ndarray | csr_array:
+        """Design rows [D basis^T x; bias_unit] for any X (n', d): (n', k), sparse where sparse X is taken as it is."""
         check_is_fitted(self)
-        Z = validate_data(self, X, dtype=np.float64, reset=False) @ self.basis_ * self.spectral_weights_
-        return np.hstack([Z, np.full((len(Z), 1), self.bias_unit_)]) if self.bias else Z
+        Z = self._validated(X, reset=False)
+        if self.basis_ is not None:
+            Z = Z @ self.basis_ * self.spectral_weights_
+        if not self.bias:
+            return Z
+        column = np.full((Z.shape[0], 1), self.bias_unit_)
+        return hstack([Z, csr_array(column)], format="csr") if issparse(Z) else np.hstack([Z, column])
 
     @property
     def _n_features_out(self) -> int:
-        return self.basis_.shape[1] + bool(self.bias)
+        return len(self.spectral_weights_) + bool(self.bias)
 
     def affine(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (m, d) and offsets (m,) with ``transform(X) @ S == X @ slopes.T + offsets``."""
-        r = self.basis_.shape[1]
-        slopes = (self.basis_ * self.spectral_weights_ @ S[:r]).T
+        r = len(self.spectral_weights_)
+        slopes = (S[:r] if self.basis_ is None else self.basis_ * self.spectral_weights_ @ S[:r]).T
         return slopes, self.bias_unit_ * S[r] if self.bias else np.zeros(S.shape[1])
 
     def neuron_weights(self, S: np.ndarray) -> LayerWeights:
         """Layer weights whose weight-normalized neurons equal relu(Z s) for every column s of S (k, m)."""
         slopes, bias = self.affine(S)
         gamma = np.linalg.norm(slopes, axis=1)
-        weights = np.where(gamma[:, None] > 0, slopes, self.basis_[:, 0])
+        first = np.eye(1, slopes.shape[1])[0] if self.basis_ is None else self.basis_[:, 0]
+        weights = np.where(gamma[:, None] > 0, slopes, first)
         std = np.linalg.norm(weights, axis=1)
         return LayerWeights(weights, gamma, bias.copy(), np.zeros(len(gamma)), std)
 
     def neurons(self, weights: np.ndarray, gamma: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Undo `neuron_weights`: columns s (k, m) of the neurons with these weights."""
-        S = (self.basis_ / self.spectral_weights_).T @ (gamma * weights.T / np.linalg.norm(weights, axis=1))
+        S = gamma * weights.T / np.linalg.norm(weights, axis=1)
+        if self.basis_ is not None:
+            S = (self.basis_ / self.spectral_weights_).T @ S
         return np.vstack([S, bias / self.bias_unit_]) if self.bias else S

@@ -8,15 +8,26 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexbn._utils.checks import check_choice, check_count, check_flag, check_n_jobs, check_verbose, is_seed
+from convexbn._utils.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_n_jobs,
+    check_verbose,
+    is_integer,
+    is_seed,
+)
+from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import merge_equal_samples
 from convexbn._utils.user_warning import warn_user
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._checks import check_spectral_power
+from convexbn.designs._design import SPARSE
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._last_fit import last_fit
@@ -332,12 +343,33 @@ class Dense(BaseConvexBN):
         return make_design(self.normalization, n_components, spectral_power, self.standardize)
 
     def _validate(self, X: ArrayLike, y: Any = "no_validation", **options: Any) -> Any:
+        if issparse(X) and options.get("reset", True) and not self._takes_sparse():
+            raise ValueError(f"{SPARSE} Gated networks take the first only.")
         if getattr(X, "ndim", 2) > 2:
             raise ValueError(
                 f"X must have shape (n, d), got {np.shape(X)}; use X.reshape(len(X), -1), or for images "
                 "ConvexBNConvRegressor or ConvexBNConvClassifier."
             )
-        return validate_data(self, X, y, dtype=np.float64, **options)
+        alone = isinstance(y, str)
+        found = validate_data(self, X, y, dtype=np.float64, accept_sparse="csr", **options)
+        data, *targets = [found] if alone else found
+        data = as_rows(data) if issparse(data) else data
+        return data if alone else (data, *targets)
+
+    def _component_choices(self) -> list[Any]:
+        """Numbers of components to choose among."""
+        return [self.n_components]
+
+    def _takes_sparse(self) -> bool:
+        """Whether `fit` takes sparse X: where the design does; gated networks work on dense rows."""
+        choices = self._component_choices()
+        few = self.activation == "relu" or all(map(is_integer, choices))
+        return few and all(self._unfitted_design(n, p).takes_sparse for n in choices for p in self._power_choices())
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self._takes_sparse()
+        return tags
 
 
 def fixed_seed(model: BaseConvexBN) -> int:

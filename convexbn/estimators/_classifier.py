@@ -47,7 +47,7 @@ class Classification(ClassifierMixin, BaseConvexBN):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         data, targets = self._validate(X, y, ensure_min_samples=2)
         check_classification_targets(targets)
-        weights = check_sample_weight(sample_weight, len(data))
+        weights = check_sample_weight(sample_weight, data.shape[0])
         present = weights > 0
         self.classes_ = np.unique(targets[present])
         if len(self.classes_) < 2:
@@ -92,7 +92,7 @@ class Classification(ClassifierMixin, BaseConvexBN):
         return outputs if outputs.shape[1] > 2 else outputs[:, -1] - outputs[:, :-1].sum(axis=1)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Predict labels (n,) of X (n, d)."""
+        """Predict labels (n,) of X (n, d), sparse or not."""
         return self._labels(self._outputs(X))
 
     @available_if(_has_probabilities)
@@ -139,7 +139,7 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
     n_components : int, float or None, default=None
         Leading singular directions of X to keep, as a number or a fraction of the variance. None keeps all but those
         below 1e-4 of the largest, along which rounding errors of new rows would be largest (`BatchNormDesign`); the
-        certificate says what was left out.
+        certificate says what was left out. Sparse X takes a number, which batch normalization requires.
     spectral_power : float or "auto", default="auto"
         Weight of small singular directions: direction i counts ``(S_i / S_1)^spectral_power``. 0 is the batch (or
         weight) normalized network with plain weight decay; a larger value penalises neurons along small

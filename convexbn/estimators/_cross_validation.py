@@ -70,8 +70,8 @@ class CrossValidated(Dense):
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Training data, at least two samples.
+        X : array-like or sparse matrix of shape (n, d)
+            Training data, at least two samples. Sparse X requires `n_components` (ints), or ``normalization="weight"``.
         y : array-like of shape (n,) or (n, C)
             Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
         sample_weight : array-like of shape (n,) or None, default=None
@@ -96,7 +96,7 @@ class CrossValidated(Dense):
         RuntimeError
             If a cvxpy solver fails; the estimator is left as it was.
         TypeError
-            If X or y is sparse or no array, or metadata are routed that neither splitter nor scorer takes.
+            If y is sparse, or X or y is no array, or metadata are routed that neither splitter nor scorer takes.
         KeyboardInterrupt
             After Ctrl-C. The estimator keeps the best network so far if the last fit has begun; else it is left as it
             was.
@@ -306,11 +306,11 @@ def _score_path(
 
 def _trial_networks(prepared: Prepared, problem: Problem) -> list[NormalizedNetwork | GatedNetwork]:
     """A network with constant outputs and one whose outputs vary, to test whether they can be scored."""
-    Z, y = problem.Z.rows(), problem.y
-    ranges = np.ptp(Z, axis=0)
+    (low, high), y = problem.Z.column_extremes, problem.y
+    ranges = high - low
     column = ranges.argmax()
-    direction = np.zeros((Z.shape[1], 1))
-    direction[column] = (1 if Z[:, column].max() > 0 else -1) / ranges[column]
+    direction = np.zeros((problem.Z.n_columns, 1))
+    direction[column] = (1 if high[column] > 0 else -1) / ranges[column]
     heights = np.ptp(y, axis=0) * (-1.0) ** np.arange(y.shape[1])
     constant = replace(problem, fit_intercept=True).zero_network
     return [

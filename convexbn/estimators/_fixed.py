@@ -51,10 +51,11 @@ class FixedWeightDecay(BaseConvexBN):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), or (n, channels, height, width) for convolutions
-            Training data, at least two samples. A memory map (`numpy.memmap`) of float64 and at least 2**27 numbers, a
-            gibibyte, is not copied by ReLU networks of ``normalization="batch"``, which read it a block of rows at a
-            time in every product. That takes several times as long, and equal samples stay apart.
+        X : array-like or sparse matrix of shape (n, d), or (n, channels, height, width) for convolutions
+            Training data, at least two samples. Sparse X requires `n_components` (an int), or
+            ``normalization="weight"``. A memory map (`numpy.memmap`) of float64 and at least 2**27 numbers, a gibibyte,
+            is not copied by ReLU networks of ``normalization="batch"``, which read it a block of rows at a time in
+            every product. That takes several times as long, and equal samples stay apart.
         y : array-like of shape (n,) or (n, C)
             Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
         sample_weight : array-like of shape (n,) or None, default=None
@@ -74,7 +75,7 @@ class FixedWeightDecay(BaseConvexBN):
         RuntimeError
             If a cvxpy solver fails; the estimator is left as it was.
         TypeError
-            If X or y is sparse or no array; the estimator is left as it was.
+            If y is sparse, or images are, or X or y is no array; the estimator is left as it was.
         KeyboardInterrupt
             After Ctrl-C, so that a search around the estimator ends, too. The estimator keeps the best network so far
             with its certificate, as if it had been trained; it is left as it was if there is none yet, or if Ctrl-C

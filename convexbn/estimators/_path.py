@@ -122,7 +122,7 @@ def convexbn_path(
 
     Parameters
     ----------
-    X : array-like of shape (n, d)
+    X : array-like or sparse matrix of shape (n, d)
         Training data.
     y : array-like of shape (n,) or (n, C)
         Targets, one column an output; labels (n,) for the losses of a classifier. Of two labels the second in sorted

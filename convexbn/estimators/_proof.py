@@ -42,7 +42,7 @@ def prove(
     ----------
     model : ConvexBNRegressor, ConvexBNClassifier, or their CV or convolutional variants
         Trained, with ``activation="relu"``. Of a stack give a stage, with the features that it was trained on.
-    X : array-like of shape (n, d), or (n, channels, height, width) for convolutions
+    X : array-like or sparse matrix of shape (n, d), or (n, channels, height, width) for convolutions
         Its training data.
     y : array-like of shape (n,) or (n, C)
         Its targets or labels.

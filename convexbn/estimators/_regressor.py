@@ -37,7 +37,7 @@ class Regression(RegressorMixin, BaseConvexBN):
         targets = targets.astype(np.float64).reshape(len(targets), -1)
         make_loss(self.loss).check_targets(targets)
         check_magnitude(targets, "y")
-        return data, targets, check_sample_weight(sample_weight, len(data))
+        return data, targets, check_sample_weight(sample_weight, data.shape[0])
 
     def _output_scales(self, y: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
         if y.shape[1] == 1 or not self.scale_outputs:
@@ -50,7 +50,7 @@ class Regression(RegressorMixin, BaseConvexBN):
         self.output_scales_ = prepared.output_scales
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Predict targets of X (n, d): shape (n, C), or (n,) if y had one dimension in `fit`."""
+        """Predict targets of X (n, d), sparse or not: shape (n, C), or (n,) if y had one dimension in `fit`."""
         outputs = self._outputs(X)
         return outputs[:, 0] if self._y_ndim == 1 else outputs
 
@@ -91,7 +91,7 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
     n_components : int, float or None, default=None
         Leading singular directions of X to keep, as a number or a fraction of the variance. None keeps all but those
         below 1e-4 of the largest, along which rounding errors of new rows would be largest (`BatchNormDesign`); the
-        certificate says what was left out.
+        certificate says what was left out. Sparse X takes a number, which batch normalization requires.
     spectral_power : float or "auto", default="auto"
         Weight of small singular directions: direction i counts ``(S_i / S_1)^spectral_power``. 0 is the batch (or
         weight) normalized network with plain weight decay; a larger value penalises neurons along small

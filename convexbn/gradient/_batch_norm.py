@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.utils.validation import check_array, check_consistent_length
 
 from convexbn.designs._batch_norm import BatchNormDesign
@@ -156,6 +157,8 @@ def train(
         callback=callback,
     )
     rng, design = np.random.default_rng(random_state), unfitted_design(normalization, kernel_size, stride, padding)
+    if issparse(X):
+        raise TypeError("X is sparse, and gradient training takes dense data; give X.toarray().")
     data = check_data(X, design) if start is None else start.check_data(X)
     targets: np.ndarray = check_array(as_numbers(y), ensure_2d=False, input_name="y")
     targets = targets[:, None] if targets.ndim == 1 else targets

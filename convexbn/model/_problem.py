@@ -16,7 +16,7 @@ from convexbn.losses import Loss, make_loss
 from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
 from convexbn.model._outputs import OutputDirections, output_directions
-from convexbn.operators._dense import as_design_matrix
+from convexbn.operators._kinds import as_design_matrix
 from convexbn.operators._protocol import Operator
 
 
@@ -30,8 +30,8 @@ class Problem(Summarized):
 
     Parameters
     ----------
-    Z : DesignMatrix or array-like of shape (N, k)
-        Design matrix.
+    Z : DesignMatrix, or array-like or sparse matrix of shape (N, k)
+        Design matrix; a sparse one is taken as a `SparseDesignMatrix`.
     y : array-like of shape (n,) or (n, C)
         Targets; labels -1 and +1 for margin losses.
     loss : {"squared_error", "huber", "log_loss", "squared_hinge", "hinge"} or Loss, default="squared_error"

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import csr_array, issparse
 from sklearn.utils.validation import check_array, check_consistent_length
 
+from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import check_sample_weight
 from convexbn._utils.summary import Summarized, counted
 from convexbn.designs._batch_norm import BatchNormDesign
@@ -177,12 +179,12 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         """Read a torch module whose output in ``eval()`` is that of a network of this kind."""
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Network outputs (n, C) for X (n, d), with the population statistics; a ValueError if they overflow."""
+        """Network outputs (n, C) for X (n, d), sparse or not, with the population statistics; a ValueError."""
         data = self.check_data(X)
         return finite(lambda: self._forward(data, *self.population_statistics()))
 
     def hidden(self, X: ArrayLike) -> np.ndarray:
-        """Hidden neurons relu(gamma_j (x·w_j - mean_j) / std_j + bias_j), (n, m) for X (n, d)."""
+        """Hidden neurons relu(gamma_j (x·w_j - mean_j) / std_j + bias_j), (n, m) for X (n, d), sparse or not."""
         data = self.check_data(X)
         return finite(lambda: self._hidden(data, *self.population_statistics()))
 
@@ -201,7 +203,7 @@ class NormalizedNetwork(Summarized, Stored, ABC):
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
+        X : array-like or sparse matrix of shape (n, d)
             Training data.
         y : array-like of shape (n,) or (n, C)
             Targets; labels -1 and +1 for margin losses.
@@ -223,7 +225,7 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         if targets.shape[1:] != (self.n_outputs,):
             raise ValueError(f"y must have {self.n_outputs} columns, one an output, got shape {targets.shape}.")
         loss.check_targets(targets)
-        weights = check_sample_weight(sample_weight, len(data))
+        weights = check_sample_weight(sample_weight, data.shape[0])
         f = self._forward(data, *self.batch_statistics(data, weights))
         return float(weights @ loss.value(f, targets) / weights.sum() + weight_decay * self.penalty())
 
@@ -264,6 +266,8 @@ class NormalizedNetwork(Summarized, Stored, ABC):
     def _check_statistics(self, X: ArrayLike, sample_weight: ArrayLike | None) -> np.ndarray:
         """Return X as an array, or raise a ValueError if its statistics are not those of the network."""
         data = self.check_data(X)
+        if issparse(data) and self.design is not WeightNormDesign:
+            raise ValueError("prune whitens the data, which makes sparse X dense; give X.toarray() if that is small.")
         (mean, std), (batch_mean, batch_std) = self.population_statistics(), self.batch_statistics(data, sample_weight)
         moved = np.abs([mean - batch_mean, std - batch_std]) / std
         if moved.max(initial=0) > 1e-6:
@@ -280,9 +284,9 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         """Outputs of the neurons on rows of data."""
         return np.maximum(self.gamma * (rows @ self.weights.T - mean) / std + self.bias, 0)
 
-    def check_data(self, X: ArrayLike) -> np.ndarray:
-        """Return X as an array of its own numeric type, or raise a ValueError if the network does not take it."""
-        return check_data(X, self.weights.shape[1])
+    def check_data(self, X: ArrayLike) -> np.ndarray | csr_array:
+        """Return X, sparse or not, in its own numeric type, or raise a ValueError if the network does not take it."""
+        return check_data(X, self.weights.shape[1], accept_sparse=True)
 
     def _unfitted_design(self) -> BatchNormDesign | WeightNormDesign:
         return self.design()
@@ -311,9 +315,10 @@ def as_finite_arrays(network: Any) -> None:
         object.__setattr__(network, field.name, array)
 
 
-def check_data(X: ArrayLike, n_features: int) -> np.ndarray:
+def check_data(X: ArrayLike, n_features: int, *, accept_sparse: bool = False) -> np.ndarray:
     """Return X as a finite 2-D array of its own numeric type with `n_features` columns, or raise a ValueError."""
-    data: np.ndarray = check_array(X, dtype="numeric")
+    data: np.ndarray = check_array(X, dtype="numeric", accept_sparse="csr" if accept_sparse else False)
+    data = as_rows(data) if issparse(data) else data
     if data.shape[1] != n_features:
         raise ValueError(f"X has {data.shape[1]} features, the network was trained on {n_features}.")
     return data

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import csr_array, issparse
 from sklearn.utils.validation import check_array
 
 from convexbn._utils.sample_weight import weighted_samples
@@ -108,14 +109,14 @@ class BatchNormNetwork(NormalizedNetwork):
         """Mean and std (m,) of x·w_j over X; a ValueError if a neuron does not vary over X."""
         weights, data = weighted_samples(sample_weight, X)
         _, first_rows = next(self._row_blocks(data[:1]))
-        origin = first_rows[0]  # deviations from it are exactly zero where a neuron does not vary
+        origin = first_rows[:1]  # deviations from it are exactly zero where a neuron does not vary
         total, mean, squares = 0.0, np.zeros(len(self)), np.zeros(len(self))
-        largest = np.zeros_like(origin)
+        largest = np.zeros(origin.shape[1])
         for samples, rows in self._row_blocks(data):
-            moved = rows - origin
-            largest = np.maximum(largest, np.abs(moved).max(axis=0))
+            moved = rows - _repeated(origin, rows.shape[0])
+            largest = np.maximum(largest, _dense(abs(moved).max(axis=0)))
             deviations = moved @ self.weights.T
-            row_weights = np.repeat(weights[samples], len(rows) // len(weights[samples]))
+            row_weights = np.repeat(weights[samples], rows.shape[0] // len(weights[samples]))
             share = row_weights.sum() / (total + row_weights.sum())
             block_mean = np.average(deviations, axis=0, weights=row_weights)
             deviations -= block_mean
@@ -128,7 +129,7 @@ class BatchNormNetwork(NormalizedNetwork):
             raise ValueError("The standard deviations over X overflow: X holds numbers too large to be squared.")
         if not (std > _ROUNDING * (np.abs(self.weights) @ largest)).all():
             raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
-        return self.weights @ origin + mean, std
+        return self.weights @ _dense(origin)[0] + mean, std
 
     def with_statistics(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Return the network whose population statistics are those of X (n, d), weighted by `sample_weight` (n,)."""
@@ -138,7 +139,7 @@ class BatchNormNetwork(NormalizedNetwork):
     def _row_blocks(self, X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Slices of the samples and the inputs of neurons in them, in double precision, a block at a time."""
         size = max(1, _BLOCK_ENTRIES // max(self.weights.shape))
-        for start in range(0, len(X), size):
+        for start in range(0, X.shape[0], size):
             samples = slice(start, start + size)
             yield samples, X[samples].astype(np.float64)
 
@@ -204,6 +205,15 @@ class BatchNormNetwork(NormalizedNetwork):
             module, "Linear, BatchNorm1d, ReLU, Linear", "Linear", "BatchNorm1d", "ReLU", "Linear"
         )
         return cls(weights=array_of(hidden, "weight"), **read_layers(hidden, norm, output))
+
+
+def _repeated(row: np.ndarray | csr_array, count: int) -> np.ndarray | csr_array:
+    """What is subtracted from `count` rows (count, d) to subtract a row (1, d) from each."""
+    return csr_array(np.ones((count, 1))) @ row if issparse(row) else row
+
+
+def _dense(array: Any) -> np.ndarray:
+    return array.toarray() if issparse(array) else array
 
 
 def compensated(network: Any, eps: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:

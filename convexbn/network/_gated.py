@@ -83,7 +83,7 @@ class GatedNetwork(Summarized, Stored):
         )
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Network outputs (n, C) for X (n, d); a ValueError if they overflow."""
+        """Network outputs (n, C) for X (n, d), sparse or not; a ValueError if they overflow."""
         data = self.check_data(X)
         return finite(lambda: self._hidden(data) @ self.output_weights + self.intercept)
 
@@ -92,8 +92,8 @@ class GatedNetwork(Summarized, Stored):
         return (rows @ self.gates.T + self.gate_offsets >= 0) * (rows @ self.weights.T + self.bias)
 
     def check_data(self, X: ArrayLike) -> np.ndarray:
-        """Return X as an array of its own numeric type, or raise a ValueError if the network does not take it."""
-        return check_data(X, self.weights.shape[1])
+        """Return X, sparse or not, in its own numeric type, or raise a ValueError if the network does not take it."""
+        return check_data(X, self.weights.shape[1], accept_sparse=True)
 
     @classmethod
     def _geometry(cls, design: BatchNormDesign | WeightNormDesign) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
         weights, data = weighted_samples(sample_weight, X)
         total, mean, squares, largest = 0.0, np.zeros(len(self)), np.zeros(len(self)), np.zeros(len(self))
         size = max(1, _BLOCK_ENTRIES // max(self.weights.shape))
-        for start in range(0, len(data), size):
+        for start in range(0, data.shape[0], size):
             rows = slice(start, start + size)
             active, of_rows = self._activations(data[rows]), weights[rows]
             share = of_rows.sum() / (total + of_rows.sum())

@@ -3,5 +3,6 @@
 from convexbn.operators._dense import DesignMatrix
 from convexbn.operators._protocol import Operator
 from convexbn.operators._row_blocks import RowBlocks
+from convexbn.operators._sparse import SparseDesignMatrix
 
-__all__ = ["DesignMatrix", "Operator", "RowBlocks"]
+__all__ = ["DesignMatrix", "Operator", "RowBlocks", "SparseDesignMatrix"]

@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from convexbn.operators._protocol import Operator
 
@@ -106,8 +105,3 @@ class DesignMatrix(Operator):
     def in_single_precision(self) -> Self:
         """The matrix with products in single precision."""
         return self._of(self.Z.astype(np.float32), self.n_patches)
-
-
-def as_design_matrix(Z: Operator | ArrayLike) -> Operator:
-    """Return Z as an operator, an array as a `DesignMatrix`."""
-    return Z if isinstance(Z, Operator) else DesignMatrix(np.asarray(Z))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from scipy.sparse import csr_array
 
+from convexbn.operators._slices import slices
+
 if TYPE_CHECKING:
     from convexbn.operators._protocol import Operator
 
@@ -50,9 +52,11 @@ class Hyperplanes:
         steps = np.diff((along / signed)[order])
         close = np.flatnonzero(steps <= 2 * _PARALLEL * np.linalg.norm(direction))
         one, other = order[close], order[close + 1]
-        distance = np.linalg.norm(Z.rows(one) / signed[one, None] - Z.rows(other) / signed[other, None], axis=1)
         new = np.ones(n_rows, dtype=bool)
-        new[close[distance <= _PARALLEL] + 1] = False
+        for block in slices(len(close), Z.n_columns):
+            i, j = one[block], other[block]
+            apart = Z.rows(i) / signed[i, None] - Z.rows(j) / signed[j, None]
+            new[close[block][np.linalg.norm(apart, axis=1) <= _PARALLEL] + 1] = False
         in_order = np.cumsum(new) - 1
         # Numbered as they come in the matrix.
         first = np.minimum.reduceat(order, np.flatnonzero(new))

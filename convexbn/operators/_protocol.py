@@ -12,9 +12,9 @@ from scipy.linalg.blas import dsyrk
 from convexbn._utils.magnitude import power_of_two_above
 from convexbn._utils.summary import Summarized, counted
 from convexbn.operators._hyperplanes import Hyperplanes
+from convexbn.operators._slices import slices
 
-_BLOCK_ENTRIES = 2**22  # entries of the largest array made at once
-_CONSTANT = 1e-8  # how far products that are to be one may be from it
+CONSTANT_RTOL = 1e-8  # how far products that are to be one may be from it
 _FAR = 1e6  # entries between its inverse and this allow sums of squares in single precision
 
 
@@ -79,7 +79,7 @@ class Operator(Summarized, ABC):
         """The matrix with its entries divided by a number."""
 
     @abstractmethod
-    def times(self, basis: np.ndarray) -> Self:
+    def times(self, basis: np.ndarray) -> "Operator":
         """Return the matrix Z B for a basis B (k, r)."""
 
     @abstractmethod
@@ -113,12 +113,30 @@ class Operator(Summarized, ABC):
     @cached_property
     def of_moderate_size(self) -> tuple[Self, float]:
         """The matrix over a power of two, and that: 1 unless its entries are so far from one that products overflow."""
-        largest = [np.abs(self.rows(block)).max() for block in self._blocks(self.n_columns)]
-        size = power_of_two_above(np.array(largest))
+        size = power_of_two_above(np.concatenate(self.column_extremes))
         return (self, 1.0) if 1 / _FAR < size < _FAR else (self / size, size)
 
     @cached_property
-    def on_row_space(self) -> tuple[Self, np.ndarray]:
+    def column_extremes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and largest entry of each column, shape (k,)."""
+        low, high = np.full(self.n_columns, np.inf), np.full(self.n_columns, -np.inf)
+        for block in self._blocks(self.n_columns):
+            rows = self.rows(block)
+            low, high = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
+        return low, high
+
+    @property
+    def has_few_columns(self) -> bool:
+        """Whether there are no more columns than rows, so that `on_row_space` has no fewer."""
+        return self.n_columns <= self.n_rows
+
+    @property
+    def most_directions(self) -> float:
+        """Directions (k, m) that a search may start from, so that they take little memory beside the matrix."""
+        return np.inf
+
+    @cached_property
+    def on_row_space(self) -> tuple["Operator", np.ndarray]:
         """The matrix times an orthonormal basis (k, r) of the space of its rows, and the basis.
 
         It has no more columns than rows, and is as good as the matrix for neurons: a part of one that is across the
@@ -134,7 +152,7 @@ class Operator(Summarized, ABC):
         """The direction e (k,) with Z e = 1 in every row, or None if there is none."""
         gram, sums = self.gram(np.ones((self.n_rows, 1))), self.adjoint(np.ones((self.n_rows, 1)))
         direction = np.linalg.lstsq(gram, sums, rcond=None)[0]
-        return direction[:, 0] if np.abs(self @ direction - 1).max() < _CONSTANT else None
+        return direction[:, 0] if np.abs(self @ direction - 1).max() < CONSTANT_RTOL else None
 
     @cached_property
     def hyperplanes(self) -> Hyperplanes:
@@ -244,14 +262,9 @@ class Operator(Summarized, ABC):
 
     def _blocks(self, entries: int) -> Iterator[slice]:
         """Slices of the rows, with so many entries made for each."""
-        return _slices(self.n_rows, entries)
+        return slices(self.n_rows, entries)
 
     def _parts(self, entries: int) -> Iterator[tuple[slice, Self]]:
         """Slices of the samples, and the matrix of these, with so many entries made for each row."""
-        for samples in _slices(self.n_samples, entries * self.n_patches):
+        for samples in slices(self.n_samples, entries * self.n_patches):
             yield samples, self.of_samples(samples)
-
-
-def _slices(number: int, entries: int) -> Iterator[slice]:
-    size = max(1, _BLOCK_ENTRIES // max(1, entries))
-    return (slice(start, min(start + size, number)) for start in range(0, number, size))

@@ -117,7 +117,7 @@ def find_local_maxima(
         raise ValueError(f"starts must be directions of {Z.n_columns} entries, one a column; got {np.shape(starts)}.")
     if not (np.isfinite(starts).all() and starts.any(axis=0).all()):
         raise ValueError("starts must be finite directions, none of them zero.")
-    if Z.n_columns > Z.n_rows:
+    if not Z.has_few_columns:
         Z, basis = Z.on_row_space
         inside = basis.T @ starts
         inside = inside[:, inside.any(axis=0)]
@@ -161,7 +161,7 @@ def price_by_ascent(
     v : ndarray of shape (n, C)
         Dual point.
     n_starts : int, default=1000
-        Gaussian starts.
+        Gaussian starts; fewer where Z is sparse and they had more than four million entries.
     random_state : int, Generator or None, default=None
         Seed of the starts.
 
@@ -179,7 +179,8 @@ def price_by_ascent(
     >>> round(price.value, 9), price.scope
     (4.0, 'local')
     """
-    starts = np.random.default_rng(random_state).standard_normal((Z.n_columns, n_starts))
+    count = int(min(n_starts, Z.most_directions))
+    starts = np.random.default_rng(random_state).standard_normal((Z.n_columns, count))
     found = find_local_maxima(Z, v, starts, count=1)
     if len(found) == 0:
         return Price(0.0, "local")

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from convexbn._utils.checks import check_count, make_generator
 from convexbn._utils.summary import Summarized, counted
-from convexbn.operators._dense import as_design_matrix
+from convexbn.operators._kinds import as_design_matrix
 from convexbn.operators._protocol import Operator
 
 _ZERO = 1e-9  # what separates unit vectors, or a unit normal from a ray, counts as zero up to here

@@ -24,6 +24,7 @@ from convexbn.solvers._solution import Solution, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
 from convexbn.solvers.post_activation._closed_form import full_row_rank_obstacle, solve_full_row_rank
 
+_FIRST_ROWS = 100  # of Z are looked at before all of them
 _ROW_RANK_RTOL = 1e-8  # how far P^1/2 Z Z^T P^1/2 may be from a multiple of the identity
 
 
@@ -131,10 +132,15 @@ def row_rank_obstacle(problem: Problem) -> str | None:
     n, k = problem.Z.n_rows, problem.Z.n_columns
     if n > k:
         return f"Z has rank at most {k}, less than its {n} samples"
-    gram = problem.Z.row_gram(problem.sample_weight[:, None])
-    c = np.mean(gram.diagonal())
-    if c == 0 or np.abs(gram - c * np.eye(n)).max() > _ROW_RANK_RTOL * c:
-        return "weighted Z Z^T is not a multiple of the identity, so the data is not whitened or not of full row rank"
+    some = slice(_FIRST_ROWS)  # which tell almost always, and take less memory than an n x n matrix
+    for Z, p, rtol in (
+        (problem.Z.of_samples(some), problem.sample_weight[some], 4 * _ROW_RANK_RTOL),
+        (problem.Z, problem.sample_weight, _ROW_RANK_RTOL),
+    ):
+        gram = Z.row_gram(p[:, None])
+        c = np.mean(gram.diagonal())
+        if c == 0 or np.abs(gram - c * np.eye(len(p))).max() > rtol * c:
+            return "weighted Z Z^T is not a multiple of the identity: the data is not whitened or not of full row rank"
     return None
 
 

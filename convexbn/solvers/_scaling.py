@@ -73,7 +73,7 @@ class Scaling:
 
     def with_fewest_columns(self) -> Self:
         """The same scaling with no more columns of Z than rows: optimal neurons lie in the space of the rows."""
-        if self.problem.Z.n_columns <= self.problem.Z.n_rows:
+        if self.problem.Z.has_few_columns:
             return self
         Z, basis = self.problem.Z.on_row_space
         return replace(self, problem=replace(self.problem, Z=Z), basis=basis)

@@ -50,7 +50,7 @@ class WorkingSets:
     def __init__(self, problem: Problem, patterns: Patterns, dtype: np.dtype, norm: Norm):
         Z = problem.Z
         self.problem, self.patterns, self.norm = problem, patterns, norm
-        of_rows, row_basis = Z.on_row_space if Z.n_columns > Z.n_rows else (Z, None)  # where optimal weights lie
+        of_rows, row_basis = (Z, None) if Z.has_few_columns else Z.on_row_space  # where optimal weights lie
         eigenvalues, basis = np.linalg.eigh(of_rows.gram(Z.unpool(problem.sample_weight[:, None])))
         self.basis = basis if row_basis is None else row_basis @ basis
         self.largest = max(float(eigenvalues[-1]), np.finfo(float).tiny)

@@ -89,7 +89,7 @@ class Whitened:
 
 def _whitening(problem: PostActivationProblem) -> np.ndarray:
     """Basis (k, r) in which the columns of Z are orthonormal times the root of n."""
-    Z, basis = (problem.Z, None) if problem.Z.n_columns <= problem.Z.n_rows else problem.Z.on_row_space
+    Z, basis = (problem.Z, None) if problem.Z.has_few_columns else problem.Z.on_row_space
     values, vectors = np.linalg.eigh(Z.gram(np.full((Z.n_rows, 1), 1 / Z.n_rows)))
     kept = values > _RANK**2 * values[-1]
     kept &= values > Z.n_columns * np.finfo(float).eps * values[-1]

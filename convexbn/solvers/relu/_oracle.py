@@ -48,7 +48,8 @@ def _searched_with(run: Run, state: State, options: Options, effort: int) -> Sta
     """One call of the oracle, from so many times the usual number of starts."""
     problem, Z = run.problem, run.problem.Z
     v = problem.feasible_dual(problem.dual_point(state.neurons.outputs(Z)))
-    starts = _starts(Z, state.neurons, effort * run.several * options.n_starts, options, run.rng)
+    count = int(min(effort * run.several * options.n_starts, Z.most_directions))
+    starts = _starts(Z, state.neurons, count, options, run.rng)
     found = find_local_maxima(
         Z,
         v,

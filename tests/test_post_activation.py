@@ -39,6 +39,7 @@ from convexbn import (
     weight_decay_max,
 )
 from convexbn.gradient import train
+from convexbn.model import prune
 from convexbn.model._normalized_neurons import prune_normalized
 from convexbn.oracles import (
     Price,
@@ -561,6 +562,20 @@ class TestBadInput:
         wrong = make(0, 10, 3)[2].neurons(np.ones((4, 1)), np.ones((1, 1)), np.zeros(1))
         with pytest.raises(ValueError, match="3 weights"):
             solve(problem, start=wrong)
+
+    def test_neurons_of_the_other_placement(self):
+        X, _, problem = make(0, 10, 2)
+        before = Problem(problem.Z, problem.y, weight_decay=0.1)
+        layers = np.ones((3, 1)), np.ones((1, 1)), np.zeros(1)
+        plain, normalized = before.neurons(*layers), problem.neurons(*layers)
+        with pytest.raises(ValueError, match="PostActivationBatchNormDesign"):
+            make_network(normalized, BatchNormDesign().fit(X))
+        with pytest.raises(ValueError, match="takes NormalizedNeurons"):
+            make_network(plain, PostActivationBatchNormDesign().fit(X))
+        with pytest.raises(ValueError, match="Neurons of a ReLU network"):
+            solve(before, start=normalized)
+        with pytest.raises(ValueError, match="must be Neurons"):
+            prune(normalized, problem.Z)
 
     def test_no_closed_form(self):
         _, _, problem = make(0, 10, 2)

@@ -15,7 +15,27 @@ _HELD = 1e3  # weight of the equations of a least-squares problem
 
 
 def normalized_quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
-    """Whether `price_of_normalized_patterns` covers all patterns within seconds; with several outputs it never does."""
+    """Whether `price_of_normalized_patterns` covers all patterns within seconds; with several outputs it never does.
+
+    Parameters
+    ----------
+    Z : Operator
+        Design matrix.
+    n_outputs : int
+        Outputs C.
+
+    Returns
+    -------
+    quickly : bool
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import DesignMatrix
+    >>> from convexbn.oracles import normalized_quickly_enumerated
+    >>> [normalized_quickly_enumerated(DesignMatrix(np.eye(3)), n_outputs) for n_outputs in (1, 2)]
+    [True, False]
+    """
     return n_outputs == 1 and count_patterns(Z) * Z.n_rows <= _QUICK_WORK
 
 

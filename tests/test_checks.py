@@ -22,6 +22,7 @@ class Odd:
 
 NUMBERS = [float("nan"), -1, -1.5, 1j]
 OBJECTS = ["misspelt", "", b"x", {"a": 1}, ["a"], Odd(), int, np.array(3.0), np.full((2, 2), np.nan)]
+RIGHT = {("n_jobs", "-1"), ("checkpoint", "'misspelt'")}  # the name of a file
 CALLABLES = {"scoring", "estimator", "features", "callback"}  # a class may be one
 
 
@@ -53,7 +54,7 @@ def named(call, name, value):
 def test_every_parameter_of_an_estimator_is_named(estimator, options, data, y):
     for name in inspect.signature(estimator).parameters:
         for value in OBJECTS + NUMBERS:
-            right = (name in CALLABLES and value is int) or (name == "n_jobs" and repr(value) == "-1")
+            right = (name in CALLABLES and value is int) or (name, repr(value)) in RIGHT
             if not right:
                 named(lambda **bad: estimator(**{**options, **bad}).fit(data, y), name, value)
 
@@ -77,7 +78,7 @@ def test_every_argument_of_a_function_is_named(function, options, left_out):
     for name in inspect.signature(function).parameters.keys() - left_out:
         for value in OBJECTS + NUMBERS:
             one_value = name == "weight_decays" and isinstance(value, np.ndarray) and value.ndim == 0
-            if not (one_value or (name in CALLABLES and value is int)):
+            if not (one_value or (name in CALLABLES and value is int) or (name, repr(value)) in RIGHT):
                 named(lambda **bad: function(**{**options, **bad}), name, value)
 
 

@@ -19,7 +19,7 @@ from convexbn import (
     solve_path,
     weight_decay_max,
 )
-from convexbn.solvers import Options
+from convexbn.solvers import Options, Search
 from convexbn.solvers import _path as solvers_path
 from convexbn.solvers._tolerance import Tolerance
 from tests.watched import Watched
@@ -158,6 +158,15 @@ def test_bounds_hold_where_no_time_is_left(activation, monkeypatch):
         assert quick.certificate.objective == pytest.approx(at.objective(quick.neurons))
     assert found[-1].status is Status.MAX_TIME
     assert found[-1].certificate.lower_bound == pytest.approx(found[0].certificate.lower_bound / 50)
+
+
+def test_networks_that_are_kept_for_want_of_time_are_not_said_to_be_searched():
+    problem = Problem(BatchNormDesign().fit_transform(X), Y, weight_decay=1.0, fit_intercept=True)
+    with pytest.warns(ConvergenceWarning):
+        zero, kept = solve_path(problem, weight_decay_max(problem) * np.array([2, 0.1]), max_time=1e-9)
+    assert zero.certificate.search is Search.ZERO_NETWORK
+    assert kept.certificate.search is Search.DUAL_POINT
+    assert kept.certificate.gap > 0.5
 
 
 def test_time_is_shared_and_the_path_complete():

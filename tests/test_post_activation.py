@@ -39,6 +39,7 @@ from convexbn import (
     weight_decay_max,
 )
 from convexbn.gradient import train
+from convexbn.model import prune
 from convexbn.model._normalized_neurons import prune_normalized
 from convexbn.oracles import (
     Price,
@@ -562,6 +563,20 @@ class TestBadInput:
         with pytest.raises(ValueError, match="3 weights"):
             solve(problem, start=wrong)
 
+    def test_neurons_of_the_other_placement(self):
+        X, _, problem = make(0, 10, 2)
+        before = Problem(problem.Z, problem.y, weight_decay=0.1)
+        layers = np.ones((3, 1)), np.ones((1, 1)), np.zeros(1)
+        plain, normalized = before.neurons(*layers), problem.neurons(*layers)
+        with pytest.raises(ValueError, match="PostActivationBatchNormDesign"):
+            make_network(normalized, BatchNormDesign().fit(X))
+        with pytest.raises(ValueError, match="takes NormalizedNeurons"):
+            make_network(plain, PostActivationBatchNormDesign().fit(X))
+        with pytest.raises(ValueError, match="Neurons of a ReLU network"):
+            solve(before, start=normalized)
+        with pytest.raises(ValueError, match="must be Neurons"):
+            prune(normalized, problem.Z)
+
     def test_no_closed_form(self):
         _, _, problem = make(0, 10, 2)
         with pytest.raises(ValueError, match="rank at most 3"):
@@ -629,3 +644,41 @@ def test_certificates_of_given_prices_rest_on_the_bound_of_this_problem():
         for v in (solution.dual, problem.zero_dual)
     )
     assert local.global_lower_bound == pytest.approx(max(bounds), rel=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1.0])
+@pytest.mark.parametrize("offset", [0.0, 1e7])
+def test_units_and_offsets_of_columns_do_not_change_the_optimum(unit, offset):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((12, 2)), rng.standard_normal(12)
+    plain, moved = (
+        PostActivationProblem(np.column_stack([first, X[:, 1], np.ones(12)]), y, weight_decay=0.05, fit_intercept=True)
+        for first in (X[:, 0], unit * X[:, 0] + (offset if unit == 1 else 0))
+    )
+    assert solve(moved, random_state=0).certificate.objective == pytest.approx(
+        solve(plain, random_state=0).certificate.objective, rel=2e-6
+    )
+    assert weight_decay_max(moved) == pytest.approx(weight_decay_max(plain), rel=1e-6)
+
+
+def test_every_pattern_has_a_bound_no_lower_than_its_neurons():
+    rng = np.random.default_rng(2)
+    Z = BatchNormDesign().fit_transform(rng.standard_normal((9, 4)))
+    Z, p, v = DesignMatrix(Z), np.full(9, 1 / 9), rng.standard_normal((9, 1))
+    patterns = enumerate_patterns(Z)
+    drawn = rng.standard_normal((5, 200_000))
+    prices = priced_neurons(Z, p, v, drawn).prices
+    masks = np.packbits(Z.Z @ drawn >= 0, axis=0).T
+    for index in range(0, len(patterns), 20):
+        one = patterns.take(np.array([index]))
+        inside = (masks == one.packed).all(axis=1)
+        bound = price_of_normalized_patterns(Z, p, one, v).value
+        assert prices[inside].max(initial=0) <= bound * (1 + 1e-9)
+
+
+def test_certificates_refuse_neurons_of_the_other_normalization():
+    _, _, problem = make(0, 10, 2)
+    plain = Problem(problem.Z, problem.y, weight_decay=0.1)
+    for one, other in ((problem, plain), (plain, problem)):
+        with pytest.raises(ValueError, match="whose normalization is another"):
+            certify(one, other.zero_network, one.zero_dual, lambda v: Price(1.0, "local"))

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 
-from convexbn._utils.row_order import sorted_rows
-
 from convexbn._utils.on_disk import is_on_disk
+from convexbn._utils.row_order import sorted_rows
 
 _FAR = 1e100  # weights between its inverse and this are used as they are
 

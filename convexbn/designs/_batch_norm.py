@@ -12,8 +12,8 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.sparse import issparse
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexbn._utils.on_disk import is_on_disk
 from convexbn._utils.checks import is_integer
+from convexbn._utils.on_disk import is_on_disk
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._checks import (
@@ -27,9 +27,9 @@ from convexbn.designs._design import Design
 from convexbn.designs._deviations import Deviations, slices
 from convexbn.designs._layer_weights import LayerWeights
 from convexbn.designs._principal_directions import SMALLEST_WEIGHT, leading_directions
+from convexbn.designs._sparse_deviations import SparseDeviations
 from convexbn.operators._protocol import Operator
 from convexbn.operators._row_blocks import RowBlocks
-from convexbn.designs._sparse_deviations import SparseDeviations
 
 
 class BatchNormDesign(Design):

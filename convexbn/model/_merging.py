@@ -91,9 +91,7 @@ def prune(neurons: Neurons, Z: Operator) -> Neurons:
     array([[3.]])
     """
     if not isinstance(neurons, Neurons):
-        raise ValueError(
-            f"neurons={neurons!r} must be Neurons; networks normalized after the ReLU have `prune`."
-        )
+        raise ValueError(f"neurons={neurons!r} must be Neurons; networks normalized after the ReLU have `prune`.")
     if not neurons.finite:
         raise ValueError("neurons contain NaN or infinity; prune a network that was trained.")
     if len(neurons.weights) != Z.n_columns:

@@ -8,6 +8,8 @@ import numpy as np
 from convexbn.model._normalized_neurons import NormalizedNeurons
 from convexbn.model._problem import Problem
 
+_GRAM_RTOL = 1e-6  # eigenvalues of the Gram matrix down to here, relative to the largest, are accurate
+
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
 class PostActivationProblem(Problem):
@@ -60,6 +62,25 @@ class PostActivationProblem(Problem):
         return NormalizedNeurons(
             np.zeros((self.Z.n_columns, 0)), none, none, none, none, np.zeros((0, self.n_outputs)), intercept
         )
+
+    @cached_property
+    def whitening(self) -> np.ndarray:
+        """Basis (k, r) in which the columns of Z are orthonormal times the root of n: the same problem in few columns.
+
+        Columns are brought to one length first, so that their units do not matter; directions are left out that are
+        rounding then.
+        """
+        (Z, basis), n = (self.Z, None) if self.Z.has_few_columns else self.Z.on_row_space, self.Z.n_rows
+        gram = Z.gram(np.full((n, 1), 1 / n))
+        lengths = np.sqrt(gram.diagonal())
+        lengths = np.where(lengths > 0, lengths, 1.0)
+        values, vectors = np.linalg.eigh(gram / lengths / lengths[:, None])
+        if values[0] < _GRAM_RTOL * values[-1]:  # which squares what is small
+            _, sizes, directions = np.linalg.svd(Z.rows() / lengths, full_matrices=False)
+            kept = sizes > n * np.finfo(float).eps * sizes[0]
+            values, vectors = sizes[kept] ** 2 / n, directions[kept].T
+        whitening = vectors / np.sqrt(values) / lengths[:, None]
+        return whitening if basis is None else basis @ whitening
 
     def neurons(  # type: ignore[override]
         self, weights: np.ndarray, output_weights: np.ndarray, intercept: np.ndarray

@@ -42,6 +42,16 @@ class NormalizedMaxima:
         Unit output directions, one a row.
     prices : ndarray of shape (p,)
         The prices; `find_normalized_maxima` has them from the largest downwards.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import DesignMatrix
+    >>> from convexbn.oracles import priced_neurons
+    >>> Z, v = DesignMatrix(np.array([[-1.0], [1.0]])), np.array([[-1.0], [1.0]])
+    >>> neurons = priced_neurons(Z, np.full(2, 0.5), v, np.ones((1, 1)))
+    >>> len(neurons), neurons.shift
+    (1, array([-1.]))
     """
 
     weights: np.ndarray
@@ -95,6 +105,30 @@ def priced_neurons(Z: Operator, p: np.ndarray, v: np.ndarray, directions: np.nda
     """The best neuron of unit norm for each direction (k, q), in their order.
 
     A direction whose activations do not vary has the constant neuron, with zero weights, whose price is |V^T 1|.
+
+    Parameters
+    ----------
+    Z : Operator
+        Design matrix.
+    p : ndarray of shape (n,)
+        Sample weights, which add up to one.
+    v : ndarray of shape (n, C)
+        Dual point.
+    directions : ndarray of shape (k, q)
+        Directions, one a column, of any length.
+
+    Returns
+    -------
+    neurons : NormalizedMaxima
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import DesignMatrix
+    >>> from convexbn.oracles import priced_neurons
+    >>> Z, p = DesignMatrix(np.array([[0.0, 1.0], [1.0, 1.0], [3.0, 1.0]])), np.full(3, 1 / 3)
+    >>> priced_neurons(Z, p, np.array([[-1.0], [0.0], [1.0]]), np.array([[1.0, -1.0], [0.0, 2.0]])).prices.round(4)
+    array([2.4054, 2.4495])
     """
     activations = Z.neuron_outputs(directions)
     mean, std = activation_statistics(p, activations)

@@ -11,11 +11,31 @@ from convexbn.patterns._patterns import Patterns, count_patterns
 
 _QUICK_WORK = 3e6  # patterns times rows up to which all of them take a few seconds
 _RANK = 1e-9  # singular values up to here, relative to the largest, are rounding
-_HELD = 1e3  # weight of the equations of a least-squares problem
+_HELD = 1e6  # weight of equations in a least-squares problem
 
 
 def normalized_quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
-    """Whether `price_of_normalized_patterns` covers all patterns within seconds; with several outputs it never does."""
+    """Whether `price_of_normalized_patterns` covers all patterns within seconds; with several outputs it never does.
+
+    Parameters
+    ----------
+    Z : Operator
+        Design matrix.
+    n_outputs : int
+        Outputs C.
+
+    Returns
+    -------
+    quickly : bool
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import DesignMatrix
+    >>> from convexbn.oracles import normalized_quickly_enumerated
+    >>> [normalized_quickly_enumerated(DesignMatrix(np.eye(3)), n_outputs) for n_outputs in (1, 2)]
+    [True, False]
+    """
     return n_outputs == 1 and count_patterns(Z) * Z.n_rows <= _QUICK_WORK
 
 
@@ -25,7 +45,7 @@ def price_of_normalized_patterns(
     """Largest price |v^T h| / |h| over the neurons h = D_i Z w + shift with w in the cone of one of these patterns.
 
     In a cone the price is the length of the projection of v on the image of the cone, a least-squares problem with
-    inequalities. It is solved by its dual, non-negative least squares, every feasible point of which is an upper bound.
+    inequalities. It is solved by its dual, whose feasible points give upper bounds.
 
     Parameters
     ----------
@@ -80,10 +100,21 @@ def price_of_normalized_patterns(
 
 
 def _projected(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[float, np.ndarray]:
-    """Length of the projection of a point (r,) on { x : cone x + free z >= 0 for some z }, and the projection."""
-    held = _HELD * np.abs(cone).max() / np.abs(free).max() if free.any() else 0.0
-    system = np.vstack([cone.T, held * free.T])
-    multipliers, _ = nnls(system, np.append(-along, np.zeros(free.shape[1])), maxiter=50 * system.shape[1])
+    """Upper bound of the length of the projection of a point (r,) on { x : cone x + free z >= 0 for some z }, and x.
+
+    The bound is ``|along + cone^T mu|`` at multipliers ``mu >= 0`` with ``free^T mu = 0``, and attained at the best.
+    Non-negative least squares with a weight on the equations finds multipliers that nearly satisfy them, and a second
+    one the nearest that do.
+    """
+    if free.shape[1] == 0:
+        multipliers, _ = nnls(cone.T, -along, maxiter=50 * len(cone))
+    else:
+        equations = np.linalg.qr(free)[0].T
+        zeros, size = np.zeros(len(equations)), np.abs(cone).max()
+        system = np.vstack([cone.T, _HELD * size * equations])
+        nearly, _ = nnls(system, np.append(-along, zeros), maxiter=50 * len(cone))
+        system = np.vstack([np.eye(len(cone)), _HELD * equations])
+        multipliers, _ = nnls(system, np.append(nearly, zeros), maxiter=50 * len(cone))
     x = along + cone.T @ multipliers
     return float(np.linalg.norm(x)), x
 

@@ -60,7 +60,7 @@ def weight_decay_max(problem: Problem) -> float:
 
 def _of_post_activation(problem: PostActivationProblem) -> float:
     """The same for batch normalization after the ReLU, whose bound is attained at full row rank."""
-    Z, p, v = problem.Z, problem.sample_weight, problem.zero_dual
+    Z, p, v = problem.Z.times(problem.whitening), problem.sample_weight, problem.zero_dual
     bound = normalized_price_bound(v, p).value
     if normalized_quickly_enumerated(Z, problem.n_outputs):
         price = price_of_normalized_patterns(Z, p, enumerate_patterns(Z), v)

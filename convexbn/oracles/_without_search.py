@@ -10,7 +10,29 @@ from convexbn.oracles._price import Price
 
 
 def price_without_search(problem: Problem, v: np.ndarray) -> Price:
-    """Upper bound of the price of every neuron of a problem at a dual point v (n, C): `price_bound`, or its like."""
+    """Upper bound of the price of every neuron of a problem: `price_bound`, or `normalized_price_bound` after the ReLU.
+
+    Parameters
+    ----------
+    problem : Problem or PostActivationProblem
+        Training problem.
+    v : ndarray of shape (n, C)
+        Dual point.
+
+    Returns
+    -------
+    price : Price
+        Scope "global".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import PostActivationProblem
+    >>> from convexbn.oracles import price_without_search
+    >>> problem = PostActivationProblem(np.eye(2), [1.0, -2.0], weight_decay=0.1)
+    >>> round(price_without_search(problem, np.array([[1.5], [-1.5]])).value, 12)
+    3.0
+    """
     if isinstance(problem, PostActivationProblem):
         return normalized_price_bound(v, problem.sample_weight)
     return price_bound(problem.Z, v, problem.sample_weight)

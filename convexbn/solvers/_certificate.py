@@ -10,6 +10,8 @@ import numpy as np
 from convexbn._utils.summary import Summarized
 from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
+from convexbn.model._normalized_neurons import NormalizedNeurons
+from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price, Scope, price_without_search
 
@@ -256,6 +258,8 @@ def certify(
     >>> certify(problem, problem.zero_network, problem.zero_dual, lambda v: price_bound(problem.Z, v)).gap
     0.0
     """
+    if isinstance(neurons, NormalizedNeurons) != isinstance(problem, PostActivationProblem):
+        raise ValueError(f"neurons={neurons!r} are not of problem={problem!r}, whose normalization is another.")
     objective = problem.objective(neurons)
     v = problem.feasible_dual(v)
     priced = price(v)

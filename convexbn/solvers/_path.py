@@ -17,7 +17,7 @@ from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price, priced_neurons
 from convexbn.solvers._auto import patterns_of, solve, takes_working_sets
-from convexbn.solvers._certificate import Certificate, dual_bound
+from convexbn.solvers._certificate import Certificate, Search, dual_bound
 from convexbn.solvers._monitor import Clock, Monitor, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import Reference, Tolerance, warn_of_gaps
@@ -154,12 +154,14 @@ def _carried(solution: Solution, problem: Problem, share: float) -> Certificate:
     """Certificate of a solution as one of `problem`, whose weight decay is a share of its own.
 
     The optimal value is concave in the weight decay and not negative at zero, so a lower bound holds in proportion.
+    What the search found is of the weight decay before, unless it is a fixed set of patterns or gates.
     """
     before = solution.certificate
     proved = before.global_lower_bound
     return replace(
         before,
         objective=problem.objective(solution.neurons),
+        search=before.search if share == 1 or before.n_patterns is not None else Search.DUAL_POINT,
         lower_bound=share * before.lower_bound,
         global_lower_bound=None if proved is None else share * proved,
     )

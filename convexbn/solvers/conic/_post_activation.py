@@ -147,7 +147,7 @@ def _sparsest(problem: PostActivationProblem, neurons: NormalizedNeurons, slack:
 
 def _priced(problem: PostActivationProblem, patterns: Patterns, v: np.ndarray) -> Price:
     """Largest price of the patterns at a dual point."""
-    price = price_of_normalized_patterns(problem.Z, problem.sample_weight, patterns, v)
+    price = price_of_normalized_patterns(problem.Z.times(problem.whitening), problem.sample_weight, patterns, v)
     assert price is not None
     return price
 

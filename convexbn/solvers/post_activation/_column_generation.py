@@ -236,6 +236,7 @@ def _proved(run: Run, state: State, patterns: Patterns) -> State:
     )
     if price is None:
         return state
+    price = replace(price, value=max(price.value, state.price.value))
     bound, found = dual_bound(problem, state.v, price), state.found
     enough = run.tolerance.reached(problem.objective(state.neurons), bound)
     if price.direction is not None and not enough:

@@ -9,8 +9,6 @@ from convexbn.model._normalized_neurons import NormalizedNeurons
 from convexbn.model._post_activation import PostActivationProblem
 from convexbn.solvers._tolerance import Tolerance
 
-_RANK = 1e-10  # singular values of Z up to here, relative to the largest, are rounding
-
 
 @dataclass(frozen=True, eq=False)
 class Whitened:
@@ -37,7 +35,7 @@ class Whitened:
     @classmethod
     def of(cls, problem: PostActivationProblem) -> Self:
         """Whiten the columns of Z, and scale the targets by their standard deviation."""
-        basis = _whitening(problem)
+        basis = problem.whitening
         shift, target_scale = np.zeros(problem.n_outputs), 1.0
         if not problem.loss.margin:
             if problem.fit_intercept:
@@ -85,13 +83,3 @@ class Whitened:
     def unscaled_dual(self, v: np.ndarray) -> np.ndarray:
         """Dual point (n, C) of the original problem."""
         return v * self.target_scale
-
-
-def _whitening(problem: PostActivationProblem) -> np.ndarray:
-    """Basis (k, r) in which the columns of Z are orthonormal times the root of n."""
-    Z, basis = (problem.Z, None) if problem.Z.has_few_columns else problem.Z.on_row_space
-    values, vectors = np.linalg.eigh(Z.gram(np.full((Z.n_rows, 1), 1 / Z.n_rows)))
-    kept = values > _RANK**2 * values[-1]
-    kept &= values > Z.n_columns * np.finfo(float).eps * values[-1]
-    whitening = vectors[:, kept] / np.sqrt(values[kept])
-    return whitening if basis is None else basis @ whitening

@@ -47,7 +47,7 @@ def with_first_neurons(run: Run, state: State) -> State:
     """Random neurons after a quasi-Newton descent in the place of none, unless none is better."""
     problem, options = run.problem, run.options
     most_a_column, most = options.first_neurons
-    count = int(min(run.several * most_a_column * problem.Z.n_columns, most, problem.Z.most_directions // 16))
+    count = int(min(run.several * most_a_column * problem.Z.n_columns, most, problem.Z.most_directions / 16))
     if count == 0:
         return state
     weights = run.rng.standard_normal((problem.Z.n_columns, count))

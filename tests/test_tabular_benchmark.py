@@ -151,6 +151,7 @@ def runs_of(sets, splits=3, **seconds):
             "n": 100,
             "d": 5,
             "fit_seconds": seconds.get(model, 1.0),
+            "fit_cpu_seconds": seconds.get(model, 1.0),
             "predict_seconds": 0.1,
             "warnings": [],
         }

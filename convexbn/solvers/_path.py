@@ -142,9 +142,10 @@ def _within(
     yield solution
     for before, problem in pairwise(problems):
         if clock.is_out():
-            certificate = _carried(solution, problem, problem.weight_decay / before.weight_decay)
+            share = problem.weight_decay / before.weight_decay
+            certificate, dual = _carried(solution, problem, share), share * solution.dual
             status = Status.CONVERGED if tolerance.reached_by(certificate) else Status.MAX_TIME
-            solution = replace(solution, certificate=certificate, status=status, n_iter=0, history=())
+            solution = replace(solution, dual=dual, certificate=certificate, status=status, n_iter=0, history=())
         else:
             solution = next(downwards)
         yield solution

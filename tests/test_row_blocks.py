@@ -64,7 +64,7 @@ SAMPLES = [slice(None), slice(3, 150), slice(None, None, 7), np.array([5, 2, 2, 
 @pytest.mark.parametrize("block_entries", [2**22, 2**9])  # one block, and many
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_products_are_those_of_the_dense_kind(block_entries, weighted, tmp_path, all_maps, monkeypatch):
-    monkeypatch.setattr("convexbn.operators._protocol._BLOCK_ENTRIES", block_entries)
+    monkeypatch.setattr("convexbn.operators._slices._BLOCK_ENTRIES", block_entries)
     X, rng = data()[0], np.random.default_rng(1)
     design = BatchNormDesign(spectral_power=0.5).fit(X)
     whole, dense = design.matrix(mapped(X, tmp_path)), design.matrix(X)

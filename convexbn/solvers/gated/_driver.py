@@ -29,7 +29,7 @@ from convexbn.solvers.gated._euclidean_norm import EuclideanNorm
 from convexbn.solvers.gated._interior_point import fits_everything, interior_rounds
 from convexbn.solvers.gated._nuclear_norm import NuclearNorm
 from convexbn.solvers.gated._steps import Point
-from convexbn.solvers.gated._working_set import WorkingSets
+from convexbn.solvers.gated._working_set import WorkingSets, check_start
 
 
 @on_one_thread
@@ -123,6 +123,8 @@ def solve_gated(
     check_not_gated(problem)
     if not (start is None or isinstance(start, Neurons)):
         raise ValueError(f"start={start!r} must be the Neurons of a gated network, or None.")
+    if start is not None:
+        check_start(problem, start)
     scaling = Scaling.of_targets(problem)
     sets = working_sets(scaling.problem, patterns, dtype)
     first = sets.first(None if start is None else scaling.scaled(start))

@@ -268,8 +268,8 @@ class WorkingSets:
         return replace(point, chosen=np.concatenate([point.chosen, entering]), S=S)
 
 
-def matched(problem: Problem, patterns: Patterns, start: Neurons) -> tuple[np.ndarray, np.ndarray]:
-    """Patterns of the gates of a network, by direction or else by mask, and the weights (a, k, C) on each."""
+def check_start(problem: Problem, start: Neurons) -> None:
+    """Raise a ValueError unless neurons are gated, finite, and of a problem."""
     gates = start.gates
     if gates is None:
         raise ValueError("start has no gates; solve_gated starts from gated neurons, such as those it returns.")
@@ -280,6 +280,12 @@ def matched(problem: Problem, patterns: Patterns, start: Neurons) -> tuple[np.nd
         )
     if not start.finite:
         raise ValueError("start contains NaN or infinity; start from a network that was trained, or from None.")
+
+
+def matched(problem: Problem, patterns: Patterns, start: Neurons) -> tuple[np.ndarray, np.ndarray]:
+    """Patterns of the gates of a network, by direction or else by mask, and the weights (a, k, C) on each."""
+    gates = start.gates
+    assert gates is not None
     by_direction = {column.tobytes(): i for i, column in enumerate(np.ascontiguousarray(patterns.directions.T))}
     found = [by_direction.get(column.tobytes(), -1) for column in np.ascontiguousarray(gates.T)]
     if -1 in found:

@@ -84,18 +84,20 @@ def price_of_normalized_patterns(
         if stop is not None and stop():
             return None
         features = np.column_stack([mask[:, None] * rows, np.ones(len(rows))]) * root[:, None]
-        left, values, right = np.linalg.svd(features, full_matrices=False)
+        basis, triangle = np.linalg.qr(features)
+        left, values, right = np.linalg.svd(triangle)
         rank = int((values > _RANK * values[0]).sum())
         inverse = right[:rank].T / values[:rank]
-        along = left[:, :rank].T @ u
+        along = left[:, :rank].T @ (basis.T @ u)
         if np.linalg.norm(along) <= largest:
             continue
-        free = np.linalg.svd(features)[2][rank:].T[:-1]
-        cone = np.where(mask, 1.0, -1.0)[:, None] * rows
+        inverse, free = inverse[:-1], right[rank:].T[:-1]  # hidden weights, without the shift
+        signed = np.where(mask, 1.0, -1.0)[:, None] * rows
+        cone, of_free = signed @ inverse, signed @ free
         for sign in (1.0, -1.0):
-            value, x = _projected(sign * along, cone @ inverse[:-1], cone @ free)
+            value, x = _projected(sign * along, cone, of_free)
             if value > largest:
-                largest, direction = value, inverse[:-1] @ x + free @ _shift(cone @ free, cone @ (inverse[:-1] @ x))
+                largest, direction = value, inverse @ x + free @ _shift(of_free, cone @ x)
     return Price(largest, "global" if patterns.complete else "patterns", direction)
 
 

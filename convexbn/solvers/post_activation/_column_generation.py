@@ -156,7 +156,8 @@ def column_generation(run: Run, state: State, patterns: Patterns | None = None) 
     problem, stop, gap, stalled = run.problem, run.monitor.out_of_time, np.inf, 0
     for n_rounds in count(1):
         objective = problem.objective(state.neurons)
-        state = _searched(run, state, 1, gap < _POLISHED_GAP)  # linear minimisation oracle
+        polish = gap < _POLISHED_GAP or state.progress <= _STALLED
+        state = _searched(run, state, 1, polish)  # linear minimisation oracle
         if run.tolerance.reached(objective, state.bound) and not stop():
             state = _searched(run, state, _CONFIRMING)
             if patterns is not None and run.tolerance.reached(objective, state.bound):
@@ -222,7 +223,7 @@ def _searched(run: Run, state: State, effort: int, polish: bool = True) -> State
     )
     known = priced_neurons(Z, p, v, state.neurons.weights).prices.max(initial=0)
     price = Price(max(float(known), float(found.prices.max(initial=0)), float(np.linalg.norm(v.sum(axis=0)))), "local")
-    thorough = not run.monitor.out_of_time()
+    thorough = polish and not run.monitor.out_of_time()
     return replace(state, v=v, found=found, price=price, bound=dual_bound(problem, v, price), thorough=thorough)
 
 

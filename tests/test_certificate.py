@@ -120,7 +120,7 @@ def test_basis_says_how_many_patterns_and_of_what_the_objective_is():
 
 @pytest.mark.parametrize("case", CASES[:4], ids=str)
 def test_oracle_is_the_one_whose_bound_is_reported(case):
-    """A local search that proves less than the norms of Z do is not what the bound rests on."""
+    """A local search that proves less than norms do is not what the bound rests on."""
     problem = case.problem()
     within = certify(
         problem, problem.zero_network, problem.zero_dual, lambda v: Price(1e9, "local"), Search.ASCENT, Oracle.GIVEN

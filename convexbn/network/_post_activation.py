@@ -13,7 +13,7 @@ from convexbn.designs._principal_directions import EXACT_RTOL
 from convexbn.model._neurons import Neurons
 from convexbn.model._normalized_neurons import NormalizedNeurons, prune_normalized
 from convexbn.network._base import TORCH_EPS, NormalizedNetwork, import_torch, tensor
-from convexbn.network._batch_norm import compensated, filled, read_layers
+from convexbn.network._batch_norm import compensated, filled, initial_layers, read_layers
 from convexbn.network._torch_layers import array_of, layers_of
 
 _BLOCK_ENTRIES = 2**22  # of the activations made at once
@@ -147,14 +147,11 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
         PostActivationBatchNormNetwork(3 features, 4 neurons, 1 output)
         """
         data = check_array(X, dtype="numeric", ensure_min_samples=2)
-        rng, one = np.random.default_rng(random_state), np.ones(n_neurons)
-        weights = rng.standard_normal((n_neurons, data.shape[1]))
+        rng = np.random.default_rng(random_state)
+        layers = initial_layers(n_neurons, data.shape[1], n_outputs, rng)
         pairs = np.array([rng.choice(len(data), 2, replace=False) for _ in range(n_neurons)])
-        offsets = -(weights * data[pairs].mean(axis=1, dtype=np.float64)).sum(axis=1)
-        outputs = rng.standard_normal((n_neurons, n_outputs)) / n_neurons
-        return cls(weights, one, 0 * one, outputs, np.zeros(n_outputs), offsets, 0 * one, one).with_statistics(
-            data, sample_weight
-        )
+        offsets = -(layers["weights"] * data[pairs].mean(axis=1, dtype=np.float64)).sum(axis=1)
+        return cls(**layers, offsets=offsets).with_statistics(data, sample_weight)
 
     def population_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and std (m,) of the activations over the training data."""

@@ -31,12 +31,12 @@ class Search(Enum):
     --------
     >>> from convexbn.solvers import Search
     >>> Search.CLOSED_FORM.value
-    'closed form for whitened data of full row rank'
+    'closed form for data of full row rank'
     """
 
     DUAL_POINT = "a dual point"
     ZERO_NETWORK = "weight_decay is at or above weight_decay_max, where the zero network is optimal"
-    CLOSED_FORM = "closed form for whitened data of full row rank"
+    CLOSED_FORM = "closed form for data of full row rank"
     CLASSES = "column generation on one sample a class, for whitened data of full row rank"
     ASCENT = "column generation, which found no neuron worth adding by ascent from many starts"
     UNFINISHED = "column generation, which ended while ascent from many starts still found neurons worth adding"
@@ -56,7 +56,7 @@ class Oracle(Enum):
     """
 
     GIVEN = "the largest price that was given"
-    NORM_BOUND = "a bound on all prices from norms of Z"
+    NORM_BOUND = "a bound on all prices from norms"
     BRANCH_AND_BOUND = "branch and bound over all directions"
     ENUMERATION = "enumeration of the cones of all activation patterns"
     CLASS_CONE = "enumeration of the faces of the cone of one sample a class"
@@ -161,7 +161,7 @@ class Certificate(Summarized):
     objective 2, lower bound 1.9: relative gap 5.00e-02, scope "patterns"
     Basis: the convex program of 50 activation patterns.
     The lower bound is proved for networks on the patterns that were used; others may do better.
-    Over all networks the proved lower bound is 1 (relative gap 5.00e-01), by a bound on all prices from norms of Z.
+    Over all networks the proved lower bound is 1 (relative gap 5.00e-01), by a bound on all prices from norms.
     """
 
     objective: float

@@ -223,7 +223,7 @@ def _searched(run: Run, state: State, effort: int, polish: bool = True) -> State
     )
     known = priced_neurons(Z, p, v, state.neurons.weights).prices.max(initial=0)
     price = Price(max(float(known), float(found.prices.max(initial=0)), float(np.linalg.norm(v.sum(axis=0)))), "local")
-    thorough = polish and not run.monitor.out_of_time()
+    thorough = run.options.polish and polish and not run.monitor.out_of_time()
     return replace(state, v=v, found=found, price=price, bound=dual_bound(problem, v, price), thorough=thorough)
 
 
@@ -288,8 +288,8 @@ def _certificate(
     v = whitened.unscaled_dual(state.v)
     assert state.price is not None
     price = Price(state.price.value * whitened.target_scale * (1 + 1e-12), state.price.scope)
-    enough = state.found is None or len(state.found) == 0
-    search = Search.ASCENT if enough and state.thorough else Search.UNFINISHED
+    search = Search.UNFINISHED if state.found is not None and len(state.found) else Search.ASCENT
+    search = search if state.thorough else Search.NOT_SEARCHED
     oracle = Oracle.ENUMERATION if price.scope == "global" else Oracle.NORM_BOUND
     return certify(problem, neurons, v, lambda v: price, search, oracle)
 

@@ -176,9 +176,9 @@ def test_errors_are_shares_of_wrong_classes_and_batches_are_drawn_without_replac
 
 
 def batches(n_samples, batch_size):
-    from convexbn.gradient.identity_mapping._deep import _batches
+    from convexbn.gradient.identity_mapping._deep_training import batches_of
 
-    return _batches(n_samples, batch_size, np.random.default_rng(0))
+    return batches_of(n_samples, batch_size, np.random.default_rng(0))
 
 
 def test_momentum():

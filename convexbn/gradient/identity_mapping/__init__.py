@@ -1,6 +1,7 @@
 """ReLU networks with identity mapping: two layers that learn from a teacher, and many layers that learn classes."""
 
-from convexbn.gradient.identity_mapping._deep import LinkedNetwork, train_linked
+from convexbn.gradient.identity_mapping._deep import LinkedNetwork
+from convexbn.gradient.identity_mapping._deep_training import train_linked
 from convexbn.gradient.identity_mapping._phases import Phases, find_phases
 from convexbn.gradient.identity_mapping._population import (
     one_point_convexity,

@@ -21,7 +21,8 @@ from convexbn import (
     solve_reference,
 )
 from convexbn.model import prune
-from convexbn.operators import Operator
+from convexbn.model._sums import along_outputs, neuron_outputs
+from convexbn.operators import DeviceMatrix, Operator
 from convexbn.oracles import (
     price_bound,
     price_by_ascent,
@@ -173,6 +174,28 @@ def test_every_solver_takes_every_kind(case):
         np.testing.assert_array_equal(found, expected)
     single_precision = case.startswith("fast path")
     assert chunks[0] == pytest.approx(dense[0], rel=1e-3 if single_precision else 1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("library", ["numpy", "array_api_strict", "torch"])
+def test_every_solver_takes_arrays_of_every_library(case, library):
+    asarray = pytest.importorskip(library).asarray
+    rows, n_patches, solved = CASES[case]
+    expected, found = solved(DesignMatrix(rows, n_patches))[0], solved(DeviceMatrix(asarray(rows), n_patches))[0]
+    assert found == pytest.approx(expected, rel=1e-3 if case.startswith("fast path") else 1e-6)
+
+
+@pytest.mark.parametrize("n_patches", [1, 2])
+def test_blocks_of_rows_add_up_on_a_device(monkeypatch, n_patches):
+    monkeypatch.setattr("convexbn.operators._device._ROWS", 4)
+    whole, Z = DesignMatrix(TALL, n_patches), DeviceMatrix(TALL, n_patches)
+    S, v = RNG.standard_normal((3, 4)), V[: 16 // n_patches]
+    along = {"weights": S}
+    np.testing.assert_allclose(Z.summed(along_outputs, Z.place(v), **along), whole.summed(along_outputs, v, **along))
+    np.testing.assert_allclose(Z.mapped(neuron_outputs, **along), whole.neuron_outputs(S))
+    np.testing.assert_allclose(Z.hold(neuron_outputs, **along), whole.neuron_outputs(S))
+    np.testing.assert_array_equal(Z.of_samples(np.array([1, 0])).rows(), whole.of_samples(np.array([1, 0])).rows())
+    np.testing.assert_array_equal(Z.of_samples(slice(0, None, 3)).rows(), whole.of_samples(slice(0, None, 3)).rows())
 
 
 @pytest.mark.parametrize("n_patches", [1, 2])

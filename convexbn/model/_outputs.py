@@ -125,4 +125,4 @@ def _along(Z: Any, V: Any, hidden: Any) -> Any:
 
 
 def _of_active(Z: Any, V: Any, hidden: Any, *, c: Any) -> Any:
-    return Z.adjoint((hidden > 0) * (V @ c))
+    return Z.of_active(hidden, V @ c)

@@ -36,7 +36,7 @@ def of_hidden_weights(
     hidden = Z.hidden(weights)
     f = Z.pool(hidden) @ output_weights + intercept
     v = -p[:, None] * loss.gradient(f, y)
-    return p @ loss.value(f, y), Z.of_active(hidden, Z.unpool(v)), v.sum(axis=0)
+    return p @ loss.value(f, y), Z.of_active(hidden, Z.unpool(v)), Z.xp.sum(v, axis=0)
 
 
 def of_all_weights(
@@ -48,7 +48,8 @@ def of_all_weights(
     f = pooled @ output_weights + intercept
     v = -p[:, None] * loss.gradient(f, y)
     of_outputs = pooled.T @ Z.cast(v)
-    return p @ loss.value(f, y), Z.of_active(hidden, Z.cast(Z.unpool(v)) @ output_weights.T), of_outputs, v.sum(axis=0)
+    of_active = Z.of_active(hidden, Z.cast(Z.unpool(v)) @ output_weights.T)
+    return p @ loss.value(f, y), of_active, of_outputs, Z.xp.sum(v, axis=0)
 
 
 def of_lengths(
@@ -57,4 +58,4 @@ def of_lengths(
     """Loss of a network with outputs (n, m) of its neurons, H^T v (m, C), and the sum of v (C,)."""
     f = hidden @ output_weights + intercept
     v = -p[:, None] * loss.gradient(f, y)
-    return p @ loss.value(f, y), (v.T @ hidden).T, v.sum(axis=0)
+    return p @ loss.value(f, y), (v.T @ hidden).T, Z.xp.sum(v, axis=0)

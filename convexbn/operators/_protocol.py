@@ -34,7 +34,8 @@ class Operator(Summarized, ABC):
     is done most often is therefore a function of a block of rows, whose results are added up (`summed`) or stay where
     the rows are (`hold`, `mapped`); arrays with a row for each sample are brought there once (`place`). Such a function
     ``function(Z, *placed, **small)`` is given a block of Z and of what is placed, and arrays as they are. It uses
-    `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `cast` and operators of arrays.
+    `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `cast`, and of arrays operators and
+    the functions of `xp`.
 
     Examples
     --------
@@ -48,6 +49,7 @@ class Operator(Summarized, ABC):
     """
 
     n_patches: int  # rows pooled into one sample
+    xp = np  # functions of arrays, for functions of blocks
 
     @property
     @abstractmethod

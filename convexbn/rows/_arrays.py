@@ -48,7 +48,7 @@ class ArrayRows(RowSource):
         Layout.of(X, y, sample_weight, "the array")
         self._X, self._y, self._sample_weight, self._block_bytes = X, y, sample_weight, block_bytes
         dtype = float_type(X.dtype, "the array")
-        super().__init__(sizes_of(*X.shape, X.dtype.itemsize, block_bytes), X.shape[1], dtype)
+        super().__init__(sizes_of(X.shape, X.dtype.itemsize, block_bytes), X.shape[1], dtype)
 
     def _read(self, i: int) -> Block:
         rows = slice(*self.starts[i : i + 2])
@@ -65,11 +65,12 @@ class ArrayRows(RowSource):
         """Return the source of some samples, a slice or indices, such as a fold; nothing is read."""
         if not isinstance(samples, slice):
             return super().part(samples)
-        parts = (None if part is None else part[samples] for part in (self._y, self._sample_weight))
-        return ArrayRows(self._X[samples], *parts, block_bytes=self._block_bytes)
+        y, sample_weight = (None if part is None else part[samples] for part in (self._y, self._sample_weight))
+        return ArrayRows(self._X[samples], y, sample_weight, self._block_bytes)
 
 
-def sizes_of(n_rows: int, n_features: int, itemsize: int, block_bytes: int) -> list[int]:
-    """Rows of the blocks that an array of this shape is cut into."""
+def sizes_of(shape: tuple[int, ...], itemsize: int, block_bytes: int) -> list[int]:
+    """Rows of the blocks that an array of shape (n, d) is cut into."""
+    n_rows, n_features = shape
     size = max(1, block_bytes // max(1, itemsize * n_features))
     return [min(size, n_rows - start) for start in range(0, n_rows, size)]

@@ -1,6 +1,6 @@
 """One block of samples, and the checks of what is given as one."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,6 @@ class Block(NamedTuple):
     X: np.ndarray
     y: np.ndarray | None = None
     sample_weight: np.ndarray | None = None
-
 
 
 def as_block(given: object, name: str) -> Block:
@@ -30,7 +29,7 @@ def as_block(given: object, name: str) -> Block:
         )
     X, y, weights = (None if part is None else np.asarray(part) for part in (*parts, None, None)[:3])
     if X is None or X.ndim != 2:
-        raise ValueError(f"X of {name} must have shape (m, d), got {np.shape(X)}.")
+        raise ValueError(f"X of {name} must have shape (m, d), got {None if X is None else X.shape}.")
     return Block(X, y, weights)
 
 

@@ -89,4 +89,3 @@ class IteratedRows(RowSource):
             f"source yielded {self.n_blocks} blocks in the first pass and fewer in a later one; give a function that "
             "returns a new iterator of the same blocks each time."
         )
-

@@ -21,7 +21,7 @@ class Layout:
 
     @classmethod
     def of(cls, X: _Shaped, y: _Shaped | None, sample_weight: _Shaped | None, name: str) -> Self:
-        """The layout of a block, or of the headers of its arrays; a ValueError where the shapes are not those of one."""
+        """The layout of a block, or of the headers of its arrays; a ValueError unless the shapes are those of one."""
         if len(X.shape) != 2:
             raise ValueError(f"X of {name} must have shape (m, d), got {X.shape}.")
         n = X.shape[0]

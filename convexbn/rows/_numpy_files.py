@@ -49,7 +49,9 @@ class _Arrays:
             with reading(path), ZipFile(path) as file:
                 present = {name.removesuffix(".npy") for name in file.namelist()}
             if "X" not in present:
-                raise ValueError(f"{path} has no array X, only {sorted(present)}; save it with numpy.savez(path, X=X, y=y).")
+                raise ValueError(
+                    f"{path} has no array X, only {sorted(present)}; save it with numpy.savez(path, X=X, y=y)."
+                )
             return cls(path, {field: path for field in _FIELDS if field in present})
         others = {field: path.with_name(field + path.name.removeprefix("X")) for field in _FIELDS[1:]}
         return cls(path, {"X": path} | {field: other for field, other in others.items() if other.exists()})
@@ -133,7 +135,7 @@ class NumpyRows(RowSource):
             layout.check_like(layouts[0])
             dtypes.add(float_type(X.dtype, name))
             cut = not arrays.zipped
-            sizes = sizes_of(*X.shape, X.dtype.itemsize, block_bytes) if cut else [layout.n_rows]
+            sizes = sizes_of(X.shape, X.dtype.itemsize, block_bytes) if cut else [layout.n_rows]
             self._places.extend((arrays, slice(*ends)) for ends in pairwise([0, *accumulate(sizes)]))
         if not layouts:
             raise ValueError(f"{paths[0].parent} holds no rows in its {counted(len(paths), 'file')}.")

@@ -121,6 +121,18 @@ def test_designs_are_those_in_memory(kind, design, tmp_path):
             assert np.abs(found - expected).max() <= 1e-10 * np.abs(expected).max()
 
 
+def test_small_directions_of_small_tolerances_are_accurate(tmp_path):
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((3000, 3))
+    X[:, 2] = X[:, 0] + 1e-7 * X[:, 2]
+    source = read_rows(X, block_bytes=5000)
+    one, other = (BatchNormDesign(rtol=1e-9).fit(rows) for rows in (source, X))
+    assert one.singular_values_ == pytest.approx(other.singular_values_, rel=1e-7)
+    Z = one.matrix(source)
+    assert np.abs(Z.gram(np.full((3000, 1), 1 / 3000)) - np.eye(4)).max() < 1e-6  # second moments have an error of 0.01
+    assert BatchNormDesign().fit(source).singular_values_.shape == (2,)
+
+
 @pytest.mark.parametrize("block_entries", [2**22, 2**9])
 @pytest.mark.parametrize("design", [BatchNormDesign(), WeightNormDesign()], ids=repr)
 def test_products_are_those_in_memory(kind, design, block_entries, tmp_path, monkeypatch):
@@ -377,6 +389,9 @@ def test_options_that_belong_to_another_kind(tmp_path):
 
 def test_samples_that_do_not_exist():
     source = read_rows(ONES)
+    for block in (-1, 1):
+        with pytest.raises(IndexError, match=f"Block {block} does not exist; there are 1"):
+            source.block(block)
     for indices, message in [([3], "from 0 to 2"), ([-1], "from 0 to 2"), ([0.5], "integers"), ([[0]], "a list of")]:
         with pytest.raises(ValueError, match=message):
             source.take(indices)

@@ -129,7 +129,7 @@ def test_small_directions_of_small_tolerances_are_accurate(tmp_path):
     one, other = (BatchNormDesign(rtol=1e-9).fit(rows) for rows in (source, X))
     assert one.singular_values_ == pytest.approx(other.singular_values_, rel=1e-7)
     Z = one.matrix(source)
-    assert np.abs(Z.gram(np.full((3000, 1), 1 / 3000)) - np.eye(4)).max() < 1e-6  # second moments have an error of 0.01
+    assert np.abs(Z.gram(np.full((3000, 1), 1 / 3000)) - np.eye(4)).max() < 1e-6  # of second moments it has no digits
     assert BatchNormDesign().fit(source).singular_values_.shape == (2,)
 
 

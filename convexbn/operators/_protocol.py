@@ -1,9 +1,9 @@
 """The protocol of a design matrix: the products with it that solvers are written in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from scipy.linalg import eigh, qr
@@ -30,6 +30,13 @@ class Operator(Summarized, ABC):
     overridden where the kind has a faster method. Arguments and results are NumPy arrays: S (k, m) holds m neurons,
     A (N, m) has a row for each row of Z and V (n, C) one for each sample.
 
+    Where the rows are not in one array in memory, products whose result has a row for each sample are expensive. What
+    is done most often is therefore a function of a block of rows, whose results are added up (`summed`) or stay where
+    the rows are (`hold`, `mapped`); arrays with a row for each sample are brought there once (`place`). Such a function
+    ``function(Z, *placed, **small)`` is given a block of Z and of what is placed, and arrays as they are. It uses
+    `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `cast`, and of arrays operators and
+    the functions of `xp`.
+
     Examples
     --------
     >>> import numpy as np
@@ -42,6 +49,7 @@ class Operator(Summarized, ABC):
     """
 
     n_patches: int  # rows pooled into one sample
+    xp = np  # functions of arrays, for functions of blocks
 
     @property
     @abstractmethod
@@ -78,6 +86,10 @@ class Operator(Summarized, ABC):
     def __truediv__(self, size: float) -> Self:
         """The matrix with its entries divided by a number."""
 
+    def scale_near(self, size: float) -> float:
+        """A number near `size` that the entries can be divided by without loss."""
+        return size
+
     @abstractmethod
     def times(self, basis: np.ndarray) -> "Operator":
         """Return the matrix Z B for a basis B (k, r)."""
@@ -90,6 +102,47 @@ class Operator(Summarized, ABC):
     @abstractmethod
     def in_single_precision(self) -> Self:
         """The matrix with products in single precision."""
+
+    def place(self, values: np.ndarray) -> Any:
+        """Bring an array with a row for each sample, or each row, to where the rows are."""
+        return values
+
+    def hold(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
+        """The values of a function of blocks, an array with a row for each sample or row, which stays where it is."""
+        return function(self, *placed, **small)
+
+    def mapped(self, function: Callable[..., Any], *placed: Any, **small: Any) -> np.ndarray:
+        """The values of a function of blocks, as one array in memory."""
+        return np.asarray(self.hold(function, *placed, **small))
+
+    def summed(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
+        """The sum over blocks of the values of a function, an array or number or a tuple of them."""
+        return function(self, *placed, **small)
+
+    def hidden(self, S: np.ndarray) -> np.ndarray:
+        """relu(Z S) (N, m) of neurons S (k, m)."""
+        inner = self @ S
+        return np.maximum(inner, 0, out=inner)
+
+    def active(self, S: np.ndarray) -> np.ndarray:
+        """1[Z S > 0] (N, m) of neurons S (k, m), as numbers."""
+        inner = self @ S
+        return np.greater(inner, 0, out=inner)
+
+    def of_active(self, hidden: np.ndarray, A: np.ndarray) -> np.ndarray:
+        """Z^T (1[hidden > 0] * A) (k, m) for A (N, m) or (N, 1); `hidden` (N, m) is overwritten."""
+        if A.shape[1] == 1:
+            return self.weighted(A).adjoint(np.greater(hidden, 0, out=hidden))
+        return self.adjoint((hidden > 0) * A)
+
+    @cached_property
+    def dtype(self) -> Any:
+        """Precision of the products."""
+        return self.rows(slice(0, 1)).dtype
+
+    def cast(self, values: np.ndarray) -> np.ndarray:
+        """The array in the precision of the products."""
+        return values.astype(self.dtype, copy=False)
 
     def _summary(self) -> str:
         patches = "" if self.n_patches == 1 else f" of {self.n_patches} patches"

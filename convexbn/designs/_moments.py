@@ -20,7 +20,7 @@ class Moments:
     about eps / r^2, and whitened rows a covariance matrix as far from the identity. Measured over offsets of 0 and 1e6
     and rows in single and double precision, beside an SVD of the centred rows, singular values have an error of at most
     2e-9 at r = 1e-4, 1e-5 at 1e-6, and no digits at 1e-8. `TriangularMoments` have eps / r: 2e-14 at r = 1e-4, 2e-12 at
-    1e-6, 2e-10 at 1e-8 and 1e-8 at 1e-10, and 100 times that in the covariance matrix.
+    1e-6, 2e-10 at 1e-8 and 1e-8 at 1e-10, and up to 400 times that in the covariance matrix.
 
     Parameters
     ----------

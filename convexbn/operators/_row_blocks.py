@@ -1,6 +1,6 @@
 """The design matrix of data that is read in blocks: an affine map of its rows, a block of them at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -8,7 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from convexbn.operators._protocol import Operator
+from convexbn._utils.threads import in_order
+from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Held, Operator
 from convexbn.operators._slices import slices
 from convexbn.rows import ArrayRows, RowSource
 
@@ -19,9 +21,9 @@ _SMALLER = 8  # times smaller than those of arrays in memory are the blocks
 class RowBlocks(Operator):
     """Z with the rows ``p_i ((x_i - mean) slopes + offsets)`` of data x_i that is read in every product, never copied.
 
-    A product Z S reads a block of rows at a time and multiplies it by ``slopes S``, so Z is not made. Memory is that of
-    a block, beside the arguments and results. Samples that are no more than the largest block are read into memory when
-    they are chosen (`of_samples`).
+    A product Z S reads a block of rows at a time and multiplies it by ``slopes S``, so Z is not made; functions of
+    blocks are given a block of Z. Memory is that of a block, beside the arguments and results. Samples that are no more
+    than the largest block are read into memory when they are chosen (`of_samples`).
 
     Parameters
     ----------
@@ -55,6 +57,24 @@ class RowBlocks(Operator):
     weights: np.ndarray | None = None
     dtype: Any = np.float64
     n_patches = 1
+
+    def hold(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Held:
+        """The values of a function of blocks, which are made anew whenever they are read."""
+        return Held(_Recipe(len(self._samples), lambda i: self._value(i, function, placed, small)))
+
+    def _values(self, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Iterator[Any]:
+        each = in_order if self.data.in_any_order else lambda value, count: map(value, range(count))
+        return each(lambda i: self._value(i, function, placed, small), len(self._samples))
+
+    def _value(self, i: int, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Any:
+        return function(self._block(i), *(self._part(values, i) for values in placed), **small)
+
+    @cached_property
+    def _samples(self) -> list[slice]:
+        return list(self._blocks(max(self.data.n_features, self.n_columns)))
+
+    def _block(self, i: int) -> DesignMatrix:
+        return DesignMatrix.unchecked(self.rows(self._samples[i]), dtype=self.dtype)
 
     @property
     def n_rows(self) -> int:
@@ -136,3 +156,16 @@ class RowBlocks(Operator):
     def _parts(self, entries: int) -> Iterator[tuple[slice, Self]]:
         for samples in self._blocks(entries):
             yield samples, self.of_samples(samples)
+
+
+class _Recipe(Sequence[Any]):
+    """Values of blocks that are made when they are read."""
+
+    def __init__(self, count: int, value: Callable[[int], Any]):
+        self._count, self._value = count, value
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._value(i)

@@ -35,7 +35,7 @@ class ChosenRows(RowSource):
         chosen = source._indices(chosen)
         if not len(chosen):
             raise ValueError("A part of a source needs at least one row, got none.")
-        self._source, self._chosen = source, chosen
+        self._source, self._chosen, self.in_any_order = source, chosen, source.in_any_order
         starts = np.array([0])
         if (np.diff(chosen) >= 0).all():
             starts = np.flatnonzero(np.diff(np.searchsorted(source.starts, chosen, side="right"), prepend=0))

@@ -42,6 +42,8 @@ class IteratedRows(RowSource):
     IteratedRows(30 rows in 3 blocks, 2 features)
     """
 
+    in_any_order = False
+
     def __init__(self, make: Callable[[], Iterator[Any]]):
         self._make = make
         self._cursor: deque[tuple[int, Iterator[Block]]] = deque(maxlen=1)  # the next block, and where it comes from

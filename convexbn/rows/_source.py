@@ -50,6 +50,8 @@ class RowSource(Summarized, ABC):
     [2, 1]
     """
 
+    in_any_order = True  # whether blocks are read as fast in another order, as several threads do
+
     def __init__(
         self, sizes: Sequence[int], n_features: int, dtype: np.dtype, feature_names: Sequence[str] | None = None
     ):

@@ -23,7 +23,7 @@ from convexbn.designs._checks import (
     check_standardize,
 )
 from convexbn.designs._column_statistics import column_statistics
-from convexbn.designs._design import Design
+from convexbn.designs._design import PRECISIONS, Design
 from convexbn.designs._deviations import Deviations, slices
 from convexbn.designs._layer_weights import LayerWeights
 from convexbn.designs._principal_directions import SMALLEST_WEIGHT, leading_directions
@@ -149,10 +149,10 @@ class BatchNormDesign(Design):
             sample weight is out of range. If X is sparse and `n_components` is not an int.
         """
         self._check_parameters()
-        data = validate_data(self, X, dtype=np.float64, accept_sparse="csr")
+        data = validate_data(self, X, dtype=PRECISIONS, accept_sparse="csr")
         if issparse(data):
             self._check_sparse()
-            data = as_rows(data)
+            data = as_rows(data.astype(np.float64))
         weights, data = weighted_samples(sample_weight, data)
         check_components(self.n_components, min(data.shape))
         p = weights / weights.sum()
@@ -226,8 +226,8 @@ class BatchNormDesign(Design):
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Design rows z(x) = [sqrt(n) D S^-1 V^T (x - mu); 1] for any X (n', d): an array (n', k)."""
         check_is_fitted(self)
-        data = validate_data(self, X, dtype=np.float64, reset=False, accept_sparse="csr")
-        Z = np.ones((data.shape[0], self.whitening_.shape[1] + 1))
+        data = validate_data(self, X, dtype=PRECISIONS, reset=False, accept_sparse="csr")
+        Z = np.ones((data.shape[0], self.whitening_.shape[1] + 1), dtype=data.dtype)
         if issparse(data):
             Z[:, :-1] = data @ self.whitening_ - self.mean_ @ self.whitening_
             return Z
@@ -241,8 +241,8 @@ class BatchNormDesign(Design):
         Parameters
         ----------
         X : array-like of shape (n', d)
-            Data. A memory map of float64 and at least 2**27 numbers, a gibibyte, is neither copied nor transformed as a
-            whole: every product reads it a block of rows at a time.
+            Data; in single precision it stays so. A memory map of floats and at least 2**27 numbers, a gibibyte of
+            float64, is neither copied nor transformed as a whole: every product reads it a block of rows at a time.
 
         Returns
         -------
@@ -251,7 +251,7 @@ class BatchNormDesign(Design):
         if self.after_relu or not is_on_disk(X):
             return super().matrix(X)
         check_is_fitted(self)
-        data = validate_data(self, X, dtype=np.float64, reset=False)
+        data = validate_data(self, X, dtype=PRECISIONS, reset=False)
         slopes = np.pad(self.whitening_, ((0, 0), (0, 1)))
         return RowBlocks(data, self.mean_, slopes, np.eye(slopes.shape[1])[-1])
 

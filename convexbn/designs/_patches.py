@@ -290,7 +290,8 @@ class PatchDesign(BatchNormDesign):
         images = check_images(X, self.grid, self.image_shape_)
         if is_elsewhere(images):
             return self._transformed_elsewhere(images)
-        Z = np.ones((len(images) * self.n_patches, self.whitening_.shape[1] + 1))
+        dtype = np.float32 if images.dtype == np.float32 else np.float64
+        Z = np.ones((len(images) * self.n_patches, self.whitening_.shape[1] + 1), dtype=dtype)
         for samples, patches in self.grid.blocks(images):
             rows = Z[samples.start * self.n_patches : samples.stop * self.n_patches]
             np.matmul(patches - self.mean_, self.whitening_, out=rows[:, :-1])
@@ -302,7 +303,8 @@ class PatchDesign(BatchNormDesign):
         for _, patches in self.grid.blocks(images):
             xp, (mean, whitening) = namespace(patches), like(patches, self.mean_, self.whitening_)
             one = xp.ones((patches.shape[0], 1), dtype=patches.dtype, device=patches.device)
-            parts.append(xp.concat([(patches - mean) @ whitening, one], axis=1))
+            part = xp.concat([(patches - mean) @ whitening, one], axis=1)
+            parts.append(xp.astype(part, xp.float32) if images.dtype == xp.float32 else part)
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
 

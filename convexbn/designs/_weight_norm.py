@@ -12,7 +12,7 @@ from convexbn._utils.magnitude import check_magnitude, power_of_two_above
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._checks import check_components, check_rtol, check_spectral_power
-from convexbn.designs._design import Design
+from convexbn.designs._design import PRECISIONS, Design
 from convexbn.designs._deviations import Deviations
 from convexbn.designs._layer_weights import LayerWeights
 from convexbn.designs._principal_directions import MOMENTS_RTOL, SMALLEST_WEIGHT, leading_directions
@@ -118,7 +118,7 @@ class WeightNormDesign(Design):
         check_magnitude(data, "X")
         size = power_of_two_above(data)
         squares = (data / size).power(2) if isinstance(data, csr_array) else np.square(data / size)
-        mean_square = float(weights / weights.sum() @ squares.mean(axis=1))
+        mean_square = float(weights / weights.sum() @ squares.mean(axis=1, dtype=np.float64))
         root_mean_square = size * 2.0 ** np.round(np.log2(mean_square) / 2)
         self.bias_unit_ = 1.0 if root_mean_square >= _SMALL else _BIAS_UNIT * root_mean_square
         if self._takes_as_it_is:
@@ -136,18 +136,18 @@ class WeightNormDesign(Design):
         return self
 
     def _validated(self, X: ArrayLike, reset: bool) -> Any:
-        data = validate_data(self, X, dtype=np.float64, accept_sparse="csr", reset=reset)
-        return as_rows(data) if issparse(data) else data
+        data = validate_data(self, X, dtype=PRECISIONS, accept_sparse="csr", reset=reset)
+        return as_rows(data.astype(np.float64)) if issparse(data) else data
 
     def transform(self, X: ArrayLike) -> np.ndarray | csr_array:
         """Design rows [D basis^T x; bias_unit] for any X (n', d): (n', k), sparse where sparse X is taken as it is."""
         check_is_fitted(self)
         Z = self._validated(X, reset=False)
-        if self.basis_ is not None:
-            Z = Z @ self.basis_ * self.spectral_weights_
+        if self.basis_ is not None and not self._takes_as_it_is:
+            Z = Z @ (self.basis_ * self.spectral_weights_).astype(Z.dtype)
         if not self.bias:
             return Z
-        column = np.full((Z.shape[0], 1), self.bias_unit_)
+        column = np.full((Z.shape[0], 1), self.bias_unit_, dtype=Z.dtype)
         return hstack([Z, csr_array(column)], format="csr") if issparse(Z) else np.hstack([Z, column])
 
     @property

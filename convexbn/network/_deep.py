@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.array_namespace import is_elsewhere
 from convexbn._utils.summary import Summarized, counted
 from convexbn.network._base import NormalizedNetwork, import_torch
 from convexbn.network._convolution import Convolution
@@ -62,7 +63,7 @@ class DeepNetwork(Summarized, Stored):
 
     def features(self, X: ArrayLike) -> np.ndarray:
         """Outputs (n, m) of the last hidden layer before the head, for X (n, d)."""
-        features = np.asarray(X)
+        features = X if is_elsewhere(X) else np.asarray(X)
         for layer in self.layers:
             features = layer.hidden(features)
         return features

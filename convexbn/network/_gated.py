@@ -6,11 +6,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.array_namespace import doubles, is_elsewhere, like, namespace
 from convexbn._utils.summary import Summarized, counted
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.model._neurons import Neurons
-from convexbn.network._base import as_finite_arrays, check_data, finite
+from convexbn.network._base import as_finite_arrays, check_data, finite, network_outputs
 from convexbn.network._persistence import Stored
 
 
@@ -85,11 +86,14 @@ class GatedNetwork(Summarized, Stored):
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d), sparse or not; a ValueError if they overflow."""
         data = self.check_data(X)
-        return finite(lambda: self._hidden(data) @ self.output_weights + self.intercept)
+        return finite(lambda: network_outputs(self._hidden(data), self.output_weights, self.intercept))
 
     def _hidden(self, rows: np.ndarray) -> np.ndarray:
         """Outputs of the neurons on rows of data."""
-        return (rows @ self.gates.T + self.gate_offsets >= 0) * (rows @ self.weights.T + self.bias)
+        rows = doubles(rows) if is_elsewhere(rows) else rows
+        G, offsets, W, bias = like(rows, self.gates, self.gate_offsets, self.weights, self.bias)
+        inner = rows @ W.T + bias
+        return namespace(inner).where(rows @ G.T + offsets >= 0, inner, 0 * inner)
 
     def check_data(self, X: ArrayLike) -> np.ndarray:
         """Return X, sparse or not, in its own numeric type, or raise a ValueError if the network does not take it."""

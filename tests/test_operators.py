@@ -1,12 +1,14 @@
 """Solvers use the design matrix through the protocol alone: here is a kind of it without an array to reach for."""
 
 from functools import cached_property
+from threading import get_ident
 
 import numpy as np
 import pytest
 
 from convexbn import (
     BatchNormDesign,
+    ConvexBNRegressor,
     DesignMatrix,
     PatchDesign,
     Problem,
@@ -20,6 +22,7 @@ from convexbn import (
     solve_gated,
     solve_reference,
 )
+from convexbn._utils.threads import on_threads
 from convexbn.model import prune
 from convexbn.model._sums import along_outputs, neuron_outputs
 from convexbn.operators import DeviceMatrix, Operator
@@ -212,15 +215,42 @@ def test_rows_in_single_precision_stay_so(kind):
     assert Z.spectral_norm == pytest.approx(np.linalg.norm(rows.astype(np.float64), 2))
 
 
+def test_blocks_are_worked_on_by_threads_and_added_up_in_order(monkeypatch):
+    monkeypatch.setattr(DesignMatrix, "rows_a_block", 4)
+    seen, Z, S = set(), DesignMatrix(TALL), RNG.standard_normal((3, 4))
+
+    def outputs(Z, *, S):
+        seen.add(get_ident())
+        return Z.neuron_outputs(S).sum(axis=0)
+
+    alone = Z.summed(outputs, S=S)
+    assert seen == {get_ident()}
+    seen.clear()
+    with on_threads(2):
+        together = Z.summed(outputs, S=S)
+    np.testing.assert_array_equal(together, alone)
+    assert get_ident() not in seen
+
+
+def test_the_network_does_not_depend_on_threads(monkeypatch):
+    monkeypatch.setattr(DesignMatrix, "rows_a_block", 64)
+    X = np.random.default_rng(0).standard_normal((200, 3))
+    one, two = (ConvexBNRegressor(max_iter=3, n_jobs=n).fit(X, X[:, 0] ** 2 + X[:, 1]) for n in (1, 2))
+    np.testing.assert_array_equal(one.predict(X), two.predict(X))
+    assert one.weight_decay_ == two.weight_decay_
+
+
 @pytest.mark.parametrize("n_patches", [1, 2])
-def test_blocks_of_rows_add_up_on_a_device(monkeypatch, n_patches):
-    monkeypatch.setattr("convexbn.operators._device._ROWS", 4)
-    whole, Z = DesignMatrix(TALL, n_patches), DeviceMatrix(TALL, n_patches)
+@pytest.mark.parametrize("kind", [DesignMatrix, DeviceMatrix])
+def test_blocks_of_rows_add_up(monkeypatch, kind, n_patches):
+    whole, Z = DesignMatrix(TALL, n_patches), kind(TALL, n_patches)
+    assert len(whole._samples) == 1
+    monkeypatch.setattr(kind, "rows_a_block", 4)
     S, v = RNG.standard_normal((3, 4)), V[: 16 // n_patches]
     along = {"weights": S}
     np.testing.assert_allclose(Z.summed(along_outputs, Z.place(v), **along), whole.summed(along_outputs, v, **along))
     np.testing.assert_allclose(Z.mapped(neuron_outputs, **along), whole.neuron_outputs(S))
-    np.testing.assert_allclose(Z.hold(neuron_outputs, **along), whole.neuron_outputs(S))
+    np.testing.assert_allclose(np.concatenate(Z.hold(neuron_outputs, **along).parts), whole.neuron_outputs(S))
     np.testing.assert_array_equal(Z.packed_sides(S), whole.packed_sides(S))
     repeated = np.vstack([TWICE, -2 * TWICE, 0 * TWICE])
     sides = [kind(repeated).packed_sides(S) for kind in (DesignMatrix, DeviceMatrix)]

@@ -24,6 +24,7 @@ from convexbn._utils.checks import (
 )
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import merge_equal_samples
+from convexbn._utils.threads import on_threads
 from convexbn._utils.user_warning import warn_user
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._checks import check_spectral_power
@@ -125,7 +126,8 @@ class BaseConvexBN(BaseEstimator, ABC):
         self._check_parameters()
         before = vars(self).copy()
         try:
-            self._train(*self._samples(X, y, sample_weight), clock, given)
+            with on_threads(self.n_jobs):
+                self._train(*self._samples(X, y, sample_weight), clock, given)
         except BaseException:
             self.__dict__ = before
             raise

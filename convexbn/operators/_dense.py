@@ -55,12 +55,16 @@ class DesignMatrix(Operator):
             raise ValueError(f"n_patches={self.n_patches} must divide the {len(Z)} rows of Z.")
         object.__setattr__(self, "Z", Z)
 
-    def _of(self, Z: np.ndarray, n_patches: int, dtype: Any = None) -> Self:
-        """The matrix of another array, which needs no checks, with products in this precision."""
-        made = object.__new__(type(self))
-        for name, value in {"Z": Z, "n_patches": n_patches, "dtype": np.dtype(dtype or self.dtype)}.items():
+    @classmethod
+    def unchecked(cls, Z: np.ndarray, n_patches: int = 1, dtype: Any = np.float64) -> Self:
+        """The matrix of an array that needs no checks, with products in this precision."""
+        made = object.__new__(cls)
+        for name, value in {"Z": Z, "n_patches": n_patches, "dtype": np.dtype(dtype)}.items():
             object.__setattr__(made, name, value)
         return made
+
+    def _of(self, Z: np.ndarray, n_patches: int) -> Self:
+        return self.unchecked(Z, n_patches, self.dtype)
 
     @property
     def n_rows(self) -> int:
@@ -128,7 +132,7 @@ class DesignMatrix(Operator):
     @cached_property
     def in_single_precision(self) -> Self:
         """The matrix with products in single precision."""
-        return self._of(self.Z.astype(np.float32, copy=False), self.n_patches, np.float32)
+        return self.unchecked(self.Z.astype(np.float32, copy=False), self.n_patches, np.float32)
 
     @cached_property
     def spectral_norm(self) -> float:

@@ -11,7 +11,6 @@ from convexbn._utils.array_namespace import namespace, to_numpy
 from convexbn.operators._protocol import Operator
 from convexbn.operators._slices import slices
 
-_ROWS = 2**20  # of a block
 _FEATURES = 2**27  # entries of the features made at once, for their Gram matrix
 
 
@@ -42,6 +41,7 @@ class DeviceMatrix(Operator):
 
     Z: Any
     n_patches: int = 1
+    rows_a_block = 2**20
     dtype: Any = field(default_factory=lambda: np.dtype(np.float64))  # precision of products
 
     @cached_property
@@ -63,28 +63,22 @@ class DeviceMatrix(Operator):
         """The array on the device."""
         return self.rows_there.asarray(values)
 
-    def hold(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
-        """The values of a function of blocks, which stay on the device."""
-        parts = [function(Z, *parts, **moved) for Z, parts, moved in self._there(placed, small)]
-        return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(parts, axis=0)
-
     def mapped(self, function: Callable[..., Any], *placed: Any, **small: Any) -> np.ndarray:
         """The values of a function of blocks, as one array in memory."""
-        parts = [to_numpy(function(Z, *parts, **moved)) for Z, parts, moved in self._there(placed, small)]
-        return np.concatenate(parts)
+        return np.concatenate([to_numpy(values) for values in self._values(function, placed, small)])
 
     def summed(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
         """The sum over blocks of the values of a function, an array or number or a tuple of them."""
-        total: Any = None
-        for Z, parts, moved in self._there(placed, small):
-            values = function(Z, *parts, **moved)
-            if total is None:
-                total = values
-            elif isinstance(values, tuple):
-                total = tuple(one + other for one, other in zip(total, values, strict=True))
-            else:
-                total = total + values
+        total = super().summed(function, *placed, **small)
         return tuple(map(_numbers, total)) if isinstance(total, tuple) else _numbers(total)
+
+    def _values(self, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Iterator[Any]:
+        moved = {name: self.place(value) if isinstance(value, np.ndarray) else value for name, value in small.items()}
+        for i in range(len(self._samples)):
+            yield function(self._block(i), *(self._part(values, i) for values in placed), **moved)
+
+    def _block(self, i: int) -> "_Rows":
+        return self.rows_there[self._samples[i]]
 
     def __matmul__(self, S: np.ndarray) -> np.ndarray:
         return self.unpooled.mapped(_product, S=S)
@@ -128,7 +122,8 @@ class DeviceMatrix(Operator):
 
     def times(self, basis: np.ndarray) -> Self:
         """Return the matrix Z B for a basis B (k, r)."""
-        return replace(self, Z=self.unpooled.hold(_product, S=basis))
+        parts = self.unpooled.hold(_product, S=basis).parts
+        return replace(self, Z=parts[0] if len(parts) == 1 else self.rows_there.xp.concat(parts, axis=0))
 
     def weighted(self, weights: np.ndarray) -> Self:
         """Return the matrix with its rows times weights (N, 1)."""
@@ -185,18 +180,6 @@ class DeviceMatrix(Operator):
         """Largest singular value of Z, from its Gram matrix."""
         return self.weighted_norm(np.ones((self.n_rows, 1)))
 
-    def _there(self, placed: tuple[Any, ...], small: dict[str, Any]) -> Iterator[tuple["_Rows", list[Any], dict]]:
-        """Blocks of the rows, and of what is placed, and the other arrays on the device."""
-        asarray = self.rows_there.asarray
-        moved = {name: asarray(value) if isinstance(value, np.ndarray) else value for name, value in small.items()}
-        whole = [values.rows_there if isinstance(values, DeviceMatrix) else values for values in placed]
-        if self.n_rows <= _ROWS:
-            samples = slice(0, self.n_samples)
-            yield self.rows_there[samples], [v[samples] if isinstance(v, _Rows) else v for v in whole], moved
-            return
-        for samples in slices(self.n_samples, 2**22 * self.n_patches // _ROWS):
-            yield self.rows_there[samples], [_part(values, samples, self.n_samples) for values in whole], moved
-
 
 class _Rows:
     """The rows of a block, with the products that functions of blocks use, on arrays of its library."""
@@ -248,14 +231,6 @@ class _Rows:
     def neuron_outputs(self, S: Any) -> Any:
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
         return self.pool(self.hidden(S))
-
-
-def _part(values: Any, samples: slice, n_samples: int) -> Any:
-    """The part of what is placed that belongs to some samples."""
-    if isinstance(values, _Rows):
-        return values[samples]
-    each = values.shape[0] // n_samples  # rows a sample
-    return values[slice(samples.start * each, samples.stop * each), ...]
 
 
 def _numbers(values: Any) -> Any:

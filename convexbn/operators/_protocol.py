@@ -1,8 +1,9 @@
 """The protocol of a design matrix: the products with it that solvers are written in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
 from typing import Any, Self
 
 import numpy as np
@@ -11,11 +12,26 @@ from scipy.linalg.blas import dsyrk
 
 from convexbn._utils.magnitude import power_of_two_above
 from convexbn._utils.summary import Summarized, counted
+from convexbn._utils.threads import in_order
 from convexbn.operators._hyperplanes import Hyperplanes
 from convexbn.operators._slices import slices
 
 CONSTANT_RTOL = 1e-8  # how far products that are to be one may be from it
 _FAR = 1e6  # entries between its inverse and this allow sums of squares in single precision
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Values of a function of blocks, one of each block."""
+
+    parts: Sequence[Any]
+
+
+def added(one: Any, other: Any) -> Any:
+    """The sum of two values of a function of blocks."""
+    if isinstance(one, tuple):
+        return tuple(map(added, one, other))
+    return one + other
 
 
 class Operator(Summarized, ABC):
@@ -49,6 +65,7 @@ class Operator(Summarized, ABC):
     """
 
     n_patches: int  # rows pooled into one sample
+    rows_a_block = 2**14  # of a function of blocks, so that what is made of them stays in the cache
     xp = np  # functions of arrays, for functions of blocks
 
     @property
@@ -108,16 +125,46 @@ class Operator(Summarized, ABC):
         return values
 
     def hold(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
-        """The values of a function of blocks, an array with a row for each sample or row, which stays where it is."""
-        return function(self, *placed, **small)
+        """The values of a function of blocks, arrays with a row for each sample or row, which stay where they are."""
+        return Held(tuple(self._values(function, placed, small)))
 
     def mapped(self, function: Callable[..., Any], *placed: Any, **small: Any) -> np.ndarray:
         """The values of a function of blocks, as one array in memory."""
-        return np.asarray(self.hold(function, *placed, **small))
+        values = list(self._values(function, placed, small))
+        return values[0] if len(values) == 1 else np.concatenate(values)
 
     def summed(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
         """The sum over blocks of the values of a function, an array or number or a tuple of them."""
-        return function(self, *placed, **small)
+        return reduce(added, self._values(function, placed, small))
+
+    def _values(self, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Iterator[Any]:
+        """The values of a function of blocks, in the order of the blocks."""
+        if len(self._samples) == 1:
+            return iter([function(self, *(v.parts[0] if isinstance(v, Held) else v for v in placed), **small)])
+
+        def value(i: int) -> Any:
+            return function(self._block(i), *(self._part(values, i) for values in placed), **small)
+
+        return in_order(value, len(self._samples))
+
+    @cached_property
+    def _samples(self) -> list[slice]:
+        """The samples of each block."""
+        size = max(1, self.rows_a_block // self.n_patches)
+        return [slice(start, min(start + size, self.n_samples)) for start in range(0, self.n_samples, size)]
+
+    def _block(self, i: int) -> Any:
+        """The matrix of the samples of a block."""
+        return self.of_samples(self._samples[i])
+
+    def _part(self, values: Any, i: int) -> Any:
+        """The part of what is placed that belongs to a block."""
+        if isinstance(values, Held):
+            return values.parts[i]
+        if isinstance(values, Operator):
+            return values._block(i)
+        samples, each = self._samples[i], values.shape[0] // self.n_samples
+        return values[samples.start * each : samples.stop * each, ...]
 
     def hidden(self, S: np.ndarray) -> np.ndarray:
         """relu(Z S) (N, m) of neurons S (k, m)."""
@@ -291,12 +338,7 @@ class Operator(Summarized, ABC):
 
         The masks (N, m) may hold signs; weights (n,) are not negative. F is made a block of samples at a time.
         """
-        size = masks.shape[1] * self.n_columns
-        gram, roots = np.zeros((size, size), order="F"), np.sqrt(weights)
-        for samples, _ in self._parts(size):
-            features = self.masked_features(masks, samples).reshape(-1, size)
-            features *= roots[samples, None]
-            gram = dsyrk(1.0, features.T, beta=1.0, c=gram, overwrite_c=True, lower=True)
+        gram = self.summed(_masked_gram, self.place(masks), self.place(weights))
         return gram + np.tril(gram, -1).T
 
     def gram(self, weights: np.ndarray) -> np.ndarray:
@@ -325,3 +367,14 @@ class Operator(Summarized, ABC):
         """Slices of the samples, and the matrix of these, with so many entries made for each row."""
         for samples in slices(self.n_samples, entries * self.n_patches):
             yield samples, self.of_samples(samples)
+
+
+def _masked_gram(Z: Operator, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The lower triangle of `masked_gram`."""
+    size = masks.shape[1] * Z.n_columns
+    gram, roots = np.zeros((size, size), order="F"), np.sqrt(weights)
+    for samples, _ in Z._parts(size):
+        features = Z.masked_features(masks, samples).reshape(-1, size)
+        features *= roots[samples, None]
+        gram = dsyrk(1.0, features.T, beta=1.0, c=gram, overwrite_c=True, lower=True)
+    return gram

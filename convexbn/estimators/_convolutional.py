@@ -13,6 +13,7 @@ from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._classifier import Classification
 from convexbn.estimators._fixed import FixedWeightDecay
+from convexbn.estimators._place import is_dispatched
 from convexbn.estimators._regressor import Regression
 
 
@@ -45,6 +46,8 @@ class Convolutional(FixedWeightDecay):
 
     def _validate(self, X: ArrayLike, y: Any = None, reset: bool = True, **options: Any) -> Any:
         images = check_images(X, self._grid(), None if reset else self.image_shape_)
+        if is_dispatched(images):  # with `reset=False`, since `fit` works on a copy in NumPy
+            return images
         images = images if images.dtype == np.float32 else images.astype(np.float64, copy=False)
         if not reset:
             return images

@@ -51,7 +51,7 @@ class Regression(RegressorMixin, BaseConvexBN):
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict targets of X (n, d), sparse or not: shape (n, C), or (n,) if y had one dimension in `fit`."""
-        outputs = self._outputs(X)
+        outputs = self._outputs(X, "predict")
         return outputs[:, 0] if self._y_ndim == 1 else outputs
 
     def __sklearn_tags__(self) -> Any:

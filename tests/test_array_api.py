@@ -1,6 +1,7 @@
 """Estimators follow X: arrays of other libraries, on their devices, and devices that are named for NumPy arrays."""
 
 import pickle
+from copy import copy
 
 import numpy as np
 import pytest
@@ -24,14 +25,14 @@ from convexbn.operators import DeviceMatrix
 RNG = np.random.default_rng(0)
 X, IMAGES = RNG.standard_normal((40, 3)), RNG.standard_normal((24, 1, 4, 4))
 Y, LABELS = np.maximum(X[:, 0], 0) - X[:, 1], np.digitize(X[:, 0] - X[:, 1], [-0.7, 0.7])
+NOISY = X[:, 0] + RNG.standard_normal(40)
 LIBRARIES = ["array_api_strict", "torch"]
 
 ESTIMATORS = [
     ConvexBNRegressor(0.05),
     ConvexBNRegressor(0.05, activation="gated_relu"),
     ConvexBNClassifier(0.05, tol=1e-3),
-    ConvexBNClassifier(tol=0.1),
-    ConvexBNRegressorCV(n_weight_decays=2, cv=2, tol=0.1),
+    ConvexBNRegressorCV(n_weight_decays=2, cv=2, n_components=1, spectral_power=0.0, tol=0.1),
 ]
 
 
@@ -58,14 +59,14 @@ def test_common_checks(model, name):
 
 FITTED = {
     "regressor": (ConvexBNRegressor(0.05), X, Y),
-    "tuned": (ConvexBNRegressor(), X, Y),
+    "tuned": (ConvexBNRegressor(n_components=1, spectral_power=0.0), X, NOISY),
     "several outputs": (ConvexBNRegressor(0.05, tol=1e-3), X, np.column_stack([Y, 5 * X[:, 2]])),
-    "after the ReLU": (ConvexBNRegressor(0.1, normalization="batch_after_relu"), X, Y),
+    "after the ReLU": (ConvexBNRegressor(0.3, normalization="batch_after_relu", tol=1e-2), X, Y),
     "weights": (ConvexBNRegressor(0.05, normalization="weight"), X, Y),
     "gated": (ConvexBNRegressor(0.05, activation="gated_relu"), X, Y),
     "two classes": (ConvexBNClassifier(0.02), X, LABELS > 0),
     "classes": (ConvexBNClassifier(0.02, tol=1e-3), X, LABELS),
-    "cross-validated": (ConvexBNClassifierCV(n_weight_decays=3, cv=2), X, LABELS > 0),
+    "cross-validated": (ConvexBNClassifierCV(n_components=1, n_weight_decays=3, cv=2), X, NOISY > 0),
     "images": (ConvexBNConvRegressor(0.05, kernel_size=2), IMAGES, IMAGES[:, 0, 0, 0]),
     "classes of images": (ConvexBNConvClassifier(0.05, kernel_size=3, padding=1), IMAGES, IMAGES[:, 0, 0, 0] > 0),
 }
@@ -76,6 +77,13 @@ def predictions(model, data):
     return [getattr(model, name)(data) for name in methods if hasattr(model, name)]
 
 
+def in_numpy(found, expected, data):
+    """Predictions of the network of an estimator, by one that was fitted on NumPy arrays."""
+    model = copy(expected)
+    model.network_ = found.network_
+    return predictions(model, data)
+
+
 @pytest.mark.parametrize("case", FITTED)
 @pytest.mark.parametrize("name", LIBRARIES)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -84,10 +92,10 @@ def test_estimators_follow_X(case, name):
     asarray, expected = library(name), sklearn.clone(model).fit(data, y)
     found = sklearn.clone(model).fit(asarray(data), asarray(y))
     assert found.certificate_.objective == pytest.approx(expected.certificate_.objective, rel=1e-3)
-    for there, here in zip(predictions(found, asarray(data)), predictions(expected, data), strict=True):
+    for there, here in zip(predictions(found, asarray(data)), in_numpy(found, expected, data), strict=True):
         assert type(there) is type(asarray(data))
-        np.testing.assert_allclose(np.asarray(there), here, atol=0.02)
-    assert found.score(asarray(data), asarray(y)) == pytest.approx(expected.score(data, y), abs=1e-3)
+        np.testing.assert_allclose(np.asarray(there), here, atol=1e-12)
+    assert found.score(asarray(data), asarray(y)) == pytest.approx(expected.score(data, y), abs=0.02)
     with pytest.raises(ValueError, match=r"\.predict\(\) must use the same namespace"):
         found.predict(data)
     with pytest.raises(ValueError, match=r"\.predict\(\) must use the same namespace"):
@@ -111,9 +119,9 @@ def test_rows_on_a_device(case, monkeypatch):
     found = sklearn.clone(model).set_params(device="cpu").fit(data, y)
     assert set(seen) == {"torch"}
     assert found.certificate_.objective == pytest.approx(expected.certificate_.objective, rel=1e-3)
-    for there, here in zip(predictions(found, data), predictions(expected, data), strict=True):
+    for there, here in zip(predictions(found, data), in_numpy(found, expected, data), strict=True):
         assert type(there) is np.ndarray
-        np.testing.assert_allclose(there, here, atol=0.02)
+        np.testing.assert_allclose(there, here, atol=1e-12)
     again = pickle.loads(pickle.dumps(found))
     np.testing.assert_array_equal(again.predict(data), found.predict(data))
 

@@ -34,7 +34,7 @@ from convexbn.designs._design import PRECISIONS, SPARSE
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._last_fit import last_fit
-from convexbn.estimators._place import Place, host, is_dispatched
+from convexbn.estimators._place import NUMPY, Place, host, is_dispatched
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._make_problem import make_problem
@@ -123,7 +123,7 @@ class BaseConvexBN(BaseEstimator, ABC):
     verbose: bool | int = False
     _margin: ClassVar[bool]
     _status: Status = field(init=False)
-    _place: ClassVar[Place] = Place()  # of an estimator that was fitted its own
+    _place: Place = field(init=False, default=NUMPY)
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, given: Any) -> Self:
         """Train; an error leaves the estimator as it was, and so does an interrupt before there is a network."""
@@ -134,7 +134,7 @@ class BaseConvexBN(BaseEstimator, ABC):
             self._place = Place.of(X, self.device)
             with on_threads(self.n_jobs):
                 self._train(*self._samples(host(X), host(y), host(sample_weight)), clock, given)
-            vars(self).update({name: self._place.attribute(value) for name, value in vars(self).items()})
+            self.__dict__.update({name: self._place.attribute(value) for name, value in vars(self).items()})
         except BaseException:
             self.__dict__ = before
             raise

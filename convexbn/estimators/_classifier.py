@@ -61,7 +61,7 @@ class Classification(ClassifierMixin, BaseConvexBN):
         return data, one_hot if self._training_loss().one_hot else 2 * one_hot[:, 1:] - 1, weights
 
     def _training_loss(self) -> Loss:
-        return make_loss(self.loss).of_classes(len(self.classes_))
+        return make_loss(self.loss).of_classes(int(self.classes_.shape[0]))
 
     def _labels(self, y: Any) -> Any:
         """Labels of targets or outputs (n, C)."""
@@ -185,6 +185,11 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
     n_jobs : int or None, default=None
         Threads, among which folds are divided while values are chosen, and blocks of rows where there are more than
         16,000; -1 takes all cores. The network does not depend on it. Gated networks take one fold after the other.
+    device : str or None, default=None
+        Device of PyTorch that the rows of NumPy X are copied to for training and prediction, as "cuda"; None is NumPy.
+        X of PyTorch, or another library of the array API standard, is trained and predicted on where it is, and
+        predictions are there, too, with ``sklearn.set_config(array_api_dispatch=True)``; its statistics, certificates
+        and proofs are NumPy's.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
     checkpoint : path or None, default=None

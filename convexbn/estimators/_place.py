@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn import get_config
 
 from convexbn._utils.array_namespace import is_elsewhere, namespace, to_numpy
@@ -36,7 +35,7 @@ class Place:
     follows: bool = False
 
     @classmethod
-    def of(cls, X: ArrayLike, device: str | None) -> Self:
+    def of(cls, X: Any, device: str | None) -> Self:
         """Where X is, by scikit-learn's setting `array_api_dispatch`; else the device of PyTorch that is given."""
         if is_dispatched(X):
             xp = namespace(X)
@@ -88,6 +87,9 @@ class Place:
                 f"Inputs passed to {method}() must use the same namespace and the same device as those passed to "
                 "fit(); move X there, or fit again."
             )
+
+
+NUMPY = Place()
 
 
 def host(values: Any) -> Any:

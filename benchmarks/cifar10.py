@@ -90,7 +90,9 @@ ARCHITECTURES = (
 class Stages:
     """The stages of one architecture; each returns a row of the table and leaves its network in the folder."""
 
-    def __init__(self, architecture: Architecture, train: Images, test: Images, folder: Path, device: str = "cpu"):
+    def __init__(
+        self, architecture: Architecture, train: Images, test: Images, folder: Path, device: str | None = None
+    ):
         self.architecture, self.train, self.test, self.folder = architecture, train, test, folder
         self.device = device
 
@@ -271,13 +273,13 @@ def _write(path: Path, content: Any) -> None:
     part.replace(path)
 
 
-def _outputs(network: Any, X: np.ndarray, device: str, size: int = 1000) -> np.ndarray:
+def _outputs(network: Any, X: np.ndarray, device: str | None, size: int = 1000) -> np.ndarray:
     """Outputs (n, C) of a network, a block of images at a time."""
     blocks = (placed(X[start : start + size], device) for start in range(0, len(X), size))
     return np.concatenate([to_numpy(network.predict(block)) for block in blocks])
 
 
-def _accuracy(network: Any, images: Images, device: str) -> float:
+def _accuracy(network: Any, images: Images, device: str | None) -> float:
     return float((_outputs(network, images.X, device).argmax(axis=1) == images.classes).mean())
 
 
@@ -312,10 +314,10 @@ def run_stage(args: argparse.Namespace, architecture: Architecture, stage: str, 
 
 
 @contextmanager
-def _device_memory(device: str) -> Iterator[dict[str, float]]:
+def _device_memory(device: str | None) -> Iterator[dict[str, float]]:
     """Fill the dictionary with the peak memory of tensors on a GPU in this context."""
     peak: dict[str, float] = {}
-    if not device.startswith("cuda"):
+    if not (device or "").startswith("cuda"):
         yield peak
         return
     import torch
@@ -352,7 +354,7 @@ class Runner:
         if not path.exists():
             print(f"{self.architecture.name}: {stage} {options or ''}", flush=True)
             arguments = (self.args, self.architecture, stage, options)
-            if self.args.device == "cpu":
+            if self.args.device is None:
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                     row = plain(pool.submit(run_stage, *arguments).result())
             else:
@@ -488,10 +490,10 @@ def draw(results: dict[str, Any], filters: dict[str, dict[str, np.ndarray]], pat
     print(f"Drew {path}")
 
 
-def _name(device: str) -> str:
+def _name(device: str | None) -> str:
     """The device, and what it is called where it is a GPU."""
-    if not device.startswith("cuda"):
-        return device
+    if not (device or "").startswith("cuda"):
+        return device or "CPU"
     import torch
 
     return f"{device} ({torch.cuda.get_device_name(device)})"
@@ -501,7 +503,7 @@ def _extra(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="zip file or folder of images (default: download from OpenML)")
     parser.add_argument("--work", type=Path, default=Path("build/cifar10"), help="folder of arrays and checkpoints")
     parser.add_argument("--threads", type=int, default=2, help="threads of a stage (default: 2)")
-    parser.add_argument("--device", default="cpu", help="device of PyTorch, as cuda (default: cpu, with NumPy)")
+    parser.add_argument("--device", help="device of PyTorch, as cuda (default: NumPy on the CPU)")
     parser.add_argument("--minutes", type=float, help="of a convex network (default: 30)")
     parser.add_argument("--steps", type=int, help="of SGD and Adam (default: 20,000)")
     names = [architecture.name for architecture in ARCHITECTURES]

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, softmax, xlogy
 
-from convexbn._utils.array_namespace import namespace
+from convexbn._utils.array_namespace import is_elsewhere, namespace
 
 _NEWTON_STEPS = 100  # for the shift of outputs that balances the classes
 
@@ -228,7 +228,7 @@ class LogLoss(Loss):
         return CrossEntropy() if n_classes > 2 else self
 
     def probabilities(self, f: np.ndarray) -> np.ndarray:
-        return np.hstack([expit(-f), expit(f)])
+        return namespace(f).concat([_logistic(-f), _logistic(f)], axis=1)
 
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         xp = namespace(y)
@@ -344,6 +344,8 @@ class CrossEntropy(Loss):
     one_hot = True
 
     def probabilities(self, f: np.ndarray) -> np.ndarray:
+        if is_elsewhere(f):
+            return self.gradient(f, 0.0 * f)
         with np.errstate(over="ignore"):  # of a difference of outputs, whose exponential is zero anyway
             return softmax(f, axis=1)
 

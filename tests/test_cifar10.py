@@ -36,8 +36,8 @@ def loaded(data, tmp_path_factory):
     return images.load_cifar10(data, tmp_path_factory.mktemp("work"))
 
 
-def stages(architecture, loaded, folder):
-    return cifar10.Stages(architecture, *loaded, folder)
+def stages(architecture, loaded, folder, device=None):
+    return cifar10.Stages(architecture, *loaded, folder, device)
 
 
 def test_images_are_decoded_once_and_mapped(data, loaded, tmp_path):
@@ -99,6 +99,24 @@ def test_stages_give_rows_and_networks(loaded, tmp_path):
     for name, shape in {"gated-4": (6, 6), "relu": (6, 6), "Adam": (6, 6), "SGD": (32, 32)}.items():
         assert Stored.load(tmp_path / f"{name}.network.npz").output_weights.shape[1] == 10
         assert cifar10.leading_filters(tmp_path / f"{name}.network.npz").shape[1:] == (*shape, 3)
+
+
+def test_stages_on_a_device(loaded, tmp_path):
+    """The way of a GPU: tensors, on a device that every machine has."""
+    found = []
+    for device in (None, "cpu"):
+        runs = stages(replace(CONVOLUTIONAL, minutes=1.0), loaded, tmp_path, device)
+        rows = runs.row("gated", n_components=2), runs.row("SGD", width=6, learning_rate=0.1)
+        found.append([row[name] for row in rows for name in ("objective", "train_accuracy", "test_accuracy")])
+    np.testing.assert_allclose(*found, rtol=1e-3)
+
+
+def test_a_shorter_run():
+    args = argparse.Namespace(quick=False, minutes=2.0, steps=None)
+    assert cifar10.shortened(cifar10.ARCHITECTURES[0], args) == replace(cifar10.ARCHITECTURES[0], minutes=2.0)
+    assert (
+        cifar10.shortened(cifar10.ARCHITECTURES[0], argparse.Namespace(quick=True, minutes=None, steps=7)).n_steps == 7
+    )
 
 
 def test_a_stopped_run_goes_on_from_its_checkpoint(loaded, tmp_path, monkeypatch):
@@ -203,7 +221,8 @@ def test_targets_table_and_picture(tmp_path, capsys, pictures):
     assert not cifar10.targets(results)[0]["met"]
     cifar10.show_table(results)
     assert "4 directions kept by validation" in capsys.readouterr().out
-    written = {"environment": {"cpu": "a processor", "date": "2026-01-02"}, "threads": 1, "architectures": results}
+    written = {"environment": {"cpu": "a processor", "date": "2026-01-02"}, "threads": 1, "device": "cpu"}
+    written["architectures"] = results
     filters = {"dense": {"ReLU, SGD": np.full((8, 32, 32, 3), 0.5)}}
     cifar10.draw(written, filters, tmp_path / "picture.png")
     bars, validation, *shown = pictures["picture.png"].axes

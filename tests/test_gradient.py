@@ -400,3 +400,36 @@ def test_untrained_convolutional_network():
 def test_bad_input(changes, message):
     with pytest.raises(ValueError, match=message):
         train(**{"X": X, "y": Y, "weight_decay": 0.1} | changes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"batch_size": 5, "dtype": "float32"},
+        {"optimizer": "lbfgs"},
+        {"normalization": "batch_after_relu"},
+        {"kernel_size": 2, "padding": 1, "batch_size": 5},
+    ],
+    ids=str,
+)
+def test_training_on_a_device_is_the_same(options):
+    """A tensor on the CPU goes the way of one on a GPU."""
+    X = np.random.default_rng(0).standard_normal((20, 1, 4, 4) if "kernel_size" in options else (20, 3))
+    options = {"weight_decay": 0.01, "n_neurons": 4, "n_steps": 20, "random_state": 0, **options}
+    network, trace = train(X, X.reshape(20, -1)[:, 0], **options)
+    there, trace_there = train(X, X.reshape(20, -1)[:, 0], device="cpu", **options)
+    np.testing.assert_allclose(trace_there.objective, trace.objective, rtol=1e-5)
+    np.testing.assert_allclose(there.predict(X), network.predict(X), atol=1e-5)
+    found = network.predict(torch.tensor(X))
+    assert isinstance(found, torch.Tensor)
+    np.testing.assert_allclose(found, network.predict(X), atol=1e-12)
+    if options.get("batch_size"):
+        again, _ = train(torch.tensor(X), X.reshape(20, -1)[:, 0], **options | {"start": network, "n_steps": 1})
+        expected, _ = train(X, X.reshape(20, -1)[:, 0], **options | {"start": network, "n_steps": 1})
+        np.testing.assert_allclose(again.predict(X), expected.predict(X), atol=1e-5)
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(ValueError, match="device='gpu' is no device of PyTorch here"):
+        train(np.eye(3), np.ones(3), weight_decay=0.1, device="gpu")

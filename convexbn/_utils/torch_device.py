@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from convexbn._utils.array_namespace import import_array_api_compat
+
 
 def import_torch(needed_for: str = "This") -> Any:
     """Import torch, or say which extra is missing."""
@@ -19,13 +21,13 @@ def check_device(device: object) -> None:
 
     Parameters
     ----------
-    device : str
-        As torch.device takes: "cpu", "cuda", "cuda:1".
+    device : str or None
+        As torch.device takes: "cpu", "cuda", "cuda:1"; None is NumPy.
 
     Raises
     ------
     ImportError
-        If PyTorch is not installed; it is not asked for "cpu".
+        If PyTorch is not installed, or array-api-compat, which calls it.
     ValueError
         If PyTorch knows no such device, or this machine has none.
 
@@ -35,11 +37,12 @@ def check_device(device: object) -> None:
     >>> check_device("gpu")
     Traceback (most recent call last):
         ...
-    ValueError: device='gpu' is no device of PyTorch here; take 'cpu', or 'cuda' if torch.cuda.is_available().
+    ValueError: device='gpu' is no device of PyTorch here; take None or 'cpu', or 'cuda' if torch.cuda.is_available().
     """
-    if device == "cpu":
+    if device is None:
         return
     torch = import_torch(f"device={device!r}")
+    import_array_api_compat()
     try:
         if isinstance(device, str):
             torch.zeros(1, dtype=torch.float64, device=device).item()
@@ -47,18 +50,18 @@ def check_device(device: object) -> None:
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):  # torch raises each of them
         pass
     raise ValueError(
-        f"device={device!r} is no device of PyTorch here; take 'cpu', or 'cuda' if torch.cuda.is_available()."
+        f"device={device!r} is no device of PyTorch here; take None or 'cpu', or 'cuda' if torch.cuda.is_available()."
     )
 
 
-def placed(values: np.ndarray, device: str) -> Any:
-    """The array as a tensor on the device, of its own numeric type; NumPy's own array for "cpu".
+def placed(values: np.ndarray, device: str | None) -> Any:
+    """The array as a tensor on the device, of its own numeric type; NumPy's own array for None.
 
     Examples
     --------
     >>> import numpy as np
     >>> from convexbn._utils.torch_device import placed
-    >>> placed(np.ones(2), "cpu")
+    >>> placed(np.ones(2), None)
     array([1., 1.])
     """
-    return values if device == "cpu" else import_torch().asarray(np.array(values), device=device)
+    return values if device is None else import_torch().asarray(np.array(values), device=device)

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convexbn._utils.array_namespace import to_numpy
 from convexbn._utils.checks import (
     check_choice,
     check_count,
@@ -25,6 +26,7 @@ from convexbn._utils.checks import (
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import merge_equal_samples
 from convexbn._utils.threads import on_threads
+from convexbn._utils.torch_device import check_device
 from convexbn._utils.user_warning import warn_user
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._checks import check_spectral_power
@@ -32,6 +34,7 @@ from convexbn.designs._design import PRECISIONS, SPARSE
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._last_fit import last_fit
+from convexbn.estimators._place import NUMPY, Place, host, is_dispatched
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._make_problem import make_problem
@@ -115,10 +118,12 @@ class BaseConvexBN(BaseEstimator, ABC):
     max_time: float | None = None
     prove: Proof = "auto"
     n_jobs: int | None = None
+    device: str | None = None
     random_state: int | np.random.RandomState | np.random.Generator | None = 0
     verbose: bool | int = False
     _margin: ClassVar[bool]
     _status: Status = field(init=False)
+    _place: Place = field(init=False, default=NUMPY)
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, given: Any) -> Self:
         """Train; an error leaves the estimator as it was, and so does an interrupt before there is a network."""
@@ -126,8 +131,10 @@ class BaseConvexBN(BaseEstimator, ABC):
         self._check_parameters()
         before = vars(self).copy()
         try:
+            self._place = Place.of(X, self.device)
             with on_threads(self.n_jobs):
-                self._train(*self._samples(X, y, sample_weight), clock, given)
+                self._train(*self._samples(host(X), host(y), host(sample_weight)), clock, given)
+            self.__dict__.update({name: self._place.attribute(value) for name, value in vars(self).items()})
         except BaseException:
             self.__dict__ = before
             raise
@@ -198,7 +205,7 @@ class BaseConvexBN(BaseEstimator, ABC):
             fit_intercept=self.fit_intercept,
             sample_weight=weights,
         )
-        return prepared, problem
+        return prepared, self._place.problem(problem)
 
     @property
     def _auto_power(self) -> bool:
@@ -306,10 +313,21 @@ class BaseConvexBN(BaseEstimator, ABC):
         check_tol(self.tol)
         check_max_time(self.max_time)
         check_prove(self.prove)
+        check_device(self.device)
 
-    def _outputs(self, X: Any) -> np.ndarray:
+    def _outputs(self, X: Any, method: str) -> Any:
+        """Outputs (n, C) of the network for a method of this name, where X is."""
         check_is_fitted(self)
-        return self.network_.predict(self._validate(X, reset=False))
+        self._place.check_same(X, f"{type(self).__name__}.{method}")
+        data = self._validate(X, reset=False)
+        if self._place.example is None or self._place.follows:
+            return self.network_.predict(data)
+        return to_numpy(self.network_.predict(self._place.bring(data)))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
@@ -345,6 +363,9 @@ class Dense(BaseConvexBN):
         return make_design(self.normalization, n_components, spectral_power, self.standardize)
 
     def _validate(self, X: ArrayLike, y: Any = "no_validation", **options: Any) -> Any:
+        if is_dispatched(X):  # with `reset=False`, since `fit` works on a copy in NumPy
+            validate_data(self, X, skip_check_array=True, **options)
+            return X
         if issparse(X) and options.get("reset", True) and not self._takes_sparse():
             raise ValueError(f"{SPARSE} Gated networks take the first only.")
         if getattr(X, "ndim", 2) > 2:

@@ -10,6 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
+from convexbn._utils.array_namespace import is_elsewhere, namespace, to_numpy
 from convexbn._utils.sample_weight import check_sample_weight
 from convexbn.estimators._base import BaseConvexBN, Dense
 from convexbn.estimators._fixed import FixedWeightDecay
@@ -60,11 +61,13 @@ class Classification(ClassifierMixin, BaseConvexBN):
         return data, one_hot if self._training_loss().one_hot else 2 * one_hot[:, 1:] - 1, weights
 
     def _training_loss(self) -> Loss:
-        return make_loss(self.loss).of_classes(len(self.classes_))
+        return make_loss(self.loss).of_classes(int(self.classes_.shape[0]))
 
-    def _labels(self, y: np.ndarray) -> np.ndarray:
+    def _labels(self, y: Any) -> Any:
         """Labels of targets or outputs (n, C)."""
-        return self.classes_[y.argmax(axis=1) if y.shape[1] > 1 else (y[:, 0] > 0).astype(int)]
+        xp = namespace(y)
+        index = xp.argmax(y, axis=1) if y.shape[1] > 1 else xp.astype(y[:, 0] > 0, xp.int64)
+        return xp.take(self.classes_, index) if is_elsewhere(self.classes_) else self.classes_[to_numpy(index)]
 
     def _check_labels_of_class_weight(self) -> None:
         """Raise a ValueError where a dictionary names labels that y lacks, but not all that it has, as scikit-learn."""
@@ -88,17 +91,17 @@ class Classification(ClassifierMixin, BaseConvexBN):
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d); for two classes (n,), and positive means ``classes_[1]``."""
-        outputs = self._outputs(X)
-        return outputs if outputs.shape[1] > 2 else outputs[:, -1] - outputs[:, :-1].sum(axis=1)
+        outputs = self._outputs(X, "decision_function")
+        return outputs if outputs.shape[1] > 2 else outputs[:, -1] - namespace(outputs).sum(outputs[:, :-1], axis=1)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict labels (n,) of X (n, d), sparse or not."""
-        return self._labels(self._outputs(X))
+        return self._labels(self._outputs(X, "predict"))
 
     @available_if(_has_probabilities)
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Probabilities (n, C) of the classes for X (n, d); only with the losses "log_loss" and "cross_entropy"."""
-        outputs = self._outputs(X)
+        outputs = self._outputs(X, "predict_proba")
         return self._training_loss().probabilities(outputs)
 
     def __sklearn_tags__(self) -> Any:
@@ -182,6 +185,11 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
     n_jobs : int or None, default=None
         Threads, among which folds are divided while values are chosen, and blocks of rows where there are more than
         16,000; -1 takes all cores. The network does not depend on it. Gated networks take one fold after the other.
+    device : str or None, default=None
+        Device of PyTorch that the rows of NumPy X are copied to for training and prediction, as "cuda"; None is NumPy.
+        X of PyTorch, or another library of the array API standard, is trained and predicted on where it is, and
+        predictions are there, too, with ``sklearn.set_config(array_api_dispatch=True)``; its statistics, certificates
+        and proofs are NumPy's.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
     checkpoint : path or None, default=None

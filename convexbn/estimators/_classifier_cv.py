@@ -55,6 +55,8 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         given if weights differ and it takes them; else all samples count alike in the score.
     n_jobs : int or None, default=None
         Folds that are worked on at the same time; -1 takes all cores.
+    device : str or None, default=None
+        As in `ConvexBNClassifier`; held-out scores are taken of NumPy arrays.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
     verbose : int, default=False

@@ -13,6 +13,7 @@ from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._classifier import Classification
 from convexbn.estimators._fixed import FixedWeightDecay
+from convexbn.estimators._place import is_dispatched
 from convexbn.estimators._regressor import Regression
 
 
@@ -45,6 +46,8 @@ class Convolutional(FixedWeightDecay):
 
     def _validate(self, X: ArrayLike, y: Any = None, reset: bool = True, **options: Any) -> Any:
         images = check_images(X, self._grid(), None if reset else self.image_shape_)
+        if is_dispatched(images):  # with `reset=False`, since `fit` works on a copy in NumPy
+            return images
         images = images if images.dtype == np.float32 else images.astype(np.float64, copy=False)
         if not reset:
             return images
@@ -90,7 +93,7 @@ class ConvexBNConvRegressor(Regression, Convolutional):
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
     scale_outputs : bool, default=True
         Whether each of several outputs is divided by its standard deviation in training, as in `ConvexBNRegressor`.
-    n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, random_state, checkpoint, verbose
+    n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, device, random_state, checkpoint, verbose
         As in `ConvexBNRegressor`.
 
     Attributes
@@ -159,7 +162,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         Leading singular directions of the patches to keep, as a number or a fraction of the variance; None keeps all.
     spectral_power : float or "auto", default="auto"
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
-    class_weight, n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, random_state, verbose
+    class_weight, n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, device, random_state, verbose
         As in `ConvexBNClassifier`.
 
     Attributes

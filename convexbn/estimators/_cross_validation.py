@@ -21,6 +21,7 @@ from convexbn.estimators._base import Dense, Prepared, fixed_seed
 from convexbn.estimators._curve import Candidate, score_table
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
 from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid
+from convexbn.estimators._place import host
 from convexbn.estimators._race import AUTO_FRACTION, FIRST_POWERS
 from convexbn.estimators._scoring import FoldScorer, make_scorer, takes_sample_weight
 from convexbn.model._neurons import Neurons
@@ -111,7 +112,7 @@ class CrossValidated(Dense):
                 f"fit got {sorted(params)}, which scikit-learn gives to splitter and scorer where metadata are routed; "
                 "call sklearn.set_config(enable_metadata_routing=True), or leave them out."
             )
-        return self._fit(X, y, sample_weight, Given(X, y, groups, params))
+        return self._fit(X, y, sample_weight, Given(host(X), host(y), host(groups), params))
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Return what splitter and scorer request of the metadata of `fit`."""
@@ -226,7 +227,7 @@ class CrossValidated(Dense):
     def _with_network(self, network: NormalizedNetwork | GatedNetwork) -> Self:
         """Return a copy that predicts with a network."""
         model = copy(self)
-        model.network_ = network
+        model.network_, model._place = network, self._place.of_numpy()
         return model
 
     def _fold_networks(

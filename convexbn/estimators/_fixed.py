@@ -16,6 +16,7 @@ from convexbn._utils.sample_weight import merge_equal_samples
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
 from convexbn.estimators._curve import Candidate
 from convexbn.estimators._hold_out import hold_out
+from convexbn.estimators._place import host
 from convexbn.estimators._race import AUTO_FRACTION, tune
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
@@ -86,7 +87,7 @@ class FixedWeightDecay(BaseConvexBN):
         ConvergenceWarning
             If the gap exceeds `tol`.
         """
-        return self._fit(X, y, sample_weight, groups)
+        return self._fit(X, y, sample_weight, host(groups))
 
     def _check_parameters(self) -> None:
         if isinstance(self.weight_decay, str) and not self._auto():

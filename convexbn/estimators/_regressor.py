@@ -51,7 +51,7 @@ class Regression(RegressorMixin, BaseConvexBN):
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict targets of X (n, d), sparse or not: shape (n, C), or (n,) if y had one dimension in `fit`."""
-        outputs = self._outputs(X)
+        outputs = self._outputs(X, "predict")
         return outputs[:, 0] if self._y_ndim == 1 else outputs
 
     def __sklearn_tags__(self) -> Any:
@@ -134,6 +134,11 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
     n_jobs : int or None, default=None
         Threads, among which folds are divided while values are chosen, and blocks of rows where there are more than
         16,000; -1 takes all cores. The network does not depend on it. Gated networks take one fold after the other.
+    device : str or None, default=None
+        Device of PyTorch that the rows of NumPy X are copied to for training and prediction, as "cuda"; None is NumPy.
+        X of PyTorch, or another library of the array API standard, is trained and predicted on where it is, and
+        predictions are there, too, with ``sklearn.set_config(array_api_dispatch=True)``; its statistics, certificates
+        and proofs are NumPy's.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
     checkpoint : path or None, default=None

@@ -50,7 +50,7 @@ def train(
     n_steps: int = 1000,
     batch_size: int | None = None,
     dtype: str = "float64",
-    device: str = "cpu",
+    device: str | None = None,
     start: NormalizedNetwork | None = None,
     callback: Callback | None = None,
     random_state: int | np.random.Generator | None = None,
@@ -98,9 +98,9 @@ def train(
     dtype : {"float64", "float32"}, default="float64"
         Precision of the training. The mean of the data is subtracted before rounding where the network does not change
         by it: under batch normalization, unless images are padded.
-    device : str, default="cpu"
-        Device of PyTorch, as "cuda". All of X is copied to it once, in its own numeric type, and statistics are
-        computed there.
+    device : str or None, default=None
+        Device of PyTorch, as "cuda": all of X is copied to it once, in its own numeric type, and losses and statistics
+        are computed there. None trains on the CPU, and mini-batches are copied one by one.
     start : NormalizedNetwork or None, default=None
         Network to start from; its type, filters and width go before `normalization`, `kernel_size` and `n_neurons`.
         None draws random directions of the whitened data (of a sample of it where it is large), `n_neurons` of them,
@@ -126,8 +126,7 @@ def train(
     Raises
     ------
     ImportError
-        If PyTorch is not installed, `verbose` is set and tqdm is not, or `device` is not "cpu" and array-api-compat is
-        not.
+        If PyTorch is not installed, `verbose` is set and tqdm is not, or `device` is given and array-api-compat is not.
     ValueError
         If the data is not finite or of unequal length, the loss does not take the targets, an option is unknown, out
         of range, or does not go with another, or a neuron of `start` does not vary over X.

@@ -29,9 +29,9 @@ class TrainingObjective:
         Precision of weights and activations; losses are added up in double precision.
     eps : float, default=1e-300
         What batch normalization adds to variances; next to nothing, unless a neuron may not vary on a batch.
-    device : str, default="cpu"
-        Device of PyTorch; where it is not "cpu", batches must be tensors on it. Of a batch of tensors the loss is
-        computed there, too.
+    device : str or None, default=None
+        Device of PyTorch, None for the CPU. Elsewhere batches must be tensors on it. Of targets that are tensors the
+        loss is computed there, too.
     origin : ndarray or float, default=0.0
         What is subtracted from samples before they are rounded to `dtype`, as `NormalizedNetwork.origin` says.
 
@@ -64,7 +64,7 @@ class TrainingObjective:
         fit_intercept: bool,
         dtype: str,
         *,
-        device: str = "cpu",
+        device: str | None = None,
         eps: float = SMALLEST_EPS,
         origin: np.ndarray | float = 0.0,
     ):

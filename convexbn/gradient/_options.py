@@ -49,7 +49,7 @@ def check_options(
     --------
     >>> from convexbn.gradient._options import check_options
     >>> options = {"learning_rate": 0.1, "momentum": 0.9, "n_steps": 10, "batch_size": 32, "dtype": "float64"}
-    >>> others = {"device": "cpu", "fit_intercept": False, "start": None, "callback": None}
+    >>> others = {"device": None, "fit_intercept": False, "start": None, "callback": None}
     >>> check_options(weight_decay=0.1, n_neurons=5, optimizer="adam", **options, **others)
     Traceback (most recent call last):
         ...

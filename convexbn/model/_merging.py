@@ -128,9 +128,9 @@ def _added_up_if_no_worse(problem: Problem, neurons: Neurons, group: np.ndarray)
 
 def _equal_patterns(Z: Operator, neurons: Neurons, outputs: np.ndarray) -> np.ndarray:
     """Number the neurons of equal pattern and equal row of `outputs`: shape (m,)."""
-    patterns = np.packbits(Z.products(neurons.weights) >= 0, axis=0)
+    patterns = Z.packed_sides(neurons.weights)
     groups: dict[tuple[bytes, bytes], int] = {}
-    keys = ((patterns[:, j].tobytes(), output.tobytes()) for j, output in enumerate(outputs))
+    keys = ((patterns[j].tobytes(), output.tobytes()) for j, output in enumerate(outputs))
     return np.array([groups.setdefault(key, len(groups)) for key in keys], dtype=int)
 
 

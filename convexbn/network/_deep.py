@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -63,7 +63,7 @@ class DeepNetwork(Summarized, Stored):
 
     def features(self, X: ArrayLike) -> np.ndarray:
         """Outputs (n, m) of the last hidden layer before the head, for X (n, d)."""
-        features = X if is_elsewhere(X) else np.asarray(X)
+        features: Any = X if is_elsewhere(X) else np.asarray(X)
         for layer in self.layers:
             features = layer.hidden(features)
         return features

@@ -139,6 +139,14 @@ class DeviceMatrix(Operator):
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
         return self.mapped(_neuron_outputs, S=S)
 
+    def packed_sides(self, S: np.ndarray) -> np.ndarray:
+        """The patterns 1[Z s >= 0] of neurons S (k, m) as `packed_patterns` has them, by the signs of `products`."""
+        planes = self.hyperplanes
+        if planes.all_differ:
+            return np.packbits(self.unpooled.mapped(_signs, S=S) >= 0, axis=0).T
+        signs, side = self._first_rows.mapped(_signs, S=S), np.sign(planes.ratio).astype(np.int8)
+        return np.packbits(side[:, None] * signs[planes.group] >= 0, axis=0).T
+
     def gram(self, weights: np.ndarray) -> np.ndarray:
         """Z^T diag(weights) Z (k, k) for weights (N, 1)."""
         return self.summed(_gram, self.place(weights))
@@ -232,6 +240,10 @@ def _numbers(values: Any) -> Any:
 
 def _neuron_outputs(Z: _Rows, *, S: Any) -> Any:
     return Z.neuron_outputs(S)
+
+
+def _signs(Z: _Rows, *, S: Any) -> Any:
+    return Z.xp.astype(Z.xp.sign(Z @ S), Z.xp.int8)
 
 
 def _squared_norms(Z: _Rows) -> Any:

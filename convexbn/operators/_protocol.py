@@ -292,6 +292,10 @@ class Operator(Summarized, ABC):
     def _first_rows(self) -> Self:
         return self.unpooled.of_samples(self.hyperplanes.first)
 
+    def packed_sides(self, S: np.ndarray) -> np.ndarray:
+        """The patterns 1[Z s >= 0] of neurons S (k, m) as `packed_patterns` has them, by the signs of `products`."""
+        return np.packbits(self.products(S) >= 0, axis=0).T
+
     def packed_patterns(self, G: np.ndarray) -> np.ndarray:
         """Activation patterns 1[Z g >= 0] of directions G (k, m), as in `Patterns`: (m, ceil(N / 8)) bytes."""
         return np.packbits(self @ G >= 0, axis=0).T

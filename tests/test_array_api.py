@@ -1,0 +1,165 @@
+"""Estimators follow X: arrays of other libraries, on their devices, and devices that are named for NumPy arrays."""
+
+import pickle
+from copy import copy
+
+import numpy as np
+import pytest
+import sklearn
+from sklearn.utils.estimator_checks import (
+    check_array_api_input,
+    check_array_api_mixed_inputs,
+    check_array_api_same_namespace,
+)
+
+from convexbn import (
+    ConvexBNClassifier,
+    ConvexBNClassifierCV,
+    ConvexBNConvClassifier,
+    ConvexBNConvRegressor,
+    ConvexBNRegressor,
+    ConvexBNRegressorCV,
+)
+from convexbn.operators import DeviceMatrix
+
+RNG = np.random.default_rng(0)
+X, IMAGES = RNG.standard_normal((40, 3)), RNG.standard_normal((24, 1, 4, 4))
+Y, LABELS = np.maximum(X[:, 0], 0) - X[:, 1], np.digitize(X[:, 0] - X[:, 1], [-0.7, 0.7])
+NOISY = X[:, 0] + RNG.standard_normal(40)
+LIBRARIES = ["array_api_strict", "torch"]
+
+ESTIMATORS = [
+    ConvexBNRegressor(0.05),
+    ConvexBNRegressor(0.05, activation="gated_relu"),
+    ConvexBNClassifier(0.05, tol=1e-3),
+    ConvexBNRegressorCV(n_weight_decays=2, cv=2, n_components=1, spectral_power=0.0, tol=0.1),
+]
+
+
+@pytest.fixture(autouse=True)
+def dispatch(monkeypatch):
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")  # what scikit-learn asks for, though nothing here needs SciPy's
+    with sklearn.config_context(array_api_dispatch=True):
+        yield
+
+
+def library(name):
+    return pytest.importorskip(name).asarray
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("model", ESTIMATORS, ids=str)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_common_checks(model, name):
+    library(name)
+    with sklearn.config_context(array_api_dispatch=False):
+        check_array_api_input("estimator", model, array_namespace=name, check_sample_weight=True)
+        check_array_api_same_namespace(type(model).__name__, model, array_namespace=name)
+
+
+FITTED = {
+    "regressor": (ConvexBNRegressor(0.05), X, Y),
+    "tuned": (ConvexBNRegressor(n_components=1, spectral_power=0.0), X, NOISY),
+    "several outputs": (ConvexBNRegressor(0.05, tol=1e-3), X, np.column_stack([Y, 5 * X[:, 2]])),
+    "after the ReLU": (ConvexBNRegressor(0.3, normalization="batch_after_relu", tol=1e-2), X, Y),
+    "weights": (ConvexBNRegressor(0.05, normalization="weight"), X, Y),
+    "gated": (ConvexBNRegressor(0.05, activation="gated_relu"), X, Y),
+    "two classes": (ConvexBNClassifier(0.02), X, LABELS > 0),
+    "classes": (ConvexBNClassifier(0.02, tol=1e-3), X, LABELS),
+    "cross-validated": (ConvexBNClassifierCV(n_components=1, n_weight_decays=3, cv=2), X, NOISY > 0),
+    "images": (ConvexBNConvRegressor(0.05, kernel_size=2), IMAGES, IMAGES[:, 0, 0, 0]),
+    "classes of images": (ConvexBNConvClassifier(0.05, kernel_size=3, padding=1), IMAGES, IMAGES[:, 0, 0, 0] > 0),
+}
+
+
+def predictions(model, data):
+    methods = ("predict", "predict_proba", "decision_function")
+    return [getattr(model, name)(data) for name in methods if hasattr(model, name)]
+
+
+def in_numpy(found, expected, data):
+    """Predictions of the network of an estimator, by one that was fitted on NumPy arrays."""
+    model = copy(expected)
+    model.network_ = found.network_
+    return predictions(model, data)
+
+
+@pytest.mark.parametrize("case", FITTED)
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_estimators_follow_X(case, name):
+    model, data, y = FITTED[case]
+    asarray, expected = library(name), sklearn.clone(model).fit(data, y)
+    found = sklearn.clone(model).fit(asarray(data), asarray(y))
+    assert found.certificate_.objective == pytest.approx(expected.certificate_.objective, rel=1e-3)
+    for there, here in zip(predictions(found, asarray(data)), in_numpy(found, expected, data), strict=True):
+        assert type(there) is type(asarray(data))
+        np.testing.assert_allclose(np.asarray(there), here, atol=1e-12)
+    assert found.score(asarray(data), asarray(y)) == pytest.approx(expected.score(data, y), abs=0.02)
+    with pytest.raises(ValueError, match=r"\.predict\(\) must use the same namespace"):
+        found.predict(data)
+    with pytest.raises(ValueError, match=r"\.predict\(\) must use the same namespace"):
+        expected.predict(asarray(data))
+
+
+@pytest.mark.parametrize("case", FITTED)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_rows_on_a_device(case, monkeypatch):
+    """NumPy in and out; products are made on the device, in the choice of the weight decay, too."""
+    pytest.importorskip("torch")
+    model, data, y = FITTED[case]
+    expected, seen = sklearn.clone(model).fit(data, y), []
+    check = DeviceMatrix.__init__
+
+    def watched(self, Z, *args, **options):
+        seen.append(type(Z).__module__)
+        check(self, Z, *args, **options)
+
+    monkeypatch.setattr(DeviceMatrix, "__init__", watched)
+    found = sklearn.clone(model).set_params(device="cpu").fit(data, y)
+    assert set(seen) == {"torch"}
+    assert found.certificate_.objective == pytest.approx(expected.certificate_.objective, rel=1e-3)
+    for there, here in zip(predictions(found, data), in_numpy(found, expected, data), strict=True):
+        assert type(there) is np.ndarray
+        np.testing.assert_allclose(there, here, atol=1e-12)
+    again = pickle.loads(pickle.dumps(found))
+    np.testing.assert_array_equal(again.predict(data), found.predict(data))
+
+
+def test_strings_stay_numpy_labels():
+    asarray = library("torch")
+    model = ConvexBNClassifier(0.02).fit(asarray(X), np.array(["no", "yes"])[(LABELS > 0).astype(int)])
+    assert set(model.predict(asarray(X))) == {"no", "yes"}
+
+
+def test_data_of_other_sizes_is_refused():
+    asarray = library("torch")
+    model = ConvexBNRegressor(0.05).fit(asarray(X), asarray(Y))
+    with pytest.raises(ValueError, match="X has 2 features, but ConvexBNRegressor is expecting 3"):
+        model.predict(asarray(X[:, :2]))
+    with pytest.raises(ValueError, match="NaN"):
+        model.predict(asarray(np.full((2, 3), np.nan)))
+
+
+def test_mixed_libraries():
+    pytest.importorskip("torch")
+    from sklearn.utils._array_api import NamespaceAndDevice
+
+    with sklearn.config_context(array_api_dispatch=False):
+        places = NamespaceAndDevice("torch", "cpu"), NamespaceAndDevice("numpy", None)
+        check_array_api_mixed_inputs("ConvexBNRegressor", ConvexBNRegressor(0.05), *places)
+
+
+@pytest.mark.parametrize("device", ["gpu", 0, "meta"])
+def test_other_devices_are_refused(device):
+    pytest.importorskip("torch")
+    with pytest.raises(ValueError, match=f"device={device!r} is no device of PyTorch here"):
+        ConvexBNRegressor(device=device).fit(X, Y)
+
+
+def test_sparse_rows_have_no_device():
+    pytest.importorskip("torch")
+    from scipy.sparse import csr_array
+
+    with pytest.raises(ValueError, match="device='cpu' takes dense X in memory"):
+        ConvexBNRegressor(0.1, normalization="weight", device="cpu").fit(csr_array(X), Y)

@@ -6,9 +6,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
+from convexbn.designs._checks import check_features
 from convexbn.operators._kinds import as_design_matrix
 from convexbn.operators._protocol import Operator
+from convexbn.operators._row_blocks import RowBlocks
+from convexbn.rows import RowSource
 
 SPARSE = (
     "X is sparse: give n_components=..., the number of leading singular directions to keep, an integer; or weight "
@@ -48,14 +52,14 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like
-            Data as for `transform`.
+        X : array-like, or RowSource
+            Data as for `transform`, or what `read_rows` returns, which every product then reads a block at a time.
 
         Returns
         -------
         Z : Operator
-            A `DesignMatrix`, or a `SparseDesignMatrix` where `transform` gives a sparse array, unless the design has
-            another kind.
+            A `DesignMatrix`, a `SparseDesignMatrix` where `transform` gives a sparse array, or `RowBlocks` of a
+            `RowSource`.
 
         Examples
         --------
@@ -64,4 +68,15 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         >>> WeightNormDesign().fit(X).matrix(X)
         DesignMatrix(2 samples, 3 columns)
         """
+        if isinstance(X, RowSource):
+            check_is_fitted(self)
+            check_features(self, X, reset=False)
+            return self._row_blocks(X)
         return as_design_matrix(self.transform(X), self.n_patches)
+
+    def _row_blocks(self, source: RowSource) -> RowBlocks:
+        """The design matrix of a source, unless the problem needs the rows in memory."""
+        raise ValueError(
+            f"{type(self).__name__} takes data in memory, such as source.take(numpy.arange(source.n_rows)).X; batch "
+            "normalization before the ReLU and weight normalization read rows in blocks."
+        )

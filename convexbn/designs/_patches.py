@@ -14,6 +14,7 @@ from convexbn._utils.magnitude import check_magnitude
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._checks import check_components
+from convexbn.designs._design import Design
 from convexbn.designs._principal_directions import MOMENTS_RTOL, principal_directions, rank_to_keep
 
 _BLOCK_ENTRIES = 2**19  # entries of the patch matrix made at once
@@ -178,6 +179,8 @@ class PatchDesign(BatchNormDesign):
     >>> Z.n_samples, Z.n_rows, bool(np.allclose(Z.adjoint(Z.rows()) / Z.n_rows, np.eye(5)))
     (10, 40, True)
     """
+
+    _row_blocks = Design._row_blocks
 
     def __init__(
         self,

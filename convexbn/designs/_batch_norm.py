@@ -71,7 +71,7 @@ class BatchNormDesign(Design):
     rtol : float, default=1e-4
         A direction is kept if its singular value exceeds `rtol` times the largest. 1e-10 leaves out what is rounding
         in double precision alone. From 1e-6 on the singular values come from the matrix of second moments, which is
-        sooner made and takes less memory.
+        sooner made and takes less memory; of data that is read in blocks from 1e-4 on.
     spectral_power : float, default=0.0
         Column i of Z is multiplied by ``(S_i / S_1)^spectral_power``; 0 is batch normalization as it is. Columns of
         weight 1e-10 or less are left out.

@@ -22,15 +22,14 @@ def as_block(given: object, name: str) -> Block:
         With the name of the block, if it is none of these.
     """
     parts = given if isinstance(given, tuple) else (given,)
-    if not 1 <= len(parts) <= 3 or not hasattr(parts[0], "__len__") or isinstance(parts[0], str):
-        raise ValueError(
-            f"{name} must be an array X of shape (m, d), or a tuple (X, y) or (X, y, sample_weight), got "
-            f"{type(given).__name__}."
-        )
-    X, y, weights = (None if part is None else np.asarray(part) for part in (*parts, None, None)[:3])
-    if X is None or X.ndim != 2:
-        raise ValueError(f"X of {name} must have shape (m, d), got {None if X is None else X.shape}.")
-    return Block(X, y, weights)
+    if 1 <= len(parts) <= 3:
+        X, y, weights = (None if part is None else np.asarray(part) for part in (*parts, None, None)[:3])
+        if X is not None and X.ndim == 2:
+            return Block(X, y, weights)
+    raise ValueError(
+        f"{name} must be an array X of shape (m, d), or a tuple (X, y) or (X, y, sample_weight) of such an X, got "
+        f"{type(given).__name__}."
+    )
 
 
 def float_type(dtype: np.dtype, name: str) -> np.dtype:

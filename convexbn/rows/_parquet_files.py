@@ -45,21 +45,22 @@ class ParquetRows(RowSource):
         sample_weight: str | None = None,
         block_bytes: int = BLOCK_BYTES,
     ):
+        parquet = _parquet()
         self._target, self._weight = target, sample_weight
         self._places: list[tuple[Path, list[int]]] = []
         sizes, names = [], None
         dtypes = set()
         for path in paths:
-            with reading(path):
-                file = _parquet().ParquetFile(path)
-            features = self._features(path, file.schema_arrow.names)
+            with reading(path), parquet.ParquetFile(path) as file:
+                schema = file.schema_arrow
+                rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            features = self._features(path, schema.names)
             names = features if names is None else names
             if features != names:
                 raise ValueError(f"{path} has the features {features}, and {paths[0]} has {names}; all must be alike.")
-            types = {_float_type(file.schema_arrow.field(name), path) for name in features}
+            types = {_float_type(schema.field(name), path) for name in features}
             dtypes |= types
             row_bytes = len(features) * max(dtype.itemsize for dtype in types)
-            rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             for groups in _runs(rows, block_bytes // row_bytes):
                 self._places.append((path, groups))
                 sizes.append(sum(rows[group] for group in groups))
@@ -97,8 +98,8 @@ class ParquetRows(RowSource):
         if not names:
             return []
         path, groups = self._places[i]
-        with reading(path):
-            table = _parquet().ParquetFile(path).read_row_groups(groups, columns=list(names), use_threads=False)
+        with reading(path), _parquet().ParquetFile(path) as file:
+            table = file.read_row_groups(groups, columns=list(names), use_threads=False)
         for name in names:
             if table[name].null_count:
                 raise ValueError(

@@ -99,7 +99,11 @@ class RowSource(Summarized, ABC):
         ------
         ValueError
             With the name of the block or its file, if it cannot be read or holds NaN or infinity.
+        IndexError
+            If there is no such block.
         """
+        if not 0 <= i < self.n_blocks:
+            raise IndexError(f"Block {i} does not exist; there are {self.n_blocks}, from 0 on.")
         last = self._last
         if last is None or last[0] != i:
             X, y, sample_weight = self._read(i)

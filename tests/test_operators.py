@@ -185,6 +185,33 @@ def test_every_solver_takes_arrays_of_every_library(case, library):
     assert found == pytest.approx(expected, rel=1e-3 if case.startswith("fast path") else 1e-6)
 
 
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case not in ("closed form", "by class")]
+)  # of whitened rows
+def test_rows_in_single_precision_are_solved_in_double(case):
+    rows, n_patches, solved = CASES[case]
+    rows = rows.astype(np.float32)
+    expected, found = solved(DesignMatrix(rows.astype(np.float64), n_patches))[0], solved(DesignMatrix(rows, n_patches))
+    assert found[0] == pytest.approx(expected, rel=1e-3 if case.startswith("fast path") else 1e-6)
+
+
+@pytest.mark.parametrize("kind", [DesignMatrix, DeviceMatrix])
+def test_rows_in_single_precision_stay_so(kind):
+    rows = TALL.astype(np.float32)
+    Z = kind(rows)
+    S, A = RNG.standard_normal((3, 4)), RNG.standard_normal((16, 4))
+    half = Z / Z.scale_near(1.9)
+    assert Z.Z is rows
+    assert Z.in_single_precision.Z is rows
+    assert half.Z.dtype == np.float32
+    assert Z.rows().dtype == (Z @ S).dtype == np.float64
+    assert (Z.in_single_precision @ S).dtype == np.float32
+    np.testing.assert_allclose(Z @ S, rows.astype(np.float64) @ S, rtol=1e-14, atol=1e-14)
+    np.testing.assert_allclose(Z.adjoint(A), rows.astype(np.float64).T @ A, rtol=1e-13, atol=1e-13)
+    np.testing.assert_array_equal(half.rows(), rows / 2)
+    assert Z.spectral_norm == pytest.approx(np.linalg.norm(rows.astype(np.float64), 2))
+
+
 @pytest.mark.parametrize("n_patches", [1, 2])
 def test_blocks_of_rows_add_up_on_a_device(monkeypatch, n_patches):
     monkeypatch.setattr("convexbn.operators._device._ROWS", 4)

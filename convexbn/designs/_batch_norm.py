@@ -25,7 +25,7 @@ from convexbn.designs._checks import (
     check_standardize,
 )
 from convexbn.designs._column_statistics import column_statistics
-from convexbn.designs._design import Design
+from convexbn.designs._design import PRECISIONS, Design
 from convexbn.designs._deviations import Deviations, slices
 from convexbn.designs._layer_weights import LayerWeights
 from convexbn.designs._principal_directions import SMALLEST_WEIGHT, leading_directions, rank_to_keep
@@ -159,10 +159,10 @@ class BatchNormDesign(Design):
         if isinstance(X, RowSource):
             check_features(self, X, reset=True)
             return self._learn(RowStatistics.of_source(X, sample_weight, exact=self.rtol < EXACT_BELOW))
-        data = validate_data(self, X, dtype=np.float64, accept_sparse="csr")
+        data = validate_data(self, X, dtype=PRECISIONS, accept_sparse="csr")
         if issparse(data):
             self._check_sparse()
-            data = as_rows(data)
+            data = as_rows(data.astype(np.float64))
         weights, data = weighted_samples(sample_weight, data)
         check_components(self.n_components, min(data.shape))
         p = weights / weights.sum()
@@ -253,8 +253,8 @@ class BatchNormDesign(Design):
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Design rows z(x) = [sqrt(n) D S^-1 V^T (x - mu); 1] for any X (n', d): an array (n', k)."""
         check_is_fitted(self)
-        data = validate_data(self, X, dtype=np.float64, reset=False, accept_sparse="csr")
-        Z = np.ones((data.shape[0], self.whitening_.shape[1] + 1))
+        data = validate_data(self, X, dtype=PRECISIONS, reset=False, accept_sparse="csr")
+        Z = np.ones((data.shape[0], self.whitening_.shape[1] + 1), dtype=data.dtype)
         if issparse(data):
             Z[:, :-1] = data @ self.whitening_ - self.mean_ @ self.whitening_
             return Z
@@ -268,8 +268,9 @@ class BatchNormDesign(Design):
         Parameters
         ----------
         X : array-like of shape (n', d), or RowSource
-            Data. What `read_rows` returns, and a memory map of float64 and at least 2**27 numbers, a gibibyte, is
-            neither copied nor transformed as a whole: every product reads it a block of rows at a time.
+            Data; in single precision it stays so. What `read_rows` returns, and a memory map of floats and at least
+            2**27 numbers, a gibibyte of float64, is neither copied nor transformed as a whole: every product reads it a
+            block of rows at a time.
 
         Returns
         -------
@@ -278,7 +279,7 @@ class BatchNormDesign(Design):
         if self.after_relu or isinstance(X, RowSource) or not is_on_disk(X):
             return super().matrix(X)
         check_is_fitted(self)
-        return self._row_blocks(ArrayRows(validate_data(self, X, dtype=np.float64, reset=False)))
+        return self._row_blocks(ArrayRows(validate_data(self, X, dtype=PRECISIONS, reset=False)))
 
     def _row_blocks(self, source: RowSource) -> RowBlocks:
         slopes = np.pad(self.whitening_, ((0, 0), (0, 1)))

@@ -20,6 +20,8 @@ SPARSE = (
     "takes X as it is."
 )
 
+PRECISIONS = [np.float64, np.float32]  # of data, that are kept
+
 
 class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base class of designs."""
@@ -41,6 +43,7 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self.takes_sparse
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
     @abstractmethod

@@ -261,7 +261,8 @@ class PatchDesign(BatchNormDesign):
         """Design rows (n' * P, k) of the patches of any X (n', channels, height, width), image by image."""
         check_is_fitted(self)
         images = check_images(X, self.grid, self.image_shape_)
-        Z = np.ones((len(images) * self.n_patches, self.whitening_.shape[1] + 1))
+        dtype = np.float32 if images.dtype == np.float32 else np.float64
+        Z = np.ones((len(images) * self.n_patches, self.whitening_.shape[1] + 1), dtype=dtype)
         for samples, patches in self.grid.blocks(images):
             rows = Z[samples.start * self.n_patches : samples.stop * self.n_patches]
             np.matmul(patches - self.mean_, self.whitening_, out=rows[:, :-1])

@@ -12,7 +12,7 @@ from convexbn._utils.magnitude import check_magnitude, power_of_two_above
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._checks import check_components, check_features, check_rtol, check_spectral_power
-from convexbn.designs._design import Design
+from convexbn.designs._design import PRECISIONS, Design
 from convexbn.designs._deviations import Deviations
 from convexbn.designs._layer_weights import LayerWeights
 from convexbn.designs._principal_directions import MOMENTS_RTOL, SMALLEST_WEIGHT, leading_directions, rank_to_keep
@@ -125,7 +125,7 @@ class WeightNormDesign(Design):
         self._check_size(data.data if isinstance(data, csr_array) else data)
         size = power_of_two_above(data)
         squares = (data / size).power(2) if isinstance(data, csr_array) else np.square(data / size)
-        mean_square = float(weights / weights.sum() @ squares.mean(axis=1))
+        mean_square = float(weights / weights.sum() @ squares.mean(axis=1, dtype=np.float64))
         self._set_bias_unit(size, mean_square)
         if self._takes_as_it_is:
             self._set_identity(data.shape[1], dense=not issparse(data))
@@ -183,18 +183,18 @@ class WeightNormDesign(Design):
         return RowBlocks(source, np.zeros(source.n_features), slopes, offsets)
 
     def _validated(self, X: ArrayLike, reset: bool) -> Any:
-        data = validate_data(self, X, dtype=np.float64, accept_sparse="csr", reset=reset)
-        return as_rows(data) if issparse(data) else data
+        data = validate_data(self, X, dtype=PRECISIONS, accept_sparse="csr", reset=reset)
+        return as_rows(data.astype(np.float64)) if issparse(data) else data
 
     def transform(self, X: ArrayLike) -> np.ndarray | csr_array:
         """Design rows [D basis^T x; bias_unit] for any X (n', d): (n', k), sparse where sparse X is taken as it is."""
         check_is_fitted(self)
         Z = self._validated(X, reset=False)
-        if self.basis_ is not None:
-            Z = Z @ self.basis_ * self.spectral_weights_
+        if self.basis_ is not None and not self._takes_as_it_is:
+            Z = Z @ (self.basis_ * self.spectral_weights_).astype(Z.dtype)
         if not self.bias:
             return Z
-        column = np.full((Z.shape[0], 1), self.bias_unit_)
+        column = np.full((Z.shape[0], 1), self.bias_unit_, dtype=Z.dtype)
         return hstack([Z, csr_array(column)], format="csr") if issparse(Z) else np.hstack([Z, column])
 
     @property

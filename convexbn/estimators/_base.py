@@ -27,7 +27,7 @@ from convexbn._utils.sample_weight import merge_equal_samples
 from convexbn._utils.user_warning import warn_user
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._checks import check_spectral_power
-from convexbn.designs._design import SPARSE
+from convexbn.designs._design import PRECISIONS, SPARSE
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._last_fit import last_fit
@@ -351,7 +351,7 @@ class Dense(BaseConvexBN):
                 "ConvexBNConvRegressor or ConvexBNConvClassifier."
             )
         alone = isinstance(y, str)
-        found = validate_data(self, X, y, dtype=np.float64, accept_sparse="csr", **options)
+        found = validate_data(self, X, y, dtype=PRECISIONS, accept_sparse="csr", **options)
         data, *targets = [found] if alone else found
         data = as_rows(data) if issparse(data) else data
         return data if alone else (data, *targets)

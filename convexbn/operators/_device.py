@@ -1,7 +1,7 @@
 """The design matrix as an array of another library, such as PyTorch, on any of its devices."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -25,7 +25,8 @@ class DeviceMatrix(Operator):
     Parameters
     ----------
     Z : array of shape (N, k)
-        Design matrix, of any library that follows the array API standard; finite.
+        Design matrix, of any library that follows the array API standard; finite. In single precision it stays so, and
+        a block of rows at a time is brought to double precision for a product.
     n_patches : int, default=1
         Rows pooled into one sample.
 
@@ -41,11 +42,12 @@ class DeviceMatrix(Operator):
 
     Z: Any
     n_patches: int = 1
+    dtype: Any = field(default_factory=lambda: np.dtype(np.float64))  # precision of products
 
     @cached_property
     def rows_there(self) -> "_Rows":
         """The rows, with products whose arguments and results are arrays on the device."""
-        return _Rows(self.Z, self.n_patches)
+        return _Rows(self.Z, self.n_patches, getattr(namespace(self.Z), self.dtype.name))
 
     @property
     def n_rows(self) -> int:
@@ -56,11 +58,6 @@ class DeviceMatrix(Operator):
     def n_columns(self) -> int:
         """Columns k of Z, the dimension of a neuron."""
         return int(self.Z.shape[1])
-
-    @cached_property
-    def dtype(self) -> Any:
-        """Precision of the products."""
-        return to_numpy(self.Z[:1, :]).dtype
 
     def place(self, values: np.ndarray) -> Any:
         """The array on the device."""
@@ -90,18 +87,19 @@ class DeviceMatrix(Operator):
         return tuple(map(_numbers, total)) if isinstance(total, tuple) else _numbers(total)
 
     def __matmul__(self, S: np.ndarray) -> np.ndarray:
-        return to_numpy(self.rows_there @ self.place(S))
+        return self.unpooled.mapped(_product, S=S)
 
     def adjoint(self, A: np.ndarray) -> np.ndarray:
         """Z^T A (k, m) of an array A (N, m)."""
-        return to_numpy(self.rows_there.adjoint(self.place(A)))
+        return self.unpooled.summed(_adjoint, self.place(A))
 
     def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
         if isinstance(chosen, slice):
-            return to_numpy(self.Z[chosen, :])
+            return to_numpy(self.Z[chosen, :]).astype(self.dtype, copy=False)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-        return to_numpy(self._taken(chosen.ravel())).reshape(*chosen.shape, self.n_columns)
+        rows = to_numpy(self._taken(chosen.ravel())).astype(self.dtype, copy=False)
+        return rows.reshape(*chosen.shape, self.n_columns)
 
     def _taken(self, rows: np.ndarray) -> Any:
         here = self.rows_there
@@ -124,19 +122,23 @@ class DeviceMatrix(Operator):
     def __truediv__(self, size: float) -> Self:
         return replace(self, Z=self.Z / float(size))
 
+    def scale_near(self, size: float) -> float:
+        """A number near `size` that entries in single precision can be divided by without rounding."""
+        return float(2 ** np.round(np.log2(size)))
+
     def times(self, basis: np.ndarray) -> Self:
         """Return the matrix Z B for a basis B (k, r)."""
-        return replace(self, Z=self.rows_there @ self.place(basis))
+        return replace(self, Z=self.unpooled.hold(_product, S=basis))
 
     def weighted(self, weights: np.ndarray) -> Self:
         """Return the matrix with its rows times weights (N, 1)."""
-        return replace(self, Z=self.Z * self.rows_there.cast(self.place(weights)))
+        return replace(self, Z=self.Z * self.rows_there.cast(self.place(weights)))  # in the precision of products
 
     @cached_property
     def in_single_precision(self) -> Self:
         """The matrix with products in single precision."""
         xp = self.rows_there.xp
-        return replace(self, Z=xp.astype(self.Z, xp.float32))
+        return replace(self, Z=xp.astype(self.Z, xp.float32, copy=False), dtype=np.dtype(np.float32))
 
     def neuron_outputs(self, S: np.ndarray) -> np.ndarray:
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
@@ -153,7 +155,7 @@ class DeviceMatrix(Operator):
         for samples in slices(self.n_samples, max(1, size * self.n_patches * 2**22 // _FEATURES)):
             rows = slice(samples.start * self.n_patches, samples.stop * self.n_patches)
             opened = here.cast(here.asarray(np.ascontiguousarray(masks[rows], dtype=np.float32)))
-            features = opened[:, :, None] * self.Z[rows, :][:, None, :]
+            features = opened[:, :, None] * here[samples].array[:, None, :]
             features = here.pool(here.xp.reshape(features, (rows.stop - rows.start, size))) * roots[samples][:, None]
             part = features.T @ features
             gram = part if gram is None else gram + part
@@ -181,7 +183,8 @@ class DeviceMatrix(Operator):
         moved = {name: asarray(value) if isinstance(value, np.ndarray) else value for name, value in small.items()}
         whole = [values.rows_there if isinstance(values, DeviceMatrix) else values for values in placed]
         if self.n_rows <= _ROWS:
-            yield self.rows_there, whole, moved
+            samples = slice(0, self.n_samples)
+            yield self.rows_there[samples], [v[samples] if isinstance(v, _Rows) else v for v in whole], moved
             return
         for samples in slices(self.n_samples, 2**22 * self.n_patches // _ROWS):
             yield self.rows_there[samples], [_part(values, samples, self.n_samples) for values in whole], moved
@@ -190,26 +193,28 @@ class DeviceMatrix(Operator):
 class _Rows:
     """The rows of a block, with the products that functions of blocks use, on arrays of its library."""
 
-    def __init__(self, Z: Any, n_patches: int):
-        self.Z, self.n_patches, self.xp = Z, n_patches, namespace(Z)
+    def __init__(self, Z: Any, n_patches: int, dtype: Any):
+        self.array, self.n_patches, self.dtype, self.xp = Z, n_patches, dtype, namespace(Z)
 
     def __getitem__(self, samples: slice) -> "_Rows":
-        return _Rows(self.Z[slice(samples.start * self.n_patches, samples.stop * self.n_patches), :], self.n_patches)
+        """The rows of some samples, in the precision of the products."""
+        rows = slice(samples.start * self.n_patches, samples.stop * self.n_patches)
+        return _Rows(self.cast(self.array[rows, :]), self.n_patches, self.dtype)
 
     def __matmul__(self, S: Any) -> Any:
-        return self.Z @ self.cast(S)
+        return self.array @ self.cast(S)
 
     def asarray(self, values: np.ndarray) -> Any:
         """An array of NumPy, on the device."""
-        return values if self.xp is np else self.xp.asarray(np.ascontiguousarray(values), device=self.Z.device)
+        return values if self.xp is np else self.xp.asarray(np.ascontiguousarray(values), device=self.array.device)
 
     def cast(self, values: Any) -> Any:
         """The array in the precision of the products."""
-        return values if values.dtype == self.Z.dtype else self.xp.astype(values, self.Z.dtype)
+        return values if values.dtype == self.dtype else self.xp.astype(values, self.dtype)
 
     def adjoint(self, A: Any) -> Any:
         """Z^T A (k, m) of an array A (N, m)."""
-        return self.Z.T @ self.cast(A)
+        return self.array.T @ self.cast(A)
 
     def hidden(self, S: Any) -> Any:
         """relu(Z S) (N, m) of neurons S (k, m)."""
@@ -217,11 +222,11 @@ class _Rows:
 
     def active(self, S: Any) -> Any:
         """1[Z S > 0] (N, m) of neurons S (k, m), as numbers."""
-        return self.xp.astype(self @ S > 0, self.Z.dtype)
+        return self.xp.astype(self @ S > 0, self.dtype)
 
     def of_active(self, hidden: Any, A: Any) -> Any:
         """Z^T (1[hidden > 0] * A) (k, m) for A (N, m) or (N, 1)."""
-        return self.adjoint(self.xp.astype(hidden > 0, self.Z.dtype) * self.cast(A))
+        return self.adjoint(self.xp.astype(hidden > 0, self.dtype) * self.cast(A))
 
     def pool(self, A: Any) -> Any:
         """Average an (N, m) array over the patches of each sample: (n, m)."""
@@ -255,8 +260,16 @@ def _neuron_outputs(Z: _Rows, *, S: Any) -> Any:
 
 
 def _squared_norms(Z: _Rows) -> Any:
-    return Z.xp.sum(Z.Z**2, axis=1)
+    return Z.xp.sum(Z.array**2, axis=1)
 
 
 def _gram(Z: _Rows, weights: Any) -> Any:
-    return Z.Z.T @ (Z.cast(weights) * Z.Z)
+    return Z.array.T @ (Z.cast(weights) * Z.array)
+
+
+def _product(Z: _Rows, *, S: Any) -> Any:
+    return Z @ S
+
+
+def _adjoint(Z: _Rows, A: Any) -> Any:
+    return Z.adjoint(A)

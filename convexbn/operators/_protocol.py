@@ -86,6 +86,10 @@ class Operator(Summarized, ABC):
     def __truediv__(self, size: float) -> Self:
         """The matrix with its entries divided by a number."""
 
+    def scale_near(self, size: float) -> float:
+        """A number near `size` that the entries can be divided by without loss."""
+        return size
+
     @abstractmethod
     def times(self, basis: np.ndarray) -> "Operator":
         """Return the matrix Z B for a basis B (k, r)."""

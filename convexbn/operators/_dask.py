@@ -1,7 +1,7 @@
 """The design matrix in blocks on the workers of a dask cluster."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import count
 from typing import Any, Self
@@ -40,7 +40,7 @@ class DaskMatrix(Operator):
         Columns k of Z.
     n_patches : int, default=1
         Rows pooled into one sample.
-    dtype : type, default=float64
+    dtype : dtype, default=float64
         Precision of the products.
 
     Examples
@@ -64,7 +64,7 @@ class DaskMatrix(Operator):
     sizes: Sequence[int]
     width: int
     n_patches: int = 1
-    dtype: Any = np.float64
+    dtype: Any = field(default_factory=lambda: np.dtype(np.float64))
 
     @property
     def n_rows(self) -> int:
@@ -164,7 +164,11 @@ class DaskMatrix(Operator):
         return replace(self._made(_unpooled), sizes=sizes, n_patches=1)
 
     def __truediv__(self, size: float) -> Self:
-        return self._made(partial(_divided, size))
+        return self if size == 1 else self._made(partial(_divided, size))
+
+    def scale_near(self, size: float) -> float:
+        """The nearest power of two, by which entries in single precision can be divided without rounding."""
+        return float(2 ** np.round(np.log2(size)))
 
     def times(self, basis: np.ndarray) -> Self:
         """Return the matrix Z B for a basis B (k, r)."""
@@ -177,7 +181,8 @@ class DaskMatrix(Operator):
     @cached_property
     def in_single_precision(self) -> Self:
         """The matrix with products in single precision."""
-        return self if self.dtype == np.float32 else replace(self._made(_in_single_precision), dtype=np.float32)
+        single = np.dtype(np.float32)
+        return self if self.dtype == single else replace(self._made(_in_single_precision), dtype=single)
 
     @cached_property
     def row_norms(self) -> np.ndarray:

@@ -3,21 +3,15 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import count
 from typing import Any, Self
 
 import numpy as np
 
+from convexbn._utils.dask_tasks import gathered, submit
 from convexbn.operators._dense import DesignMatrix
 from convexbn.operators._protocol import Operator
 
-_FEW_ENTRIES = 2**20  # of the chosen samples, up to which they are brought into memory
-_FAN_IN = 8  # of the tree in which sums are added up
-_LOST = (
-    "Rows on the dask cluster are lost, with the worker that held them, and dask cannot make them again. Give it "
-    "collections that it can compute once more, such as files, no futures of scattered data; or more replicas."
-)
-_numbers = count()
+FEW_ENTRIES = 2**20  # of the chosen samples, up to which they are brought into memory
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,7 +44,7 @@ class DaskMatrix(Operator):
     >>> import numpy as np
     >>> from convexbn import DesignMatrix
     >>> from convexbn.operators import DaskMatrix
-    >>> with distributed.Client(processes=False, dashboard_address=None) as client:
+    >>> with distributed.Client(processes=False, dashboard_address=":0") as client:
     ...     blocks = [client.submit(DesignMatrix, rows) for rows in (np.eye(2), -np.ones((1, 2)))]
     ...     Z = DaskMatrix(client, blocks, [2, 1], 2)
     ...     Z.neuron_outputs(np.ones((2, 1)))
@@ -97,7 +91,7 @@ class DaskMatrix(Operator):
 
     def summed(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
         """The sum over blocks of the values of a function, an array or number or a tuple of them."""
-        return self._gathered(self._submit(self._tasks("summed", function, placed, small), add=True))[0]
+        return self._gathered(self._submit(self._tasks("summed", function, placed, small), _sum))[0]
 
     def __matmul__(self, S: np.ndarray) -> np.ndarray:
         return self.mapped(_product, S=S)
@@ -123,12 +117,11 @@ class DaskMatrix(Operator):
 
         Blocks of which all samples are chosen are not copied.
         """
-        wanted = np.arange(self.n_samples)[samples]
+        wanted, P = np.arange(self.n_samples)[samples], self.n_patches
+        if wanted.size * P * self.width <= FEW_ENTRIES:
+            return _dense(self.rows((wanted[:, None] * P + np.arange(P)).ravel()), P)
         if np.array_equal(wanted, np.arange(self.n_samples)):
             return self
-        P = self.n_patches
-        if wanted.size * P * self.width <= _FEW_ENTRIES:
-            return _dense(self.rows((wanted[:, None] * P + np.arange(P)).ravel()), P)
         in_blocks = list(self._in_blocks(wanted))
         if (np.diff(np.searchsorted(self.starts, wanted, side="right")) < 0).any():
             return self._shuffled(wanted)
@@ -251,34 +244,11 @@ class DaskMatrix(Operator):
         of_block = partial(_of_block, method, function, small)
         return [(of_block, *parts) for parts in self._beside(placed)]
 
-    def _submit(self, tasks: list[tuple[Any, ...]], *, add: bool = False) -> list[Any]:
-        """Futures of tasks (function, *arguments) or, where they are to be added up, the one of their sum."""
-        from dask import config
-
-        if not tasks:
-            return []
-        name = f"convexbn-{next(_numbers)}-{id(self)}"
-        graph: dict[str, tuple[Any, ...]] = {f"{name}-0-{i}": task for i, task in enumerate(tasks)}
-        keys, level = list(graph), 0
-        while add and len(keys) > 1:
-            level += 1
-            groups = [keys[start : start + _FAN_IN] for start in range(0, len(keys), _FAN_IN)]
-            keys = [f"{name}-{level}-{i}" for i in range(len(groups))]
-            graph |= {key: (_sum, *group) for key, group in zip(keys, groups, strict=True)}
-        with config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):  # of what is placed
-            return self.client.get(graph, keys, sync=False)
+    def _submit(self, tasks: Sequence[tuple[Any, ...]], merge: Callable[..., Any] | None = None) -> list[Any]:
+        return submit(self.client, tasks, merge)
 
     def _gathered(self, futures: list[Any]) -> list[Any]:
-        """The values of futures; they are cancelled where this is interrupted."""
-        from distributed import CancelledError, KilledWorker
-
-        try:
-            return self.client.gather(futures)
-        except (CancelledError, KilledWorker) as error:
-            raise RuntimeError(_LOST) from error
-        except BaseException:
-            self.client.cancel(futures)
-            raise
+        return gathered(self.client, futures)
 
 
 def _of_block(method: str, function: Callable[..., Any], small: dict[str, Any], Z: Operator, *placed: Any) -> Any:

@@ -108,17 +108,28 @@ class FixedWeightDecay(BaseConvexBN):
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Any) -> None:
         self.__dict__.pop("validation_scores_", None)
         weights, codes = self._class_weighted(y, sample_weight), _group_codes(given, len(y))
-        if codes is None:
-            X, y, weights = merge_equal_samples(X, y, weights)
-        else:
-            X, targets, weights = merge_equal_samples(X, np.column_stack([y, codes]), weights)
-            y, codes = targets[:, :-1], targets[:, -1]
+        X, y, weights, codes = self._distinct(X, y, weights, codes)
         if self._auto():
             self._tune(X, y, weights, codes, clock)
         else:
             prepared, problem = self._prepare(X, y, weights, self._power_choices()[0], self.n_components)
             problem = replace(problem, weight_decay=float(self.weight_decay))
             self._learn(prepared, problem, clock, checkpoint=self.checkpoint)
+
+    def _distinct(
+        self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Samples of positive weight, equal ones merged, and their groups."""
+        if groups is None:
+            return *merge_equal_samples(X, y, weights), None
+        X, targets, weights = merge_equal_samples(X, np.column_stack([y, groups]), weights)
+        return X, targets[:, :-1], weights, targets[:, -1]
+
+    def _folds(
+        self, problem: Problem, y: np.ndarray, rng: np.random.Generator, groups: np.ndarray | None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Samples to train on and to validate on, for each fold."""
+        return hold_out(problem, y, rng, stratified=self._margin, groups=groups)
 
     def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None, clock: Clock) -> None:
         """Choose weight decay and spectral power on held-out samples, then train on all."""
@@ -138,7 +149,7 @@ class FixedWeightDecay(BaseConvexBN):
         some = problem_of(Candidate(some_power, self.n_components))
         if closed_form:
             check_closed_form(some)
-        folds = hold_out(some, y, rng, stratified=self._margin, groups=groups)
+        folds = self._folds(some, y, rng, groups)
         if not folds:
             self._learn_untuned(*prepared[some_power], weight_decay_max(some), clock)
             return

@@ -6,7 +6,7 @@ from convexbn.model._problem import Problem
 
 # Five folds are held out, one after the other, where the design matrix has so many entries and outputs, three where it
 # has so many or rows are so few, and one fifth of the samples once where they are more.
-_FIVE_FOLDS, _THREE_FOLDS, _FEW_ROWS, _HELD_OUT = 8_000, 30_000, 1_000, 5
+_FIVE_FOLDS, _THREE_FOLDS, _FEW_ROWS, HELD_OUT = 8_000, 30_000, 1_000, 5
 _FEWEST_SAMPLES = 4  # with fewer nothing is held out
 
 
@@ -38,11 +38,8 @@ def hold_out(
     n = len(y)
     if n < _FEWEST_SAMPLES:
         return []
-    Z = problem.Z
-    entries = Z.n_rows * (Z.n_columns + problem.n_outputs)
-    few = entries <= _THREE_FOLDS or Z.n_rows <= _FEW_ROWS
-    count = 5 if entries <= _FIVE_FOLDS else 3 if few else 1
-    parts = count if count > 1 else _HELD_OUT
+    count = n_folds(problem)
+    parts = count if count > 1 else HELD_OUT
     number = np.full(n, -1)
     if groups is not None:
         labels, codes = np.unique(groups, return_inverse=True)
@@ -60,3 +57,11 @@ def hold_out(
         classes = np.unique(y, axis=0)
         folds = [fold for fold in folds if len(np.unique(y[fold[0]], axis=0)) == len(classes)]
     return [(train, test) for train, test in folds if len(train) > 1 and len(test)]
+
+
+def n_folds(problem: Problem) -> int:
+    """How many folds are held out: five or three for small problems, else one."""
+    Z = problem.Z
+    entries = Z.n_rows * (Z.n_columns + problem.n_outputs)
+    few = entries <= _THREE_FOLDS or Z.n_rows <= _FEW_ROWS
+    return 5 if entries <= _FIVE_FOLDS else 3 if few else 1

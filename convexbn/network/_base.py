@@ -1,7 +1,7 @@
 """What networks of every normalization have in common: forward pass, objective, pruning."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -19,6 +19,9 @@ from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.losses import Loss, make_loss
 from convexbn.model._merging import prune
 from convexbn.model._neurons import Neurons
+from convexbn.network._exported import Exported
+from convexbn.network._folded import affine_layers
+from convexbn.network._onnx import Graph
 from convexbn.network._persistence import Stored
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ TORCH_EPS = 1e-5  # what torch's batch normalization adds to variances unless to
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class NormalizedNetwork(Summarized, Stored, ABC):
+class NormalizedNetwork(Summarized, Stored, Exported, ABC):
     """Two-layer ReLU network f(x) = sum_j relu(gamma_j (x·w_j - mean_j) / std_j + bias_j) c_j + intercept.
 
     Subclasses say where mean_j and std_j come from.
@@ -125,11 +128,11 @@ class NormalizedNetwork(Summarized, Stored, ABC):
     def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
         """Return the torch modules that compute `hidden`; there must be a neuron. See `to_torch` for `eps`."""
 
-    def to_torch(self, *, eps: float = TORCH_EPS) -> "torch.nn.Sequential":
+    def to_torch(self, *, eps: float = TORCH_EPS, folded: bool = False) -> "torch.nn.Sequential":
         """Return the same network as a torch module in double precision and ``eval()``; call ``.train()`` to train on.
 
         The output equals `predict`, in ``train()`` on the full training batch too. A network without neurons gets one
-        that is zero.
+        that is zero. ``torch.export.export`` takes the module.
 
         `objective` divides by the standard deviation itself. Torch adds `eps` to the variance first, which the module
         compensates: gamma_j is multiplied by ``sqrt(1 + eps / std_j^2)``, and where std_j^2 is below ``1e5 * eps``,
@@ -142,6 +145,9 @@ class NormalizedNetwork(Summarized, Stored, ABC):
             What batch normalization adds to variances. The default is torch's own, so that the ``state_dict()`` fits
             a module that was made with torch's defaults. Take a smaller one, as 1e-12, for a training objective that
             equals `objective` to more than five digits. Weight normalization has none.
+        folded : bool, default=False
+            Whether normalization is folded into the weights, so that there are Linear (or Conv2d) and ReLU layers only:
+            for inference, since the weights that weight decay acts on are no longer apart.
 
         Returns
         -------
@@ -157,6 +163,8 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         torch = import_torch()
         if not 0 < eps < np.inf:
             raise ValueError(f"eps={eps!r} must be a positive number; torch's batch normalization refuses zero.")
+        if folded:
+            return folded_to_torch([self])
         network = self if len(self) else self._idle()
         return torch.nn.Sequential(*network.hidden_to_torch(eps), output_layer(network)).eval()
 
@@ -177,6 +185,30 @@ class NormalizedNetwork(Summarized, Stored, ABC):
     @abstractmethod
     def from_torch(cls, module: Any) -> Self:
         """Read a torch module whose output in ``eval()`` is that of a network of this kind."""
+
+    def _inside(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (m, d) and offsets (m,) of the inputs of the ReLUs."""
+        mean, std = self.population_statistics()
+        scale = self.gamma / std
+        return scale[:, None] * self.weights, self.bias - scale * mean
+
+    def _outside(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the outputs of the ReLUs are multiplied by to become those of the neurons, and what is added."""
+        return np.ones(len(self)), np.zeros(len(self))
+
+    def _add_to(self, graph: Graph, x: str) -> str:
+        return add_layers(graph, x, [self])
+
+    def _onnx_shape(self) -> list[int | str]:
+        return ["n", self.weights.shape[1]]
+
+    def _first_to_torch(self, weights: np.ndarray, offsets: np.ndarray) -> list[Any]:
+        """Return the torch modules of a first layer with these weights, and ReLU."""
+        return [linear(weights, offsets), import_torch().nn.ReLU()]
+
+    def _add_first(self, graph: Graph, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
+        """Add a first layer with these weights, and ReLU."""
+        return graph.add("Relu", graph.affine(x, weights, offsets))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d), sparse or not, with the population statistics; a ValueError."""
@@ -341,10 +373,34 @@ def tensor(array: np.ndarray) -> Any:
 
 def output_layer(network: NormalizedNetwork) -> Any:
     """Return the output layer as torch.nn.Linear; its bias is the intercept."""
+    return linear(network.output_weights.T, network.intercept)
+
+
+def linear(weights: np.ndarray, offsets: np.ndarray) -> Any:
+    """Return weights (m, d) and offsets (m,) as torch.nn.Linear in double precision."""
     torch = import_torch()
-    layer = torch.nn.Linear(*network.output_weights.shape, dtype=torch.float64)
-    layer.weight, layer.bias = tensor(network.output_weights.T), tensor(network.intercept)
+    layer = torch.nn.Linear(weights.shape[1], len(weights), dtype=torch.float64)
+    layer.weight, layer.bias = tensor(weights), tensor(offsets)
     return layer
+
+
+def folded_to_torch(networks: Sequence[NormalizedNetwork]) -> "torch.nn.Sequential":
+    """Return networks on top of each other as a torch.nn.Sequential in ``eval()`` without normalization."""
+    nn = import_torch().nn
+    first, *others = affine_layers(networks)
+    parts = networks[0]._first_to_torch(*first)
+    for number, layer in enumerate(others):
+        parts += [linear(*layer)] if number == len(others) - 1 else [linear(*layer), nn.ReLU()]
+    return nn.Sequential(*parts).eval()
+
+
+def add_layers(graph: Graph, x: str, networks: Sequence[NormalizedNetwork]) -> str:
+    """Add networks on top of each other to an ONNX graph, and return the name of the outputs."""
+    first, *hidden, last = affine_layers(networks)
+    x = networks[0]._add_first(graph, x, *first)
+    for layer in hidden:
+        x = graph.add("Relu", graph.affine(x, *layer))
+    return graph.affine(x, *last)
 
 
 def to_numpy(parameter: Any) -> np.ndarray:

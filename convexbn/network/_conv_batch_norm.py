@@ -12,6 +12,7 @@ from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
 from convexbn.network._base import TORCH_EPS, import_torch, tensor
 from convexbn.network._batch_norm import BatchNormNetwork, filled, initial_layers, read_layers
 from convexbn.network._convolution import Convolution
+from convexbn.network._onnx import Graph
 from convexbn.network._torch_layers import array_of, layers_of
 
 
@@ -123,13 +124,27 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
 
     def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
         """Return Conv2d, BatchNorm2d, ReLU, AdaptiveAvgPool2d and Flatten; there must be a neuron."""
-        torch, grid, network = import_torch(), self.grid, self._with_eps(eps)
-        channels, m = int(self.filter_shape[0]), len(self)
+        nn, network = import_torch().nn, self._with_eps(eps)
+        norm = filled(network, nn.BatchNorm2d(len(self), eps=eps, dtype=import_torch().float64))
+        return [self._filters_to_torch(network.weights), norm, *_pooled_in_torch()]
+
+    def _filters_to_torch(self, weights: np.ndarray, offsets: np.ndarray | None = None) -> Any:
+        """Return flattened filters (m, h), and their offsets (m,) if any, as torch.nn.Conv2d."""
+        torch, grid = import_torch(), self.grid
         geometry = {"kernel_size": grid.kernel_size, "stride": grid.stride, "padding": grid.padding}
-        hidden = torch.nn.Conv2d(channels, m, **geometry, bias=False, dtype=torch.float64)
-        hidden.weight = tensor(network.filters)
-        norm = filled(network, torch.nn.BatchNorm2d(m, eps=eps, dtype=torch.float64))
-        return [hidden, norm, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+        options = {"bias": offsets is not None, "dtype": torch.float64}
+        layer = torch.nn.Conv2d(int(self.filter_shape[0]), len(weights), **geometry, **options)
+        layer.weight = tensor(weights.reshape(-1, *self.filter_shape))
+        if offsets is not None:
+            layer.bias = tensor(offsets)
+        return layer
+
+    def _first_to_torch(self, weights: np.ndarray, offsets: np.ndarray) -> list[Any]:
+        return [self._filters_to_torch(weights, offsets), *_pooled_in_torch()]
+
+    def _add_first(self, graph: Graph, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
+        filtered = graph.convolution(x, weights.reshape(-1, *self.filter_shape), offsets, self.grid)
+        return graph.pool(graph.add("Relu", filtered))
 
     @classmethod
     def from_torch(cls, module: Any) -> Self:
@@ -181,3 +196,8 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
     def _unfitted_design(self) -> BatchNormDesign:
         grid = self.grid
         return PatchDesign(grid.kernel_size, grid.stride, grid.padding)
+
+
+def _pooled_in_torch() -> list[Any]:
+    nn = import_torch().nn
+    return [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]

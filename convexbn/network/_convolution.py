@@ -64,6 +64,9 @@ class Convolution:
         """Return X as an array of its own numeric type, or raise a ValueError if the network does not take it."""
         return check_images(X, self.grid, (int(self.filter_shape[0]),))
 
+    def _onnx_shape(self) -> list[int | str]:
+        return ["n", int(self.filter_shape[0]), "height", "width"]
+
     def _pooled(self, images: np.ndarray, neurons: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Outputs (n, m) of neurons on patches, averaged over each image."""
         pooled = np.empty((len(images), len(self.weights)))

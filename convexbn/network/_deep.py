@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn._utils.summary import Summarized, counted
-from convexbn.network._base import NormalizedNetwork, import_torch
+from convexbn.network._base import NormalizedNetwork, add_layers, folded_to_torch, import_torch
 from convexbn.network._convolution import Convolution
+from convexbn.network._exported import Exported
+from convexbn.network._onnx import Graph
 from convexbn.network._persistence import Stored
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DeepNetwork(Summarized, Stored):
+class DeepNetwork(Summarized, Stored, Exported):
     """Network whose first layers are the hidden layers of given networks, and whose last two are a network.
 
     Parameters
@@ -71,10 +73,15 @@ class DeepNetwork(Summarized, Stored):
         """Network outputs (n, C) for X (n, d), with the population statistics."""
         return self.head.predict(self.features(X))
 
-    def to_torch(self) -> "torch.nn.Sequential":
+    def to_torch(self, *, folded: bool = False) -> "torch.nn.Sequential":
         """Return one torch.nn.Sequential in double precision and ``eval()``, whose output equals `predict`.
 
         Call ``.train()`` to train on; see `BatchNormNetwork.to_torch` for the eps of batch normalization.
+
+        Parameters
+        ----------
+        folded : bool, default=False
+            Whether normalization is folded into the weights.
 
         Returns
         -------
@@ -85,8 +92,21 @@ class DeepNetwork(Summarized, Stored):
         ImportError
             If PyTorch is not installed.
         """
+        if folded:
+            return folded_to_torch((*self.layers, self.head))
         hidden = [module for layer in self.layers for module in layer.hidden_to_torch()]
         return import_torch().nn.Sequential(*hidden, *self.head.to_torch()).eval()
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs C."""
+        return self.head.n_outputs
+
+    def _add_to(self, graph: Graph, x: str) -> str:
+        return add_layers(graph, x, (*self.layers, self.head))
+
+    def _onnx_shape(self) -> list[int | str]:
+        return (*self.layers, self.head)[0]._onnx_shape()
 
     def _contents(self) -> dict[str, np.ndarray]:
         """The arrays of all layers, and the type of each, under the number of the layer."""

@@ -1,6 +1,6 @@
 """The gated ReLU network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,11 +11,13 @@ from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.model._neurons import Neurons
 from convexbn.network._base import as_finite_arrays, check_data, finite
+from convexbn.network._exported import Exported
+from convexbn.network._onnx import Graph
 from convexbn.network._persistence import Stored
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GatedNetwork(Summarized, Stored):
+class GatedNetwork(Summarized, Stored, Exported):
     """Gated ReLU network f(x) = sum_j 1[x·g_j + h_j >= 0] (x·w_j + b_j) c_j + intercept with fixed gates.
 
     Parameters
@@ -62,12 +64,16 @@ class GatedNetwork(Summarized, Stored):
         return len(self.weights)
 
     def _summary(self) -> str:
-        outputs = counted(self.output_weights.shape[1], "output")
-        return f"{self._inputs()}, {counted(len(self), 'neuron')}, {outputs}"
+        return f"{self._inputs()}, {counted(len(self), 'neuron')}, {counted(self.n_outputs, 'output')}"
 
     def _inputs(self) -> str:
         """The inputs of a neuron, in words."""
         return counted(self.weights.shape[1], "feature")
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs C."""
+        return int(self.output_weights.shape[1])
 
     @classmethod
     def from_neurons(cls, neurons: Neurons, design: BatchNormDesign | WeightNormDesign) -> Self:
@@ -90,6 +96,33 @@ class GatedNetwork(Summarized, Stored):
     def _hidden(self, rows: np.ndarray) -> np.ndarray:
         """Outputs of the neurons on rows of data."""
         return (rows @ self.gates.T + self.gate_offsets >= 0) * (rows @ self.weights.T + self.bias)
+
+    def _add_to(self, graph: Graph, x: str) -> str:
+        network = self if len(self) else self._idle()
+        sides, values = (
+            network._add_affine(graph, x, weights, offsets)
+            for weights, offsets in ((network.gates, network.gate_offsets), (network.weights, network.bias))
+        )
+        active = graph.add("GreaterOrEqual", sides, np.zeros(()))
+        hidden = network._add_pooled(graph, graph.add("Where", active, values, np.zeros(())))
+        return graph.affine(hidden, network.output_weights.T, network.intercept)
+
+    def _add_affine(self, graph: Graph, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
+        """Add an affine function of every input of a neuron."""
+        return graph.affine(x, weights, offsets)
+
+    def _add_pooled(self, graph: Graph, x: str) -> str:
+        """Add what joins the outputs of a neuron on one sample."""
+        return x
+
+    def _onnx_shape(self) -> list[int | str]:
+        return ["n", self.weights.shape[1]]
+
+    def _idle(self) -> Self:
+        """Network with one neuron, which is zero, in place of none."""
+        zeros, zero = np.zeros((1, self.weights.shape[1])), np.zeros(1)
+        outputs = np.zeros((1, self.n_outputs))
+        return replace(self, gates=zeros, gate_offsets=zero, weights=zeros, bias=zero, output_weights=outputs)
 
     def check_data(self, X: ArrayLike) -> np.ndarray:
         """Return X, sparse or not, in its own numeric type, or raise a ValueError if the network does not take it."""

@@ -233,6 +233,13 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
         hidden.weight, hidden.bias = tensor(network.weights), tensor(network.offsets)
         return [hidden, torch.nn.ReLU(), filled(network, torch.nn.BatchNorm1d(m, eps=eps, dtype=torch.float64))]
 
+    def _inside(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.weights, self.offsets
+
+    def _outside(self) -> tuple[np.ndarray, np.ndarray]:
+        scale = self.gamma / self.std
+        return scale, self.bias - scale * self.mean
+
     def _idle(self) -> Self:
         zero = np.zeros(1)
         weights, outputs = np.zeros((1, self.weights.shape[1])), np.zeros((1, self.n_outputs))

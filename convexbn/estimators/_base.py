@@ -31,12 +31,14 @@ from convexbn.designs._design import SPARSE
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._last_fit import last_fit
+from convexbn.estimators._onnx import OnnxEstimator
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._make_problem import make_problem
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
+from convexbn.network._onnx import Graph, Output
 from convexbn.solvers import solve
 from convexbn.solvers._auto import check_solver
 from convexbn.solvers._certificate import Certificate, Setting
@@ -99,7 +101,7 @@ class Prepared:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BaseConvexBN(BaseEstimator, ABC):
+class BaseConvexBN(OnnxEstimator, BaseEstimator, ABC):
     """Base class of the estimators; `_margin` says which losses they take. Its fields are their parameters."""
 
     activation: Activation = "relu"
@@ -308,6 +310,13 @@ class BaseConvexBN(BaseEstimator, ABC):
     def _outputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         return self.network_.predict(self._validate(X, reset=False))
+
+    def _onnx_outputs(self, graph: Graph, x: str) -> list[Output]:
+        return self._named_outputs(graph, self.network_._add_to(graph, x))
+
+    @abstractmethod
+    def _named_outputs(self, graph: Graph, f: str) -> list[Output]:
+        """Add what the estimator makes of network outputs (n, C), and return it."""
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")

@@ -13,7 +13,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from convexbn._utils.sample_weight import check_sample_weight
 from convexbn.estimators._base import BaseConvexBN, Dense
 from convexbn.estimators._fixed import FixedWeightDecay
+from convexbn.estimators._onnx import class_outputs
 from convexbn.losses import Loss, make_loss
+from convexbn.network._onnx import Graph, Output
 
 
 def _has_probabilities(model: "Classification") -> bool:
@@ -100,6 +102,9 @@ class Classification(ClassifierMixin, BaseConvexBN):
         """Probabilities (n, C) of the classes for X (n, d); only with the losses "log_loss" and "cross_entropy"."""
         outputs = self._outputs(X)
         return self._training_loss().probabilities(outputs)
+
+    def _named_outputs(self, graph: Graph, f: str) -> list[Output]:
+        return class_outputs(graph, f, self.classes_, self._training_loss(), hasattr(self, "predict_proba"))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -50,6 +50,9 @@ class Convolutional(FixedWeightDecay):
         self.image_shape_ = images.shape[1:]
         return images, targets
 
+    def _onnx_shape(self) -> list[int | str]:
+        return ["n", *self.image_shape_]
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False

@@ -14,6 +14,7 @@ from convexbn.estimators._base import BaseConvexBN, Dense, Prepared
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.losses import make_loss
 from convexbn.model._problem import Problem
+from convexbn.network._onnx import Graph, Output
 from convexbn.solvers._monitor import Clock
 
 
@@ -53,6 +54,9 @@ class Regression(RegressorMixin, BaseConvexBN):
         """Predict targets of X (n, d), sparse or not: shape (n, C), or (n,) if y had one dimension in `fit`."""
         outputs = self._outputs(X)
         return outputs[:, 0] if self._y_ndim == 1 else outputs
+
+    def _named_outputs(self, graph: Graph, f: str) -> list[Output]:
+        return [Output("variable", f, graph.dtype, self.network_.n_outputs)]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

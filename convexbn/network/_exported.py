@@ -12,14 +12,17 @@ if TYPE_CHECKING:
 class Exported:
     """Mixin of a network that becomes an ONNX model."""
 
-    n_outputs: int
+    @property
+    @abstractmethod
+    def n_outputs(self) -> int:
+        """Outputs C."""
 
     def to_onnx(self, *, dtype: Any = "float32") -> "onnx.ModelProto":
         """Return the network as an ONNX model with input "X" and output "variable" (n, C), those of `predict`.
 
-        Normalization is folded into the weights. Numbers of X that go together to many digits make float32 lose as
-        many; float64 agrees with `predict` to rounding. A gate of a gated network may open or close by rounding on a
-        sample that lies on it.
+        Normalization is folded into the weights. float64 agrees with `predict` to rounding; float32 to about 1e-6 of
+        the largest output, or less where columns of X are far from zero or nearly equal, so that the inputs of neurons
+        cancel. In float32 a gate of a gated network may open or close on a sample that lies on it.
 
         Parameters
         ----------
@@ -37,6 +40,13 @@ class Exported:
             If onnx is not installed (``pip install 'convexbn[onnx]'``).
         ValueError
             If `dtype` is another one, or weights leave its range.
+
+        Examples
+        --------
+        >>> import onnx, onnxruntime  # doctest: +SKIP
+        >>> model = network.to_onnx()  # doctest: +SKIP
+        >>> session = onnxruntime.InferenceSession(model.SerializeToString())  # doctest: +SKIP
+        >>> (outputs,) = session.run(None, {"X": X.astype("float32")})  # doctest: +SKIP
         """
         graph = Graph(dtype)
         outputs = self._add_to(graph, "X")

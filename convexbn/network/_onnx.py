@@ -91,7 +91,8 @@ class Graph:
         if array.dtype.kind in "OUT":
             array = array.astype(object)
         elif array.dtype.kind == "f":
-            array = array.astype(self.dtype)
+            with np.errstate(over="ignore"):
+                array = array.astype(self.dtype)
             if not np.isfinite(array).all():
                 raise ValueError("The weights leave the range of float32; give dtype='float64'.")
         name = f"{self.prefix}constant{len(self.constants)}"
@@ -160,6 +161,10 @@ class Graph:
         )
         self.onnx.checker.check_model(model)
         return model
+
+    def real(self, dtype: Any) -> Any:
+        """Return a type as it is in the graph, where real numbers have one type."""
+        return self.dtype if np.dtype(dtype).kind == "f" else dtype
 
     def element_type(self, dtype: Any) -> int:
         """Return the number that ONNX has for a type."""

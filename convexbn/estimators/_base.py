@@ -32,6 +32,7 @@ from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._last_fit import last_fit
 from convexbn.estimators._onnx import OnnxEstimator
+from convexbn.estimators._persistence import StoredEstimator
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._make_problem import make_problem
@@ -101,7 +102,7 @@ class Prepared:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BaseConvexBN(OnnxEstimator, BaseEstimator, ABC):
+class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
     """Base class of the estimators; `_margin` says which losses they take. Its fields are their parameters."""
 
     activation: Activation = "relu"

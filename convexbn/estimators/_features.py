@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from convexbn._utils.checks import check_choice, is_integer, make_generator
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples, weighted_samples
 from convexbn.estimators._onnx import OnnxEstimator
+from convexbn.estimators._persistence import StoredEstimator
 from convexbn.network import BatchNormNetwork
 from convexbn.network._base import import_torch
 from convexbn.network._folded import affine_layers
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 _BLOCK_SAMPLES = 128  # samples that a torch module is given at once
 
 
-class RandomBatchNormLayers(OnnxEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class RandomBatchNormLayers(
+    OnnxEstimator, StoredEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Hidden layers of a batch-normalized ReLU network at its initialization.
 
     Weights are Gaussian, gamma is one, bias zero, and the statistics are those of the training data. With at least as

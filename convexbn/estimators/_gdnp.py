@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from convexbn._utils.checks import check_choice, check_count, check_flag, check_verbose
 from convexbn._utils.user_warning import warn_user
 from convexbn.estimators._onnx import OnnxEstimator, class_outputs
+from convexbn.estimators._persistence import StoredEstimator
 from convexbn.gradient.gdnp import LearningHalfspace, gdnp
 from convexbn.gradient.gdnp._functions import LOSSES
 from convexbn.losses import LogLoss
@@ -31,7 +32,7 @@ def _is_logistic(model: "GDNPClassifier") -> bool:
     return True
 
 
-class GDNPClassifier(OnnxEstimator, ClassifierMixin, BaseEstimator):
+class GDNPClassifier(OnnxEstimator, StoredEstimator, ClassifierMixin, BaseEstimator):
     """Binary classification with a halfspace, by gradient descent in normalized parametrization.
 
     It minimises the mean of phi(-y (coef·x + intercept)) without any penalty. Columns are centred and scaled to

@@ -26,6 +26,7 @@ from convexbn.estimators._classifier import ConvexBNClassifier
 from convexbn.estimators._convolutional import Convolutional
 from convexbn.estimators._cross_validation import CrossValidated
 from convexbn.estimators._onnx import OnnxEstimator
+from convexbn.estimators._persistence import StoredEstimator
 from convexbn.estimators._regressor import ConvexBNRegressor
 from convexbn.network import DeepNetwork, NormalizedNetwork
 from convexbn.network._base import import_torch
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class _Stack(OnnxEstimator, MetaEstimatorMixin, BaseEstimator):
+class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
     """Base class of the stacks; `_default` is the estimator where none is given."""
 
     _default: type[BaseConvexBN]

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Self
 
 import numpy as np
 
+from convexbn._utils.enumeration import Enumeration
 from convexbn._utils.summary import Summarized
 from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
@@ -24,7 +24,7 @@ _REACH = {
 }
 
 
-class Search(Enum):
+class Search(Enumeration):
     """The search for neurons to add, and its outcome; the value is the phrase of the basis.
 
     Examples
@@ -45,7 +45,7 @@ class Search(Enum):
     GATES = "the {n_patterns} gates of the network"
 
 
-class Oracle(Enum):
+class Oracle(Enumeration):
     """What proved that no direction prices higher; the value is the phrase of the basis.
 
     Examples

@@ -192,6 +192,14 @@ class NormalizedNetwork(Summarized, Stored, Exported, ABC):
         scale = self.gamma / std
         return scale[:, None] * self.weights, self.bias - scale * mean
 
+    def _switches(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (m, d) and offsets (m,) of the affine functions at whose zeros neurons switch on and off."""
+        return self._inside()
+
+    def _sizes(self) -> np.ndarray:
+        """How much the neurons (m,) may contribute: the products of their lengths in both layers."""
+        return np.hypot(self.gamma, self.bias) * np.linalg.norm(self.output_weights, axis=1)
+
     def _outside(self) -> tuple[np.ndarray, np.ndarray]:
         """What the outputs of the ReLUs are multiplied by to become those of the neurons, and what is added."""
         return np.ones(len(self)), np.zeros(len(self))

@@ -93,6 +93,24 @@ class GatedNetwork(Summarized, Stored, Exported):
         data = self.check_data(X)
         return finite(lambda: self._hidden(data) @ self.output_weights + self.intercept)
 
+    def hidden(self, X: ArrayLike) -> np.ndarray:
+        """Hidden neurons 1[x·g_j + h_j >= 0] (x·w_j + b_j), (n, m) for X (n, d), sparse or not."""
+        data = self.check_data(X)
+        return finite(lambda: self._hidden(data))
+
+    def _inside(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (m, d) and offsets (m,) of what the gates let through."""
+        return self.weights, self.bias
+
+    def _switches(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (m, d) and offsets (m,) of the affine functions at whose zeros neurons switch on and off."""
+        return self.gates, self.gate_offsets
+
+    def _sizes(self) -> np.ndarray:
+        """How much the neurons (m,) may contribute: the products of their lengths in both layers."""
+        lengths = np.hypot(np.linalg.norm(self.weights, axis=1), self.bias)
+        return lengths * np.linalg.norm(self.output_weights, axis=1)
+
     def _hidden(self, rows: np.ndarray) -> np.ndarray:
         """Outputs of the neurons on rows of data."""
         return (rows @ self.gates.T + self.gate_offsets >= 0) * (rows @ self.weights.T + self.bias)

@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike
 from scipy.sparse import csr_array, issparse
 from sklearn.utils.validation import check_array, check_consistent_length
 
+from convexbn._utils.html import Tabulated, sparkline
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import check_sample_weight
-from convexbn._utils.summary import Summarized, counted
+from convexbn._utils.summary import counted
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._principal_directions import EXACT_RTOL
 from convexbn.designs._weight_norm import WeightNormDesign
@@ -31,7 +32,7 @@ TORCH_EPS = 1e-5  # what torch's batch normalization adds to variances unless to
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class NormalizedNetwork(Summarized, Stored, Exported, ABC):
+class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
     """Two-layer ReLU network f(x) = sum_j relu(gamma_j (x·w_j - mean_j) / std_j + bias_j) c_j + intercept.
 
     Subclasses say where mean_j and std_j come from.
@@ -88,6 +89,12 @@ class NormalizedNetwork(Summarized, Stored, Exported, ABC):
 
     def _summary(self) -> str:
         return f"{self._inputs()}, {counted(len(self), 'neuron')}, {counted(self.n_outputs, 'output')}"
+
+    def _rows(self) -> dict[str, object]:
+        return {"inputs": self._inputs(), "neurons": len(self), "outputs": self.n_outputs}
+
+    def _picture(self) -> tuple[str, str]:
+        return "sizes of neurons", sparkline(np.sort(self._sizes())[::-1], "sizes of neurons, the largest first")
 
     def _inputs(self) -> str:
         """The inputs of a neuron, in words."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn._utils.summary import Summarized, counted
+from convexbn._utils.html import Tabulated, sparkline
+from convexbn._utils.summary import counted
 from convexbn.network._base import NormalizedNetwork, add_layers, folded_to_torch, import_torch
 from convexbn.network._convolution import Convolution
 from convexbn.network._exported import Exported
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DeepNetwork(Summarized, Stored, Exported):
+class DeepNetwork(Tabulated, Stored, Exported):
     """Network whose first layers are the hidden layers of given networks, and whose last two are a network.
 
     Parameters
@@ -61,6 +62,15 @@ class DeepNetwork(Summarized, Stored, Exported):
         networks = (*self.layers, self.head)
         inputs, neurons = networks[0]._inputs(), " + ".join(str(len(network)) for network in networks)
         return f"{inputs}, {neurons} neurons, {counted(self.head.n_outputs, 'output')}"
+
+    def _rows(self) -> dict[str, object]:
+        networks = (*self.layers, self.head)
+        neurons = " + ".join(str(len(network)) for network in networks)
+        return {"inputs": networks[0]._inputs(), "neurons": neurons, "outputs": self.n_outputs}
+
+    def _picture(self) -> tuple[str, str]:
+        neurons = [float(len(network)) for network in (*self.layers, self.head)]
+        return "neurons of layers", sparkline(neurons, "neurons of layers, the first on the left")
 
     def features(self, X: ArrayLike) -> np.ndarray:
         """Outputs (n, m) of the last hidden layer before the head, for X (n, d)."""

@@ -6,7 +6,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn._utils.summary import Summarized, counted
+from convexbn._utils.html import Tabulated, sparkline
+from convexbn._utils.summary import counted
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.model._neurons import Neurons
@@ -17,7 +18,7 @@ from convexbn.network._persistence import Stored
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GatedNetwork(Summarized, Stored, Exported):
+class GatedNetwork(Tabulated, Stored, Exported):
     """Gated ReLU network f(x) = sum_j 1[x·g_j + h_j >= 0] (x·w_j + b_j) c_j + intercept with fixed gates.
 
     Parameters
@@ -65,6 +66,12 @@ class GatedNetwork(Summarized, Stored, Exported):
 
     def _summary(self) -> str:
         return f"{self._inputs()}, {counted(len(self), 'neuron')}, {counted(self.n_outputs, 'output')}"
+
+    def _rows(self) -> dict[str, object]:
+        return {"inputs": self._inputs(), "neurons": len(self), "outputs": self.n_outputs}
+
+    def _picture(self) -> tuple[str, str]:
+        return "sizes of neurons", sparkline(np.sort(self._sizes())[::-1], "sizes of neurons, the largest first")
 
     def _inputs(self) -> str:
         """The inputs of a neuron, in words."""

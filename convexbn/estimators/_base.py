@@ -4,6 +4,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -43,8 +44,8 @@ from convexbn.network._onnx import Graph, Output
 from convexbn.solvers import solve
 from convexbn.solvers._auto import check_solver
 from convexbn.solvers._certificate import Certificate, Setting
-from convexbn.solvers._monitor import Clock, check_max_time
-from convexbn.solvers._solution import Solution, Status
+from convexbn.solvers._monitor import Callback, Clock, check_callback, check_max_time
+from convexbn.solvers._solution import Progress, Solution, Status
 from convexbn.solvers._tolerance import Tolerance, check_tol
 from convexbn.solvers.relu._proof import check_prove
 from convexbn.solvers.relu._state import Proof
@@ -78,12 +79,12 @@ class Prepared:
             intercept=network.intercept * self.output_scales,
         )
 
-    def neurons(self, network: NormalizedNetwork) -> Neurons:
+    def neurons(self, network: NormalizedNetwork) -> Any:
         """Undo `network`: the neurons on the design matrix, with outputs scaled as in training."""
-        return Neurons(
-            self.design.neurons(network.weights, network.gamma, network.bias),
-            network.output_weights / self.output_scales,
-            network.intercept / self.output_scales,
+        return replace(
+            network.neurons(self.design),
+            output_weights=network.output_weights / self.output_scales,
+            intercept=network.intercept / self.output_scales,
         )
 
     def explained(self, certificate: Certificate) -> Certificate:
@@ -118,6 +119,7 @@ class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
     prove: Proof = "auto"
     n_jobs: int | None = None
     random_state: int | np.random.RandomState | np.random.Generator | None = 0
+    callback: Callback | None = None
     verbose: bool | int = False
     _margin: ClassVar[bool]
     _status: Status = field(init=False)
@@ -259,11 +261,15 @@ class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
         """Set the fitted attributes of the network that solves a problem, from a start and within limits if given."""
         options: dict[str, Any] = {"max_time": clock.left(), "prove": self.prove, "verbose": bool(self.verbose)}
         limited, tolerance = "options" in limits, Tolerance.of(problem, self.tol, "zero_network")
+        answers: list[bool] = []
+        if self.callback is not None:
+            options["callback"] = partial(_answered, self.callback, answers)
         with warnings.catch_warnings():
             if limited:
                 warnings.simplefilter("ignore", ConvergenceWarning)
             solution = self._solve(problem, self._seed(), **options, **limits)
-        if limited and not tolerance.reached_by(solution.certificate):
+        ended = any(answers)
+        if limited and not ended and not tolerance.reached_by(solution.certificate):
             warn_user(
                 f"The last fit stopped at a {tolerance.in_words(solution.certificate)}, above tol={self.tol:.1e}, "
                 "after about as much work as the choice of the weight decay. Give max_time or max_iter, or prove=True, "
@@ -275,7 +281,7 @@ class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
         self.weight_decay_ = problem.weight_decay
         self.spectral_power_ = float(prepared.design.spectral_power)
         self.n_iter_ = solution.n_iter
-        self._status = solution.status
+        self._status = Status.NOT_CONVERGED if ended else solution.status
 
     def _seed(self) -> int | np.random.Generator | None:
         if isinstance(self.random_state, np.random.RandomState):
@@ -306,6 +312,7 @@ class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
         check_verbose(self.verbose)
         check_tol(self.tol)
         check_max_time(self.max_time)
+        check_callback(self.callback)
         check_prove(self.prove)
 
     def _outputs(self, X: Any) -> np.ndarray:
@@ -380,6 +387,12 @@ class Dense(BaseConvexBN):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self._takes_sparse()
         return tags
+
+
+def _answered(callback: Callback, answers: list[bool], progress: Progress) -> bool:
+    """Call a callback, and keep its answer."""
+    answers.append(bool(callback(progress)))
+    return answers[-1]
 
 
 def fixed_seed(model: BaseConvexBN) -> int:

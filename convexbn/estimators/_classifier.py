@@ -193,6 +193,14 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
         File, npz without pickle, that holds the last completed round of the solver. After the process was killed the
         same `fit` goes on from it and ends in the same network; with other data or parameters it is refused. For ReLU
         networks by column generation at a `weight_decay` that is given, as in `solve_column_generation`.
+    warm_start : bool, default=False
+        Whether `fit` starts from the network of the `fit` before, where it has the same inputs and outputs and
+        `weight_decay` is given: for a number of values, from the largest down. Gated networks and those of a closed
+        form or a cvxpy solver do not need a start. The network is then certified as any other, but need not be the
+        same to the last digits.
+    callback : callable or None, default=None
+        Called with a `convexbn.solvers.Progress` after every iteration of the last fit, where the solver has
+        iterations of its own. A true value ends `fit` with the best network so far.
     verbose : bool, default=False
         Whether to print a line for every candidate of the choice, and to show the solver's progress.
 

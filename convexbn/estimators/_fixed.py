@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
+from convexbn._utils.checks import check_flag
 from convexbn._utils.sample_weight import merge_equal_samples
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
 from convexbn.estimators._curve import Candidate
@@ -36,6 +37,7 @@ class FixedWeightDecay(BaseConvexBN):
 
     weight_decay: float | str = field(default="auto", kw_only=False)
     checkpoint: str | PathLike[str] | None = None
+    warm_start: bool = False
 
     def fit(
         self,
@@ -99,6 +101,7 @@ class FixedWeightDecay(BaseConvexBN):
                 "once without a checkpoint and pass its weight_decay_ and spectral_power_ on."
             )
         check_checkpoint(self.checkpoint)
+        check_flag("warm_start", self.warm_start)
         super()._check_parameters()
 
     def _auto(self) -> bool:
@@ -117,7 +120,22 @@ class FixedWeightDecay(BaseConvexBN):
         else:
             prepared, problem = self._prepare(X, y, weights, self._power_choices()[0], self.n_components)
             problem = replace(problem, weight_decay=float(self.weight_decay))
-            self._learn(prepared, problem, clock, checkpoint=self.checkpoint)
+            start = self._start(prepared, problem, X, weights) if self.warm_start else None
+            self._learn(prepared, problem, clock, checkpoint=self.checkpoint, start=start)
+
+    def _start(self, prepared: Prepared, problem: Problem, X: np.ndarray, weights: np.ndarray) -> Any:
+        """Neurons of the network of the last fit, None if there is none that the problem could start from."""
+        network: Any = getattr(self, "network_", None)
+        empty: Any = prepared.network(problem.zero_network)
+        if self.activation != "relu" or type(network) is not type(empty) or len(network) == 0:
+            return None
+        if network.weights.shape[1] != empty.weights.shape[1] or network.n_outputs != empty.n_outputs:
+            return None
+        try:
+            neurons = prepared.neurons(network.with_statistics(X, weights))
+        except ValueError:  # a neuron does not vary over X
+            return None
+        return neurons if self.fit_intercept else replace(neurons, intercept=np.zeros(problem.n_outputs))
 
     def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None, clock: Clock) -> None:
         """Choose weight decay and spectral power on held-out samples, then train on all."""
@@ -172,7 +190,7 @@ class FixedWeightDecay(BaseConvexBN):
         if self._has_fast_path:
             yield from fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
             return
-        coarse, start = clone(self).set_params(tol=_COARSE_TOL, verbose=False), None
+        coarse, start = clone(self).set_params(tol=_COARSE_TOL, callback=None, verbose=False), None
         for weight_decay in weight_decays:
             solution = coarse._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
             if solution.status is Status.INTERRUPTED:

@@ -280,6 +280,21 @@ class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
         """Half the sum of squares that weight decay acts on."""
         return float((self.gamma**2).sum() + (self.bias**2).sum() + (self.output_weights**2).sum()) / 2
 
+    def neurons(self, design: Any) -> Any:
+        """Return the neurons on a fitted design of this network's kind, that of its training data.
+
+        Parameters
+        ----------
+        design : BatchNormDesign, WeightNormDesign, PostActivationBatchNormDesign or PatchDesign
+            The fitted design.
+
+        Returns
+        -------
+        neurons : Neurons or NormalizedNeurons
+            Those of which `from_neurons` makes the network, up to what is shared among layers.
+        """
+        return Neurons(design.neurons(self.weights, self.gamma, self.bias), self.output_weights, self.intercept)
+
     def prune(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Return a smaller network with the same predictions on the training data and no higher objective.
 
@@ -306,9 +321,7 @@ class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
         """
         data = self._check_statistics(X, sample_weight)
         design = self._unfitted_design().set_params(rtol=EXACT_RTOL).fit(data, sample_weight=sample_weight)
-        S = design.neurons(self.weights, self.gamma, self.bias)
-        neurons = prune(Neurons(S, self.output_weights, self.intercept), design.matrix(data))
-        return type(self).from_neurons(neurons, design)
+        return type(self).from_neurons(prune(self.neurons(design), design.matrix(data)), design)
 
     def _check_statistics(self, X: ArrayLike, sample_weight: ArrayLike | None) -> np.ndarray:
         """Return X as an array, or raise a ValueError if its statistics are not those of the network."""

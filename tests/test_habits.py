@@ -158,6 +158,16 @@ def test_a_warm_start_is_the_network_of_before():
     assert cold.n_iter_ >= again.n_iter_
 
 
+def test_a_limited_fit_goes_on():
+    model = ConvexBNRegressor(0.003, tol=1e-7, prove=False, max_iter=1, warm_start=True)
+    objectives = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for _ in range(3):
+            objectives.append(model.fit(X, Y).certificate_.objective)
+    assert objectives[2] < objectives[1] < objectives[0]
+
+
 def test_other_data_start_anew():
     model = ConvexBNRegressor(0.05, warm_start=True, tol=1e-1).fit(X, Y)
     expected = ConvexBNRegressor(0.05, tol=1e-1).fit(X[:, :2], Y)

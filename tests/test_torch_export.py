@@ -1,11 +1,14 @@
 """Torch modules without normalization, and what torch.export makes of modules."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
 from convexbn import (
     BatchNormNetwork,
+    ConvexBNConvRegressor,
     ConvexBNRegressor,
     ConvexBNStackRegressor,
     PostActivationBatchNormNetwork,
@@ -22,6 +25,36 @@ NETWORKS = {
     "deep": (deep(), X),
     "deep on images": (deep_on_images(), IMAGES),
 }
+
+
+GATED = {
+    "gated": (ConvexBNRegressor(0.01, activation="gated_relu", n_patterns=9, tol=1e-2).fit(X, Y).network_, X),
+    "gated, no neurons": (ConvexBNRegressor(1e3, activation="gated_relu", n_patterns=9).fit(X, Y).network_, X),
+    "gated convolution": (
+        ConvexBNConvRegressor(0.01, kernel_size=2, padding=1, activation="gated_relu", n_patterns=5, tol=1e-1)
+        .fit(IMAGES, Y[:12])
+        .network_,
+        IMAGES,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_gated_modules(name):
+    network, data = GATED[name]
+    module = network.to_torch()
+    assert not any(part.training for part in module.modules())
+    program = torch.export.export(module, (torch.tensor(data),)).module()
+    copy = pickle.loads(pickle.dumps(module))
+    for made in (module, program, copy):
+        with torch.no_grad():
+            np.testing.assert_allclose(made(torch.tensor(data)), network.predict(data), atol=1e-12)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    assert (
+        sum(parameter.numel() for parameter in trained)
+        == sum(array.size for array in (network.weights, network.bias, network.output_weights, network.intercept))
+        or len(network) == 0
+    )
 
 
 @pytest.mark.parametrize("folded", [False, True])

@@ -194,10 +194,10 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
         same `fit` goes on from it and ends in the same network; with other data or parameters it is refused. For ReLU
         networks by column generation at a `weight_decay` that is given, as in `solve_column_generation`.
     warm_start : bool, default=False
-        Whether `fit` starts from the network of the `fit` before, where it has the same inputs and outputs and
-        `weight_decay` is given: for a number of values, from the largest down. Gated networks and those of a closed
-        form or a cvxpy solver do not need a start. The network is then certified as any other, but need not be the
-        same to the last digits.
+        Whether `fit` starts from the network of the `fit` before, where that has the same inputs and outputs, and
+        `weight_decay` is given: to go on after `max_iter`, `max_time` or `callback` ended it, or along falling weight
+        decays, which saves next to no time. The certificate is worth the same; the network may differ within `tol`.
+        Closed forms, gated networks and cvxpy solvers take no start.
     callback : callable or None, default=None
         Called with a `convexbn.solvers.Progress` after every iteration of the last fit, where the solver has
         iterations of its own. A true value ends `fit` with the best network so far.
@@ -207,8 +207,7 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
     Attributes
     ----------
     network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
-        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer; the others
-        have `to_torch`.
+        The trained network, which goes to PyTorch (`to_torch`), ONNX (`to_onnx`) and files (`save`).
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float

@@ -97,7 +97,7 @@ class ConvexBNConvRegressor(Regression, Convolutional):
     Attributes
     ----------
     network_ : ConvBatchNormNetwork or ConvGatedNetwork
-        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer.
+        The trained network, which goes to PyTorch (`to_torch`), ONNX (`to_onnx`) and files (`save`).
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float
@@ -167,7 +167,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
     Attributes
     ----------
     network_ : ConvBatchNormNetwork or ConvGatedNetwork
-        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer.
+        The trained network, which goes to PyTorch (`to_torch`), ONNX (`to_onnx`) and files (`save`).
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
-from convexbn.network._base import TORCH_EPS, import_torch, tensor
+from convexbn.network._base import TORCH_EPS, import_torch
 from convexbn.network._batch_norm import BatchNormNetwork, filled, initial_layers, read_layers
 from convexbn.network._convolution import Convolution
 from convexbn.network._onnx import Graph
@@ -126,21 +126,10 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
         """Return Conv2d, BatchNorm2d, ReLU, AdaptiveAvgPool2d and Flatten; there must be a neuron."""
         nn, network = import_torch().nn, self._with_eps(eps)
         norm = filled(network, nn.BatchNorm2d(len(self), eps=eps, dtype=import_torch().float64))
-        return [self._filters_to_torch(network.weights), norm, *_pooled_in_torch()]
-
-    def _filters_to_torch(self, weights: np.ndarray, offsets: np.ndarray | None = None) -> Any:
-        """Return flattened filters (m, h), and their offsets (m,) if any, as torch.nn.Conv2d."""
-        torch, grid = import_torch(), self.grid
-        geometry = {"kernel_size": grid.kernel_size, "stride": grid.stride, "padding": grid.padding}
-        options = {"bias": offsets is not None, "dtype": torch.float64}
-        layer = torch.nn.Conv2d(int(self.filter_shape[0]), len(weights), **geometry, **options)
-        layer.weight = tensor(weights.reshape(-1, *self.filter_shape))
-        if offsets is not None:
-            layer.bias = tensor(offsets)
-        return layer
+        return [self._filters_to_torch(network.weights), norm, nn.ReLU(), *self._pooled_in_torch()]
 
     def _first_to_torch(self, weights: np.ndarray, offsets: np.ndarray) -> list[Any]:
-        return [self._filters_to_torch(weights, offsets), *_pooled_in_torch()]
+        return [self._filters_to_torch(weights, offsets), import_torch().nn.ReLU(), *self._pooled_in_torch()]
 
     def _add_first(self, graph: Graph, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
         filtered = graph.convolution(x, weights.reshape(-1, *self.filter_shape), offsets, self.grid)
@@ -196,8 +185,3 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
     def _unfitted_design(self) -> BatchNormDesign:
         grid = self.grid
         return PatchDesign(grid.kernel_size, grid.stride, grid.padding)
-
-
-def _pooled_in_torch() -> list[Any]:
-    nn = import_torch().nn
-    return [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]

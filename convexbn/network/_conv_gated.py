@@ -1,6 +1,7 @@
 """The gated ReLU convolutional network."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,9 @@ class ConvGatedNetwork(Convolution, GatedNetwork):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_geometry()
+
+    def _affine_to_torch(self, weights: np.ndarray, offsets: np.ndarray) -> Any:
+        return self._filters_to_torch(weights, offsets)
 
     def _add_affine(self, graph: Graph, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
         return graph.convolution(x, weights.reshape(-1, *self.filter_shape), offsets, self.grid)

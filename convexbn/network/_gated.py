@@ -1,7 +1,7 @@
 """The gated ReLU network."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,10 +11,13 @@ from convexbn._utils.summary import counted
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.model._neurons import Neurons
-from convexbn.network._base import as_finite_arrays, check_data, finite
+from convexbn.network._base import as_finite_arrays, check_data, finite, import_torch, linear
 from convexbn.network._exported import Exported
 from convexbn.network._onnx import Graph
 from convexbn.network._persistence import Stored
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -121,6 +124,39 @@ class GatedNetwork(Tabulated, Stored, Exported):
     def _hidden(self, rows: np.ndarray) -> np.ndarray:
         """Outputs of the neurons on rows of data."""
         return (rows @ self.gates.T + self.gate_offsets >= 0) * (rows @ self.weights.T + self.bias)
+
+    def to_torch(self) -> "torch.nn.Sequential":
+        """Return the same network as a torch module in double precision and ``eval()``, whose output equals `predict`.
+
+        Its first layer is one of this package, as PyTorch has no gated one; its gates are not trained on. Other
+        programs read the network as ONNX (`to_onnx`) without it.
+
+        Returns
+        -------
+        module : torch.nn.Sequential
+
+        Raises
+        ------
+        ImportError
+            If PyTorch is not installed.
+        """
+        nn = import_torch().nn
+        from convexbn.network._torch_gated import GatedLayer
+
+        network = self if len(self) else self._idle()
+        gates = network._affine_to_torch(network.gates, network.gate_offsets)
+        layer = GatedLayer(gates, network._affine_to_torch(network.weights, network.bias))
+        outputs = linear(network.output_weights.T, network.intercept)
+        return nn.Sequential(layer, *network._pooled_in_torch(), outputs).eval()
+
+    def _affine_to_torch(self, weights: np.ndarray, offsets: np.ndarray) -> Any:
+        """Return an affine function of every input of a neuron as a torch module."""
+        return linear(weights, offsets)
+
+    @staticmethod
+    def _pooled_in_torch() -> list[Any]:
+        """Return the torch modules that join the outputs of a neuron on one sample."""
+        return []
 
     def _add_to(self, graph: Graph, x: str) -> str:
         network = self if len(self) else self._idle()

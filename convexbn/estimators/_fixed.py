@@ -14,8 +14,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from convexbn._utils.checks import check_flag
 from convexbn._utils.sample_weight import merge_equal_samples
+from convexbn._utils.summary import counted
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
-from convexbn.estimators._curve import Candidate
+from convexbn.estimators._curve import Candidate, Curve
 from convexbn.estimators._hold_out import hold_out
 from convexbn.estimators._race import AUTO_FRACTION, tune
 from convexbn.model._neurons import Neurons
@@ -171,14 +172,19 @@ class FixedWeightDecay(BaseConvexBN):
                 rng=rng,
                 n_jobs=self.n_jobs if self._has_fast_path else None,  # cvxpy sets the filters, too
                 clock=time,
-                report=print if self.verbose else lambda curve: None,
+                report=_Stages().report if self.verbose else lambda curve: None,
             )
         if not tuning.compared:  # there was no time to
             self._learn_untuned(*prepared[some_power], tuning.curves[0].weight_decays[0], clock)
             return
         design, problem = prepared[tuning.candidate.spectral_power]
         problem = replace(problem, weight_decay=tuning.weight_decay)
+        if self.verbose:
+            power = tuning.candidate.spectral_power
+            print(f"chosen: spectral_power={power:g}, weight_decay={tuning.weight_decay:.3g}; last fit", flush=True)
         self._learn(design, problem, clock, **self._last_fit(problem, tuning.curves[0].average, tuning.work, clock))
+        if self.verbose:
+            print(f"last fit: {counted(len(self.network_), 'neuron')}, {self.certificate_._summary()}", flush=True)
         self.validation_scores_ = tuning.table
 
     def _learn_untuned(self, prepared: Prepared, problem: Problem, largest: float, clock: Clock) -> None:
@@ -197,6 +203,18 @@ class FixedWeightDecay(BaseConvexBN):
                 raise KeyboardInterrupt
             start = solution.neurons
             yield start
+
+
+class _Stages:
+    """Lines of the stages of a choice, each with the best loss so far."""
+
+    def __init__(self) -> None:
+        self.losses: dict[Candidate, float] = {}
+
+    def report(self, curve: Curve) -> None:
+        """Print the line of a candidate's curve, which may have been validated on fewer folds before."""
+        self.losses[curve.candidate] = curve.least
+        print(f"{curve}; best so far {min(self.losses.values()):.5g}", flush=True)
 
 
 def _group_codes(groups: ArrayLike | None, n_samples: int) -> np.ndarray | None:

@@ -4,6 +4,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -34,6 +35,8 @@ from convexbn.designs._design import PRECISIONS, SPARSE
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._last_fit import last_fit
+from convexbn.estimators._onnx import OnnxEstimator
+from convexbn.estimators._persistence import StoredEstimator
 from convexbn.estimators._place import NUMPY, Place, host, is_dispatched
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.model._activation import ACTIVATIONS, Activation
@@ -41,11 +44,12 @@ from convexbn.model._make_problem import make_problem
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
+from convexbn.network._onnx import Graph, Output
 from convexbn.solvers import solve
 from convexbn.solvers._auto import check_solver
 from convexbn.solvers._certificate import Certificate, Setting
-from convexbn.solvers._monitor import Clock, check_max_time
-from convexbn.solvers._solution import Solution, Status
+from convexbn.solvers._monitor import Callback, Clock, check_callback, check_max_time
+from convexbn.solvers._solution import Progress, Solution, Status
 from convexbn.solvers._tolerance import Tolerance, check_tol
 from convexbn.solvers.relu._proof import check_prove
 from convexbn.solvers.relu._state import Proof
@@ -79,12 +83,12 @@ class Prepared:
             intercept=network.intercept * self.output_scales,
         )
 
-    def neurons(self, network: NormalizedNetwork) -> Neurons:
+    def neurons(self, network: NormalizedNetwork) -> Any:
         """Undo `network`: the neurons on the design matrix, with outputs scaled as in training."""
-        return Neurons(
-            self.design.neurons(network.weights, network.gamma, network.bias),
-            network.output_weights / self.output_scales,
-            network.intercept / self.output_scales,
+        return replace(
+            network.neurons(self.design),
+            output_weights=network.output_weights / self.output_scales,
+            intercept=network.intercept / self.output_scales,
         )
 
     def explained(self, certificate: Certificate) -> Certificate:
@@ -103,7 +107,7 @@ class Prepared:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BaseConvexBN(BaseEstimator, ABC):
+class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
     """Base class of the estimators; `_margin` says which losses they take. Its fields are their parameters."""
 
     activation: Activation = "relu"
@@ -120,6 +124,7 @@ class BaseConvexBN(BaseEstimator, ABC):
     n_jobs: int | None = None
     device: str | None = None
     random_state: int | np.random.RandomState | np.random.Generator | None = 0
+    callback: Callback | None = None
     verbose: bool | int = False
     _margin: ClassVar[bool]
     _status: Status = field(init=False)
@@ -265,11 +270,15 @@ class BaseConvexBN(BaseEstimator, ABC):
         """Set the fitted attributes of the network that solves a problem, from a start and within limits if given."""
         options: dict[str, Any] = {"max_time": clock.left(), "prove": self.prove, "verbose": bool(self.verbose)}
         limited, tolerance = "options" in limits, Tolerance.of(problem, self.tol, "zero_network")
+        answers: list[bool] = []
+        if self.callback is not None:
+            options["callback"] = partial(_answered, self.callback, answers)
         with warnings.catch_warnings():
             if limited:
                 warnings.simplefilter("ignore", ConvergenceWarning)
             solution = self._solve(problem, self._seed(), **options, **limits)
-        if limited and not tolerance.reached_by(solution.certificate):
+        ended = any(answers)
+        if limited and not ended and not tolerance.reached_by(solution.certificate):
             warn_user(
                 f"The last fit stopped at a {tolerance.in_words(solution.certificate)}, above tol={self.tol:.1e}, "
                 "after about as much work as the choice of the weight decay. Give max_time or max_iter, or prove=True, "
@@ -281,7 +290,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         self.weight_decay_ = problem.weight_decay
         self.spectral_power_ = float(prepared.design.spectral_power)
         self.n_iter_ = solution.n_iter
-        self._status = solution.status
+        self._status = Status.NOT_CONVERGED if ended else solution.status
 
     def _seed(self) -> int | np.random.Generator | None:
         if isinstance(self.random_state, np.random.RandomState):
@@ -312,6 +321,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         check_verbose(self.verbose)
         check_tol(self.tol)
         check_max_time(self.max_time)
+        check_callback(self.callback)
         check_prove(self.prove)
         check_device(self.device)
 
@@ -328,6 +338,13 @@ class BaseConvexBN(BaseEstimator, ABC):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         return tags
+
+    def _onnx_outputs(self, graph: Graph, x: str) -> list[Output]:
+        return self._named_outputs(graph, self.network_._add_to(graph, x))
+
+    @abstractmethod
+    def _named_outputs(self, graph: Graph, f: str) -> list[Output]:
+        """Add what the estimator makes of network outputs (n, C), and return it."""
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
@@ -393,6 +410,12 @@ class Dense(BaseConvexBN):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self._takes_sparse()
         return tags
+
+
+def _answered(callback: Callback, answers: list[bool], progress: Progress) -> bool:
+    """Call a callback, and keep its answer."""
+    answers.append(bool(callback(progress)))
+    return answers[-1]
 
 
 def fixed_seed(model: BaseConvexBN) -> int:

@@ -59,6 +59,9 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         As in `ConvexBNClassifier`; held-out scores are taken of NumPy arrays.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
+    callback : callable or None, default=None
+        Called with a `convexbn.solvers.Progress` after every iteration of the last fit, where the solver has
+        iterations of its own. A true value ends `fit` with the best network so far.
     verbose : int, default=False
         Verbosity of joblib, and whether the solver prints its progress in the last fit.
 

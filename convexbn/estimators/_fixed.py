@@ -12,9 +12,11 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
+from convexbn._utils.checks import check_flag
 from convexbn._utils.sample_weight import merge_equal_samples
+from convexbn._utils.summary import counted
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
-from convexbn.estimators._curve import Candidate
+from convexbn.estimators._curve import Candidate, Curve
 from convexbn.estimators._hold_out import hold_out
 from convexbn.estimators._place import host
 from convexbn.estimators._race import AUTO_FRACTION, tune
@@ -37,6 +39,7 @@ class FixedWeightDecay(BaseConvexBN):
 
     weight_decay: float | str = field(default="auto", kw_only=False)
     checkpoint: str | PathLike[str] | None = None
+    warm_start: bool = False
 
     def fit(
         self,
@@ -100,6 +103,7 @@ class FixedWeightDecay(BaseConvexBN):
                 "once without a checkpoint and pass its weight_decay_ and spectral_power_ on."
             )
         check_checkpoint(self.checkpoint)
+        check_flag("warm_start", self.warm_start)
         super()._check_parameters()
 
     def _auto(self) -> bool:
@@ -114,7 +118,22 @@ class FixedWeightDecay(BaseConvexBN):
         else:
             prepared, problem = self._prepare(X, y, weights, self._power_choices()[0], self.n_components)
             problem = replace(problem, weight_decay=float(self.weight_decay))
-            self._learn(prepared, problem, clock, checkpoint=self.checkpoint)
+            start = self._start(prepared, problem, X, weights) if self.warm_start else None
+            self._learn(prepared, problem, clock, checkpoint=self.checkpoint, start=start)
+
+    def _start(self, prepared: Prepared, problem: Problem, X: np.ndarray, weights: np.ndarray) -> Any:
+        """Neurons of the network of the last fit, None if there is none that the problem could start from."""
+        network: Any = getattr(self, "network_", None)
+        empty: Any = prepared.network(problem.zero_network)
+        if self.activation != "relu" or type(network) is not type(empty) or len(network) == 0:
+            return None
+        if network.weights.shape[1] != empty.weights.shape[1] or network.n_outputs != empty.n_outputs:
+            return None
+        try:
+            neurons = prepared.neurons(network.with_statistics(X, weights))
+        except ValueError:  # a neuron does not vary over X
+            return None
+        return neurons if self.fit_intercept else replace(neurons, intercept=np.zeros(problem.n_outputs))
 
     def _distinct(
         self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None
@@ -165,14 +184,19 @@ class FixedWeightDecay(BaseConvexBN):
                 rng=rng,
                 n_jobs=self.n_jobs if self._has_fast_path else None,  # cvxpy sets the filters, too
                 clock=time,
-                report=print if self.verbose else lambda curve: None,
+                report=_Stages().report if self.verbose else lambda curve: None,
             )
         if not tuning.compared:  # there was no time to
             self._learn_untuned(*prepared[some_power], tuning.curves[0].weight_decays[0], clock)
             return
         design, problem = prepared[tuning.candidate.spectral_power]
         problem = replace(problem, weight_decay=tuning.weight_decay)
+        if self.verbose:
+            power = tuning.candidate.spectral_power
+            print(f"chosen: spectral_power={power:g}, weight_decay={tuning.weight_decay:.3g}; last fit", flush=True)
         self._learn(design, problem, clock, **self._last_fit(problem, tuning.curves[0].average, tuning.work, clock))
+        if self.verbose:
+            print(f"last fit: {counted(len(self.network_), 'neuron')}, {self.certificate_._summary()}", flush=True)
         self.validation_scores_ = tuning.table
 
     def _learn_untuned(self, prepared: Prepared, problem: Problem, largest: float, clock: Clock) -> None:
@@ -184,13 +208,25 @@ class FixedWeightDecay(BaseConvexBN):
         if self._has_fast_path:
             yield from fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
             return
-        coarse, start = clone(self).set_params(tol=_COARSE_TOL, verbose=False), None
+        coarse, start = clone(self).set_params(tol=_COARSE_TOL, callback=None, verbose=False), None
         for weight_decay in weight_decays:
             solution = coarse._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
             if solution.status is Status.INTERRUPTED:
                 raise KeyboardInterrupt
             start = solution.neurons
             yield start
+
+
+class _Stages:
+    """Lines of the stages of a choice, each with the best loss so far."""
+
+    def __init__(self) -> None:
+        self.losses: dict[Candidate, float] = {}
+
+    def report(self, curve: Curve) -> None:
+        """Print the line of a candidate's curve, which may have been validated on fewer folds before."""
+        self.losses[curve.candidate] = curve.least
+        print(f"{curve}; best so far {min(self.losses.values()):.5g}", flush=True)
 
 
 def _group_codes(groups: ArrayLike | None, n_samples: int) -> np.ndarray | None:

@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/installed
-	MPLBACKEND=agg $(BIN)/python examples/plot_first_fit.py
+	MPLBACKEND=agg $(BIN)/python examples/first_steps/plot_first_fit.py first_fit.png
 
 test: $(VENV)/installed
 	$(BIN)/pytest --numprocesses 2 --cov --cov-report term-missing:skip-covered --cov-fail-under 95

@@ -157,7 +157,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         Leading singular directions of the patches to keep, as a number or a fraction of the variance; None keeps all.
     spectral_power : float or "auto", default="auto"
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
-    class_weight, n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, random_state, verbose
+    class_weight, n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, random_state, checkpoint, verbose
         As in `ConvexBNClassifier`.
 
     Attributes

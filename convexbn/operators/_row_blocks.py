@@ -24,7 +24,9 @@ class RowBlocks(Operator):
     data : ndarray of shape (n, d)
         Data, such as a memory map; finite numbers in double precision.
     mean : ndarray of shape (d,)
+        What is subtracted from every row.
     slopes : ndarray of shape (d, k)
+        What the centred rows are multiplied by.
     offsets : ndarray of shape (k,)
         The affine map.
     chosen : ndarray of int, shape (N,), or None, default=None

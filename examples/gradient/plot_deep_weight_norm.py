@@ -17,7 +17,7 @@ The data are handwritten digits, odd ones against even ones.
 .. [1] P. Cisneros-Velarde, Z. Chen, S. Koyejo, A. Banerjee, "Optimization and Generalization Guarantees for Weight
    Normalization", 2024, arXiv:2409.08935.
 
-Run with ``python examples/plot_deep_weight_norm.py [picture.png]``. Needs PyTorch.
+Run with ``python examples/gradient/plot_deep_weight_norm.py [picture.png]``. Needs PyTorch.
 """
 
 import sys
@@ -76,7 +76,7 @@ exponent = np.polyfit(np.log(row_norms), np.log(by_norm["hidden weights alone"][
 print(f"The Hessian of the hidden weights goes like the row norm to the power {exponent:.4f}.")
 
 # %%
-# Now gradient descent. The first run records the loss and the ratio |gradient|^2 / loss at every step, the second
+# Now gradient descent. The first run records the loss and the ratio ``|gradient|^2 / loss`` at every step, the second
 # repeats it and computes Hessians at a few. Where the Hessian norm of the loss is at most beta, a step of size eta
 # multiplies the loss with at most 1 - eta ratio (1 - eta beta / 2). The largest recorded norm is taken for beta, and
 # the factors are multiplied up.
@@ -139,6 +139,8 @@ for ax in axes.ravel():
     ax.legend(fontsize="small")
     ax.grid(alpha=0.3)
 
-path = sys.argv[1] if len(sys.argv) > 1 else "deep_weight_norm.png"
-figure.savefig(path, dpi=120)
-print(f"\nPicture: {path}")
+if len(sys.argv) > 1:
+    figure.savefig(sys.argv[1], dpi=120)
+    print(f"\nPicture: {sys.argv[1]}")
+else:
+    plt.show()

@@ -15,7 +15,7 @@ the mean of its outputs. In phase II, the loss is one-point convex: the slope to
 
 For Gaussian inputs, loss and gradient have closed forms, so this can be watched without noise.
 
-Run with ``python examples/plot_identity_mapping_phases.py [picture.png]``.
+Run with ``python examples/gradient/plot_identity_mapping_phases.py [picture.png]``.
 """
 
 import sys
@@ -99,6 +99,8 @@ plot_trace(runs, "distance", whole)
 whole.set(title="phase II: the distance falls to a thousandth", ylabel="|W - W*|", yscale="log")
 whole.set_xlabel(f"step ({1 / D:g})")
 
-path = sys.argv[1] if len(sys.argv) > 1 else "identity_mapping_phases.png"
-figure.savefig(path, dpi=120)
-print(f"\nPicture: {path}")
+if len(sys.argv) > 1:
+    figure.savefig(sys.argv[1], dpi=120)
+    print(f"\nPicture: {sys.argv[1]}")
+else:
+    plt.show()

@@ -8,7 +8,7 @@ directions and the network trained by gradient descent. Here that claim is put t
 handwritten digits, even against odd, few of them for training. All networks have the same objective and weight decay.
 The number of directions and the power are chosen on validation images, and the errors are those on test images.
 
-Run with ``python examples/plot_implicit_regularization_images.py [picture.png]``. Needs PyTorch.
+Run with ``python examples/theory/plot_implicit_regularization_images.py [picture.png]``. Needs PyTorch.
 """
 
 import sys
@@ -115,6 +115,8 @@ for row, title, network in zip(grid, names[1:3], pictures, strict=True):
 for ax in grid.ravel():
     ax.axis("off")
 
-path = sys.argv[1] if len(sys.argv) > 1 else "implicit_regularization_images.png"
-figure.savefig(path, dpi=120)
-print(f"\nPicture: {path}")
+if len(sys.argv) > 1:
+    figure.savefig(sys.argv[1], dpi=120)
+    print(f"\nPicture: {sys.argv[1]}")
+else:
+    plt.show()

@@ -7,13 +7,14 @@ anything: weight decay and spectral power are chosen on held-out samples. Beside
 scikit-learn, by their defaults, on the same five folds; then the certificate of the network, and the picture of
 the choice.
 
-Run with ``python examples/plot_first_fit.py [picture.png]``.
+Run with ``python examples/first_steps/plot_first_fit.py [picture.png]``.
 """
 
 import sys
 import warnings
 from time import perf_counter
 
+from matplotlib import pyplot as plt
 from sklearn.datasets import load_wine
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.exceptions import ConvergenceWarning
@@ -64,6 +65,8 @@ optimum = ConvexBNRegressor(model.weight_decay_, spectral_power=model.spectral_p
 print(f"\nThe same weight decay, trained to the end: {optimum.certificate_}")
 
 display = ValidationDisplay.from_estimator(model)
-path = sys.argv[1] if len(sys.argv) > 1 else "first_fit.png"
-display.figure_.savefig(path, dpi=120)
-print(f"\nPicture: {path}")
+if len(sys.argv) > 1:
+    display.figure_.savefig(sys.argv[1], dpi=120)
+    print(f"\nPicture: {sys.argv[1]}")
+else:
+    plt.show()

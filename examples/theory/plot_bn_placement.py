@@ -7,7 +7,7 @@ decay on gamma, bias and output weights they are two different models. Before th
 what goes *into* its ReLU; after it, for the spread of what comes *out*. Both training problems are convex programs in
 disguise, so the two models can be compared at their global optima, where neither a start nor a learning rate has a say.
 
-Run with ``python examples/plot_bn_placement.py [picture.png]``. Needs PyTorch.
+Run with ``python examples/theory/plot_bn_placement.py [picture.png]``. Needs PyTorch.
 """
 
 import sys
@@ -169,6 +169,8 @@ for name in sets:
 # - On the patients, the default fits of both placements differ by no more than the splits do. Nothing here says that
 #   normalization after the ReLU predicts better, and before the ReLU the optimum itself can be used.
 
-path = sys.argv[1] if len(sys.argv) > 1 else "bn_placement.png"
-figure.savefig(path, dpi=120)
-print(f"\nPicture: {path}")
+if len(sys.argv) > 1:
+    figure.savefig(sys.argv[1], dpi=120)
+    print(f"\nPicture: {sys.argv[1]}")
+else:
+    plt.show()

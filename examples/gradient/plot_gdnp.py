@@ -2,7 +2,7 @@
 Why batch normalization makes gradient descent fast: direction and length apart
 ===============================================================================
 
-A batch-normalized unit has weights g w / |w|_S, where S is the second moment of its inputs: w is their direction
+A batch-normalized unit has weights ``g w / |w|_S``, where S is the second moment of its inputs: w is their direction
 and g their length. Kohler et al. (arXiv 1805.10694) take that apart into an algorithm, GDNP: a gradient step for
 the direction, then the best length, which is a search in one dimension. What is left for the direction is a Rayleigh
 quotient, rho(w) = -(u·w)^2 / (w·Sw) with u = E[-y x], and gradient descent on it converges exponentially although it is
@@ -13,7 +13,7 @@ not convex:
 where mu and L are the extreme eigenvalues of S. This is a theorem for least squares, and for learning halfspaces with
 any smooth loss if the data is Gaussian. Here it is seen at work, beside gradient descent and Nesterov's method.
 
-Run with ``python examples/plot_gdnp.py [picture.png]``.
+Run with ``python examples/gradient/plot_gdnp.py [picture.png]``.
 """
 
 import sys
@@ -173,6 +173,8 @@ ax.legend(fontsize="small")
 # What the theorem does not say: data that is not Gaussian. There a direction step may be too long, so it is halved if
 # the objective would rise; ``benchmarks/gdnp.py`` has the figures.
 
-path = sys.argv[1] if len(sys.argv) > 1 else "gdnp.png"
-figure.savefig(path, dpi=120)
-print(f"\nPicture: {path}")
+if len(sys.argv) > 1:
+    figure.savefig(sys.argv[1], dpi=120)
+    print(f"\nPicture: {sys.argv[1]}")
+else:
+    plt.show()

@@ -2,16 +2,16 @@
 Weight normalization: directions rotate, lengths grow, and alpha decides which of them fits the data
 ====================================================================================================
 
-A weight-normalized neuron relu(g v·x / |v|) has a direction v and a length g. Gradient descent moves both. How fast v
-rotates depends on how long it is: the gradient by v is proportional to 1 / |v|, while the function does not see |v| at
-all. So the scale alpha of v at the start, which changes nothing in the function, decides what the network learns with.
+A weight-normalized neuron ``relu(g v·x / |v|)`` has a direction v and a length g. Gradient descent moves both. How fast v
+rotates depends on how long it is: the gradient by v is proportional to ``1 / |v|``, while the function does not see ``|v|``
+at all. So the scale alpha of v at the start, which changes nothing in the function, decides what the network learns with.
 
 In a wide network the error f - y obeys d(f - y)/dt = -(V / alpha^2 + G)(f - y), with two n × n Gram matrices that
 hardly move in training: V is the part of the directions, G that of the lengths. Small alpha: the
 directions do the work, at the rate lambda_min(V) / alpha^2. Large alpha: the lengths do, at the rate lambda_min(G). For
 unit inputs both matrices have a closed form, so the rates are known before any network is drawn (arXiv 2006.06878).
 
-Run with ``python examples/plot_weight_norm_regimes.py [picture.png]``. The last part needs PyTorch.
+Run with ``python examples/gradient/plot_weight_norm_regimes.py [picture.png]``. The last part needs PyTorch.
 """
 
 import sys
@@ -53,7 +53,7 @@ def measure(trace, learning_rate):
 
 # %%
 # Measured against predicted, with the step size that the closed forms give. The un-normalized network starts from the
-# same function and descends on w = g v / |v| itself; its Gram matrix is H = V + G, whatever alpha.
+# same function and descends on ``w = g v / |v|`` itself; its Gram matrix is H = V + G, whatever alpha.
 
 alphas = np.geomspace(1e-2, 1e2, 13)
 print("\n   alpha   predicted    measured   ratio   steps to 1e-6")
@@ -146,6 +146,8 @@ for alpha in (0.1, 1.0, 10.0):
     objective = network.objective(X_small, y_small, weight_decay)
     print(f"Adam from alpha = {alpha:g}: objective {objective:.8f}, {objective / certificate.objective - 1:.1e} above")
 
-path = sys.argv[1] if len(sys.argv) > 1 else "weight_norm_regimes.png"
-figure.savefig(path, dpi=120)
-print(f"\nPicture: {path}")
+if len(sys.argv) > 1:
+    figure.savefig(sys.argv[1], dpi=120)
+    print(f"\nPicture: {sys.argv[1]}")
+else:
+    plt.show()

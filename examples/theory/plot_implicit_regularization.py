@@ -11,7 +11,7 @@ both cases: four large directions, four that are more than ten times smaller, an
 The bias of gradient descent can be had explicitly: `n_components` keeps the leading directions, `spectral_power`
 raises the penalty of small ones instead of leaving them out. Both are chosen on a validation set, not on the test set.
 
-Run with ``python examples/plot_implicit_regularization.py [picture.png]``. Needs PyTorch.
+Run with ``python examples/theory/plot_implicit_regularization.py [picture.png]``. Needs PyTorch.
 """
 
 import sys
@@ -132,6 +132,8 @@ for name, signal in {"large": slice(0, N_LARGE), "small": slice(N_LARGE, D)}.ite
 # no merit: it fits noise along the small ones. Where the signal is in the small directions it is, and gradient descent
 # is on the path to it at best. Truncation and weighting are prior knowledge; validation says whether it is right.
 
-path = sys.argv[1] if len(sys.argv) > 1 else "implicit_regularization.png"
-figure.savefig(path, dpi=120)
-print(f"\nPicture: {path}")
+if len(sys.argv) > 1:
+    figure.savefig(sys.argv[1], dpi=120)
+    print(f"\nPicture: {sys.argv[1]}")
+else:
+    plt.show()

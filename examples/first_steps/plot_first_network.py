@@ -7,9 +7,9 @@ generation: neurons enter by their price until a search finds none worth adding.
 beside it the best lower bound that is proved. The network on the first principal component is small enough to price
 every direction: its certificate is global, and no gradient training will ever get below it.
 
-An optimum is not the best prediction; ``plot_self_tuning.py`` goes on from here.
+An optimum is not the best prediction; :ref:`sphx_glr_auto_examples_prediction_plot_self_tuning.py` goes on from here.
 
-Run with ``python examples/plot_first_network.py [picture.png]``.
+Run with ``python examples/first_steps/plot_first_network.py [picture.png]``.
 """
 
 import sys
@@ -98,6 +98,8 @@ for (name, (X, y, unfitted, peers)), (top, bottom) in zip(tasks.items(), axes.T,
     plot_objectives(model.certificate_, train_by_adam(model, X_first, y_train), bottom)
     bottom.set(title=f"{name}, first principal component", yscale="log")
 
-path = sys.argv[1] if len(sys.argv) > 1 else "first_network.png"
-figure.savefig(path, dpi=120)
-print(f"\nPicture: {path}")
+if len(sys.argv) > 1:
+    figure.savefig(sys.argv[1], dpi=120)
+    print(f"\nPicture: {sys.argv[1]}")
+else:
+    plt.show()

@@ -12,7 +12,7 @@ Neither value is known beforehand. Held-out samples decide: the default fit foll
 downwards for a few spectral powers while the loss on held-out samples falls, and trains on all samples at the values
 with the least loss.
 
-Run with ``python examples/plot_self_tuning.py [picture.png]``.
+Run with ``python examples/prediction/plot_self_tuning.py [picture.png]``.
 """
 
 import sys
@@ -112,6 +112,8 @@ for spectral_power in (0, "auto"):
 ValidationDisplay.from_estimator(model, ax=axes["patients"])
 axes["patients"].set_title(f"Breast cancer: {model.score(X_test, y_test):.1%} of new patients right")
 
-path = sys.argv[1] if len(sys.argv) > 1 else "self_tuning.png"
-figure.savefig(path, dpi=120)
-print(f"\nPicture: {path}")
+if len(sys.argv) > 1:
+    figure.savefig(sys.argv[1], dpi=120)
+    print(f"\nPicture: {sys.argv[1]}")
+else:
+    plt.show()

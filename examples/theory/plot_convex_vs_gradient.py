@@ -11,7 +11,7 @@ and on data with few features the bound is a proof. With it every curve can be r
 Here SGD, Adam and L-BFGS train the network on two features from several starts. Everything is on the same objective and
 on the same clock.
 
-Run with ``python examples/plot_convex_vs_gradient.py [picture.png]``. Needs PyTorch.
+Run with ``python examples/theory/plot_convex_vs_gradient.py [picture.png]``. Needs PyTorch.
 """
 
 import sys
@@ -57,6 +57,8 @@ figure, ax = plt.subplots(figsize=(9, 6), layout="constrained")
 plot_comparison(comparison, ax)
 ax.set_title(f"{len(X)} samples, {X.shape[1]} features: {len(SEEDS)} starts of each optimizer")
 
-path = sys.argv[1] if len(sys.argv) > 1 else "convex_vs_gradient.png"
-figure.savefig(path, dpi=120)
-print(f"\nPicture: {path}")
+if len(sys.argv) > 1:
+    figure.savefig(sys.argv[1], dpi=120)
+    print(f"\nPicture: {sys.argv[1]}")
+else:
+    plt.show()

@@ -10,7 +10,7 @@ What the certificate covers: the head, on these features. It says nothing about 
 with it, and nothing about new data. Where its scope is "local" it is evidence and no proof, and stands beside the best
 bound that is proved.
 
-Run with ``python examples/plot_convex_head.py [picture.png]``.
+Run with ``python examples/prediction/plot_convex_head.py [picture.png]``.
 """
 
 import sys
@@ -107,6 +107,8 @@ for ax, (name, (X, y)) in zip(axes, tasks.items(), strict=True):
 # these features is all that is needed. What it offers is that no time goes into learning rates and starts, and that it
 # says how far its training is from what it could reach.
 
-path = sys.argv[1] if len(sys.argv) > 1 else "convex_head.png"
-figure.savefig(path, dpi=120)
-print(f"\nPicture: {path}")
+if len(sys.argv) > 1:
+    figure.savefig(sys.argv[1], dpi=120)
+    print(f"\nPicture: {sys.argv[1]}")
+else:
+    plt.show()

@@ -51,7 +51,7 @@ numpydoc_show_class_members = False
 numpydoc_validation_checks = {"all", "ES01", "GL01", "PR03", "PR04", "RT02", "RT03", "SA01", "SS02", "SS05"}
 numpydoc_validation_exclude = {r"\.[A-Z]\w+\.\w+$", r"\.(Status|Oracle|Search|Scope)$", "PostActivationProblem", "DivergenceError"}
 # What a docstring sets in backticks may be a parameter, which is no object; names of the package have to exist.
-nitpick_ignore_regex = [("py:obj", r"(?!convexbn).*")]
+nitpick_ignore_regex = [("py:obj", r"(?!convexbn).*"), ("py:class", r"numpy\..*")]
 
 # The gallery: every file of examples/ is executed.
 sphinx_gallery_conf = {

@@ -16,7 +16,7 @@ import convexbn  # noqa: E402
 
 project = "convexbn"
 author = "The convexbn developers"
-copyright = f"2026, {author}"  # noqa: A001
+copyright = f"2026, {author}"
 version = release = convexbn.__version__
 
 extensions = [
@@ -47,18 +47,27 @@ autodoc_default_options = {
 numpydoc_show_class_members = False
 # Every public class and function has a summary, all of its parameters and a runnable example. Methods have a sentence
 # with shapes. Summaries begin beside the quotes (GL01) and may be nouns (SS05); parameters that are those of another
-# object are listed together (PR04), and those of a class in an order of their own (PR03). What is returned has a name (RT02).
+# object are listed together (PR04), and those of a class in an order of their own (PR03). What is returned has a name
+# (RT02).
 numpydoc_validation_checks = {"all", "ES01", "GL01", "PR03", "PR04", "RT02", "RT03", "SA01", "SS02", "SS05"}
-numpydoc_validation_exclude = {r"\.[A-Z]\w+\.\w+$", r"\.(Status|Oracle|Search|Scope)$", "PostActivationProblem", "DivergenceError"}
+numpydoc_validation_exclude = {
+    r"\.[A-Z]\w+\.\w+$",
+    r"\.(Status|Oracle|Search|Scope)$",
+    "PostActivationProblem",
+    "DivergenceError",
+}
 # What a docstring sets in backticks may be a parameter, which is no object; names of the package have to exist.
 nitpick_ignore_regex = [("py:obj", r"(?!convexbn).*"), ("py:class", r"numpy\..*")]
 
 # The gallery: every file of examples/ is executed.
+GROUPS = ("first_steps", "prediction", "theory", "gradient", "scale")
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": "/plot_",
-    "subsection_order": [f"../examples/{group}" for group in ("first_steps", "prediction", "theory", "gradient", "scale")],
+    "subsection_order": [
+        f"../examples/{group}" for group in ("first_steps", "prediction", "theory", "gradient", "scale")
+    ],
     "within_subsection_order": "FileNameSortKey",
     "doc_module": ("convexbn",),
     "backreferences_dir": "api/examples",

@@ -11,9 +11,12 @@ from sphinx.util import logging
 
 
 def convert(node: nodes.Element, **options: Any) -> str:
-    """Return the MathML of a formula; one that cannot be converted is a warning, and stays as it is."""
+    """Return the MathML of a formula; one that cannot be converted is a warning, and stays as it is.
+
+    Vertical bars are those of norms, which have no space of a relation around them.
+    """
     try:
-        return tex2mathml(node.astext(), **options)
+        return tex2mathml(node.astext(), **options).replace(">|</mo>", ' lspace="0" rspace="0">|</mo>')
     except MathError as error:
         logging.getLogger(__name__).warning("%s in %r", error, node.astext(), location=node, type="mathml")
         return f"<code>{escape(node.astext())}</code>"

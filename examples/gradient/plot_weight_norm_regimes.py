@@ -2,9 +2,10 @@
 Weight normalization: directions rotate, lengths grow, and alpha decides which of them fits the data
 ====================================================================================================
 
-A weight-normalized neuron ``relu(g v·x / |v|)`` has a direction v and a length g. Gradient descent moves both. How fast v
-rotates depends on how long it is: the gradient by v is proportional to ``1 / |v|``, while the function does not see ``|v|``
-at all. So the scale alpha of v at the start, which changes nothing in the function, decides what the network learns with.
+A weight-normalized neuron ``relu(g v·x / |v|)`` has a direction v and a length g. Gradient descent moves both. How fast
+v rotates depends on how long it is: the gradient by v is proportional to ``1 / |v|``, while the function does not see
+``|v|`` at all. So the scale alpha of v at the start, which changes nothing in the function, decides what the network
+learns with.
 
 In a wide network the error f - y obeys d(f - y)/dt = -(V / alpha^2 + G)(f - y), with two n × n Gram matrices that
 hardly move in training: V is the part of the directions, G that of the lengths. Small alpha: the

@@ -18,7 +18,12 @@ ax.axhspan(0, proved, color="#D55E00", alpha=0.15)
 ax.axhspan(proved, objective, facecolor="none", edgecolor="0.7", hatch="//")
 ax.text(0.5, proved / 2, "no network is down here: proved", ha="center", va="center")
 ax.text(
-    0.5, (proved + objective) / 2, "the search found nothing here; no proof", ha="center", va="center", backgroundcolor="white"
+    0.5,
+    (proved + objective) / 2,
+    "the search found nothing here; no proof",
+    ha="center",
+    va="center",
+    backgroundcolor="white",
 )
 ax.set(ylim=(0, 1.5 * objective), xlim=(0, 1), xticks=[], ylabel="training objective")
 ax.legend(loc="upper right")

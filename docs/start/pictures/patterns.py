@@ -17,7 +17,14 @@ figure, ax = plt.subplots(figsize=(7, 3.6))
 bounds = np.array([certificate.lower_bound for certificate in certificates])
 ax.plot(counts, bounds, "o-", color="#0072B2", label="optimum = lower bound for networks with these gates")
 ax.vlines(counts, 0, bounds, color="#0072B2", alpha=0.3, linewidth=6)
-ax.text(30, bounds[0] * 0.35, "nothing is down here with the same gates: proved;\nother gates may do better", va="center", ha="center", backgroundcolor="white")
+ax.text(
+    30,
+    bounds[0] * 0.35,
+    "nothing is down here with the same gates: proved;\nother gates may do better",
+    va="center",
+    ha="center",
+    backgroundcolor="white",
+)
 ax.set(xscale="log", xticks=counts, xticklabels=counts, ylim=(0, 1.15 * bounds[0]))
 ax.set(xlabel="gates that were drawn", ylabel="training objective")
 ax.minorticks_off()

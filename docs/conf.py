@@ -95,7 +95,7 @@ html_copy_source = False
 html_theme_options = {
     "logo": {"text": "convexbn"},
     "navbar_align": "left",
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,
     "footer_start": ["copyright"],

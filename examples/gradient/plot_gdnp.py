@@ -44,6 +44,8 @@ def moments(condition, d, rng):
     return S, u / np.sqrt(2 * u @ np.linalg.solve(S, u))
 
 
+# sphinx_gallery_defer_figures
+
 # %%
 # Two weights first, so that one can look: the logistic loss of Gaussian data, whose level sets are long and narrow. The
 # dotted curve is where the length is the best for its direction; it goes through the origin and through the minimum.
@@ -82,6 +84,8 @@ ax.set(title=f"logistic loss, two weights: {N_STEPS} steps", xlabel="first weigh
 ax.set_aspect("equal", "box")
 ax.legend(fontsize="small")
 
+# sphinx_gallery_defer_figures
+
 # %%
 # Least squares: the excess of the Rayleigh quotient (solid) stays below the theorem's bound (dashed) at every step, for
 # condition numbers L/mu from 10 to 10^4.
@@ -107,6 +111,8 @@ ax.set(
 )
 ax.set_ylim(1e-10, None)
 ax.legend(fontsize="small", loc="lower left")
+
+# sphinx_gallery_defer_figures
 
 # %%
 # A halfspace, with the logistic loss and exactly Gaussian data (its expectations are computed, not sampled). The bound
@@ -146,6 +152,8 @@ ax.plot(
 )
 ax.set(title="halfspace, logistic loss (convex)", xlabel="step", ylabel="gradient norm", yscale="log", ylim=(1e-9, 1))
 ax.legend(fontsize="small")
+
+# sphinx_gallery_defer_figures
 
 # %%
 # The same data with the sigmoid loss, a smooth count of mistakes, which is not convex and flat far from the origin.

@@ -90,6 +90,8 @@ ax.text(gram.crossover * 1.15, 300, f"crossover\n$\\alpha$ = {gram.crossover:.1f
 ax.set(xlabel="$\\alpha$", ylabel="rate of decay", title="two regimes", ylim=(gram.rate_of_lengths / 4, 1e4))
 ax.legend(fontsize="small")
 
+# sphinx_gallery_defer_figures
+
 # %%
 # A larger rate is worth less than it looks, because the stable step shrinks with alpha^2 as well. What counts in steps
 # is the condition number. V is about as well conditioned as H here, and G much worse: one length a neuron is a poorer
@@ -106,6 +108,8 @@ ax.set(xlabel="$\\alpha$", ylabel="steps", title="steps to a millionth of the er
 ax.set_ylim(10, 1000)
 ax.text(gram.crossover * 1.15, 13, "crossover", color="gray")
 ax.legend(fontsize="small")
+
+# sphinx_gallery_defer_figures
 
 # %%
 # The whole course, not the slowest rate alone: the error along each eigenvector of V / alpha^2 + G shrinks by

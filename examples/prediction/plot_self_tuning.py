@@ -35,6 +35,8 @@ figure, axes = plt.subplot_mosaic(
     layout="constrained",
 )
 
+# sphinx_gallery_defer_figures
+
 # %%
 # One feature. Every curve is the optimum of its weight decay: nothing went wrong in training, and only one of them
 # predicts well.
@@ -71,6 +73,8 @@ ax.legend(fontsize="small", loc="upper left")
 ValidationDisplay.from_estimator(chosen, ax=axes["choice"])
 axes["choice"].set_title("What held-out samples say")
 
+# sphinx_gallery_defer_figures
+
 # %%
 # Eight features that measure the same thing, each with noise of its own. Along their mean the data varies a lot; along
 # the seven other directions it varies little, and nothing but noise is to be found. At spectral power 0 all directions
@@ -95,6 +99,8 @@ for key, spectral_power in (("plain", 0), ("weighted", 1)):
         title=f"Spectral power {spectral_power}: error {error:.2f}", xlabel="what the features measure", ylim=(-2, 5)
     )
     ax.legend(fontsize="small", loc="upper center")
+
+# sphinx_gallery_defer_figures
 
 # %%
 # A real set: 30 measurements of cells, many of which go together. Powers race: those that fall behind on two folds are

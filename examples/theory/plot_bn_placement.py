@@ -34,6 +34,8 @@ figure, axes = plt.subplot_mosaic(
     [["fits", "cost"], ["before", "after"], ["runs before", "runs after"]], figsize=(13, 14), layout="constrained"
 )
 
+# sphinx_gallery_defer_figures
+
 # %%
 # 40 noisy samples of a function with a kink. Two of them went wrong, one inside the data and one at its end.
 
@@ -45,6 +47,8 @@ errors = {27: 2, 39: -2}  # of these samples; the last one is the largest x
 for sample, error in errors.items():
     y[sample] += error
 X, grid = x[:, None], np.linspace(-3.1, 3.1, 621)[:, None]
+
+# sphinx_gallery_defer_figures
 
 # %%
 # What does a neuron relu(x - t) cost at output weight one? Before the ReLU, normalization has to let x - t through: its
@@ -64,6 +68,8 @@ for placement, (_, color) in PLACEMENTS.items():
 axes["cost"].plot(x, 0 * x, "|", color="tab:gray", markersize=12, label="samples")
 axes["cost"].set(title="What a neuron relu(x - t) costs", xlabel="where its kink t is", ylabel="cost")
 axes["cost"].legend(fontsize="small", loc="upper center")
+
+# sphinx_gallery_defer_figures
 
 # %%
 # Both networks at the same fraction of their largest weight decay, each with its certificate. Both have the kink, and

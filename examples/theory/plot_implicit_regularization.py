@@ -100,6 +100,8 @@ for name, title, xlabel, trace in (
 for name in ("path", "truncated"):
     axes[name].invert_xaxis()
 
+# sphinx_gallery_defer_figures
+
 # %%
 # What does that do to predictions? Once the signal is in the large directions, once in the small ones.
 

@@ -4,9 +4,9 @@ Implicit regularisation on images: does truncation help?
 
 arXiv 2103.01499 reports that on images the convex program fits small, noisy singular directions that gradient descent
 hardly touches, and that keeping only the leading directions makes it predict better than both the program on all
-directions and the network trained by gradient descent. Here that claim is put to a test of half a minute: small images of
-handwritten digits, even against odd, few of them for training. All networks have the same objective and weight decay.
-The number of directions and the power are chosen on validation images, and the errors are those on test images.
+directions and the network trained by gradient descent. Here that claim is put to a test of half a minute: small images
+of handwritten digits, even against odd, few of them for training. All networks have the same objective and weight
+decay. The number of directions and the power are chosen on validation images, and the errors are those on test images.
 
 Run with ``python examples/theory/plot_implicit_regularization_images.py [picture.png]``. Needs PyTorch.
 """

@@ -166,7 +166,7 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         Leading singular directions of the patches to keep, as a number or a fraction of the variance; None keeps all.
     spectral_power : float or "auto", default="auto"
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
-    class_weight, n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, device, random_state, checkpoint, warm_start
+    class_weight, n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, device, random_state, checkpoint, warm_start,
     callback, verbose
         As in `ConvexBNClassifier`.
 

@@ -72,7 +72,7 @@ class GDNPClassifier(OnnxEstimator, StoredEstimator, ClassifierMixin, BaseEstima
         The labels.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     References

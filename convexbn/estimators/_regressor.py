@@ -184,7 +184,7 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
         Iterations of the solver; 0 for a closed form.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     References

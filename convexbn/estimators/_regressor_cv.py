@@ -83,7 +83,7 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         Iterations of the solver in the last fit.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     Examples

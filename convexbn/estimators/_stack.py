@@ -287,7 +287,7 @@ class ConvexBNStackRegressor(RegressorMixin, _Stack):
         The fitted first layers.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     References

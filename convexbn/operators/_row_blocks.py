@@ -30,7 +30,9 @@ class RowBlocks(Operator):
     data : RowSource
         Data, such as an `ArrayRows` of a memory map.
     mean : ndarray of shape (d,)
+        What is subtracted from every row.
     slopes : ndarray of shape (d, k)
+        What the centred rows are multiplied by.
     offsets : ndarray of shape (k,)
         The affine map.
     weights : ndarray of shape (N, 1) or None, default=None

@@ -185,7 +185,9 @@ class DaskMatrix(Operator):
     @cached_property
     def column_extremes(self) -> tuple[np.ndarray, np.ndarray]:
         """Least and largest entry of each column, shape (k,)."""
-        low, high = zip(*self._gathered(self._submit([(_column_extremes, block) for block in self.blocks])), strict=True)
+        low, high = zip(
+            *self._gathered(self._submit([(_column_extremes, block) for block in self.blocks])), strict=True
+        )
         return np.min(low, axis=0), np.max(high, axis=0)
 
     @cached_property

@@ -1,5 +1,6 @@
 """What the estimators on dask collections share: rows stay on the workers."""
 
+from copy import copy
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -42,8 +43,10 @@ class OnDask(_Estimator):
         """Choose what is "auto" on held-out blocks, and train the network.
 
         The blocks of X are computed once and stay on their workers, with the design matrix beside them, which is as
-        large; a design matrix of up to a million entries is brought into memory. Targets, weights, and a few arrays with a row for each sample, are in memory here: about
-        ``100 + 40 C`` bytes for each sample. A step of training sends neurons out and gets sums of their size back.
+        large; a design matrix of up to a million entries is brought into memory. Targets, weights, and a few arrays
+        with a row for each sample, are in memory here: about ``100 + 40 C`` bytes for each sample. A quasi-Newton step
+        sends neurons out and gets sums of their size back. Newton steps, of the accurate fit, bring outputs of neurons
+        into memory, a number for each row and neuron; they are for up to some hundred thousand rows.
 
         With the same blocks, workers of the same kind give the same network, bit for bit. Equal samples are not merged,
         so the network is that of the estimator in memory up to rounding and to what depends on the order of rows.
@@ -167,14 +170,14 @@ class OnDask(_Estimator):
             return getattr(local, method)(X)
         from dask import array, delayed
 
-        first = getattr(local, method)(_rows_like(local))
-        meta = np.empty((0,) * first.ndim, dtype=first.dtype)
+        first = _first_value(local, method)
+        arguments, meta = (local, method, first[:0]), np.empty((0,) * first.ndim, dtype=first.dtype)
+        if is_array(X) and first.ndim == 1:
+            return X.rechunk({1: -1}).map_blocks(_values, *arguments, meta=meta, drop_axis=1)
         if is_array(X):
-            shape = {"drop_axis": 1} if first.ndim == 1 else {"chunks": (X.chunks[0], (first.shape[1],))}
-            return X.rechunk({1: -1}).map_blocks(_values, local, method, first[:0], meta=meta, **shape)
-        parts = [delayed(_values)(part, local, method, first[:0]) for part in partitions(X)]
-        shape = (np.nan, *first.shape[1:])
-        return array.concatenate([array.from_delayed(part, shape, meta=meta) for part in parts])
+            return X.rechunk({1: -1}).map_blocks(_values, *arguments, meta=meta, chunks=(X.chunks[0], first.shape[1:]))
+        parts = [delayed(_values)(part, *arguments) for part in partitions(X)]
+        return array.concatenate([array.from_delayed(part, (np.nan, *first.shape[1:]), meta=meta) for part in parts])
 
     def __sklearn_clone__(self) -> Self:
         parameters = {
@@ -194,14 +197,12 @@ def _in_memory(client: Any, values: Any) -> Any:
     return gathered(client, [client.compute(values)])[0] if is_collection(values) else values
 
 
-def _rows_like(local: Any) -> Any:
-    """A row of zeros, with the names that the estimator knows."""
-    rows = np.zeros((1, local.n_features_in_))
-    if not hasattr(local, "feature_names_in_"):
-        return rows
-    import pandas as pd
-
-    return pd.DataFrame(rows, columns=local.feature_names_in_)
+def _first_value(local: Any, method: str) -> np.ndarray:
+    """Values of a method for a row of zeros, which say their type and shape."""
+    nameless = copy(local)
+    vars(nameless).pop("feature_names_in_", None)
+    values: np.ndarray = getattr(nameless, method)(np.zeros((1, local.n_features_in_)))
+    return values
 
 
 def _values(block: Any, local: Any, method: str, none: np.ndarray) -> np.ndarray:

@@ -75,7 +75,8 @@ def like(values: Any, *arrays: np.ndarray) -> Any:
 def doubles(values: Any) -> Any:
     """The array in double precision."""
     if not is_elsewhere(values):
-        return values.astype(np.float64)
+        double: np.ndarray = values.astype(np.float64)
+        return double
     xp = namespace(values)
     return xp.astype(values, xp.float64)
 
@@ -83,7 +84,7 @@ def doubles(values: Any) -> Any:
 def double_mean(values: Any, axis: int | tuple[int, ...]) -> np.ndarray:
     """Mean along axes, in double precision."""
     if not is_elsewhere(values):
-        return np.mean(values, axis=axis, dtype=np.float64)
+        return np.asarray(np.mean(values, axis=axis, dtype=np.float64))
     return to_numpy(namespace(values).mean(doubles(values), axis=axis))
 
 

@@ -39,7 +39,7 @@ class OnDask(_Estimator):
     client: Any
     _in_memory: ClassVar[type[FixedWeightDecay]]
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> Self:
         """Choose what is "auto" on held-out blocks, and train the network.
 
         The blocks of X are computed once and stay on their workers, with the design matrix beside them, which is as

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
 from convexbn._utils.array_namespace import to_numpy
 from convexbn._utils.checks import (
@@ -30,7 +30,7 @@ from convexbn._utils.threads import on_threads
 from convexbn._utils.torch_device import check_device
 from convexbn._utils.user_warning import warn_user
 from convexbn.designs._batch_norm import BatchNormDesign
-from convexbn.designs._checks import check_spectral_power
+from convexbn.designs._checks import check_features, check_spectral_power
 from convexbn.designs._design import PRECISIONS, SPARSE
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
@@ -45,6 +45,7 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
 from convexbn.network._onnx import Graph, Output
+from convexbn.rows import RowSource
 from convexbn.solvers import solve
 from convexbn.solvers._auto import check_solver
 from convexbn.solvers._certificate import Certificate, Setting
@@ -127,13 +128,16 @@ class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
     callback: Callback | None = None
     verbose: bool | int = False
     _margin: ClassVar[bool]
+    _reads_blocks: ClassVar[bool] = False  # whether X may be a `RowSource`
     _status: Status = field(init=False)
     _place: Place = field(init=False, default=NUMPY)
 
-    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, given: Any) -> Self:
+    def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, given: Any) -> Self:
         """Train; an error leaves the estimator as it was, and so does an interrupt before there is a network."""
         clock = Clock(self.max_time)
         self._check_parameters()
+        if isinstance(X, RowSource):
+            y, sample_weight = self._of_source(X, y, sample_weight)
         before = vars(self).copy()
         try:
             self._place = Place.of(X, self.device)
@@ -146,6 +150,18 @@ class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
         if self._status is Status.INTERRUPTED:
             raise KeyboardInterrupt("fit was interrupted; the estimator has the best network so far.")
         return self
+
+    def _of_source(self, X: RowSource, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+        """Targets and weights of samples that are read in blocks, those given before those of the source."""
+        if not self._reads_blocks:
+            raise ValueError(
+                f"X={X!r} is read in blocks, which {type(self).__name__} does not do; take ConvexBNRegressor or "
+                "ConvexBNClassifier, or read a part of it into memory by X.take(indices)."
+            )
+        y = X.y if y is None else y
+        if y is None:
+            raise ValueError("X has no targets; give y, or name them in read_rows(..., target=...).")
+        return y, X.sample_weight if sample_weight is None else sample_weight
 
     @abstractmethod
     def _samples(
@@ -328,6 +344,9 @@ class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
     def _outputs(self, X: Any, method: str) -> Any:
         """Outputs (n, C) of the network for a method of this name, where X is."""
         check_is_fitted(self)
+        if isinstance(X, RowSource):
+            check_features(self, X, reset=False)
+            return np.concatenate([self.network_.predict(block.X) for block in X])
         self._place.check_same(X, f"{type(self).__name__}.{method}")
         data = self._validate(X, reset=False)
         if self._place.example is None or self._place.follows:
@@ -383,6 +402,11 @@ class Dense(BaseConvexBN):
         if is_dispatched(X):  # with `reset=False`, since `fit` works on a copy in NumPy
             validate_data(self, X, skip_check_array=True, **options)
             return X
+        if isinstance(X, RowSource):  # in `fit` alone
+            zeros = np.zeros((X.n_rows, 1), dtype=np.int8)
+            _, targets = check_X_y(zeros, y, dtype=None, estimator=self, **options)
+            check_features(self, X, reset=True)
+            return X, targets
         if issparse(X) and options.get("reset", True) and not self._takes_sparse():
             raise ValueError(f"{SPARSE} Gated networks take the first only.")
         if getattr(X, "ndim", 2) > 2:

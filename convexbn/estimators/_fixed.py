@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +23,7 @@ from convexbn.estimators._race import AUTO_FRACTION, tune
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
+from convexbn.rows import RowSource
 from convexbn.solvers._checkpoint import check_checkpoint
 from convexbn.solvers._closed_form import check_closed_form
 from convexbn.solvers._fast_path import fast_path
@@ -39,12 +40,13 @@ class FixedWeightDecay(BaseConvexBN):
 
     weight_decay: float | str = field(default="auto", kw_only=False)
     checkpoint: str | PathLike[str] | None = None
+    _reads_blocks: ClassVar[bool] = True
     warm_start: bool = False
 
     def fit(
         self,
         X: ArrayLike,
-        y: ArrayLike,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
@@ -59,9 +61,11 @@ class FixedWeightDecay(BaseConvexBN):
             Training data, at least two samples. Sparse X requires `n_components` (an int), or
             ``normalization="weight"``. A memory map (`numpy.memmap`) of float64 and at least 2**27 numbers, a gibibyte,
             is not copied by ReLU networks of ``normalization="batch"``, which read it a block of rows at a time in
-            every product. That takes several times as long, and equal samples stay apart.
-        y : array-like of shape (n,) or (n, C)
-            Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
+            every product. That takes several times as long, and equal samples stay apart. The same holds for samples
+            that are read in blocks from files or a function, the result of `read_rows`.
+        y : array-like of shape (n,) or (n, C), or None
+            Targets of a regressor, one column an output; labels, numbers or strings, of a classifier. None takes those
+            of X, if it is read in blocks.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples, from zero on, in the loss, in the batch statistics and in the choice. A weight of
             zero is as good as no sample. All equal if None.
@@ -138,7 +142,11 @@ class FixedWeightDecay(BaseConvexBN):
     def _distinct(
         self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-        """Samples of positive weight, equal ones merged, and their groups."""
+        """Samples of positive weight, equal ones merged unless they are read in blocks, and their groups."""
+        if isinstance(X, RowSource):
+            kept = weights > 0
+            X = X if kept.all() else X.part(np.flatnonzero(kept))
+            return X, y[kept], weights[kept], None if groups is None else groups[kept]
         if groups is None:
             return *merge_equal_samples(X, y, weights), None
         X, targets, weights = merge_equal_samples(X, np.column_stack([y, groups]), weights)

@@ -8,12 +8,15 @@ from convexbn.model._problem import Problem
 # has so many or rows are so few, and one fifth of the samples once where they are more.
 _FIVE_FOLDS, _THREE_FOLDS, _FEW_ROWS, HELD_OUT = 8_000, 30_000, 1_000, 5
 _FEWEST_SAMPLES = 4  # with fewer nothing is held out
+_MOST_ROWS = 100_000  # of the design matrix: of more, a random part is trained and validated on
 
 
 def hold_out(
     problem: Problem, y: np.ndarray, rng: np.random.Generator, *, stratified: bool, groups: np.ndarray | None = None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Folds to validate on: five or three for small problems, one fifth of the samples once for others.
+
+    Of more than 100,000 rows so many are trained and validated on.
 
     There are none where there are hardly any samples.
 
@@ -53,10 +56,18 @@ def hold_out(
                 number[members] = (offset + np.arange(len(members))) % parts
                 offset += len(members)
     folds = [(np.flatnonzero(number != part), np.flatnonzero(number == part)) for part in range(count)]
+    share = _MOST_ROWS / problem.Z.n_rows
+    if share < 1:
+        folds = [(_some(train, share, rng), _some(test, share, rng)) for train, test in folds]
     if stratified:
         classes = np.unique(y, axis=0)
         folds = [fold for fold in folds if len(np.unique(y[fold[0]], axis=0)) == len(classes)]
     return [(train, test) for train, test in folds if len(train) > 1 and len(test)]
+
+
+def _some(samples: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A random part of some samples, in their order."""
+    return np.sort(rng.choice(samples, max(1, int(share * len(samples))), replace=False))
 
 
 def n_folds(problem: Problem) -> int:

@@ -83,7 +83,7 @@ def doubles(values: Any) -> Any:
 def double_mean(values: Any, axis: int | tuple[int, ...]) -> np.ndarray:
     """Mean along axes, in double precision."""
     if not is_elsewhere(values):
-        return np.mean(values, axis=axis, dtype=np.float64)
+        return np.asarray(np.mean(values, axis=axis, dtype=np.float64))
     return to_numpy(namespace(values).mean(doubles(values), axis=axis))
 
 
@@ -127,4 +127,7 @@ def to_numpy(values: Any) -> np.ndarray:
     compat = import_array_api_compat()
     if compat.is_torch_array(values):
         return np.asarray(values.detach().cpu())
-    return np.asarray(values.get() if compat.is_cupy_array(values) else values)
+    if compat.is_cupy_array(values):
+        return np.asarray(values.get())
+    main = namespace(values).__array_namespace_info__().default_device()
+    return np.asarray(values if main is None else compat.to_device(values, main))

@@ -339,11 +339,19 @@ def test_a_spectral_power_that_is_given_is_the_one_candidate(model, y, capsys):
 @both
 def test_verbose_prints_a_line_for_each_candidate(model, y, capsys):
     model = clone(model).set_params(verbose=True).fit(X, y)
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("spectral_power=")]
+    printed = capsys.readouterr().out.splitlines()
+    lines = [line for line in printed if line.startswith("spectral_power=")]
     pattern = (
-        r"spectral_power=\S+: validation loss \S+ at weight_decay=\S+ \(\S+ of the largest\), [25] of 5 folds, .* s"
+        r"spectral_power=(\S+): validation loss (\S+) at weight_decay=\S+ \(\S+ of the largest\), "
+        r"[25] of 5 folds, .* s; best so far (\S+)"
     )
-    assert all(re.fullmatch(pattern, line) for line in lines)
+    losses = {}
+    for line in lines:
+        power, loss, best = re.fullmatch(pattern, line).groups()
+        losses[power] = float(loss)
+        assert float(best) == min(losses.values())
+    chosen = f"chosen: spectral_power={model.spectral_power_:g}, weight_decay={model.weight_decay_:.3g}; last fit"
+    assert printed[-2:] == [chosen, f"last fit: {len(model.network_)} neurons, {model.certificate_._summary()}"]
     powers = {float(line.split(":")[0].partition("=")[2]) for line in lines}
     assert powers == set(model.validation_scores_["spectral_power"])
 

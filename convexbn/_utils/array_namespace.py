@@ -75,7 +75,8 @@ def like(values: Any, *arrays: np.ndarray) -> Any:
 def doubles(values: Any) -> Any:
     """The array in double precision."""
     if not is_elsewhere(values):
-        return values.astype(np.float64)
+        double: np.ndarray = values.astype(np.float64)
+        return double
     xp = namespace(values)
     return xp.astype(values, xp.float64)
 

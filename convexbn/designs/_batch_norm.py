@@ -158,7 +158,7 @@ class BatchNormDesign(Design):
         self._check_parameters()
         if isinstance(X, RowSource):
             check_features(self, X, reset=True)
-            return self._learn(RowStatistics.of_source(X, sample_weight, exact=self.rtol < EXACT_BELOW))
+            return self._learn(RowStatistics.of_source(X, sample_weight, exact=self.needs_exact_moments))
         data = validate_data(self, X, dtype=PRECISIONS, accept_sparse="csr")
         if issparse(data):
             self._check_sparse()
@@ -172,6 +172,11 @@ class BatchNormDesign(Design):
         S, Vt, variance = leading_directions(deviations, self.n_components, self.rtol)
         self._set_directions(mean, scale, S, Vt, variance, weights.sum(), deviations.moments)
         return self
+
+    @property
+    def needs_exact_moments(self) -> bool:
+        """Whether `rtol` keeps directions so small that moments of parts must be triangular factors."""
+        return self.rtol < EXACT_BELOW
 
     def _learn(self, statistics: RowStatistics) -> Self:
         """Learn mean and whitening from the statistics of all rows, merged from those of blocks."""

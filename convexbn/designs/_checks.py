@@ -1,10 +1,8 @@
 """Checks of the parameters of designs."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-
-from convexbn.rows import RowSource
 
 
 def check_components(n_components: object, largest: int) -> None:
@@ -51,7 +49,17 @@ def check_rtol(rtol: object) -> None:
         )
 
 
-def check_features(estimator: Any, source: RowSource, *, reset: bool) -> None:
+class Features(Protocol):
+    """Number and names of features, as a `RowSource` has them."""
+
+    @property
+    def n_features(self) -> int: ...
+
+    @property
+    def feature_names(self) -> Any: ...
+
+
+def check_features(estimator: Any, source: Features, *, reset: bool) -> None:
     """Number and names of the features of a source: set as scikit-learn does where `reset`, else compared.
 
     Raises

@@ -115,8 +115,7 @@ class WeightNormDesign(Design):
         check_rtol(self.rtol)
         if isinstance(X, RowSource):
             check_features(self, X, reset=True)
-            exact = self.rtol < EXACT_BELOW and not self._takes_as_it_is
-            return self._learn(RowStatistics.of_source(X, sample_weight, exact=exact))
+            return self._learn(RowStatistics.of_source(X, sample_weight, exact=self.needs_exact_moments))
         data = self._validated(X, reset=True)
         if issparse(data):
             self._check_sparse()
@@ -135,6 +134,11 @@ class WeightNormDesign(Design):
             rows = kind(data, zero, zero + max(data.max(), -data.min()), np.sqrt(weights / weights.sum()))
             self._set_directions(*leading_directions(rows, self.n_components, self.rtol))
         return self
+
+    @property
+    def needs_exact_moments(self) -> bool:
+        """Whether `rtol` keeps directions so small that moments of parts must be triangular factors."""
+        return self.rtol < EXACT_BELOW and not self._takes_as_it_is
 
     def _learn(self, statistics: RowStatistics) -> Self:
         """Learn the directions from the statistics of all rows, merged from those of blocks."""

@@ -4,6 +4,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
 from convexbn._utils.array_namespace import to_numpy
 from convexbn._utils.checks import (
@@ -29,11 +30,13 @@ from convexbn._utils.threads import on_threads
 from convexbn._utils.torch_device import check_device
 from convexbn._utils.user_warning import warn_user
 from convexbn.designs._batch_norm import BatchNormDesign
-from convexbn.designs._checks import check_spectral_power
+from convexbn.designs._checks import check_features, check_spectral_power
 from convexbn.designs._design import PRECISIONS, SPARSE
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._last_fit import last_fit
+from convexbn.estimators._onnx import OnnxEstimator
+from convexbn.estimators._persistence import StoredEstimator
 from convexbn.estimators._place import NUMPY, Place, host, is_dispatched
 from convexbn.losses import LOSSES, Loss, make_loss
 from convexbn.model._activation import ACTIVATIONS, Activation
@@ -41,11 +44,13 @@ from convexbn.model._make_problem import make_problem
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
+from convexbn.network._onnx import Graph, Output
+from convexbn.rows import RowSource
 from convexbn.solvers import solve
 from convexbn.solvers._auto import check_solver
 from convexbn.solvers._certificate import Certificate, Setting
-from convexbn.solvers._monitor import Clock, check_max_time
-from convexbn.solvers._solution import Solution, Status
+from convexbn.solvers._monitor import Callback, Clock, check_callback, check_max_time
+from convexbn.solvers._solution import Progress, Solution, Status
 from convexbn.solvers._tolerance import Tolerance, check_tol
 from convexbn.solvers.relu._proof import check_prove
 from convexbn.solvers.relu._state import Proof
@@ -79,12 +84,12 @@ class Prepared:
             intercept=network.intercept * self.output_scales,
         )
 
-    def neurons(self, network: NormalizedNetwork) -> Neurons:
+    def neurons(self, network: NormalizedNetwork) -> Any:
         """Undo `network`: the neurons on the design matrix, with outputs scaled as in training."""
-        return Neurons(
-            self.design.neurons(network.weights, network.gamma, network.bias),
-            network.output_weights / self.output_scales,
-            network.intercept / self.output_scales,
+        return replace(
+            network.neurons(self.design),
+            output_weights=network.output_weights / self.output_scales,
+            intercept=network.intercept / self.output_scales,
         )
 
     def explained(self, certificate: Certificate) -> Certificate:
@@ -103,7 +108,7 @@ class Prepared:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BaseConvexBN(BaseEstimator, ABC):
+class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
     """Base class of the estimators; `_margin` says which losses they take. Its fields are their parameters."""
 
     activation: Activation = "relu"
@@ -120,15 +125,19 @@ class BaseConvexBN(BaseEstimator, ABC):
     n_jobs: int | None = None
     device: str | None = None
     random_state: int | np.random.RandomState | np.random.Generator | None = 0
+    callback: Callback | None = None
     verbose: bool | int = False
     _margin: ClassVar[bool]
+    _reads_blocks: ClassVar[bool] = False  # whether X may be a `RowSource`
     _status: Status = field(init=False)
     _place: Place = field(init=False, default=NUMPY)
 
-    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, given: Any) -> Self:
+    def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, given: Any) -> Self:
         """Train; an error leaves the estimator as it was, and so does an interrupt before there is a network."""
         clock = Clock(self.max_time)
         self._check_parameters()
+        if isinstance(X, RowSource):
+            y, sample_weight = self._of_source(X, y, sample_weight)
         before = vars(self).copy()
         try:
             self._place = Place.of(X, self.device)
@@ -141,6 +150,18 @@ class BaseConvexBN(BaseEstimator, ABC):
         if self._status is Status.INTERRUPTED:
             raise KeyboardInterrupt("fit was interrupted; the estimator has the best network so far.")
         return self
+
+    def _of_source(self, X: RowSource, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+        """Targets and weights of samples that are read in blocks, those given before those of the source."""
+        if not self._reads_blocks:
+            raise ValueError(
+                f"X={X!r} is read in blocks, which {type(self).__name__} does not do; take ConvexBNRegressor or "
+                "ConvexBNClassifier, or read a part of it into memory by X.take(indices)."
+            )
+        y = X.y if y is None else y
+        if y is None:
+            raise ValueError("X has no targets; give y, or name them in read_rows(..., target=...).")
+        return y, X.sample_weight if sample_weight is None else sample_weight
 
     @abstractmethod
     def _samples(
@@ -265,11 +286,15 @@ class BaseConvexBN(BaseEstimator, ABC):
         """Set the fitted attributes of the network that solves a problem, from a start and within limits if given."""
         options: dict[str, Any] = {"max_time": clock.left(), "prove": self.prove, "verbose": bool(self.verbose)}
         limited, tolerance = "options" in limits, Tolerance.of(problem, self.tol, "zero_network")
+        answers: list[bool] = []
+        if self.callback is not None:
+            options["callback"] = partial(_answered, self.callback, answers)
         with warnings.catch_warnings():
             if limited:
                 warnings.simplefilter("ignore", ConvergenceWarning)
             solution = self._solve(problem, self._seed(), **options, **limits)
-        if limited and not tolerance.reached_by(solution.certificate):
+        ended = any(answers)
+        if limited and not ended and not tolerance.reached_by(solution.certificate):
             warn_user(
                 f"The last fit stopped at a {tolerance.in_words(solution.certificate)}, above tol={self.tol:.1e}, "
                 "after about as much work as the choice of the weight decay. Give max_time or max_iter, or prove=True, "
@@ -281,7 +306,7 @@ class BaseConvexBN(BaseEstimator, ABC):
         self.weight_decay_ = problem.weight_decay
         self.spectral_power_ = float(prepared.design.spectral_power)
         self.n_iter_ = solution.n_iter
-        self._status = solution.status
+        self._status = Status.NOT_CONVERGED if ended else solution.status
 
     def _seed(self) -> int | np.random.Generator | None:
         if isinstance(self.random_state, np.random.RandomState):
@@ -312,12 +337,16 @@ class BaseConvexBN(BaseEstimator, ABC):
         check_verbose(self.verbose)
         check_tol(self.tol)
         check_max_time(self.max_time)
+        check_callback(self.callback)
         check_prove(self.prove)
         check_device(self.device)
 
     def _outputs(self, X: Any, method: str) -> Any:
         """Outputs (n, C) of the network for a method of this name, where X is."""
         check_is_fitted(self)
+        if isinstance(X, RowSource):
+            check_features(self, X, reset=False)
+            return np.concatenate([self.network_.predict(block.X) for block in X])
         self._place.check_same(X, f"{type(self).__name__}.{method}")
         data = self._validate(X, reset=False)
         if self._place.example is None or self._place.follows:
@@ -328,6 +357,13 @@ class BaseConvexBN(BaseEstimator, ABC):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         return tags
+
+    def _onnx_outputs(self, graph: Graph, x: str) -> list[Output]:
+        return self._named_outputs(graph, self.network_._add_to(graph, x))
+
+    @abstractmethod
+    def _named_outputs(self, graph: Graph, f: str) -> list[Output]:
+        """Add what the estimator makes of network outputs (n, C), and return it."""
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
@@ -366,6 +402,11 @@ class Dense(BaseConvexBN):
         if is_dispatched(X):  # with `reset=False`, since `fit` works on a copy in NumPy
             validate_data(self, X, skip_check_array=True, **options)
             return X
+        if isinstance(X, RowSource):  # in `fit` alone
+            zeros = np.zeros((X.n_rows, 1), dtype=np.int8)
+            _, targets = check_X_y(zeros, y, dtype=None, estimator=self, **options)
+            check_features(self, X, reset=True)
+            return X, targets
         if issparse(X) and options.get("reset", True) and not self._takes_sparse():
             raise ValueError(f"{SPARSE} Gated networks take the first only.")
         if getattr(X, "ndim", 2) > 2:
@@ -393,6 +434,12 @@ class Dense(BaseConvexBN):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self._takes_sparse()
         return tags
+
+
+def _answered(callback: Callback, answers: list[bool], progress: Progress) -> bool:
+    """Call a callback, and keep its answer."""
+    answers.append(bool(callback(progress)))
+    return answers[-1]
 
 
 def fixed_seed(model: BaseConvexBN) -> int:

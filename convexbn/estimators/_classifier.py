@@ -14,7 +14,9 @@ from convexbn._utils.array_namespace import is_elsewhere, namespace, to_numpy
 from convexbn._utils.sample_weight import check_sample_weight
 from convexbn.estimators._base import BaseConvexBN, Dense
 from convexbn.estimators._fixed import FixedWeightDecay
+from convexbn.estimators._onnx import class_outputs
 from convexbn.losses import Loss, make_loss
+from convexbn.network._onnx import Graph, Output
 
 
 def _has_probabilities(model: "Classification") -> bool:
@@ -103,6 +105,9 @@ class Classification(ClassifierMixin, BaseConvexBN):
         """Probabilities (n, C) of the classes for X (n, d); only with the losses "log_loss" and "cross_entropy"."""
         outputs = self._outputs(X, "predict_proba")
         return self._training_loss().probabilities(outputs)
+
+    def _named_outputs(self, graph: Graph, f: str) -> list[Output]:
+        return class_outputs(graph, f, self.classes_, self._training_loss(), hasattr(self, "predict_proba"))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -196,14 +201,21 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
         File, npz without pickle, that holds the last completed round of the solver. After the process was killed the
         same `fit` goes on from it and ends in the same network; with other data or parameters it is refused. For ReLU
         networks by column generation at a `weight_decay` that is given, as in `solve_column_generation`.
+    warm_start : bool, default=False
+        Whether `fit` starts from the network of the `fit` before, where that has the same inputs and outputs, and
+        `weight_decay` is given: to go on after `max_iter`, `max_time` or `callback` ended it, or along falling weight
+        decays, which saves next to no time. The certificate is worth the same; the network may differ within `tol`.
+        Closed forms, gated networks and cvxpy solvers take no start.
+    callback : callable or None, default=None
+        Called with a `convexbn.solvers.Progress` after every iteration of the last fit, where the solver has
+        iterations of its own. A true value ends `fit` with the best network so far.
     verbose : bool, default=False
         Whether to print a line for every candidate of the choice, and to show the solver's progress.
 
     Attributes
     ----------
     network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
-        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer; the others
-        have `to_torch`.
+        The trained network, which goes to PyTorch (`to_torch`), ONNX (`to_onnx`) and files (`save`).
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float
@@ -221,7 +233,7 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
         The labels.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     References

@@ -31,8 +31,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         Length of the grid, which is geometric and starts at the `weight_decay_max` of all the data.
     eps : float, default=1e-5
         Smallest weight decay of the grid as a fraction of the largest.
-    normalization, activation, loss, fit_intercept, class_weight, n_patterns, solver, tol, max_iter,
-    prove
+    normalization, activation, loss, fit_intercept, class_weight, n_patterns, solver, tol, max_iter, prove
         As in `ConvexBNClassifier`. Class weights enter the default score, too, and no other one; only the last fit is
         proved.
     standardize : bool, default=True
@@ -59,6 +58,9 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         As in `ConvexBNClassifier`; held-out scores are taken of NumPy arrays.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
+    callback : callable or None, default=None
+        Called with a `convexbn.solvers.Progress` after every iteration of the last fit, where the solver has
+        iterations of its own. A true value ends `fit` with the best network so far.
     verbose : int, default=False
         Verbosity of joblib, and whether the solver prints its progress in the last fit.
 
@@ -90,7 +92,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         The labels.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     Examples

@@ -55,6 +55,9 @@ class Convolutional(FixedWeightDecay):
         self.image_shape_ = images.shape[1:]
         return images, targets
 
+    def _onnx_shape(self) -> list[int | str]:
+        return ["n", *self.image_shape_]
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
@@ -93,13 +96,14 @@ class ConvexBNConvRegressor(Regression, Convolutional):
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
     scale_outputs : bool, default=True
         Whether each of several outputs is divided by its standard deviation in training, as in `ConvexBNRegressor`.
-    n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, device, random_state, checkpoint, verbose
+    n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, device, random_state, checkpoint,
+    warm_start, callback, verbose
         As in `ConvexBNRegressor`.
 
     Attributes
     ----------
     network_ : ConvBatchNormNetwork or ConvGatedNetwork
-        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer.
+        The trained network, which goes to PyTorch (`to_torch`), ONNX (`to_onnx`) and files (`save`).
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float
@@ -162,13 +166,14 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         Leading singular directions of the patches to keep, as a number or a fraction of the variance; None keeps all.
     spectral_power : float or "auto", default="auto"
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
-    class_weight, n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, device, random_state, verbose
+    class_weight, n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, device, random_state, checkpoint,
+    warm_start, callback, verbose
         As in `ConvexBNClassifier`.
 
     Attributes
     ----------
     network_ : ConvBatchNormNetwork or ConvGatedNetwork
-        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer.
+        The trained network, which goes to PyTorch (`to_torch`), ONNX (`to_onnx`) and files (`save`).
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float

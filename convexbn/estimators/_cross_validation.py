@@ -157,7 +157,7 @@ class CrossValidated(Dense):
         rounds = -(-len(choices) * len(folds) // effective_n_jobs(self.n_jobs))
         share, time = clock.left(1 / (rounds + 1)), Clock(clock.left(rounds / (rounds + 1)))
         worker = copy(self)
-        worker.cv = None  # an iterator cannot be pickled
+        worker.cv = worker.callback = None  # an iterator, and many a function, cannot be pickled
         results = Parallel(n_jobs=self.n_jobs, verbose=self.verbose)(
             delayed(_score_path)(
                 worker, X, y, sample_weight, fold, scorer, choice, self.weight_decays_, seed, share, time

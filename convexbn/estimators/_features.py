@@ -10,8 +10,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexbn._utils.checks import check_choice, is_integer, make_generator
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples, weighted_samples
+from convexbn.estimators._onnx import OnnxEstimator
+from convexbn.estimators._persistence import StoredEstimator
 from convexbn.network import BatchNormNetwork
 from convexbn.network._base import import_torch
+from convexbn.network._folded import affine_layers
+from convexbn.network._onnx import Graph, Output
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +23,9 @@ if TYPE_CHECKING:
 _BLOCK_SAMPLES = 128  # samples that a torch module is given at once
 
 
-class RandomBatchNormLayers(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class RandomBatchNormLayers(
+    OnnxEstimator, StoredEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Hidden layers of a batch-normalized ReLU network at its initialization.
 
     Weights are Gaussian, gamma is one, bias zero, and the statistics are those of the training data. With at least as
@@ -101,6 +107,11 @@ class RandomBatchNormLayers(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     @property
     def _n_features_out(self) -> int:
         return len(self.layers_[-1])
+
+    def _onnx_outputs(self, graph: Graph, x: str) -> list[Output]:
+        for weights, offsets in affine_layers(self.layers_)[:-1]:
+            x = graph.add("Relu", graph.affine(x, weights, offsets))
+        return [Output("variable", x, graph.dtype, self._n_features_out)]
 
     def to_torch(self) -> "torch.nn.Sequential":
         """Return Linear, BatchNorm1d, ReLU, ... as a torch.nn.Sequential in double precision and ``eval()``.

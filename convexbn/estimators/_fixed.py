@@ -5,22 +5,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
+from convexbn._utils.checks import check_flag
 from convexbn._utils.sample_weight import merge_equal_samples
+from convexbn._utils.summary import counted
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
-from convexbn.estimators._curve import Candidate
+from convexbn.estimators._curve import Candidate, Curve
 from convexbn.estimators._hold_out import hold_out
 from convexbn.estimators._place import host
 from convexbn.estimators._race import AUTO_FRACTION, tune
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
+from convexbn.rows import RowSource
 from convexbn.solvers._checkpoint import check_checkpoint
 from convexbn.solvers._closed_form import check_closed_form
 from convexbn.solvers._fast_path import fast_path
@@ -37,11 +40,13 @@ class FixedWeightDecay(BaseConvexBN):
 
     weight_decay: float | str = field(default="auto", kw_only=False)
     checkpoint: str | PathLike[str] | None = None
+    _reads_blocks: ClassVar[bool] = True
+    warm_start: bool = False
 
     def fit(
         self,
         X: ArrayLike,
-        y: ArrayLike,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
@@ -56,9 +61,11 @@ class FixedWeightDecay(BaseConvexBN):
             Training data, at least two samples. Sparse X requires `n_components` (an int), or
             ``normalization="weight"``. A memory map (`numpy.memmap`) of float64 and at least 2**27 numbers, a gibibyte,
             is not copied by ReLU networks of ``normalization="batch"``, which read it a block of rows at a time in
-            every product. That takes several times as long, and equal samples stay apart.
-        y : array-like of shape (n,) or (n, C)
-            Targets of a regressor, one column an output; labels, numbers or strings, of a classifier.
+            every product. That takes several times as long, and equal samples stay apart. The same holds for samples
+            that are read in blocks from files or a function, the result of `read_rows`.
+        y : array-like of shape (n,) or (n, C), or None
+            Targets of a regressor, one column an output; labels, numbers or strings, of a classifier. None takes those
+            of X, if it is read in blocks.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples, from zero on, in the loss, in the batch statistics and in the choice. A weight of
             zero is as good as no sample. All equal if None.
@@ -100,6 +107,7 @@ class FixedWeightDecay(BaseConvexBN):
                 "once without a checkpoint and pass its weight_decay_ and spectral_power_ on."
             )
         check_checkpoint(self.checkpoint)
+        check_flag("warm_start", self.warm_start)
         super()._check_parameters()
 
     def _auto(self) -> bool:
@@ -108,17 +116,47 @@ class FixedWeightDecay(BaseConvexBN):
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Any) -> None:
         self.__dict__.pop("validation_scores_", None)
         weights, codes = self._class_weighted(y, sample_weight), _group_codes(given, len(y))
-        if codes is None:
-            X, y, weights = merge_equal_samples(X, y, weights)
-        else:
-            X, targets, weights = merge_equal_samples(X, np.column_stack([y, codes]), weights)
-            y, codes = targets[:, :-1], targets[:, -1]
+        X, y, weights, codes = self._distinct(X, y, weights, codes)
         if self._auto():
             self._tune(X, y, weights, codes, clock)
         else:
             prepared, problem = self._prepare(X, y, weights, self._power_choices()[0], self.n_components)
             problem = replace(problem, weight_decay=float(self.weight_decay))
-            self._learn(prepared, problem, clock, checkpoint=self.checkpoint)
+            start = self._start(prepared, problem, X, weights) if self.warm_start else None
+            self._learn(prepared, problem, clock, checkpoint=self.checkpoint, start=start)
+
+    def _start(self, prepared: Prepared, problem: Problem, X: np.ndarray, weights: np.ndarray) -> Any:
+        """Neurons of the network of the last fit, None if there is none that the problem could start from."""
+        network: Any = getattr(self, "network_", None)
+        empty: Any = prepared.network(problem.zero_network)
+        if self.activation != "relu" or type(network) is not type(empty) or len(network) == 0:
+            return None
+        if network.weights.shape[1] != empty.weights.shape[1] or network.n_outputs != empty.n_outputs:
+            return None
+        try:
+            neurons = prepared.neurons(network.with_statistics(X, weights))
+        except ValueError:  # a neuron does not vary over X
+            return None
+        return neurons if self.fit_intercept else replace(neurons, intercept=np.zeros(problem.n_outputs))
+
+    def _distinct(
+        self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Samples of positive weight, equal ones merged unless they are read in blocks, and their groups."""
+        if isinstance(X, RowSource):
+            kept = weights > 0
+            X = X if kept.all() else X.part(np.flatnonzero(kept))
+            return X, y[kept], weights[kept], None if groups is None else groups[kept]
+        if groups is None:
+            return *merge_equal_samples(X, y, weights), None
+        X, targets, weights = merge_equal_samples(X, np.column_stack([y, groups]), weights)
+        return X, targets[:, :-1], weights, targets[:, -1]
+
+    def _folds(
+        self, problem: Problem, y: np.ndarray, rng: np.random.Generator, groups: np.ndarray | None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Samples to train on and to validate on, for each fold."""
+        return hold_out(problem, y, rng, stratified=self._margin, groups=groups)
 
     def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None, clock: Clock) -> None:
         """Choose weight decay and spectral power on held-out samples, then train on all."""
@@ -138,7 +176,7 @@ class FixedWeightDecay(BaseConvexBN):
         some = problem_of(Candidate(some_power, self.n_components))
         if closed_form:
             check_closed_form(some)
-        folds = hold_out(some, y, rng, stratified=self._margin, groups=groups)
+        folds = self._folds(some, y, rng, groups)
         if not folds:
             self._learn_untuned(*prepared[some_power], weight_decay_max(some), clock)
             return
@@ -154,14 +192,19 @@ class FixedWeightDecay(BaseConvexBN):
                 rng=rng,
                 n_jobs=self.n_jobs if self._has_fast_path else None,  # cvxpy sets the filters, too
                 clock=time,
-                report=print if self.verbose else lambda curve: None,
+                report=_Stages().report if self.verbose else lambda curve: None,
             )
         if not tuning.compared:  # there was no time to
             self._learn_untuned(*prepared[some_power], tuning.curves[0].weight_decays[0], clock)
             return
         design, problem = prepared[tuning.candidate.spectral_power]
         problem = replace(problem, weight_decay=tuning.weight_decay)
+        if self.verbose:
+            power = tuning.candidate.spectral_power
+            print(f"chosen: spectral_power={power:g}, weight_decay={tuning.weight_decay:.3g}; last fit", flush=True)
         self._learn(design, problem, clock, **self._last_fit(problem, tuning.curves[0].average, tuning.work, clock))
+        if self.verbose:
+            print(f"last fit: {counted(len(self.network_), 'neuron')}, {self.certificate_._summary()}", flush=True)
         self.validation_scores_ = tuning.table
 
     def _learn_untuned(self, prepared: Prepared, problem: Problem, largest: float, clock: Clock) -> None:
@@ -173,13 +216,25 @@ class FixedWeightDecay(BaseConvexBN):
         if self._has_fast_path:
             yield from fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
             return
-        coarse, start = clone(self).set_params(tol=_COARSE_TOL, verbose=False), None
+        coarse, start = clone(self).set_params(tol=_COARSE_TOL, callback=None, verbose=False), None
         for weight_decay in weight_decays:
             solution = coarse._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
             if solution.status is Status.INTERRUPTED:
                 raise KeyboardInterrupt
             start = solution.neurons
             yield start
+
+
+class _Stages:
+    """Lines of the stages of a choice, each with the best loss so far."""
+
+    def __init__(self) -> None:
+        self.losses: dict[Candidate, float] = {}
+
+    def report(self, curve: Curve) -> None:
+        """Print the line of a candidate's curve, which may have been validated on fewer folds before."""
+        self.losses[curve.candidate] = curve.least
+        print(f"{curve}; best so far {min(self.losses.values()):.5g}", flush=True)
 
 
 def _group_codes(groups: ArrayLike | None, n_samples: int) -> np.ndarray | None:

@@ -14,8 +14,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexbn._utils.checks import check_choice, check_count, check_flag, check_verbose
 from convexbn._utils.user_warning import warn_user
+from convexbn.estimators._onnx import OnnxEstimator, class_outputs
+from convexbn.estimators._persistence import StoredEstimator
 from convexbn.gradient.gdnp import LearningHalfspace, gdnp
 from convexbn.gradient.gdnp._functions import LOSSES
+from convexbn.losses import LogLoss
+from convexbn.network._onnx import Graph, Output
 
 _SIGMOID_LENGTH = 10.0
 _CONSTANT = 1e-12  # standard deviation of a column that is constant up to rounding, relative to its mean
@@ -28,7 +32,7 @@ def _is_logistic(model: "GDNPClassifier") -> bool:
     return True
 
 
-class GDNPClassifier(ClassifierMixin, BaseEstimator):
+class GDNPClassifier(OnnxEstimator, StoredEstimator, ClassifierMixin, BaseEstimator):
     """Binary classification with a halfspace, by gradient descent in normalized parametrization.
 
     It minimises the mean of phi(-y (coef·x + intercept)) without any penalty. Columns are centred and scaled to
@@ -68,7 +72,7 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
         The labels.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     References
@@ -161,6 +165,10 @@ class GDNPClassifier(ClassifierMixin, BaseEstimator):
         """Probabilities (n, 2) of the classes for X (n, d); only with the loss "softplus"."""
         outputs = self.decision_function(X)
         return np.column_stack([expit(-outputs), expit(outputs)])
+
+    def _onnx_outputs(self, graph: Graph, x: str) -> list[Output]:
+        f = graph.affine(x, self.coef_, self.intercept_)
+        return class_outputs(graph, f, self.classes_, LogLoss(), hasattr(self, "predict_proba"))
 
     def _train(self, X: ArrayLike, y: ArrayLike) -> None:
         data, labels = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn._utils.summary import Summarized, counted
+from convexbn._utils.html import Tabulated, sparkline
+from convexbn._utils.summary import counted
 from convexbn.estimators._base import fixed_seed
 from convexbn.estimators._classifier import ConvexBNClassifier
 from convexbn.estimators._regressor import ConvexBNRegressor
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Path(Summarized):
+class Path(Tabulated):
     """Networks along a grid of weight decays, the largest first.
 
     Parameters
@@ -73,6 +74,21 @@ class Path(Summarized):
         first, last = self.weight_decays[0], self.weight_decays[-1]
         neurons = f"{self.n_neurons[0]} to {counted(self.n_neurons[-1], 'neuron')}"
         return f"{counted(len(self), 'weight decay')} from {first:.4g} to {last:.4g}, {neurons}"
+
+    def _rows(self) -> dict[str, object]:
+        if len(self) == 0:
+            return {"weight decays": 0}
+        (first, last), (few, many) = self.weight_decays[[0, -1]], self.n_neurons[[0, -1]]
+        return {
+            "weight decays": f"{len(self)}, from {first:.4g} to {last:.4g}",
+            "objective": f"from {self.objectives[0]:.6g} to {self.objectives[-1]:.6g}",
+            "neurons": f"from {few} to {many}",
+            "largest relative gap": f"{self.gaps.max():.2e}",
+            "scopes": ", ".join(sorted({certificate.scope for certificate in self.certificates})),
+        }
+
+    def _picture(self) -> tuple[str, str]:
+        return "objectives", sparkline(self.objectives, "objectives, that of the largest weight decay on the left")
 
     @property
     def objectives(self) -> np.ndarray:

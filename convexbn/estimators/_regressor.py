@@ -14,6 +14,7 @@ from convexbn.estimators._base import BaseConvexBN, Dense, Prepared
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.losses import make_loss
 from convexbn.model._problem import Problem
+from convexbn.network._onnx import Graph, Output
 from convexbn.solvers._monitor import Clock
 
 
@@ -53,6 +54,9 @@ class Regression(RegressorMixin, BaseConvexBN):
         """Predict targets of X (n, d), sparse or not: shape (n, C), or (n,) if y had one dimension in `fit`."""
         outputs = self._outputs(X, "predict")
         return outputs[:, 0] if self._y_ndim == 1 else outputs
+
+    def _named_outputs(self, graph: Graph, f: str) -> list[Output]:
+        return [Output("variable", f, graph.dtype, self.network_.n_outputs)]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -145,14 +149,21 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
         File, npz without pickle, that holds the last completed round of the solver. After the process was killed the
         same `fit` goes on from it and ends in the same network; with other data or parameters it is refused. For ReLU
         networks by column generation at a `weight_decay` that is given, as in `solve_column_generation`.
+    warm_start : bool, default=False
+        Whether `fit` starts from the network of the `fit` before, where that has the same inputs and outputs, and
+        `weight_decay` is given: to go on after `max_iter`, `max_time` or `callback` ended it, or along falling weight
+        decays, which saves next to no time. The certificate is worth the same; the network may differ within `tol`.
+        Closed forms, gated networks and cvxpy solvers take no start.
+    callback : callable or None, default=None
+        Called with a `convexbn.solvers.Progress` after every iteration of the last fit, where the solver has
+        iterations of its own. A true value ends `fit` with the best network so far.
     verbose : bool, default=False
         Whether to print a line for every candidate of the choice, and to show the solver's progress.
 
     Attributes
     ----------
     network_ : BatchNormNetwork, WeightNormNetwork or GatedNetwork
-        The trained network. A gated one goes to files (`save`), but not to PyTorch, which has no such layer; the others
-        have `to_torch`.
+        The trained network, which goes to PyTorch (`to_torch`), ONNX (`to_onnx`) and files (`save`).
     certificate_ : Certificate
         Objective, lower bound, and what the bound covers; print it.
     weight_decay_ : float
@@ -173,7 +184,7 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
         Iterations of the solver; 0 for a closed form.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     References

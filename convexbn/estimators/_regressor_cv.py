@@ -49,6 +49,9 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         As in `ConvexBNRegressor`; held-out scores are taken of NumPy arrays.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
+    callback : callable or None, default=None
+        Called with a `convexbn.solvers.Progress` after every iteration of the last fit, where the solver has
+        iterations of its own. A true value ends `fit` with the best network so far.
     verbose : int, default=False
         Verbosity of joblib, and whether the solver prints its progress in the last fit.
 
@@ -80,7 +83,7 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         Iterations of the solver in the last fit.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     Examples

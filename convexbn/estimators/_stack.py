@@ -25,16 +25,19 @@ from convexbn.estimators._base import BaseConvexBN
 from convexbn.estimators._classifier import ConvexBNClassifier
 from convexbn.estimators._convolutional import Convolutional
 from convexbn.estimators._cross_validation import CrossValidated
+from convexbn.estimators._onnx import OnnxEstimator
+from convexbn.estimators._persistence import StoredEstimator
 from convexbn.estimators._regressor import ConvexBNRegressor
 from convexbn.network import DeepNetwork, NormalizedNetwork
 from convexbn.network._base import import_torch
+from convexbn.network._onnx import Graph, Output
 from convexbn.solvers._certificate import Certificate
 
 if TYPE_CHECKING:
     import torch
 
 
-class _Stack(MetaEstimatorMixin, BaseEstimator):
+class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
     """Base class of the stacks; `_default` is the estimator where none is given."""
 
     _default: type[BaseConvexBN]
@@ -196,11 +199,20 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return self.estimators_[-1]
 
-    def to_torch(self) -> "torch.nn.Sequential":
+    def to_torch(self, *, folded: bool = False) -> "torch.nn.Sequential":
         """Return the whole network, from X to the outputs, as one torch.nn.Sequential.
 
         It is in double precision and ``eval()``; call ``.train()`` to train on. Its outputs are those of a regressor's
         `predict` or a classifier's `decision_function`.
+
+        Parameters
+        ----------
+        folded : bool, default=False
+            Whether normalization is folded into the weights of the trained layers.
+
+        Returns
+        -------
+        module : torch.nn.Sequential
 
         Raises
         ------
@@ -216,7 +228,18 @@ class _Stack(MetaEstimatorMixin, BaseEstimator):
                 "network_.to_torch() is the part behind the features."
             )
         given = [] if self.features_ is None else self.features_.to_torch()
-        return import_torch().nn.Sequential(*given, *self.network_.to_torch()).eval()
+        return import_torch().nn.Sequential(*given, *self.network_.to_torch(folded=folded)).eval()
+
+    def _onnx_outputs(self, graph: Graph, x: str) -> list[Output]:
+        given = self.features_
+        if given is not None:
+            if not isinstance(given, OnnxEstimator):
+                raise ValueError(
+                    f"features={given!r} has no form in ONNX here; network_.to_onnx() is the part behind the features."
+                )
+            (features,) = given._onnx_outputs(graph, x)
+            x = features.value
+        return self._last._named_outputs(graph, self.network_._add_to(graph, x))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -264,7 +287,7 @@ class ConvexBNStackRegressor(RegressorMixin, _Stack):
         The fitted first layers.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     References

@@ -1,7 +1,7 @@
 """What networks of every normalization have in common: forward pass, objective, pruning."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -11,9 +11,10 @@ from scipy.sparse import csr_array, issparse
 from sklearn.utils.validation import check_consistent_length
 
 from convexbn._utils.array_namespace import all_finite, checked_array, doubles, is_elsewhere, like, positive_part
+from convexbn._utils.html import Tabulated, sparkline
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import check_sample_weight
-from convexbn._utils.summary import Summarized, counted
+from convexbn._utils.summary import counted
 from convexbn._utils.torch_device import import_torch
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._principal_directions import EXACT_RTOL
@@ -21,6 +22,9 @@ from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.losses import Loss, make_loss
 from convexbn.model._merging import prune
 from convexbn.model._neurons import Neurons
+from convexbn.network._exported import Exported
+from convexbn.network._folded import affine_layers
+from convexbn.network._onnx import Graph
 from convexbn.network._persistence import Stored
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ TORCH_EPS = 1e-5  # what torch's batch normalization adds to variances unless to
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class NormalizedNetwork(Summarized, Stored, ABC):
+class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
     """Two-layer ReLU network f(x) = sum_j relu(gamma_j (x·w_j - mean_j) / std_j + bias_j) c_j + intercept.
 
     Subclasses say where mean_j and std_j come from.
@@ -88,6 +92,12 @@ class NormalizedNetwork(Summarized, Stored, ABC):
     def _summary(self) -> str:
         return f"{self._inputs()}, {counted(len(self), 'neuron')}, {counted(self.n_outputs, 'output')}"
 
+    def _rows(self) -> dict[str, object]:
+        return {"inputs": self._inputs(), "neurons": len(self), "outputs": self.n_outputs}
+
+    def _picture(self) -> tuple[str, str]:
+        return "sizes of neurons", sparkline(np.sort(self._sizes())[::-1], "sizes of neurons, the largest first")
+
     def _inputs(self) -> str:
         """The inputs of a neuron, in words."""
         return counted(self.weights.shape[1], "feature")
@@ -127,11 +137,11 @@ class NormalizedNetwork(Summarized, Stored, ABC):
     def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
         """Return the torch modules that compute `hidden`; there must be a neuron. See `to_torch` for `eps`."""
 
-    def to_torch(self, *, eps: float = TORCH_EPS) -> "torch.nn.Sequential":
+    def to_torch(self, *, eps: float = TORCH_EPS, folded: bool = False) -> "torch.nn.Sequential":
         """Return the same network as a torch module in double precision and ``eval()``; call ``.train()`` to train on.
 
         The output equals `predict`, in ``train()`` on the full training batch too. A network without neurons gets one
-        that is zero.
+        that is zero. ``torch.export.export`` takes the module.
 
         `objective` divides by the standard deviation itself. Torch adds `eps` to the variance first, which the module
         compensates: gamma_j is multiplied by ``sqrt(1 + eps / std_j^2)``, and where std_j^2 is below ``1e5 * eps``,
@@ -144,6 +154,9 @@ class NormalizedNetwork(Summarized, Stored, ABC):
             What batch normalization adds to variances. The default is torch's own, so that the ``state_dict()`` fits
             a module that was made with torch's defaults. Take a smaller one, as 1e-12, for a training objective that
             equals `objective` to more than five digits. Weight normalization has none.
+        folded : bool, default=False
+            Whether normalization is folded into the weights, so that there are Linear (or Conv2d) and ReLU layers only:
+            for inference, since the weights that weight decay acts on are no longer apart.
 
         Returns
         -------
@@ -159,6 +172,8 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         torch = import_torch()
         if not 0 < eps < np.inf:
             raise ValueError(f"eps={eps!r} must be a positive number; torch's batch normalization refuses zero.")
+        if folded:
+            return folded_to_torch([self])
         network = self if len(self) else self._idle()
         return torch.nn.Sequential(*network.hidden_to_torch(eps), output_layer(network)).eval()
 
@@ -179,6 +194,38 @@ class NormalizedNetwork(Summarized, Stored, ABC):
     @abstractmethod
     def from_torch(cls, module: Any) -> Self:
         """Read a torch module whose output in ``eval()`` is that of a network of this kind."""
+
+    def _inside(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (m, d) and offsets (m,) of the inputs of the ReLUs."""
+        mean, std = self.population_statistics()
+        scale = self.gamma / std
+        return scale[:, None] * self.weights, self.bias - scale * mean
+
+    def _switches(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (m, d) and offsets (m,) of the affine functions at whose zeros neurons switch on and off."""
+        return self._inside()
+
+    def _sizes(self) -> np.ndarray:
+        """How much the neurons (m,) may contribute: the products of their lengths in both layers."""
+        return np.hypot(self.gamma, self.bias) * np.linalg.norm(self.output_weights, axis=1)
+
+    def _outside(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the outputs of the ReLUs are multiplied by to become those of the neurons, and what is added."""
+        return np.ones(len(self)), np.zeros(len(self))
+
+    def _add_to(self, graph: Graph, x: str) -> str:
+        return add_layers(graph, x, [self])
+
+    def _onnx_shape(self) -> list[int | str]:
+        return ["n", self.weights.shape[1]]
+
+    def _first_to_torch(self, weights: np.ndarray, offsets: np.ndarray) -> list[Any]:
+        """Return the torch modules of a first layer with these weights, and ReLU."""
+        return [linear(weights, offsets), import_torch().nn.ReLU()]
+
+    def _add_first(self, graph: Graph, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
+        """Add a first layer with these weights, and ReLU."""
+        return graph.add("Relu", graph.affine(x, weights, offsets))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d), sparse or not, with the population statistics; a ValueError."""
@@ -235,6 +282,21 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         """Half the sum of squares that weight decay acts on."""
         return float((self.gamma**2).sum() + (self.bias**2).sum() + (self.output_weights**2).sum()) / 2
 
+    def neurons(self, design: Any) -> Any:
+        """Return the neurons on a fitted design of this network's kind, that of its training data.
+
+        Parameters
+        ----------
+        design : BatchNormDesign, WeightNormDesign, PostActivationBatchNormDesign or PatchDesign
+            The fitted design.
+
+        Returns
+        -------
+        neurons : Neurons or NormalizedNeurons
+            Those of which `from_neurons` makes the network, up to what is shared among layers.
+        """
+        return Neurons(design.neurons(self.weights, self.gamma, self.bias), self.output_weights, self.intercept)
+
     def prune(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Return a smaller network with the same predictions on the training data and no higher objective.
 
@@ -261,9 +323,7 @@ class NormalizedNetwork(Summarized, Stored, ABC):
         """
         data = self._check_statistics(X, sample_weight)
         design = self._unfitted_design().set_params(rtol=EXACT_RTOL).fit(data, sample_weight=sample_weight)
-        S = design.neurons(self.weights, self.gamma, self.bias)
-        neurons = prune(Neurons(S, self.output_weights, self.intercept), design.matrix(data))
-        return type(self).from_neurons(neurons, design)
+        return type(self).from_neurons(prune(self.neurons(design), design.matrix(data)), design)
 
     def _check_statistics(self, X: ArrayLike, sample_weight: ArrayLike | None) -> np.ndarray:
         """Return X as an array, or raise a ValueError if its statistics are not those of the network."""
@@ -342,10 +402,34 @@ def tensor(array: np.ndarray) -> Any:
 
 def output_layer(network: NormalizedNetwork) -> Any:
     """Return the output layer as torch.nn.Linear; its bias is the intercept."""
+    return linear(network.output_weights.T, network.intercept)
+
+
+def linear(weights: np.ndarray, offsets: np.ndarray) -> Any:
+    """Return weights (m, d) and offsets (m,) as torch.nn.Linear in double precision."""
     torch = import_torch()
-    layer = torch.nn.Linear(*network.output_weights.shape, dtype=torch.float64)
-    layer.weight, layer.bias = tensor(network.output_weights.T), tensor(network.intercept)
+    layer = torch.nn.Linear(weights.shape[1], len(weights), dtype=torch.float64)
+    layer.weight, layer.bias = tensor(weights), tensor(offsets)
     return layer
+
+
+def folded_to_torch(networks: Sequence[NormalizedNetwork]) -> "torch.nn.Sequential":
+    """Return networks on top of each other as a torch.nn.Sequential in ``eval()`` without normalization."""
+    nn = import_torch().nn
+    first, *others = affine_layers(networks)
+    parts = networks[0]._first_to_torch(*first)
+    for number, layer in enumerate(others):
+        parts += [linear(*layer)] if number == len(others) - 1 else [linear(*layer), nn.ReLU()]
+    return nn.Sequential(*parts).eval()
+
+
+def add_layers(graph: Graph, x: str, networks: Sequence[NormalizedNetwork]) -> str:
+    """Add networks on top of each other to an ONNX graph, and return the name of the outputs."""
+    first, *hidden, last = affine_layers(networks)
+    x = networks[0]._add_first(graph, x, *first)
+    for layer in hidden:
+        x = graph.add("Relu", graph.affine(x, *layer))
+    return graph.affine(x, *last)
 
 
 def to_numpy(parameter: Any) -> np.ndarray:

@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike
 from convexbn._utils.array_namespace import double_mean
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
-from convexbn.network._base import TORCH_EPS, import_torch, tensor
+from convexbn.network._base import TORCH_EPS, import_torch
 from convexbn.network._batch_norm import BatchNormNetwork, filled, initial_layers, read_layers
 from convexbn.network._convolution import Convolution
+from convexbn.network._onnx import Graph
 from convexbn.network._torch_layers import array_of, layers_of
 
 
@@ -124,13 +125,16 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
 
     def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
         """Return Conv2d, BatchNorm2d, ReLU, AdaptiveAvgPool2d and Flatten; there must be a neuron."""
-        torch, grid, network = import_torch(), self.grid, self._with_eps(eps)
-        channels, m = int(self.filter_shape[0]), len(self)
-        geometry = {"kernel_size": grid.kernel_size, "stride": grid.stride, "padding": grid.padding}
-        hidden = torch.nn.Conv2d(channels, m, **geometry, bias=False, dtype=torch.float64)
-        hidden.weight = tensor(network.filters)
-        norm = filled(network, torch.nn.BatchNorm2d(m, eps=eps, dtype=torch.float64))
-        return [hidden, norm, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+        nn, network = import_torch().nn, self._with_eps(eps)
+        norm = filled(network, nn.BatchNorm2d(len(self), eps=eps, dtype=import_torch().float64))
+        return [self._filters_to_torch(network.weights), norm, nn.ReLU(), *self._pooled_in_torch()]
+
+    def _first_to_torch(self, weights: np.ndarray, offsets: np.ndarray) -> list[Any]:
+        return [self._filters_to_torch(weights, offsets), import_torch().nn.ReLU(), *self._pooled_in_torch()]
+
+    def _add_first(self, graph: Graph, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
+        filtered = graph.convolution(x, weights.reshape(-1, *self.filter_shape), offsets, self.grid)
+        return graph.pool(graph.add("Relu", filtered))
 
     @classmethod
     def from_torch(cls, module: Any) -> Self:

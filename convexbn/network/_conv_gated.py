@@ -1,11 +1,13 @@
 """The gated ReLU convolutional network."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from convexbn.network._convolution import Convolution
 from convexbn.network._gated import GatedNetwork
+from convexbn.network._onnx import Graph
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,6 +53,15 @@ class ConvGatedNetwork(Convolution, GatedNetwork):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_geometry()
+
+    def _affine_to_torch(self, weights: np.ndarray, offsets: np.ndarray) -> Any:
+        return self._filters_to_torch(weights, offsets)
+
+    def _add_affine(self, graph: Graph, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
+        return graph.convolution(x, weights.reshape(-1, *self.filter_shape), offsets, self.grid)
+
+    def _add_pooled(self, graph: Graph, x: str) -> str:
+        return graph.pool(x)
 
     def _hidden(self, rows: np.ndarray) -> np.ndarray:
         return self._pooled(rows, super()._hidden)

@@ -11,6 +11,7 @@ from convexbn._utils.array_namespace import namespace
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
 from convexbn.designs._weight_norm import WeightNormDesign
+from convexbn.network._base import import_torch, tensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,6 +65,26 @@ class Convolution:
     def check_data(self, X: ArrayLike) -> np.ndarray:
         """Return X as an array of its own numeric type, or raise a ValueError if the network does not take it."""
         return check_images(X, self.grid, (int(self.filter_shape[0]),))
+
+    def _onnx_shape(self) -> list[int | str]:
+        return ["n", int(self.filter_shape[0]), "height", "width"]
+
+    def _filters_to_torch(self, weights: np.ndarray, offsets: np.ndarray | None = None) -> Any:
+        """Return flattened filters (m, h), and their offsets (m,) if any, as torch.nn.Conv2d."""
+        torch, grid = import_torch(), self.grid
+        geometry = {"kernel_size": grid.kernel_size, "stride": grid.stride, "padding": grid.padding}
+        options = {"bias": offsets is not None, "dtype": torch.float64}
+        layer = torch.nn.Conv2d(int(self.filter_shape[0]), len(weights), **geometry, **options)
+        layer.weight = tensor(weights.reshape(-1, *self.filter_shape))
+        if offsets is not None:
+            layer.bias = tensor(offsets)
+        return layer
+
+    @staticmethod
+    def _pooled_in_torch() -> list[Any]:
+        """Return the torch modules that average over an image."""
+        nn = import_torch().nn
+        return [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
 
     def _pooled(self, images: np.ndarray, neurons: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Outputs (n, m) of neurons on patches, averaged over each image."""

@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexbn._utils.array_namespace import is_elsewhere
-from convexbn._utils.summary import Summarized, counted
-from convexbn.network._base import NormalizedNetwork, import_torch
+from convexbn._utils.html import Tabulated, sparkline
+from convexbn._utils.summary import counted
+from convexbn.network._base import NormalizedNetwork, add_layers, folded_to_torch, import_torch
 from convexbn.network._convolution import Convolution
+from convexbn.network._exported import Exported
+from convexbn.network._onnx import Graph
 from convexbn.network._persistence import Stored
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DeepNetwork(Summarized, Stored):
+class DeepNetwork(Tabulated, Stored, Exported):
     """Network whose first layers are the hidden layers of given networks, and whose last two are a network.
 
     Parameters
@@ -61,6 +64,15 @@ class DeepNetwork(Summarized, Stored):
         inputs, neurons = networks[0]._inputs(), " + ".join(str(len(network)) for network in networks)
         return f"{inputs}, {neurons} neurons, {counted(self.head.n_outputs, 'output')}"
 
+    def _rows(self) -> dict[str, object]:
+        networks = (*self.layers, self.head)
+        neurons = " + ".join(str(len(network)) for network in networks)
+        return {"inputs": networks[0]._inputs(), "neurons": neurons, "outputs": self.n_outputs}
+
+    def _picture(self) -> tuple[str, str]:
+        neurons = [float(len(network)) for network in (*self.layers, self.head)]
+        return "neurons of layers", sparkline(neurons, "neurons of layers, the first on the left")
+
     def features(self, X: ArrayLike) -> np.ndarray:
         """Outputs (n, m) of the last hidden layer before the head, for X (n, d)."""
         features: Any = X if is_elsewhere(X) else np.asarray(X)
@@ -72,10 +84,15 @@ class DeepNetwork(Summarized, Stored):
         """Network outputs (n, C) for X (n, d), with the population statistics."""
         return self.head.predict(self.features(X))
 
-    def to_torch(self) -> "torch.nn.Sequential":
+    def to_torch(self, *, folded: bool = False) -> "torch.nn.Sequential":
         """Return one torch.nn.Sequential in double precision and ``eval()``, whose output equals `predict`.
 
         Call ``.train()`` to train on; see `BatchNormNetwork.to_torch` for the eps of batch normalization.
+
+        Parameters
+        ----------
+        folded : bool, default=False
+            Whether normalization is folded into the weights.
 
         Returns
         -------
@@ -86,8 +103,21 @@ class DeepNetwork(Summarized, Stored):
         ImportError
             If PyTorch is not installed.
         """
+        if folded:
+            return folded_to_torch((*self.layers, self.head))
         hidden = [module for layer in self.layers for module in layer.hidden_to_torch()]
         return import_torch().nn.Sequential(*hidden, *self.head.to_torch()).eval()
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs C."""
+        return self.head.n_outputs
+
+    def _add_to(self, graph: Graph, x: str) -> str:
+        return add_layers(graph, x, (*self.layers, self.head))
+
+    def _onnx_shape(self) -> list[int | str]:
+        return (*self.layers, self.head)[0]._onnx_shape()
 
     def _contents(self) -> dict[str, np.ndarray]:
         """The arrays of all layers, and the type of each, under the number of the layer."""

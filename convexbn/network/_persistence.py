@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import fields
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+
+from convexbn._utils.damage import damage_as_value_error
 
 _FORMAT = "convexbn-network-1"
 
@@ -46,25 +49,22 @@ class Stored:
         Raises
         ------
         ValueError
-            If the path has another ending than .json or .npz, or the file holds no network of this type.
+            If the path has another ending than .json or .npz, or the file is damaged or holds no network of this type.
+        OSError
+            If there is no such file.
         """
         path = Path(path)
-        if _ending(path) == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                content = {name: file[name] for name in file.files}
-        else:
-            stored = json.loads(path.read_text())
-            content = {
-                name: np.reshape(np.array(entry["values"]), entry["shape"]) if isinstance(entry, dict) else entry
-                for name, entry in (stored.items() if isinstance(stored, dict) else ())
-            }
+        ending, stored = _ending(path), path.read_bytes()
+        with damage_as_value_error(f"{path} is damaged, or holds no network saved by convexbn."):
+            content = _content_of_npz(stored) if ending == ".npz" else _content_of_json(stored)
         if str(content.pop("format", None)) != _FORMAT:
             raise ValueError(f"{path} holds no network saved by convexbn (format {_FORMAT}).")
         name = str(content.pop("kind", None))
         kind = Stored._kinds.get(name)
         if kind is None or not issubclass(kind, cls):
             raise ValueError(f"{path} holds a {name}, not a {cls.__name__}.")
-        return kind._restored(content)
+        with damage_as_value_error(f"{path} is damaged: what it holds is no {name}."):
+            return kind._restored(content)
 
     def _contents(self) -> dict[str, Any]:
         """The arrays that make up the network."""
@@ -74,6 +74,19 @@ class Stored:
     def _restored(cls, contents: dict[str, np.ndarray]) -> Self:
         """The network that these arrays make up."""
         return cls(**contents)
+
+
+def _content_of_npz(stored: bytes) -> dict[str, Any]:
+    with np.load(BytesIO(stored), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _content_of_json(stored: bytes) -> dict[str, Any]:
+    content = json.loads(stored)
+    return {
+        name: np.reshape(np.array(entry["values"]), entry["shape"]) if isinstance(entry, dict) else entry
+        for name, entry in (content.items() if isinstance(content, dict) else ())
+    }
 
 
 def _ending(path: Path) -> str:

@@ -186,6 +186,30 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
         """Zero: the hidden layer has biases of its own."""
         return np.zeros(1)
 
+    def neurons(self, design: PostActivationBatchNormDesign) -> NormalizedNeurons:
+        """Return the neurons on a fitted design, that of the training data.
+
+        Parameters
+        ----------
+        design : PostActivationBatchNormDesign
+            The fitted design.
+
+        Returns
+        -------
+        neurons : NormalizedNeurons
+        """
+        inside = design.coloring_ @ self.weights.T
+        constant = self.weights @ design.mean_ + self.offsets
+        return NormalizedNeurons(
+            np.vstack([inside, constant]),
+            self.gamma,
+            self.bias,
+            self.mean,
+            self.std,
+            self.output_weights,
+            self.intercept,
+        )
+
     def prune(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Return a smaller network with the same predictions on the training data and no higher objective.
 
@@ -211,18 +235,8 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
         data = self._check_statistics(X, sample_weight)
         weights, data = weighted_samples(sample_weight, data)
         design = self.design(rtol=EXACT_RTOL).fit(data, sample_weight=weights)
-        inside = design.coloring_ @ self.weights.T
-        constant = self.weights @ design.mean_ + self.offsets
-        neurons = NormalizedNeurons(
-            np.vstack([inside, constant]),
-            self.gamma,
-            self.bias,
-            self.mean,
-            self.std,
-            self.output_weights,
-            self.intercept,
-        )
-        return type(self).from_neurons(prune_normalized(neurons, design.matrix(data), weights / weights.sum()), design)
+        neurons = prune_normalized(self.neurons(design), design.matrix(data), weights / weights.sum())
+        return type(self).from_neurons(neurons, design)
 
     def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
         """Return Linear, ReLU and BatchNorm1d; there must be a neuron. See `to_torch` for `eps`."""
@@ -233,6 +247,13 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
         hidden = torch.nn.Linear(d, m, dtype=torch.float64)
         hidden.weight, hidden.bias = tensor(network.weights), tensor(network.offsets)
         return [hidden, torch.nn.ReLU(), filled(network, torch.nn.BatchNorm1d(m, eps=eps, dtype=torch.float64))]
+
+    def _inside(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.weights, self.offsets
+
+    def _outside(self) -> tuple[np.ndarray, np.ndarray]:
+        scale = self.gamma / self.std
+        return scale, self.bias - scale * self.mean
 
     def _idle(self) -> Self:
         zero = np.zeros(1)

@@ -76,6 +76,9 @@ class DesignMatrix(Operator):
         """Columns k of Z, the dimension of a neuron."""
         return int(self.Z.shape[1])
 
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self) + int(self.Z.nbytes)  # for schedulers that place tasks where data is
+
     def __matmul__(self, S: np.ndarray) -> np.ndarray:
         S = S.astype(self.dtype, copy=False)
         if self.Z.dtype == self.dtype:

@@ -14,6 +14,7 @@ from convexbn.operators._protocol import Held, Operator
 from convexbn.operators._slices import slices
 from convexbn.rows import ArrayRows, RowSource
 
+_IN_MEMORY = 2**24  # entries of a part, up to which it is read into memory
 _SMALLER = 8  # times smaller than those of arrays in memory are the blocks
 
 
@@ -23,14 +24,16 @@ class RowBlocks(Operator):
 
     A product Z S reads a block of rows at a time and multiplies it by ``slopes S``, so Z is not made; functions of
     blocks are given a block of Z. Memory is that of a block, beside the arguments and results. Samples that are no more
-    than the largest block are read into memory when they are chosen (`of_samples`).
+    than the largest block, or few in any case, are read into memory when they are chosen (`of_samples`).
 
     Parameters
     ----------
     data : RowSource
         Data, such as an `ArrayRows` of a memory map.
     mean : ndarray of shape (d,)
+        What is subtracted from every row.
     slopes : ndarray of shape (d, k)
+        What the centred rows are multiplied by.
     offsets : ndarray of shape (k,)
         The affine map.
     weights : ndarray of shape (N, 1) or None, default=None
@@ -111,7 +114,7 @@ class RowBlocks(Operator):
         """Return the matrix of some samples, given by their indices."""
         weights = None if self.weights is None else self.weights[samples]
         count = len(range(*samples.indices(self.n_rows))) if isinstance(samples, slice) else len(samples)
-        few = count <= self.data.largest_block
+        few = count <= max(self.data.largest_block, _IN_MEMORY // max(self.data.n_features, self.n_columns))
         return replace(
             self, data=ArrayRows(self.data.rows(samples)) if few else self.data.part(samples), weights=weights
         )

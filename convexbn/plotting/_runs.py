@@ -1,14 +1,17 @@
 """Pictures of training runs: beside a certificate, and along the singular directions of the data."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from convexbn._comparison import Comparison
 from convexbn.designs._spectral_trace import SpectralTrace
 from convexbn.gradient._trace import Trace
+from convexbn.plotting._certificate import CertificateDisplay
 from convexbn.plotting._pyplot import import_pyplot
+from convexbn.plotting._spectral import SpectralTraceDisplay
+from convexbn.plotting._style import BOUND, color_of
 from convexbn.solvers._certificate import Certificate
 
 if TYPE_CHECKING:
@@ -52,16 +55,7 @@ def plot_objectives(certificate: Certificate, runs: Mapping[str, Trace], ax: "Ax
     'objective'
     """
     ax = import_pyplot().gca() if ax is None else ax
-    for label, trace in runs.items():
-        ax.plot(1 + trace.steps, trace.objective, label=label, linewidth=1)
-    ax.axhline(certificate.objective, color="black", label="convexbn")
-    ax.axhline(certificate.lower_bound, color="tab:red", linestyle="--", label=f"lower bound ({certificate.scope})")
-    bound = certificate.global_lower_bound
-    if bound is not None and certificate.scope != "global":
-        ax.axhline(bound, color="tab:red", linestyle=":", label="lower bound (global)")
-    ax.set(xscale="log", xlabel="step of gradient training", ylabel="objective")
-    ax.legend(fontsize="small")
-    return ax
+    return CertificateDisplay(certificate, runs).plot(ax).ax_
 
 
 def plot_comparison(comparison: Comparison, ax: "Axes | None" = None) -> "Axes":
@@ -107,7 +101,8 @@ def plot_comparison(comparison: Comparison, ax: "Axes | None" = None) -> "Axes":
 
     for i, (label, traces) in enumerate(comparison.traces.items()):
         for j, trace in enumerate(traces):
-            ax.plot(trace.times, above(trace), color=f"C{i}", linewidth=1, alpha=0.8, label=label if j == 0 else None)
+            options: dict[str, Any] = {"linewidth": 1, "alpha": 0.8, "label": label if j == 0 else None}
+            ax.plot(trace.times, above(trace), color=color_of(i), **options)
     convex = comparison.convex
     ax.plot(convex.times, above(convex), "k.-", linewidth=2, drawstyle="steps-post", label="convexbn")
     ax.plot(convex.times[-1:], above(convex)[-1:], "k*", markersize=11, label="its certificate")
@@ -115,7 +110,7 @@ def plot_comparison(comparison: Comparison, ax: "Axes | None" = None) -> "Axes":
     style = "-" if certificate.scope == "global" else ":"
     ax.axhline(
         0,
-        color="tab:red",
+        color=BOUND,
         linestyle=style,
         label=f"lower bound, scope {certificate.scope}: {proved[certificate.scope]}",
     )
@@ -164,18 +159,8 @@ def plot_spectral_trace(trace: SpectralTrace, ax: "Axes | None" = None, *, xlabe
     >>> plot_spectral_trace(spectral_trace(X, y, [0 * y, X[:, 0], y])).get_ylabel()
     'fitted share of the target'
     """
-    pyplot = import_pyplot()
-    ax = pyplot.gca() if ax is None else ax
-    r = len(trace.singular_values)
-    for i, (share, value) in enumerate(zip(trace.shares.T, trace.singular_values, strict=True)):
-        shown = i in (0, r - 1)
-        color = pyplot.get_cmap("viridis")(i / max(r - 1, 1))
-        ax.plot(trace.steps, share, color=color, linewidth=1, label=f"singular value {value:.3g}" if shown else None)
-    for level in (0, 1):
-        ax.axhline(level, color="black", linewidth=0.5)
-    ax.set(xscale="log", ylim=(-0.3, 1.5), xlabel=xlabel, ylabel="fitted share of the target")
-    ax.legend(fontsize="small")
-    return ax
+    ax = import_pyplot().gca() if ax is None else ax
+    return SpectralTraceDisplay(trace).plot(ax, xlabel=xlabel).ax_
 
 
 def plot_trace(
@@ -223,8 +208,8 @@ def plot_trace(
         raise ValueError(f"against={against!r} is unknown; choose one of {list(labels)}.")
     values = {label: trace.objective if watch == "objective" else trace[watch] for label, trace in traces.items()}
     ax = import_pyplot().gca() if ax is None else ax
-    for label, trace in traces.items():
-        ax.plot(getattr(trace, against), values[label], label=label)
+    for number, (label, trace) in enumerate(traces.items()):
+        ax.plot(getattr(trace, against), values[label], label=label, color=color_of(number))
     ax.set(xlabel=labels[against], ylabel=watch)
     ax.legend(fontsize="small")
     return ax

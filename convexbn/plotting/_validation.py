@@ -7,12 +7,12 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from convexbn.plotting._pyplot import import_pyplot
+from convexbn.plotting._style import BOUND, LIGHTEST, SEQUENTIAL, axes_or_new
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKERS = "osD^vP<>X"
-_LIGHTEST = 0.85  # of the colour map, so that no curve is too light for a white page
 
 
 class ValidationDisplay:
@@ -114,10 +114,8 @@ class ValidationDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot = import_pyplot()
-        if ax is None:
-            _, ax = pyplot.subplots(layout="constrained")
-        table, colors = self.scores, pyplot.get_cmap("viridis")
+        ax = axes_or_new(ax)
+        table, colors = self.scores, import_pyplot().get_cmap(SEQUENTIAL)
         curves = np.unique(np.column_stack([table["spectral_power"], table["n_train"]]), axis=0)
         powers, most = np.unique(table["spectral_power"]), table["n_train"].max()
         chosen, losses = self._chosen, self._losses
@@ -136,7 +134,7 @@ class ValidationDisplay:
             self.lines_ += ax.plot(
                 table["weight_decay"][rows],
                 heights[rows],
-                color=colors(_LIGHTEST * index / max(len(powers) - 1, 1)),
+                color=colors(LIGHTEST * index / max(len(powers) - 1, 1)),
                 linestyle="--" if partial else "-",
                 marker=_MARKERS[index % len(_MARKERS)],
                 markersize=4,
@@ -146,7 +144,7 @@ class ValidationDisplay:
             table["weight_decay"][chosen],
             heights[chosen],
             "*",
-            color="tab:red",
+            color=BOUND,
             markeredgecolor="black",
             markersize=15,
             label=f"chosen: weight decay {self.weight_decay:.2g}, spectral power {self.spectral_power:g}",

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Self
 
 import numpy as np
 
-from convexbn._utils.summary import Summarized
+from convexbn._utils.enumeration import Enumeration
+from convexbn._utils.html import Tabulated, bar
 from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
 from convexbn.model._normalized_neurons import NormalizedNeurons
@@ -24,7 +24,7 @@ _REACH = {
 }
 
 
-class Search(Enum):
+class Search(Enumeration):
     """The search for neurons to add, and its outcome; the value is the phrase of the basis.
 
     Examples
@@ -45,7 +45,7 @@ class Search(Enum):
     GATES = "the {n_patterns} gates of the network"
 
 
-class Oracle(Enum):
+class Oracle(Enumeration):
     """What proved that no direction prices higher; the value is the phrase of the basis.
 
     Examples
@@ -122,7 +122,7 @@ class Setting:
 
 
 @dataclass(frozen=True, repr=False)
-class Certificate(Summarized):
+class Certificate(Tabulated):
     """How good a network is: its objective, a lower bound, and what the bound covers and rests on.
 
     Parameters
@@ -194,6 +194,19 @@ class Certificate(Summarized):
 
     def _summary(self) -> str:
         return f"objective {self.objective:.8g}, relative gap {self.gap:.2e}, scope {self.scope}"
+
+    def _rows(self) -> dict[str, object]:
+        rows: dict[str, object] = {"objective": self.objective, f"lower bound ({self.scope})": self.lower_bound}
+        rows |= {"relative gap": f"{self.gap:.2e}", "basis": self.basis}
+        if self.global_lower_bound is not None and self.scope != "global":
+            rows["lower bound (global)"] = self.global_lower_bound
+        return rows
+
+    def _picture(self) -> tuple[str, str]:
+        bounds = [self.lower_bound, self.lower_bound if self.global_lower_bound is None else self.global_lower_bound]
+        shares = [1 - relative_gap(self.objective, bound) for bound in bounds]
+        name = f"lower bounds of {shares[0]:.4g} and {shares[1]:.4g} of the objective"
+        return "bounds beside the objective", bar(shares, name)
 
     def __str__(self) -> str:
         bound = self.global_lower_bound

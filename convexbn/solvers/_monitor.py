@@ -92,8 +92,7 @@ class Monitor:
     ):
         check_max_iter(max_iter)
         check_max_time(max_time)
-        if not (callback is None or callable(callback)):
-            raise ValueError(f"callback={callback!r} must be a function of a Progress, or None.")
+        check_callback(callback)
         self.max_iter, self.callback, self._stop = max_iter, callback, stop
         self.clock = Clock(max_time)
         self.ending: Status | None = None
@@ -152,6 +151,12 @@ def check_max_iter(max_iter: object) -> None:
     integer = isinstance(max_iter, (int, np.integer)) and not isinstance(max_iter, bool)
     if not (max_iter is None or (integer and max_iter >= 1)):  # type: ignore[operator]
         raise ValueError(f"max_iter={max_iter!r} must be a positive integer or None.")
+
+
+def check_callback(callback: object) -> None:
+    """Raise a ValueError unless `callback` is None or can be called."""
+    if not (callback is None or callable(callback)):
+        raise ValueError(f"callback={callback!r} must be a function of a Progress, or None.")
 
 
 def check_max_time(max_time: object) -> None:

@@ -1,11 +1,11 @@
 """What every solver returns."""
 
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from convexbn._utils.enumeration import Enumeration
 from convexbn._utils.summary import Summarized, counted
 from convexbn._utils.user_warning import warn_user
 from convexbn.model._neurons import Neurons
@@ -13,7 +13,7 @@ from convexbn.solvers._certificate import Certificate
 from convexbn.solvers._tolerance import Tolerance
 
 
-class Status(Enum):
+class Status(Enumeration):
     """How a solver ended; the value is the sentence shown to the user.
 
     Examples

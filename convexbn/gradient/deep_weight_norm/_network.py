@@ -26,7 +26,7 @@ class SmoothNetwork(Summarized):
 
     Parameters
     ----------
-    weights : sequence of ndarray of shapes (m, d), (m, m), ...
+    weights : sequence of ndarray of shapes (m, d), (m, m) and so on
         Hidden weights W_1, ..., W_L; the number of rows may differ from layer to layer.
     output_weights : ndarray of shape (m,)
         Output weights v.
@@ -184,7 +184,7 @@ class SmoothNetwork(Summarized):
         return hessian_norm(loss_of(self._outputs(parameters, self._data(data)), targets), parameters)
 
     def smoothness_bound(self, X: ArrayLike, y: ArrayLike, *, n_hessian_samples: int | None = None) -> float:
-        """Bound on the spectral norm of the loss's Hessian as in the convergence theorem of [1]_, here and now.
+        """Bound on the spectral norm of the loss's Hessian as in the convergence theorem of the paper, here and now.
 
         The Hessian of the loss is the mean of ``grad f grad f' + (f - y) Hessian f``, so its norm is at most
         ``rho^2 + h sqrt(2 loss)``, with rho the largest norm of the gradient of f over the samples, and h that of its

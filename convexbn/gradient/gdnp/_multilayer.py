@@ -35,9 +35,9 @@ class MultilayerNetwork(Summarized):
 
     Parameters
     ----------
-    weights : sequence of ndarray of shapes (m_1, d), (m_2, m_1), ...
+    weights : sequence of ndarray of shapes (m_1, d), (m_2, m_1) and so on
         A direction w, or weights, in each row; one array for each of the L hidden layers.
-    shifts : sequence of ndarray of shapes (m_1,), (m_2,), ...
+    shifts : sequence of ndarray of shapes (m_1,), (m_2,) and so on
         The b.
     output_weights : ndarray of shape (C, m_L)
         Output weights V.

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 def population_loss(W: ArrayLike, W_star: ArrayLike, *, identity: bool = True) -> np.ndarray:
     r"""Squared loss between student and teacher, expected over Gaussian inputs.
 
-    .. math:: L(W) = E_{x \sim N(0, I)} \Big[\sum_j (a_j \cdot x)_+ - \sum_j (b_j \cdot x)_+\Big]^2,
+    .. math:: L(W) = E_{x \sim N(0, I)} \bigl[\sum_j (a_j \cdot x)_+ - \sum_j (b_j \cdot x)_+\bigr]^2,
         \quad a_j = e_j + w_j, \quad b_j = e_j + w^*_j.
 
     It is a sum of arc-cosine kernels, :math:`E[(a \cdot x)_+ (b \cdot x)_+] = |a| |b| (\sin \theta + (\pi - \theta)

@@ -128,4 +128,7 @@ def to_numpy(values: Any) -> np.ndarray:
     compat = import_array_api_compat()
     if compat.is_torch_array(values):
         return np.asarray(values.detach().cpu())
-    return np.asarray(values.get() if compat.is_cupy_array(values) else values)
+    if compat.is_cupy_array(values):
+        return np.asarray(values.get())
+    main = namespace(values).__array_namespace_info__().default_device()
+    return np.asarray(values if main is None else compat.to_device(values, main))

@@ -7,8 +7,10 @@ network by column generation on that truncation; each gets half an hour. The net
 wide as this last one; they get 200 epochs, a learning rate chosen on the same validation images, and two decays of it.
 
 Every stage runs in a process of its own and leaves a checkpoint in the folder ``--work``, long ones every few minutes;
-a run that was stopped goes on from there. Images: ``--data`` is a zip file or folder with train/CLASS/*.jpg and
-test/CLASS/*.jpg; without it they are downloaded from OpenML.
+a run that was stopped goes on from there. With ``--device cuda`` rows and mini-batches are on a GPU, those of the
+convex networks in double precision, and all stages share one process. ``--minutes`` and ``--steps`` shorten a run.
+Images: ``--data`` is a zip file or folder with train/CLASS/*.jpg and test/CLASS/*.jpg; without it they are downloaded
+from OpenML.
 """
 
 import argparse
@@ -17,7 +19,9 @@ import multiprocessing
 import resource
 import sys
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -41,6 +45,8 @@ from convexbn import (
     solve_column_generation,
     solve_gated,
 )
+from convexbn._utils.array_namespace import to_numpy
+from convexbn._utils.torch_device import check_device, placed
 from convexbn.gradient import train
 from convexbn.losses import make_loss
 
@@ -84,8 +90,9 @@ ARCHITECTURES = (
 class Stages:
     """The stages of one architecture; each returns a row of the table and leaves its network in the folder."""
 
-    def __init__(self, architecture: Architecture, train: Images, test: Images, folder: Path):
+    def __init__(self, architecture: Architecture, train: Images, test: Images, folder: Path, device: str = "cpu"):
         self.architecture, self.train, self.test, self.folder = architecture, train, test, folder
+        self.device = device
 
     def row(
         self,
@@ -116,8 +123,9 @@ class Stages:
 
     def _design(self, images: Images, n_components: int | None) -> tuple[PatchDesign, Problem]:
         architecture = self.architecture
-        design = PatchDesign(architecture.kernel_size, architecture.stride, n_components=n_components).fit(images.X)
-        Z = design.matrix(images.X)
+        X = placed(images.X, self.device)
+        design = PatchDesign(architecture.kernel_size, architecture.stride, n_components=n_components).fit(X)
+        Z = design.matrix(X)
         y = images.one_hot(N_CLASSES)
         return design, Problem(Z, y, LOSS, weight_decay=architecture.weight_decay, fit_intercept=True)
 
@@ -170,8 +178,8 @@ class Stages:
             "n_neurons": len(neurons),
             "seconds": seconds,
             "design_seconds": design_seconds,
-            "train_accuracy": _accuracy(network, images),
-            "test_accuracy": _accuracy(network, test),
+            "train_accuracy": _accuracy(network, images, self.device),
+            "test_accuracy": _accuracy(network, test, self.device),
         }
 
     def _checkpoint(self, name: str) -> tuple[Neurons | None, float]:
@@ -192,7 +200,10 @@ class Stages:
     def _by_gradient(
         self, stage: str, images: Images, test: Images, width: int, learning_rate: float, n_steps: int
     ) -> dict[str, Any]:
-        """Mini-batches of standardised images, in float32; a checkpoint, without momentum, after each tenth."""
+        """Mini-batches of standardised images, in float32; a checkpoint, without momentum, after each tenth.
+
+        Seconds are those of the steps.
+        """
         architecture, optimizer = self.architecture, stage.split()[0]
         images, test = self._standardised(images), self._standardised(test)
         y = images.one_hot(N_CLASSES)
@@ -202,13 +213,13 @@ class Stages:
         path = self.folder / f"{name}.checkpoint.json"
         done, seconds = json.loads(path.read_text()) if path.exists() else (0, 0.0)
         network: Any = self._initial(images.X[:1000], width)
+        X = placed(images.X, self.device)
         if done:
             network = type(network).load(self._tenth(name, done))
         for tenth in range(done, len(DECAY)):
-            began = perf_counter()
             rate = learning_rate * DECAY[tenth]
             network, trace = train(
-                images.X,
+                X,
                 y,
                 loss=LOSS,
                 weight_decay=architecture.weight_decay,
@@ -217,7 +228,7 @@ class Stages:
                 random_state=tenth,
                 **options,
             )
-            seconds += perf_counter() - began
+            seconds += trace.times[-1]
             if trace.interrupted:
                 raise KeyboardInterrupt
             network.save(self._tenth(name, tenth + 1))
@@ -225,15 +236,15 @@ class Stages:
             self._tenth(name, tenth).unlink(missing_ok=True)
             print(f"{architecture.name}, {stage}: {seconds:6.0f} s, objective {trace.objective[-1]:.5f}", flush=True)
         network.save(self.folder / f"{stage}.network.npz")
-        loss = float(make_loss(LOSS).value(_outputs(network, images.X), y).mean())
+        loss = float(make_loss(LOSS).value(_outputs(network, images.X, self.device), y).mean())
         return {
             "n": len(images.X),
             "objective": loss + architecture.weight_decay * network.penalty(),
             "learning_rate": learning_rate,
             "n_neurons": len(network),
             "seconds": seconds,
-            "train_accuracy": _accuracy(network, images),
-            "test_accuracy": _accuracy(network, test),
+            "train_accuracy": _accuracy(network, images, self.device),
+            "test_accuracy": _accuracy(network, test, self.device),
         }
 
     def _tenth(self, name: str, number: int) -> Path:
@@ -260,13 +271,14 @@ def _write(path: Path, content: Any) -> None:
     part.replace(path)
 
 
-def _outputs(network: Any, X: np.ndarray, size: int = 1000) -> np.ndarray:
+def _outputs(network: Any, X: np.ndarray, device: str, size: int = 1000) -> np.ndarray:
     """Outputs (n, C) of a network, a block of images at a time."""
-    return np.concatenate([network.predict(X[start : start + size]) for start in range(0, len(X), size)])
+    blocks = (placed(X[start : start + size], device) for start in range(0, len(X), size))
+    return np.concatenate([to_numpy(network.predict(block)) for block in blocks])
 
 
-def _accuracy(network: Any, images: Images) -> float:
-    return float((_outputs(network, images.X).argmax(axis=1) == images.classes).mean())
+def _accuracy(network: Any, images: Images, device: str) -> float:
+    return float((_outputs(network, images.X, device).argmax(axis=1) == images.classes).mean())
 
 
 def _channel_statistics(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -287,18 +299,31 @@ def _progress(name: str):
     return show
 
 
-def run_stage(
-    data: Path | None, work: Path, architecture: Architecture, quick: bool, number: int, stage: str, options: dict
-) -> dict[str, Any]:
-    """One stage in this process, whose peak memory is its own."""
+def run_stage(args: argparse.Namespace, architecture: Architecture, stage: str, options: dict) -> dict[str, Any]:
+    """One stage in this process, and the peak memory of the process and of the device."""
     warnings.simplefilter("ignore", ConvergenceWarning)  # the gaps are in the table
-    images = load_cifar10(data, work / "images")
-    if quick:
+    images = load_cifar10(args.data, args.work / "images")
+    if args.quick:
         images = tuple(_few(part, size) for part, size in zip(images, (200, 100), strict=True))
-    with threads(number):
-        row = Stages(architecture, *images, work / architecture.name).row(stage, **options)
+    with threads(args.threads), _device_memory(args.device) as device_peak:
+        row = Stages(architecture, *images, args.work / architecture.name, args.device).row(stage, **options)
     unit = 1 if sys.platform == "darwin" else 1024
-    return row | {"peak_gibibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+    return row | device_peak | {"peak_gibibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+
+
+@contextmanager
+def _device_memory(device: str) -> Iterator[dict[str, float]]:
+    """Fill the dictionary with the peak memory of tensors on a GPU in this context."""
+    peak: dict[str, float] = {}
+    if not device.startswith("cuda"):
+        yield peak
+        return
+    import torch
+
+    torch.cuda.reset_peak_memory_stats(device)
+    yield peak
+    peak["device_gibibytes"] = torch.cuda.max_memory_allocated(device) / 2**30
+    torch.cuda.empty_cache()
 
 
 def _few(images: Images, size: int) -> Images:
@@ -306,7 +331,10 @@ def _few(images: Images, size: int) -> Images:
 
 
 class Runner:
-    """Stages in fresh processes, and their rows in the work folder."""
+    """Stages in fresh processes, whose peak memory is their own, and their rows in the work folder.
+
+    On a GPU all stages run in this process, since a new one takes seconds to open the device.
+    """
 
     def __init__(self, args: argparse.Namespace, architecture: Architecture):
         self.args, self.architecture = args, architecture
@@ -323,9 +351,12 @@ class Runner:
         path = self.folder / f"{'-'.join([stage, *(str(value) for value in options.values())])}.json"
         if not path.exists():
             print(f"{self.architecture.name}: {stage} {options or ''}", flush=True)
-            arguments = (self.args.data, self.args.work, self.architecture, self.args.quick, self.args.threads)
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                row = plain(pool.submit(run_stage, *arguments, stage, options).result())
+            arguments = (self.args, self.architecture, stage, options)
+            if self.args.device == "cpu":
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    row = plain(pool.submit(run_stage, *arguments).result())
+            else:
+                row = plain(run_stage(*arguments))
             _write(path, row)
             print(json.dumps(row), flush=True)
         self.rows.append(json.loads(path.read_text()))
@@ -413,6 +444,7 @@ def show_table(results: dict[str, dict]) -> None:
                 f"{label:32} n {row['n']:>6,}  objective {row['objective']:.4f}  gap {gap:18} train "
                 f"{row['train_accuracy']:.3f}  test {row['test_accuracy']:.3f}  {row['seconds']:6.0f} s  "
                 f"{row['peak_gibibytes']:.1f} GiB  {row['n_neurons']} neurons"
+                + (f"  {row['device_gibibytes']:.1f} GiB on the device" if "device_gibibytes" in row else "")
             )
 
 
@@ -449,34 +481,53 @@ def draw(results: dict[str, Any], filters: dict[str, dict[str, np.ndarray]], pat
     machine = results["environment"]
     caption(
         figure,
-        f"CIFAR-10, ten classes, {machine['cpu']}, {results['threads']} thread(s) a stage, {machine['date'][:10]}.",
+        f"CIFAR-10, ten classes, {machine['cpu']}, {results['threads']} thread(s) a stage, device "
+        f"{results['device']}, {machine['date'][:10]}.",
     )
     figure.savefig(path)
     print(f"Drew {path}")
+
+
+def _name(device: str) -> str:
+    """The device, and what it is called where it is a GPU."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
 def _extra(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="zip file or folder of images (default: download from OpenML)")
     parser.add_argument("--work", type=Path, default=Path("build/cifar10"), help="folder of arrays and checkpoints")
     parser.add_argument("--threads", type=int, default=2, help="threads of a stage (default: 2)")
+    parser.add_argument("--device", default="cpu", help="device of PyTorch, as cuda (default: cpu, with NumPy)")
+    parser.add_argument("--minutes", type=float, help="of a convex network (default: 30)")
+    parser.add_argument("--steps", type=int, help="of SGD and Adam (default: 20,000)")
     names = [architecture.name for architecture in ARCHITECTURES]
     parser.add_argument("--only", choices=names, help="run the stages of one architecture, and write no results")
+
+
+def shortened(architecture: Architecture, args: argparse.Namespace) -> Architecture:
+    """The architecture with what the command line gives it."""
+    given = {"minutes": args.minutes, "n_steps": args.steps}
+    architecture = architecture.quick if args.quick else architecture
+    return replace(architecture, **{name: value for name, value in given.items() if value is not None})
 
 
 def main() -> None:
     """Run what is left, write, draw."""
     args = parse_arguments("cifar10", __doc__, _extra)
+    check_device(args.device)
     load_cifar10(args.data, args.work / "images")
-    runners = [
-        Runner(args, architecture.quick if args.quick else architecture)
-        for architecture in ARCHITECTURES
-        if args.only in (None, architecture.name)
-    ]
+    chosen = [architecture for architecture in ARCHITECTURES if args.only in (None, architecture.name)]
+    runners = [Runner(args, shortened(architecture, args)) for architecture in chosen]
     found = {runner.architecture.name: runner.run() for runner in runners}
     show_table(found)
     if args.only is not None:
         return
-    results = {"environment": environment(), "quick": args.quick, "threads": args.threads, "architectures": found}
+    results = {"environment": environment(), "quick": args.quick, "threads": args.threads, "device": _name(args.device)}
+    results["architectures"] = found
     results["targets"] = [] if args.quick else targets(found)
     filters = {
         runner.architecture.name: runner.filters(found[runner.architecture.name]["n_components"]) for runner in runners

@@ -135,8 +135,8 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds:.3g} s" if np.isfinite(seconds) else "never"
 
 
-def environment() -> dict[str, Any]:
-    """The machine and the versions, for the head of a result file."""
+def environment(peers: Sequence[str] = ()) -> dict[str, Any]:
+    """The machine and the versions, of these packages of peers too, for the head of a result file."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),
@@ -145,7 +145,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads_tried": THREADS,
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": {package: _version(package) for package in (*PACKAGES, *peers)},
     }
 
 

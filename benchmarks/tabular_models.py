@@ -33,6 +33,7 @@ PACKAGES = {
     "RealMLP": "pytabkit",
     "TabM": "pytabkit",
 }
+DISTRIBUTIONS = ("catboost", "lightgbm", "interpret-core", "pytabkit")  # as they are installed
 MODELS = (OURS, AFTER_RELU, *SKLEARN, *PACKAGES)
 INNER = 3  # folds in which a tuned model chooses
 GRIDS: dict[str, dict[str, list]] = {

@@ -42,6 +42,7 @@ from convexbn.network import (
 from convexbn.operators import DesignMatrix, SparseDesignMatrix
 from convexbn.oracles import weight_decay_max
 from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
+from convexbn.rows import read_rows
 from convexbn.solvers import solve, solve_closed_form, solve_column_generation, solve_gated, solve_path
 from convexbn.solvers._certificate import Certificate, certify
 from convexbn.solvers._solution import Solution, Status
@@ -95,6 +96,7 @@ __all__ = [
     "make_network",
     "primal_program",
     "prove",
+    "read_rows",
     "sample_patterns",
     "solve",
     "solve_closed_form",

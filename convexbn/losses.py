@@ -14,6 +14,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, softmax, xlogy
 
+from convexbn._utils.array_namespace import namespace
+
 _NEWTON_STEPS = 100  # for the shift of outputs that balances the classes
 
 
@@ -67,6 +69,7 @@ class Loss(ABC):
         if self.margin and not np.isin(y, (-1, 1)).all():
             raise ValueError(f"loss {self.name!r} takes labels -1 and +1 in y.")
 
+    # Functions of blocks of rows that are not in memory call `value` and `gradient` with arrays of other libraries.
     @abstractmethod
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Loss of each sample, shape (n,)."""
@@ -131,7 +134,7 @@ class SquaredError(Loss):
         pass
 
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return ((f - y) ** 2).sum(axis=1) / 2
+        return namespace(f).sum((f - y) ** 2, axis=1) / 2
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return f - y
@@ -176,12 +179,13 @@ class Huber(Loss):
             raise ValueError(f"delta={self.delta} must be a positive number.")
 
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        residual = np.abs(f - y)[:, 0]
-        inner = np.minimum(residual, self.delta)
+        xp = namespace(y)
+        residual = xp.abs(f - y)[:, 0]
+        inner = xp.clip(residual, None, self.delta)
         return inner**2 / 2 + self.delta * (residual - inner)
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.clip(f - y, -self.delta, self.delta)
+        return namespace(y).clip(f - y, -self.delta, self.delta)
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(np.abs(f - y) < self.delta, 1.0, 0.0)
@@ -227,10 +231,11 @@ class LogLoss(Loss):
         return np.hstack([expit(-f), expit(f)])
 
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.logaddexp(0, -y * f)[:, 0]
+        xp = namespace(y)
+        return xp.logaddexp(xp.zeros_like(y), -y * f)[:, 0]
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return -y * expit(-y * f)
+        return -y * _logistic(-y * f)
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return expit(f) * expit(-f)
@@ -265,10 +270,10 @@ class SquaredHinge(Loss):
     margin = True
 
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.maximum(1 - y * f, 0)[:, 0] ** 2
+        return namespace(y).clip(1 - y * f, 0, None)[:, 0] ** 2
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return -2 * y * np.maximum(1 - y * f, 0)
+        return -2 * y * namespace(y).clip(1 - y * f, 0, None)
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(y * f < 1, 2.0, 0.0)
@@ -301,10 +306,11 @@ class Hinge(Loss):
     margin = True
 
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.maximum(1 - y * f, 0)[:, 0]
+        return namespace(y).clip(1 - y * f, 0, None)[:, 0]
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.where(y * f <= 1, -y, 0.0)
+        xp = namespace(y)
+        return xp.where(y * f <= 1, -y, xp.zeros_like(y))
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.zeros_like(f)
@@ -348,12 +354,14 @@ class CrossEntropy(Loss):
             raise ValueError(f"y has no sample of class {int(y.any(axis=0).argmin())}; drop its column.")
 
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        largest = f.max(axis=1, keepdims=True)
-        return np.log(np.exp(f - largest).sum(axis=1)) - ((f - largest) * y).sum(axis=1)
+        xp = namespace(f)
+        outputs = f - xp.max(f, axis=1, keepdims=True)
+        return xp.log(xp.sum(xp.exp(outputs), axis=1)) - xp.sum(outputs * y, axis=1)
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        p = np.exp(f - f.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
+        xp = namespace(f)
+        p = xp.exp(f - xp.max(f, axis=1, keepdims=True))
+        p /= xp.sum(p, axis=1, keepdims=True)
         return p - y
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -393,6 +401,11 @@ class CrossEntropy(Loss):
     def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         logs = np.log(weights @ y)
         return logs - logs.mean()
+
+
+def _logistic(f: np.ndarray) -> np.ndarray:
+    xp = namespace(f)
+    return expit(f) if xp is np else 1 / (1 + xp.exp(-f))
 
 
 LOSSES: dict[str, type[Loss]] = {

@@ -2,6 +2,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
 from convexbn import BatchNormDesign, WeightNormDesign
 
@@ -261,3 +262,12 @@ def test_rank_of_wide_data_far_from_zero_is_n_minus_one(offset):
     Z = BatchNormDesign().fit_transform(X)
     assert Z.shape == (10, 10)
     np.testing.assert_allclose(Z.T @ Z / 10, np.eye(10), atol=1e-8)
+
+
+@pytest.mark.parametrize("design", [BatchNormDesign(), WeightNormDesign(), WeightNormDesign(n_components=2)])
+def test_data_in_single_precision_stays_so(design):
+    X = (np.random.default_rng(0).standard_normal((50, 3)) + 5).astype(np.float32)
+    Z = design.fit_transform(X)
+    assert Z.dtype == np.float32
+    assert design.matrix(X).Z.dtype == np.float32
+    np.testing.assert_allclose(Z, clone(design).fit_transform(X.astype(np.float64)), atol=2e-5)

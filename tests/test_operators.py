@@ -1,12 +1,14 @@
 """Solvers use the design matrix through the protocol alone: here is a kind of it without an array to reach for."""
 
 from functools import cached_property
+from threading import get_ident
 
 import numpy as np
 import pytest
 
 from convexbn import (
     BatchNormDesign,
+    ConvexBNRegressor,
     DesignMatrix,
     PatchDesign,
     Problem,
@@ -20,8 +22,10 @@ from convexbn import (
     solve_gated,
     solve_reference,
 )
+from convexbn._utils.threads import on_threads
 from convexbn.model import prune
-from convexbn.operators import Operator
+from convexbn.model._sums import along_outputs, neuron_outputs
+from convexbn.operators import DeviceMatrix, Operator
 from convexbn.oracles import (
     price_bound,
     price_by_ascent,
@@ -173,6 +177,82 @@ def test_every_solver_takes_every_kind(case):
         np.testing.assert_array_equal(found, expected)
     single_precision = case.startswith("fast path")
     assert chunks[0] == pytest.approx(dense[0], rel=1e-3 if single_precision else 1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("library", ["numpy", "array_api_strict", "torch"])
+def test_every_solver_takes_arrays_of_every_library(case, library):
+    asarray = pytest.importorskip(library).asarray
+    rows, n_patches, solved = CASES[case]
+    expected, found = solved(DesignMatrix(rows, n_patches))[0], solved(DeviceMatrix(asarray(rows), n_patches))[0]
+    assert found == pytest.approx(expected, rel=1e-3 if case.startswith("fast path") else 1e-6)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case not in ("closed form", "by class")]
+)  # of whitened rows
+def test_rows_in_single_precision_are_solved_in_double(case):
+    rows, n_patches, solved = CASES[case]
+    rows = rows.astype(np.float32)
+    expected, found = solved(DesignMatrix(rows.astype(np.float64), n_patches))[0], solved(DesignMatrix(rows, n_patches))
+    assert found[0] == pytest.approx(expected, rel=1e-3 if case.startswith("fast path") else 1e-6)
+
+
+@pytest.mark.parametrize("kind", [DesignMatrix, DeviceMatrix])
+def test_rows_in_single_precision_stay_so(kind):
+    rows = TALL.astype(np.float32)
+    Z = kind(rows)
+    S, A = RNG.standard_normal((3, 4)), RNG.standard_normal((16, 4))
+    half = Z / Z.scale_near(1.9)
+    assert Z.Z is rows
+    assert Z.in_single_precision.Z is rows
+    assert half.Z.dtype == np.float32
+    assert Z.rows().dtype == (Z @ S).dtype == np.float64
+    assert (Z.in_single_precision @ S).dtype == np.float32
+    np.testing.assert_allclose(Z @ S, rows.astype(np.float64) @ S, rtol=1e-14, atol=1e-14)
+    np.testing.assert_allclose(Z.adjoint(A), rows.astype(np.float64).T @ A, rtol=1e-13, atol=1e-13)
+    np.testing.assert_array_equal(half.rows(), rows / 2)
+    assert Z.spectral_norm == pytest.approx(np.linalg.norm(rows.astype(np.float64), 2))
+
+
+def test_blocks_are_worked_on_by_threads_and_added_up_in_order(monkeypatch):
+    monkeypatch.setattr(DesignMatrix, "rows_a_block", 4)
+    seen, Z, S = set(), DesignMatrix(TALL), RNG.standard_normal((3, 4))
+
+    def outputs(Z, *, S):
+        seen.add(get_ident())
+        return Z.neuron_outputs(S).sum(axis=0)
+
+    alone = Z.summed(outputs, S=S)
+    assert seen == {get_ident()}
+    seen.clear()
+    with on_threads(2):
+        together = Z.summed(outputs, S=S)
+    np.testing.assert_array_equal(together, alone)
+    assert get_ident() not in seen
+
+
+def test_the_network_does_not_depend_on_threads(monkeypatch):
+    monkeypatch.setattr(DesignMatrix, "rows_a_block", 64)
+    X = np.random.default_rng(0).standard_normal((200, 3))
+    one, two = (ConvexBNRegressor(max_iter=3, n_jobs=n).fit(X, X[:, 0] ** 2 + X[:, 1]) for n in (1, 2))
+    np.testing.assert_array_equal(one.predict(X), two.predict(X))
+    assert one.weight_decay_ == two.weight_decay_
+
+
+@pytest.mark.parametrize("n_patches", [1, 2])
+@pytest.mark.parametrize("kind", [DesignMatrix, DeviceMatrix])
+def test_blocks_of_rows_add_up(monkeypatch, kind, n_patches):
+    whole, Z = DesignMatrix(TALL, n_patches), kind(TALL, n_patches)
+    assert len(whole._samples) == 1
+    monkeypatch.setattr(kind, "rows_a_block", 4)
+    S, v = RNG.standard_normal((3, 4)), V[: 16 // n_patches]
+    along = {"weights": S}
+    np.testing.assert_allclose(Z.summed(along_outputs, Z.place(v), **along), whole.summed(along_outputs, v, **along))
+    np.testing.assert_allclose(Z.mapped(neuron_outputs, **along), whole.neuron_outputs(S))
+    np.testing.assert_allclose(np.concatenate(Z.hold(neuron_outputs, **along).parts), whole.neuron_outputs(S))
+    np.testing.assert_array_equal(Z.of_samples(np.array([1, 0])).rows(), whole.of_samples(np.array([1, 0])).rows())
+    np.testing.assert_array_equal(Z.of_samples(slice(0, None, 3)).rows(), whole.of_samples(slice(0, None, 3)).rows())
 
 
 @pytest.mark.parametrize("n_patches", [1, 2])

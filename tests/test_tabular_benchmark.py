@@ -222,6 +222,7 @@ def test_quick_run_writes_results_and_picture(tmp_path, monkeypatch, pictures):
     assert list(Record(tmp_path / "tabular_runs.json").read()) == ["defaults/wine/SVM/0", "defaults/wine/linear/0"]
     results = json.loads((tmp_path / "tabular.json").read_text())
     assert results["quick"] is True
+    assert set(tabular_models.DISTRIBUTIONS) < set(results["environment"]["versions"])
     assert results["defaults"]["wine"]["models"]["linear"]["score"] > 0.9
     sets, ranks = pictures["tabular.png"].axes
     labels = [tabular_summary.LABELS.get(model, model) for model in ("linear", "SVM")]

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from convexbn._utils.array_namespace import is_elsewhere, namespace
+
 _LARGEST = 1e152  # squares of numbers between its inverse and this, and sums of them, are floats
 
 
@@ -29,4 +31,7 @@ def power_of_two_above(values: np.ndarray) -> float:
 
 
 def _largest(values: np.ndarray) -> float:
+    if is_elsewhere(values):
+        xp = namespace(values)
+        return max(float(xp.max(values)), -float(xp.min(values)))
     return max(float(values.max()), -float(values.min()))

@@ -2,6 +2,8 @@
 
 from mmap import mmap
 
+import numpy as np
+
 LEAST_ENTRIES = 2**27  # smaller memory maps are read into memory, where products are faster
 
 
@@ -15,8 +17,9 @@ def is_on_disk(X: object) -> bool:
     >>> is_on_disk(np.zeros(3))
     False
     """
-    if getattr(X, "size", 0) < LEAST_ENTRIES:
+    if not isinstance(X, np.ndarray) or X.size < LEAST_ENTRIES:
         return False
-    while not (X is None or isinstance(X, mmap)):
-        X = getattr(X, "base", None)
-    return X is not None
+    owner: object = X
+    while not (owner is None or isinstance(owner, mmap)):
+        owner = getattr(owner, "base", None)
+    return owner is not None

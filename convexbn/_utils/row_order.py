@@ -53,7 +53,7 @@ def as_rows(X: csr_array) -> csr_array:
 
 def _sort_keys(rows: np.ndarray) -> np.ndarray:
     """Keys (n,) of rows (n, d) whose order, byte by byte, is the lexicographic one of the numbers."""
-    keys = np.empty(rows.shape, dtype=">u8")
+    keys = np.empty(rows.shape, dtype=">u4" if rows.dtype == np.float32 else ">u8")
     size = max(1, 2**15 // rows.shape[1])
     for start in range(0, len(rows), size):
         keys[start : start + size] = _ordered_bits(rows[start : start + size])
@@ -82,9 +82,10 @@ def _keys_of_entries(X: csr_array) -> list[bytes]:
 
 def _ordered_bits(numbers: np.ndarray) -> np.ndarray:
     """Unsigned integers in the order of the numbers."""
-    sign = np.int64(np.iinfo(np.int64).min)
-    bits = np.add(numbers, 0.0, order="C", dtype=np.float64).view(np.int64)  # 0.0 equals -0.0
-    flips = bits >> 63  # all bits of a negative number, and the sign of any
-    flips |= sign
+    single = numbers.dtype == np.float32
+    signed, unsigned = (np.int32, np.uint32) if single else (np.int64, np.uint64)
+    bits = np.add(numbers, 0.0, order="C", dtype=np.float32 if single else np.float64).view(signed)  # 0.0 equals -0.0
+    flips = bits >> (8 * bits.itemsize - 1)  # all bits of a negative number, and the sign of any
+    flips |= np.iinfo(signed).min
     flips ^= bits
-    return flips.view(np.uint64)
+    return flips.view(unsigned)

@@ -1,10 +1,14 @@
-"""Linear algebra on one thread: products as small as those of the solvers take longer on several."""
+"""Linear algebra on one thread, as small products take longer on several; and several of them at once, on threads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import scipy.linalg  # noqa: F401 (its own BLAS must be loaded before it can be limited)
+from joblib import effective_n_jobs
 from threadpoolctl import ThreadpoolController
 
 _P = ParamSpec("_P")
@@ -51,3 +55,35 @@ def on_one_thread(function: Callable[_P, _R]) -> Callable[_P, _R]:
             return function(*args, **options)
 
     return limited
+
+
+_pool: ContextVar[ThreadPoolExecutor | None] = ContextVar("pool", default=None)
+
+
+@contextmanager
+def on_threads(n_jobs: int | None) -> Iterator[None]:
+    """Let `in_order` run on so many threads, as scikit-learn counts them; inside of them it runs on one.
+
+    Examples
+    --------
+    >>> from convexbn._utils.threads import in_order, on_threads
+    >>> with on_threads(2):
+    ...     list(in_order(lambda i: i**2, 3))
+    [0, 1, 4]
+    """
+    n_threads = effective_n_jobs(n_jobs)
+    if n_threads == 1:
+        yield
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        token = _pool.set(pool)
+        try:
+            yield
+        finally:
+            _pool.reset(token)
+
+
+def in_order(function: Callable[[int], _R], count: int) -> Iterator[_R]:
+    """The values of a function at 0, 1, ..., count - 1, computed on the threads of `on_threads`."""
+    pool = _pool.get()
+    return map(function, range(count)) if pool is None else pool.map(function, range(count))

@@ -1,6 +1,10 @@
 """Checks of the parameters of designs."""
 
+from typing import Any
+
 import numpy as np
+
+from convexbn.rows import RowSource
 
 
 def check_components(n_components: object, largest: int) -> None:
@@ -44,4 +48,33 @@ def check_rtol(rtol: object) -> None:
         raise ValueError(
             f"rtol={rtol!r} must be a number from 0 to 1, without 1: the smallest singular value to keep over the "
             "largest."
+        )
+
+
+def check_features(estimator: Any, source: RowSource, *, reset: bool) -> None:
+    """Number and names of the features of a source: set as scikit-learn does where `reset`, else compared.
+
+    Raises
+    ------
+    ValueError
+        If they are not those that the estimator was fitted on.
+    """
+    names = source.feature_names
+    if reset:
+        estimator.n_features_in_ = source.n_features
+        if names is not None:
+            estimator.feature_names_in_ = np.asarray(names, dtype=object)
+        elif hasattr(estimator, "feature_names_in_"):
+            del estimator.feature_names_in_
+        return
+    if source.n_features != estimator.n_features_in_:
+        raise ValueError(
+            f"X has {source.n_features} features, but {type(estimator).__name__} was fitted on "
+            f"{estimator.n_features_in_}."
+        )
+    known = getattr(estimator, "feature_names_in_", None)
+    if names is not None and known is not None and list(names) != list(known):
+        raise ValueError(
+            f"X has the features {list(names)}, but {type(estimator).__name__} was fitted on {list(known)}; give them "
+            "in this order."
         )

@@ -6,15 +6,21 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
+from convexbn.designs._checks import check_features
 from convexbn.operators._kinds import as_design_matrix
 from convexbn.operators._protocol import Operator
+from convexbn.operators._row_blocks import RowBlocks
+from convexbn.rows import RowSource
 
 SPARSE = (
     "X is sparse: give n_components=..., the number of leading singular directions to keep, an integer; or weight "
     "normalization (normalization='weight', or a WeightNormDesign) with n_components=None and spectral_power=0, which "
     "takes X as it is."
 )
+
+PRECISIONS = [np.float64, np.float32]  # of data, that are kept
 
 
 class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -37,6 +43,7 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self.takes_sparse
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
     @abstractmethod
@@ -48,14 +55,14 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like
-            Data as for `transform`.
+        X : array-like, or RowSource
+            Data as for `transform`, or what `read_rows` returns, which every product then reads a block at a time.
 
         Returns
         -------
         Z : Operator
-            A `DesignMatrix`, or a `SparseDesignMatrix` where `transform` gives a sparse array, unless the design has
-            another kind.
+            A `DesignMatrix`, a `SparseDesignMatrix` where `transform` gives a sparse array, or `RowBlocks` of a
+            `RowSource`.
 
         Examples
         --------
@@ -64,4 +71,15 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         >>> WeightNormDesign().fit(X).matrix(X)
         DesignMatrix(2 samples, 3 columns)
         """
+        if isinstance(X, RowSource):
+            check_is_fitted(self)
+            check_features(self, X, reset=False)
+            return self._row_blocks(X)
         return as_design_matrix(self.transform(X), self.n_patches)
+
+    def _row_blocks(self, source: RowSource) -> RowBlocks:
+        """The design matrix of a source, unless the problem needs the rows in memory."""
+        raise ValueError(
+            f"{type(self).__name__} takes data in memory, such as source.take(numpy.arange(source.n_rows)).X; batch "
+            "normalization before the ReLU and weight normalization read rows in blocks."
+        )

@@ -8,12 +8,22 @@ from typing import Any, Self
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
+from convexbn._utils.array_namespace import (
+    block_entries,
+    checked_array,
+    doubles,
+    is_elsewhere,
+    like,
+    namespace,
+    to_numpy,
+)
 from convexbn._utils.magnitude import check_magnitude
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._checks import check_components
+from convexbn.designs._design import Design
 from convexbn.designs._principal_directions import MOMENTS_RTOL, principal_directions, rank_to_keep
 
 _BLOCK_ENTRIES = 2**19  # entries of the patch matrix made at once
@@ -79,23 +89,43 @@ class PatchGrid:
         The patches of an image are consecutive. The entries of one are in the order of torch's filters: channel, row,
         column.
         """
+        if is_elsewhere(images):
+            return self._patches_elsewhere(images)
         sides = [(0, 0), (0, 0), *((zeros, zeros) for zeros in self.padding)]
         padded = np.pad(images.astype(np.float64), sides)
         vertical, horizontal = self.stride
         windows = sliding_window_view(padded, self.kernel_size, axis=(2, 3))[:, :, ::vertical, ::horizontal]
         return windows.transpose(0, 2, 3, 1, 4, 5).copy().reshape(-1, self.n_entries(images.shape[1]))
 
+    def _patches_elsewhere(self, images: Any) -> Any:
+        """Patches of images of another library than NumPy, there: an entry of all patches at a time."""
+        (rows, columns), xp, images = self.shape(*images.shape[2:]), namespace(images), doubles(images)
+        for axis, zeros in ((2, self.padding[0]), (3, self.padding[1])):
+            if zeros:
+                shape = tuple(zeros if i == axis else size for i, size in enumerate(images.shape))
+                border = xp.zeros(shape, dtype=images.dtype, device=images.device)
+                images = xp.concat([border, images, border], axis=axis)
+        (height, width), (down, right) = self.kernel_size, self.stride
+        entries = [
+            images[:, :, i : i + down * (rows - 1) + 1 : down, j : j + right * (columns - 1) + 1 : right]
+            for i in range(height)
+            for j in range(width)
+        ]
+        patches = xp.permute_dims(xp.stack(entries, axis=-1), (0, 2, 3, 1, 4))
+        return xp.reshape(patches, (-1, self.n_entries(images.shape[1])))
+
     def blocks(self, images: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Slices of the images and their patches, a block at a time."""
         entries = self.n_patches(images) * self.n_entries(images.shape[1])
-        for samples in _slices(len(images), entries):
-            yield samples, self.patches(images[samples])
+        for samples in _slices(images.shape[0], entries, block_entries(images, _BLOCK_ENTRIES)):
+            yield samples, self.patches(images[samples, ...])
 
     def mean(self, images: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Mean patch of weighted images: that of their average image."""
         average = np.zeros(images.shape[1:])
-        for samples in _slices(len(images), average.size):
-            average += np.tensordot(weights[samples], images[samples], 1)
+        for samples in _slices(images.shape[0], average.size, block_entries(images, _BLOCK_ENTRIES)):
+            block = doubles(images[samples, ...])
+            average += to_numpy(namespace(block).tensordot(*like(block, weights[samples]), block, axes=1))
         return self.patches(average[None] / weights.sum()).mean(axis=0)
 
     def moments(
@@ -106,12 +136,13 @@ class PatchGrid:
         size = len(mean) if basis is None else basis.shape[1]
         first, second = np.zeros(size), np.zeros((size, size))
         for samples, patches in self.blocks(images):
-            patches -= mean
-            rows = patches if basis is None else patches @ basis
+            patches -= like(patches, mean)[0]
+            rows = patches if basis is None else patches @ like(patches, basis)[0]
             row_weights = np.repeat(weights[samples], self.n_patches(images))
-            first += row_weights @ rows
-            rows *= np.sqrt(row_weights)[:, None]
-            second += rows.T @ rows
+            of_rows, roots = like(patches, row_weights, np.sqrt(row_weights)[:, None])
+            first += to_numpy(of_rows @ rows)
+            rows *= roots
+            second += to_numpy(rows.T @ rows)
         return first, second - np.outer(first, first)
 
 
@@ -179,6 +210,8 @@ class PatchDesign(BatchNormDesign):
     (10, 40, True)
     """
 
+    _row_blocks = Design._row_blocks
+
     def __init__(
         self,
         kernel_size: int | tuple[int, int] = 3,
@@ -229,7 +262,7 @@ class PatchDesign(BatchNormDesign):
         grid = self.grid
         weights, images = weighted_samples(sample_weight, check_images(X, grid))
         check_magnitude(images, "X")
-        n_rows = len(images) * grid.n_patches(images)
+        n_rows = images.shape[0] * grid.n_patches(images)
         check_components(self.n_components, min(n_rows, grid.n_entries(images.shape[1])))
         mean = grid.mean(images, weights)
         shift, moments = grid.moments(images, weights, mean)
@@ -249,8 +282,8 @@ class PatchDesign(BatchNormDesign):
         keep = rank_to_keep(S, self.n_components, max(self.rtol, MOMENTS_RTOL))
         S, Vt = S[:keep], Vt[:keep]
         of_basis = partial(grid.moments, images, weights, mean)
-        self._set_directions(mean, scale, S, Vt, variance, weights.sum() * n_rows / len(images), of_basis)
-        self.image_shape_ = images.shape[1:]
+        self._set_directions(mean, scale, S, Vt, variance, weights.sum() * grid.n_patches(images), of_basis)
+        self.image_shape_ = tuple(images.shape[1:])
         self.n_patches = grid.n_patches(images)
         return self
 
@@ -258,11 +291,24 @@ class PatchDesign(BatchNormDesign):
         """Design rows (n' * P, k) of the patches of any X (n', channels, height, width), image by image."""
         check_is_fitted(self)
         images = check_images(X, self.grid, self.image_shape_)
-        Z = np.ones((len(images) * self.n_patches, self.whitening_.shape[1] + 1))
+        if is_elsewhere(images):
+            return self._transformed_elsewhere(images)
+        dtype = np.float32 if images.dtype == np.float32 else np.float64
+        Z = np.ones((len(images) * self.n_patches, self.whitening_.shape[1] + 1), dtype=dtype)
         for samples, patches in self.grid.blocks(images):
             rows = Z[samples.start * self.n_patches : samples.stop * self.n_patches]
             np.matmul(patches - self.mean_, self.whitening_, out=rows[:, :-1])
         return Z
+
+    def _transformed_elsewhere(self, images: Any) -> Any:
+        """Design rows of images of another library than NumPy, there."""
+        parts = []
+        for _, patches in self.grid.blocks(images):
+            xp, (mean, whitening) = namespace(patches), like(patches, self.mean_, self.whitening_)
+            one = xp.ones((patches.shape[0], 1), dtype=patches.dtype, device=patches.device)
+            part = xp.concat([(patches - mean) @ whitening, one], axis=1)
+            parts.append(xp.astype(part, xp.float32) if images.dtype == xp.float32 else part)
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
 
 def check_images(X: ArrayLike, grid: PatchGrid, image_shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -298,7 +344,7 @@ def check_images(X: ArrayLike, grid: PatchGrid, image_shape: tuple[int, ...] | N
     >>> check_images(np.zeros((7, 3, 8, 8)), PatchGrid(3)).shape
     (7, 3, 8, 8)
     """
-    images: np.ndarray = check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True)
+    images: np.ndarray = checked_array(X, ensure_2d=False, allow_nd=True)
     if images.ndim != 4:
         fix = {
             2: "reshape rows of pixels to images with X.reshape(len(X), channels, height, width)",
@@ -313,7 +359,7 @@ def check_images(X: ArrayLike, grid: PatchGrid, image_shape: tuple[int, ...] | N
     thin = image_shape is None and width < min(channels, height)
     if thin and width <= 4 and (channels == height or grid.kernel_size[1] > 1):
         raise ValueError(f"{last}. If the images really are narrow, swap height and width.")
-    if image_shape is not None and images.shape[1 : 1 + len(image_shape)] != image_shape:
+    if image_shape is not None and tuple(images.shape[1 : 1 + len(image_shape)]) != image_shape:
         rotated = (width, channels, height)[: len(image_shape)] == image_shape
         if rotated or channels != image_shape[0] == width:
             raise ValueError(f"{last}. The images of training have {_named(image_shape)}.")
@@ -345,8 +391,8 @@ def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def _slices(n_samples: int, entries: int) -> Iterator[slice]:
+def _slices(n_samples: int, entries: int, at_once: int = _BLOCK_ENTRIES) -> Iterator[slice]:
     """Slices of samples with so many entries each, a block at a time."""
-    samples = max(1, _BLOCK_ENTRIES // entries)
+    samples = max(1, at_once // entries)
     for start in range(0, n_samples, samples):
         yield slice(start, min(start + samples, n_samples))

@@ -4,6 +4,7 @@ The network is invariant to invertible linear maps of the data, so whitening is 
 """
 
 from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.designs._design import Design
 
 
 class PostActivationBatchNormDesign(BatchNormDesign):
@@ -34,6 +35,7 @@ class PostActivationBatchNormDesign(BatchNormDesign):
     """
 
     after_relu, whitens = True, False
+    _row_blocks = Design._row_blocks
 
     def __init__(self, n_components: int | float | None = None, rtol: float = 1e-4):
         super().__init__(n_components, rtol)

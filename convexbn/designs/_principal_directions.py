@@ -19,7 +19,7 @@ def principal_directions(moments: np.ndarray, n_components: int | float | None) 
     d = len(moments)
     leading = min(int(n_components), d) if isinstance(n_components, (int, np.integer)) else d
     variances, axes = eigh(moments.T, subset_by_index=(d - leading, d - 1), overwrite_a=True, check_finite=False)
-    return np.sqrt(np.maximum(variances[::-1], 0)), _with_signs(axes.T[::-1])
+    return np.sqrt(np.maximum(variances[::-1], 0)), with_signs(axes.T[::-1])
 
 
 def rank_to_keep(S: np.ndarray, n_components: int | float | None, rtol: float) -> int:
@@ -41,11 +41,11 @@ def leading_directions(
         assert n_components is not None
         S, Vt = matrix.leading(int(n_components))
         keep = rank_to_keep(S, n_components, rtol)
-        return S[:keep], _with_signs(Vt[:keep]), matrix.squares
+        return S[:keep], with_signs(Vt[:keep]), matrix.squares
     if rtol < MOMENTS_RTOL:
         _, S, Vt = svd(matrix.block(), full_matrices=False, overwrite_a=True, check_finite=False)
         keep = rank_to_keep(S, n_components, rtol)
-        return S[:keep], _with_signs(Vt[:keep]), float(np.sum(S**2))
+        return S[:keep], with_signs(Vt[:keep]), float(np.sum(S**2))
     gram = matrix.gram()
     squares = float(np.trace(gram))
     S, directions = principal_directions(gram, n_components)
@@ -53,11 +53,11 @@ def leading_directions(
     S, directions = S[:keep], directions[:keep]
     if directions.shape[1] < len(matrix.mean):  # they are left singular vectors, of a matrix with fewer rows
         Vt = matrix.left_multiplied(directions) / S[:, None]
-        directions = _with_signs(solve_triangular(cholesky(Vt @ Vt.T, lower=True), Vt, lower=True))
+        directions = with_signs(solve_triangular(cholesky(Vt @ Vt.T, lower=True), Vt, lower=True))
     return S, directions, squares
 
 
-def _with_signs(directions: np.ndarray) -> np.ndarray:
+def with_signs(directions: np.ndarray) -> np.ndarray:
     """The same directions (r, d), each with the sign that makes the first of its large entries positive."""
     sizes = np.abs(directions)
     first = (sizes > 0.9 * sizes.max(axis=1, keepdims=True)).argmax(axis=1)  # two columns of one std always tie

@@ -11,12 +11,15 @@ from convexbn._utils.checks import is_integer
 from convexbn._utils.magnitude import check_magnitude, power_of_two_above
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import weighted_samples
-from convexbn.designs._checks import check_components, check_rtol, check_spectral_power
-from convexbn.designs._design import Design
+from convexbn.designs._checks import check_components, check_features, check_rtol, check_spectral_power
+from convexbn.designs._design import PRECISIONS, Design
 from convexbn.designs._deviations import Deviations
 from convexbn.designs._layer_weights import LayerWeights
-from convexbn.designs._principal_directions import MOMENTS_RTOL, SMALLEST_WEIGHT, leading_directions
+from convexbn.designs._principal_directions import MOMENTS_RTOL, SMALLEST_WEIGHT, leading_directions, rank_to_keep
+from convexbn.designs._row_statistics import EXACT_BELOW, RowStatistics
 from convexbn.designs._sparse_deviations import SparseDeviations
+from convexbn.operators._row_blocks import RowBlocks
+from convexbn.rows import RowSource
 
 _SMALL = 2.0**-8  # root mean square of X below which the bias has a unit
 _BIAS_UNIT = 16.0  # that, in root mean squares of X
@@ -90,11 +93,13 @@ class WeightNormDesign(Design):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n, d)
-            Training data. Sparse data stays sparse, in Z too where it is taken as it is.
+        X : array-like or sparse matrix of shape (n, d), or RowSource
+            Training data. Sparse data stays sparse, in Z too where it is taken as it is. What `read_rows` returns is
+            read once, a block at a time, with the accuracy that `BatchNormDesign` states.
         y : ignored
         sample_weight : array-like of shape (n,) or None, default=None
-            Weights of the samples; integer weights equal repeated rows. All equal if None.
+            Weights of the samples; integer weights equal repeated rows. If None those of a `RowSource` that has any,
+            else all equal.
 
         Returns
         -------
@@ -108,46 +113,88 @@ class WeightNormDesign(Design):
         """
         check_spectral_power(self.spectral_power)
         check_rtol(self.rtol)
+        if isinstance(X, RowSource):
+            check_features(self, X, reset=True)
+            exact = self.rtol < EXACT_BELOW and not self._takes_as_it_is
+            return self._learn(RowStatistics.of_source(X, sample_weight, exact=exact))
         data = self._validated(X, reset=True)
         if issparse(data):
             self._check_sparse()
         weights, data = weighted_samples(sample_weight, data)
         check_components(self.n_components, min(data.shape))
-        if not (data.nnz if isinstance(data, csr_array) else data.any()):
-            raise ValueError("X is all zero; a weight-normalized network learns nothing from it.")
-        check_magnitude(data, "X")
+        self._check_size(data.data if isinstance(data, csr_array) else data)
         size = power_of_two_above(data)
         squares = (data / size).power(2) if isinstance(data, csr_array) else np.square(data / size)
-        mean_square = float(weights / weights.sum() @ squares.mean(axis=1))
-        root_mean_square = size * 2.0 ** np.round(np.log2(mean_square) / 2)
-        self.bias_unit_ = 1.0 if root_mean_square >= _SMALL else _BIAS_UNIT * root_mean_square
+        mean_square = float(weights / weights.sum() @ squares.mean(axis=1, dtype=np.float64))
+        self._set_bias_unit(size, mean_square)
         if self._takes_as_it_is:
-            self.basis_ = None if issparse(data) else np.eye(data.shape[1])
-            self.spectral_weights_, self.variance_share_ = np.ones(data.shape[1]), 1.0
+            self._set_identity(data.shape[1], dense=not issparse(data))
         else:
             zero = np.zeros(data.shape[1])
             kind = SparseDeviations if issparse(data) else Deviations
             rows = kind(data, zero, zero + max(data.max(), -data.min()), np.sqrt(weights / weights.sum()))
-            S, Vt, squares = leading_directions(rows, self.n_components, self.rtol)
-            D = (S / S[0]) ** self.spectral_power
-            keep = D > SMALLEST_WEIGHT
-            self.basis_, self.spectral_weights_ = Vt[keep].T, D[keep]
-            self.variance_share_ = float(np.sum(S[keep] ** 2) / squares)
+            self._set_directions(*leading_directions(rows, self.n_components, self.rtol))
         return self
 
+    def _learn(self, statistics: RowStatistics) -> Self:
+        """Learn the directions from the statistics of all rows, merged from those of blocks."""
+        extremes = np.stack([statistics.ranges.low, statistics.ranges.high])
+        n_features = extremes.shape[1]
+        check_components(self.n_components, min(statistics.n_rows, n_features))
+        self._check_size(extremes)
+        size, zero = power_of_two_above(extremes), np.zeros(n_features)
+        S, Vt, square = statistics.moments.about(zero).directions(zero + size, self.n_components)
+        self._set_bias_unit(size, square / n_features)
+        if self._takes_as_it_is:
+            self._set_identity(n_features)
+        else:
+            keep = rank_to_keep(S, self.n_components, self.rtol)
+            self._set_directions(S[:keep], Vt[:keep], square)
+        return self
+
+    @staticmethod
+    def _check_size(values: np.ndarray) -> None:
+        if not values.any():
+            raise ValueError("X is all zero; a weight-normalized network learns nothing from it.")
+        check_magnitude(values, "X")
+
+    def _set_bias_unit(self, size: float, mean_square: float) -> None:
+        """Set the entry of the constant column, for data with this mean square after division by `size`."""
+        root_mean_square = size * 2.0 ** np.round(np.log2(mean_square) / 2)
+        self.bias_unit_ = 1.0 if root_mean_square >= _SMALL else _BIAS_UNIT * root_mean_square
+
+    def _set_identity(self, n_features: int, dense: bool = True) -> None:
+        self.basis_ = np.eye(n_features) if dense else None
+        self.spectral_weights_, self.variance_share_ = np.ones(n_features), 1.0
+
+    def _set_directions(self, S: np.ndarray, Vt: np.ndarray, squares: float) -> None:
+        D = (S / S[0]) ** self.spectral_power
+        keep = D > SMALLEST_WEIGHT
+        self.basis_, self.spectral_weights_ = Vt[keep].T, D[keep]
+        self.variance_share_ = float(np.sum(S[keep] ** 2) / squares)
+
+    def _row_blocks(self, source: RowSource) -> RowBlocks:
+        slopes = np.eye(source.n_features) if self.basis_ is None else self.basis_ * self.spectral_weights_
+        if self.bias:
+            slopes = np.pad(slopes, ((0, 0), (0, 1)))
+        offsets = np.zeros(slopes.shape[1])
+        if self.bias:
+            offsets[-1] = self.bias_unit_
+        return RowBlocks(source, np.zeros(source.n_features), slopes, offsets)
+
     def _validated(self, X: ArrayLike, reset: bool) -> Any:
-        data = validate_data(self, X, dtype=np.float64, accept_sparse="csr", reset=reset)
-        return as_rows(data) if issparse(data) else data
+        data = validate_data(self, X, dtype=PRECISIONS, accept_sparse="csr", reset=reset)
+        return as_rows(data.astype(np.float64)) if issparse(data) else data
 
     def transform(self, X: ArrayLike) -> np.ndarray | csr_array:
         """Design rows [D basis^T x; bias_unit] for any X (n', d): (n', k), sparse where sparse X is taken as it is."""
         check_is_fitted(self)
         Z = self._validated(X, reset=False)
-        if self.basis_ is not None:
-            Z = Z @ self.basis_ * self.spectral_weights_
+        if self.basis_ is not None and not self._takes_as_it_is:
+            Z = Z @ (self.basis_ * self.spectral_weights_).astype(Z.dtype)
         if not self.bias:
             return Z
-        column = np.full((Z.shape[0], 1), self.bias_unit_)
+        column = np.full((Z.shape[0], 1), self.bias_unit_, dtype=Z.dtype)
         return hstack([Z, csr_array(column)], format="csr") if issparse(Z) else np.hstack([Z, column])
 
     @property

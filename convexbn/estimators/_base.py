@@ -25,10 +25,11 @@ from convexbn._utils.checks import (
 )
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import merge_equal_samples
+from convexbn._utils.threads import on_threads
 from convexbn._utils.user_warning import warn_user
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._checks import check_spectral_power
-from convexbn.designs._design import SPARSE
+from convexbn.designs._design import PRECISIONS, SPARSE
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._last_fit import last_fit
@@ -130,7 +131,8 @@ class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
         self._check_parameters()
         before = vars(self).copy()
         try:
-            self._train(*self._samples(X, y, sample_weight), clock, given)
+            with on_threads(self.n_jobs):
+                self._train(*self._samples(X, y, sample_weight), clock, given)
         except BaseException:
             self.__dict__ = before
             raise
@@ -368,7 +370,7 @@ class Dense(BaseConvexBN):
                 "ConvexBNConvRegressor or ConvexBNConvClassifier."
             )
         alone = isinstance(y, str)
-        found = validate_data(self, X, y, dtype=np.float64, accept_sparse="csr", **options)
+        found = validate_data(self, X, y, dtype=PRECISIONS, accept_sparse="csr", **options)
         data, *targets = [found] if alone else found
         data = as_rows(data) if issparse(data) else data
         return data if alone else (data, *targets)

@@ -185,8 +185,8 @@ class ConvexBNClassifier(Classification, Dense, FixedWeightDecay):
         `tol`; "auto" a few times as long as the search, by a count of its work, so that the outcome does not depend on
         the machine. `convexbn.prove` can do it later.
     n_jobs : int or None, default=None
-        Folds that are worked on at the same time while values are chosen, by threads; -1 takes all cores. Gated
-        networks take one after the other.
+        Threads, among which folds are divided while values are chosen, and blocks of rows where there are more than
+        16,000; -1 takes all cores. The network does not depend on it. Gated networks take one fold after the other.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
     checkpoint : path or None, default=None

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_X_y
 
 from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.designs._design import PRECISIONS
 from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.estimators._classifier import Classification
@@ -43,10 +44,11 @@ class Convolutional(FixedWeightDecay):
         )
 
     def _validate(self, X: ArrayLike, y: Any = None, reset: bool = True, **options: Any) -> Any:
-        images = check_images(X, self._grid(), None if reset else self.image_shape_).astype(np.float64, copy=False)
+        images = check_images(X, self._grid(), None if reset else self.image_shape_)
+        images = images if images.dtype == np.float32 else images.astype(np.float64, copy=False)
         if not reset:
             return images
-        images, targets = check_X_y(images, y, dtype=np.float64, allow_nd=True, estimator=self, **options)
+        images, targets = check_X_y(images, y, dtype=PRECISIONS, allow_nd=True, estimator=self, **options)
         self.image_shape_ = images.shape[1:]
         return images, targets
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.utils.validation import check_array, check_consistent_length
 
+from convexbn._utils.array_namespace import is_elsewhere, to_numpy
+from convexbn._utils.torch_device import placed
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._normalizations import NORMALIZATIONS
 from convexbn.designs._patches import PatchDesign, check_images
@@ -47,6 +50,7 @@ def train(
     n_steps: int = 1000,
     batch_size: int | None = None,
     dtype: str = "float64",
+    device: str = "cpu",
     start: NormalizedNetwork | None = None,
     callback: Callback | None = None,
     random_state: int | np.random.Generator | None = None,
@@ -62,7 +66,7 @@ def train(
     ----------
     X : array-like of shape (n, d) or (n, channels, height, width)
         Training data, or images where `kernel_size` is given. Mini-batches are cut from it as it is, so that it may be
-        of any numeric type and a memory map.
+        of any numeric type and a memory map, or beside a `start` a tensor on a device, which goes before `device`.
     y : array-like of shape (n,) or (n, C)
         Targets; labels -1 and +1 for margin losses, one-hot rows for "cross_entropy".
     weight_decay : float
@@ -94,6 +98,9 @@ def train(
     dtype : {"float64", "float32"}, default="float64"
         Precision of the training. The mean of the data is subtracted before rounding where the network does not change
         by it: under batch normalization, unless images are padded.
+    device : str, default="cpu"
+        Device of PyTorch, as "cuda". All of X is copied to it once, in its own numeric type, and statistics are
+        computed there.
     start : NormalizedNetwork or None, default=None
         Network to start from; its type, filters and width go before `normalization`, `kernel_size` and `n_neurons`.
         None draws random directions of the whitened data (of a sample of it where it is large), `n_neurons` of them,
@@ -119,7 +126,8 @@ def train(
     Raises
     ------
     ImportError
-        If PyTorch is not installed, or `verbose` is set and tqdm is not.
+        If PyTorch is not installed, `verbose` is set and tqdm is not, or `device` is not "cpu" and array-api-compat is
+        not.
     ValueError
         If the data is not finite or of unequal length, the loss does not take the targets, an option is unknown, out
         of range, or does not go with another, or a neuron of `start` does not vary over X.
@@ -152,6 +160,7 @@ def train(
         n_steps=n_steps,
         batch_size=batch_size,
         dtype=dtype,
+        device=device,
         fit_intercept=fit_intercept,
         start=start,
         callback=callback,
@@ -172,31 +181,43 @@ def train(
             f"start must have neurons, and an output for each of the {targets.shape[1]} columns of y; it has "
             f"{len(network)} neurons and {network.n_outputs} outputs."
         )
+    if is_elsewhere(data):
+        device, there = str(data.device), data
+    else:
+        there = placed(data, device)
+    targets = placed(targets, device)
     full_batch = batch_size is None or batch_size == len(data)
     if start is not None:
-        network = start.with_statistics(data)
+        network = start.with_statistics(there)
     origin = network.origin(data)
     if dtype == "float32" and not origin.any():
         _warn_of_lost_digits(data)
     objective = TrainingObjective(
-        network, loss, weight_decay, fit_intercept, dtype, eps=SMALLEST_EPS if full_batch else TORCH_EPS, origin=origin
+        network,
+        loss,
+        weight_decay,
+        fit_intercept,
+        dtype,
+        device=device,
+        eps=SMALLEST_EPS if full_batch else TORCH_EPS,
+        origin=origin,
     )
     rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
     steps = make_optimizer(optimizer, objective.parameters, rate, momentum)
 
     with Recorder(optimizer, n_steps, verbose=verbose) as recorder:
 
-        def record(step: int, value: float, outputs: np.ndarray) -> None:
-            recorder.record(step, value)
+        def record(step: int, value: Any, outputs: Any) -> None:
+            recorder.record(step, float(value))
             if callback is not None:
-                callback(step, outputs)
+                callback(step, to_numpy(outputs))
 
         if batch_size is not None:
-            on_mini_batches(objective, data, targets, steps, n_steps, batch_size, rng, recorder)
+            on_mini_batches(objective, there, targets, steps, n_steps, batch_size, rng, recorder)
         else:
             loop = by_lbfgs if optimizer == "lbfgs" else on_full_batch
-            loop(objective, objective.inputs(data), targets, steps, n_steps, record)
-    return objective.network().with_statistics(data), recorder.trace()
+            loop(objective, objective.inputs(there), targets, steps, n_steps, record)
+    return objective.network().with_statistics(there), recorder.trace()
 
 
 def unfitted_design(
@@ -227,7 +248,7 @@ def check_data(X: ArrayLike, design: BatchNormDesign | WeightNormDesign) -> np.n
 
 def _warn_of_lost_digits(X: np.ndarray) -> None:
     """Warn if float32 keeps fewer than three digits of how X varies, where the origin of X matters to the network."""
-    samples = X[:: max(1, X.size // _START_ENTRIES)]
+    samples = to_numpy(X[:: max(1, prod(X.shape) // _START_ENTRIES)])
     mean, std = samples.mean(axis=0, dtype=np.float64), samples.std(axis=0, dtype=np.float64)
     if np.linalg.norm(mean) * np.finfo(np.float32).eps > 1e-3 * np.linalg.norm(std):
         warnings.warn(
@@ -246,7 +267,7 @@ def _initial(
     rng: np.random.Generator,
 ) -> NormalizedNetwork:
     """Network of random directions of the design matrix, of a sample of X where it is large."""
-    entries = X[0].size
+    entries = prod(X.shape[1:])
     if isinstance(design, PatchDesign):
         entries = design.grid.n_patches(X) * design.grid.n_entries(X.shape[1])
     n_samples = max(2, _START_ENTRIES // entries)

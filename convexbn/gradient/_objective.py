@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from convexbn._utils.array_namespace import doubles, is_elsewhere, like
 from convexbn.losses import Loss
 from convexbn.network import NormalizedNetwork
 from convexbn.network._base import import_torch
@@ -28,6 +29,9 @@ class TrainingObjective:
         Precision of weights and activations; losses are added up in double precision.
     eps : float, default=1e-300
         What batch normalization adds to variances; next to nothing, unless a neuron may not vary on a batch.
+    device : str, default="cpu"
+        Device of PyTorch; where it is not "cpu", batches must be tensors on it. Of a batch of tensors the loss is
+        computed there, too.
     origin : ndarray or float, default=0.0
         What is subtracted from samples before they are rounded to `dtype`, as `NormalizedNetwork.origin` says.
 
@@ -60,42 +64,52 @@ class TrainingObjective:
         fit_intercept: bool,
         dtype: str,
         *,
+        device: str = "cpu",
         eps: float = SMALLEST_EPS,
         origin: np.ndarray | float = 0.0,
     ):
         torch = import_torch()
         self.loss, self.weight_decay, self.dtype, self.origin = loss, weight_decay, dtype, origin
         self._read = type(network).from_torch
-        self._module = network.to_torch(eps=eps).train().to(getattr(torch, dtype))
+        self._module = network.to_torch(eps=eps).train().to(device, getattr(torch, dtype))
         self._module[-1].bias.requires_grad_(fit_intercept)
         self.parameters = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
         self._decayed = network.decayed_parameters(self._module)
 
-    def inputs(self, X: np.ndarray) -> Any:
+    def inputs(self, X: Any) -> Any:
         """Samples as a torch tensor in the precision of the weights, moved to the origin in double precision."""
+        if is_elsewhere(X):
+            X = doubles(X)
+            return (X - like(X, np.asarray(self.origin))[0]).to(getattr(import_torch(), self.dtype))
         moved = np.empty(X.shape, dtype=self.dtype)
         np.subtract(X, self.origin, out=moved, dtype=np.float64, casting="same_kind")
         return import_torch().from_numpy(moved)
 
-    def tensor(self, array: np.ndarray) -> Any:
+    def tensor(self, array: Any) -> Any:
         """Copy of an array as a torch tensor in the precision of the weights."""
-        return import_torch().from_numpy(np.array(array, dtype=self.dtype))
+        torch = import_torch()
+        return torch.as_tensor(array).to(getattr(torch, self.dtype), copy=True)
 
-    def evaluate(self, inputs: Any, y: np.ndarray) -> tuple[float, np.ndarray]:
-        """Objective and outputs (n, C) on a batch; the gradient is left in the parameters."""
+    def evaluate(self, inputs: Any, y: Any) -> tuple[Any, Any]:
+        """Objective and outputs (n, C) on a batch; the gradient is left in the parameters.
+
+        On another device than the CPU these are tensors there, so that nothing waits for them.
+        """
         for parameter in self.parameters:
             parameter.grad = None
         outputs = self._module(inputs)
-        f = outputs.detach().numpy().astype(np.float64)
+        f = outputs.detach().double()
+        f = f if is_elsewhere(y) else f.numpy()
         with np.errstate(over="ignore", invalid="ignore"):  # the recorder raises where the objective is not finite
-            value = float(self.loss.value(f, y).mean())
+            value = self.loss.value(f, y).mean()
             gradient = self.tensor(self.loss.gradient(f, y) / len(y))
         outputs.backward(gradient)
-        squares = 0.0
+        squares: Any = 0.0
         for parameter in self._decayed:
             values = parameter.detach()
             parameter.grad.add_(values, alpha=self.weight_decay)
-            squares += values.square().sum().item()
+            squares += values.square().sum()
+        squares = squares.double() if is_elsewhere(y) else squares.item()
         return value + self.weight_decay / 2 * squares, f
 
     def is_finite(self) -> bool:

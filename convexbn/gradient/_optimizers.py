@@ -13,7 +13,7 @@ LEARNING_RATES = {"adam": 1e-2, "lbfgs": 1.0, "sgd": 1e-1}
 _MEMORY = 20  # pairs of steps and changes of the gradient that L-BFGS keeps
 _LINE_SEARCH = 25  # evaluations of one line search
 
-Record = Callable[[int, float, np.ndarray], None]
+Record = Callable[[int, Any, Any], None]
 
 
 def make_optimizer(name: str, parameters: list[Any], learning_rate: float, momentum: float) -> Any:
@@ -59,7 +59,7 @@ def make_optimizer(name: str, parameters: list[Any], learning_rate: float, momen
 
 
 def on_full_batch(
-    objective: TrainingObjective, inputs: Any, y: np.ndarray, optimizer: Any, n_steps: int, record: Record
+    objective: TrainingObjective, inputs: Any, y: Any, optimizer: Any, n_steps: int, record: Record
 ) -> None:
     """Take steps of Adam or SGD; every step, and the end, is recorded with its number, objective and outputs."""
     for step in range(n_steps + 1):
@@ -68,9 +68,7 @@ def on_full_batch(
             optimizer.step()
 
 
-def by_lbfgs(
-    objective: TrainingObjective, inputs: Any, y: np.ndarray, optimizer: Any, n_steps: int, record: Record
-) -> None:
+def by_lbfgs(objective: TrainingObjective, inputs: Any, y: Any, optimizer: Any, n_steps: int, record: Record) -> None:
     """Take iterations of L-BFGS; recorded are the points between them, not those of line searches.
 
     Where a line search fails, as it may at a kink of the ReLU, the memory is emptied; where the gradient descends no
@@ -79,12 +77,12 @@ def by_lbfgs(
     """
     torch = import_torch()
     parameters = objective.parameters
-    evaluations: list[tuple[Any, list[Any], float, np.ndarray]] = []
+    evaluations: list[tuple[Any, list[Any], Any, Any]] = []
 
     def position() -> Any:
         return torch.cat([parameter.detach().ravel() for parameter in parameters])
 
-    def evaluate() -> tuple[float, np.ndarray]:
+    def evaluate() -> tuple[Any, Any]:
         here = position()
         for there, gradients, value, f in evaluations:
             if torch.equal(there, here):
@@ -109,8 +107,8 @@ def by_lbfgs(
 
 def on_mini_batches(
     objective: TrainingObjective,
-    X: np.ndarray,
-    y: np.ndarray,
+    X: Any,
+    y: Any,
     optimizer: Any,
     n_steps: int,
     batch_size: int,
@@ -126,4 +124,4 @@ def on_mini_batches(
             values.append(objective.evaluate(objective.inputs(X[samples]), y[samples])[0])
             optimizer.step()
         step += len(values)
-        recorder.record(step, float(np.mean(values)) if objective.is_finite() else np.nan)
+        recorder.record(step, float(sum(values)) / len(values) if objective.is_finite() else np.nan)

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_X_y
 
 from convexbn._utils.checks import check_choice, is_integer
+from convexbn._utils.torch_device import check_device
 from convexbn.gradient._optimizers import LEARNING_RATES
 from convexbn.network import NormalizedNetwork
 
@@ -23,6 +24,7 @@ def check_options(
     n_steps: Any,
     batch_size: Any,
     dtype: Any,
+    device: Any,
     fit_intercept: Any,
     start: Any,
     callback: Any,
@@ -31,7 +33,7 @@ def check_options(
 
     Parameters
     ----------
-    weight_decay, n_neurons, optimizer, learning_rate, momentum, n_steps, batch_size, dtype : object
+    weight_decay, n_neurons, optimizer, learning_rate, momentum, n_steps, batch_size, dtype, device : object
         As in `convexbn.gradient.train`.
     fit_intercept, start, callback : object
         As in `convexbn.gradient.train`.
@@ -40,12 +42,14 @@ def check_options(
     ------
     ValueError
         If one is not as it must be.
+    ImportError
+        If PyTorch is not installed.
 
     Examples
     --------
     >>> from convexbn.gradient._options import check_options
     >>> options = {"learning_rate": 0.1, "momentum": 0.9, "n_steps": 10, "batch_size": 32, "dtype": "float64"}
-    >>> others = {"fit_intercept": False, "start": None, "callback": None}
+    >>> others = {"device": "cpu", "fit_intercept": False, "start": None, "callback": None}
     >>> check_options(weight_decay=0.1, n_neurons=5, optimizer="adam", **options, **others)
     Traceback (most recent call last):
         ...
@@ -54,6 +58,7 @@ def check_options(
     check_number("weight_decay", weight_decay)
     check_choice("optimizer", optimizer, LEARNING_RATES)
     check_choice("dtype", dtype, DTYPES)
+    check_device(device)
     check_number("learning_rate", learning_rate, positive=True, optional=True)
     check_momentum(momentum)
     check_integer("n_neurons", n_neurons, 1)

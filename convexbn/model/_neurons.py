@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 
 from convexbn.model._base_neurons import BaseNeurons
+from convexbn.model._sums import network_outputs
 from convexbn.operators._protocol import Operator
 
 
@@ -75,8 +76,10 @@ class Neurons(BaseNeurons):
 
     def outputs(self, Z: Operator) -> np.ndarray:
         """Predictions f on the samples of a design matrix, shape (n, C)."""
-        hidden = Z.neuron_outputs(self.weights) if self.gates is None else Z.gated_outputs(self.gates, self.weights)
-        return hidden @ self.output_weights + self.intercept
+        if self.gates is not None:
+            return Z.gated_outputs(self.gates, self.weights) @ self.output_weights + self.intercept
+        now = {"weights": self.weights, "output_weights": self.output_weights, "intercept": self.intercept}
+        return Z.mapped(network_outputs, **now)
 
     def balanced(self) -> Self:
         """Return the same network with |s_j| = |c_j|, at which the two-layer penalty is least."""

@@ -8,6 +8,7 @@ outputs.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class OutputDirections(ABC):
 
     @abstractmethod
     def gradient(self, Z: Operator, V: np.ndarray) -> Gradient:
-        """The oracle's gradient in w, a function of products Z W (N, p), which it may overwrite, and of c (C, p)."""
+        """The oracle's gradient in w, a function of W (k, p) and c (C, p), for a dual point V (N, C) of the rows."""
 
     def tangents(self, outputs: np.ndarray) -> np.ndarray:
         """Orthonormal bases of the tangent spaces at unit rows (m, C), shape (m, C, C - 1): columns of a reflection."""
@@ -77,7 +78,7 @@ class Signs(OutputDirections):
 
     def gradient(self, Z: Operator, V: np.ndarray) -> Gradient:
         weighted = Z.weighted(V)
-        return lambda inner, c: c * weighted.adjoint(np.greater(inner, 0, out=inner))
+        return lambda w, c: c * Z.summed(_of_weighted, weighted, w=w)
 
 
 class Sphere(OutputDirections):
@@ -96,8 +97,12 @@ class Sphere(OutputDirections):
         return along / np.maximum(np.linalg.norm(along, axis=0), np.finfo(along.dtype).tiny)
 
     def gradient(self, Z: Operator, V: np.ndarray) -> Gradient:
-        def of(inner: np.ndarray, c: np.ndarray) -> np.ndarray:
-            return Z.adjoint((inner > 0) * (V @ self.best(V.T @ np.maximum(inner, 0), c)))
+        placed = Z.place(V)
+
+        def of(w: np.ndarray, c: np.ndarray) -> np.ndarray:
+            hidden = Z.hold(_hidden, w=w)
+            c = self.best(Z.summed(_along, placed, hidden), c)
+            return Z.summed(_of_active, placed, hidden, c=c)
 
         return of
 
@@ -105,3 +110,19 @@ class Sphere(OutputDirections):
 def output_directions(n_outputs: int) -> OutputDirections:
     """Return the geometry of so many outputs."""
     return Signs(1) if n_outputs == 1 else Sphere(n_outputs)
+
+
+def _of_weighted(Z: Any, weighted: Any, *, w: Any) -> Any:
+    return weighted.adjoint(Z.active(w))
+
+
+def _hidden(Z: Any, *, w: Any) -> Any:
+    return Z.hidden(w)
+
+
+def _along(Z: Any, V: Any, hidden: Any) -> Any:
+    return V.T @ hidden
+
+
+def _of_active(Z: Any, V: Any, hidden: Any, *, c: Any) -> Any:
+    return Z.of_active(hidden, V @ c)

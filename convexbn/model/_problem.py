@@ -6,6 +6,7 @@ Targets, predictions and dual points are (n, C) arrays.
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -115,6 +116,11 @@ class Problem(Summarized):
     def output_directions(self) -> OutputDirections:
         """Geometry of the output directions: signs for one output, the unit sphere for several."""
         return output_directions(self.n_outputs)
+
+    @cached_property
+    def placed(self) -> tuple[Any, Any]:
+        """Targets and sample weights, where the rows of Z are."""
+        return self.Z.place(self.y), self.Z.place(self.sample_weight)
 
     def neurons(self, weights: np.ndarray, output_weights: np.ndarray, intercept: np.ndarray) -> Neurons:
         """Return the network f = sum_j relu(Z s_j) c_j^T + intercept, as its neurons."""

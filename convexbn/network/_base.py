@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array, issparse
-from sklearn.utils.validation import check_array, check_consistent_length
+from sklearn.utils.validation import check_consistent_length
 
+from convexbn._utils.array_namespace import all_finite, checked_array, doubles, is_elsewhere, like, positive_part
 from convexbn._utils.html import Tabulated, sparkline
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import check_sample_weight
 from convexbn._utils.summary import counted
+from convexbn._utils.torch_device import import_torch
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._principal_directions import EXACT_RTOL
 from convexbn.designs._weight_norm import WeightNormDesign
@@ -223,7 +225,7 @@ class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
 
     def _add_first(self, graph: Graph, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
         """Add a first layer with these weights, and ReLU."""
-        return graph.add("Relu", graph.affine(x, weights, offsets))
+        return graph.add("Relu", graph.affine_on_data(x, weights, offsets))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d), sparse or not, with the population statistics; a ValueError."""
@@ -338,11 +340,13 @@ class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
         return data
 
     def _forward(self, X: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-        return self._hidden(X, mean, std) @ self.output_weights + self.intercept
+        return network_outputs(self._hidden(X, mean, std), self.output_weights, self.intercept)
 
     def _hidden(self, rows: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         """Outputs of the neurons on rows of data."""
-        return np.maximum(self.gamma * (rows @ self.weights.T - mean) / std + self.bias, 0)
+        rows = doubles(rows) if is_elsewhere(rows) else rows
+        W, gamma, bias, mean, std = like(rows, self.weights, self.gamma, self.bias, mean, std)
+        return positive_part(gamma * (rows @ W.T - mean) / std + bias)
 
     def check_data(self, X: ArrayLike) -> np.ndarray | csr_array:
         """Return X, sparse or not, in its own numeric type, or raise a ValueError if the network does not take it."""
@@ -357,11 +361,17 @@ class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
         return {}
 
 
+def network_outputs(hidden: Any, output_weights: np.ndarray, intercept: np.ndarray) -> Any:
+    """Outputs (n, C) of a network whose neurons have the outputs `hidden` (n, m)."""
+    C, b = like(hidden, output_weights, intercept)
+    return hidden @ C + b
+
+
 def finite(outputs: Callable[[], np.ndarray]) -> np.ndarray:
     """Return what a function computes of X, or raise a ValueError if it overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
         values = outputs()
-    if not np.isfinite(values).all():
+    if not all_finite(values):
         raise ValueError("The outputs for X overflow: X holds numbers far larger than the training data.")
     return values
 
@@ -377,20 +387,11 @@ def as_finite_arrays(network: Any) -> None:
 
 def check_data(X: ArrayLike, n_features: int, *, accept_sparse: bool = False) -> np.ndarray:
     """Return X as a finite 2-D array of its own numeric type with `n_features` columns, or raise a ValueError."""
-    data: np.ndarray = check_array(X, dtype="numeric", accept_sparse="csr" if accept_sparse else False)
+    data = checked_array(X, accept_sparse="csr" if accept_sparse else False)
     data = as_rows(data) if issparse(data) else data
     if data.shape[1] != n_features:
         raise ValueError(f"X has {data.shape[1]} features, the network was trained on {n_features}.")
     return data
-
-
-def import_torch() -> Any:
-    """Import torch, or say which extra is missing."""
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError("This needs PyTorch: pip install 'convexbn[torch]'.") from error
-    return torch
 
 
 def tensor(array: np.ndarray) -> Any:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import csr_array, issparse
 from sklearn.utils.validation import check_array
 
+from convexbn._utils.array_namespace import block_entries, double_mean, doubles, is_elsewhere, like, namespace, to_numpy
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._weight_norm import WeightNormDesign
@@ -108,20 +109,18 @@ class BatchNormNetwork(NormalizedNetwork):
     def batch_statistics(self, X: np.ndarray, sample_weight: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and std (m,) of x·w_j over X; a ValueError if a neuron does not vary over X."""
         weights, data = weighted_samples(sample_weight, X)
-        _, first_rows = next(self._row_blocks(data[:1]))
-        origin = first_rows[:1]  # deviations from it are exactly zero where a neuron does not vary
+        _, first_rows = next(self._row_blocks(data[:1, ...]))
+        origin = first_rows[:1, :]  # deviations from it are exactly zero where a neuron does not vary
         total, mean, squares = 0.0, np.zeros(len(self)), np.zeros(len(self))
         largest = np.zeros(origin.shape[1])
         for samples, rows in self._row_blocks(data):
-            moved = rows - _repeated(origin, rows.shape[0])
-            largest = np.maximum(largest, _dense(abs(moved).max(axis=0)))
-            deviations = moved @ self.weights.T
             row_weights = np.repeat(weights[samples], rows.shape[0] // len(weights[samples]))
+            found, block_mean, block_squares = _deviations(
+                rows - _repeated(origin, rows.shape[0]), self.weights, row_weights
+            )
             share = row_weights.sum() / (total + row_weights.sum())
-            block_mean = np.average(deviations, axis=0, weights=row_weights)
-            deviations -= block_mean
-            deviations *= deviations
-            squares += row_weights @ deviations + total * share * (block_mean - mean) ** 2
+            largest = np.maximum(largest, found)
+            squares += block_squares + total * share * (block_mean - mean) ** 2
             mean += share * (block_mean - mean)
             total += row_weights.sum()
         std = np.sqrt(squares / total)
@@ -138,14 +137,14 @@ class BatchNormNetwork(NormalizedNetwork):
 
     def _row_blocks(self, X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Slices of the samples and the inputs of neurons in them, in double precision, a block at a time."""
-        size = max(1, _BLOCK_ENTRIES // max(self.weights.shape))
+        size = max(1, block_entries(X, _BLOCK_ENTRIES) // max(self.weights.shape))
         for start in range(0, X.shape[0], size):
             samples = slice(start, start + size)
-            yield samples, X[samples].astype(np.float64)
+            yield samples, doubles(X[samples, :])
 
     def origin(self, X: np.ndarray) -> np.ndarray:
         """Mean of X (n, d), which batch normalization subtracts, in double precision."""
-        mean: np.ndarray = X.mean(axis=0, dtype=np.float64)
+        mean: np.ndarray = double_mean(X, 0)
         return mean
 
     def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:
@@ -212,8 +211,20 @@ def _repeated(row: np.ndarray | csr_array, count: int) -> np.ndarray | csr_array
     return csr_array(np.ones((count, 1))) @ row if issparse(row) else row
 
 
+def _deviations(moved: Any, weights: np.ndarray, row_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of weighted rows: largest absolute entries (d,), mean x·w_j and sum of squared deviations from it (m,)."""
+    (W, p), there = like(moved, weights, row_weights), is_elsewhere(moved)
+    xp = namespace(moved) if there else np
+    deviations = moved @ W.T
+    mean = p @ deviations / xp.sum(p)
+    deviations -= mean
+    deviations *= deviations
+    largest = xp.max(xp.abs(moved), axis=0) if there else _dense(abs(moved).max(axis=0))
+    return to_numpy(largest), to_numpy(mean), to_numpy(p @ deviations)
+
+
 def _dense(array: Any) -> np.ndarray:
-    return array.toarray() if issparse(array) else array
+    return to_numpy(array.toarray() if issparse(array) else array)
 
 
 def compensated(network: Any, eps: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:

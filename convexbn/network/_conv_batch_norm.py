@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.array_namespace import double_mean
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
 from convexbn.network._base import TORCH_EPS, import_torch
@@ -119,7 +120,7 @@ class ConvBatchNormNetwork(Convolution, BatchNormNetwork):
         """Mean of each channel of X (n, channels, height, width); zero where images are padded with zeros."""
         if self.padding.any():
             return np.zeros((1, 1, 1))
-        mean: np.ndarray = X.mean(axis=(0, 2, 3), dtype=np.float64)
+        mean: np.ndarray = double_mean(X, (0, 2, 3))
         return mean[:, None, None]
 
     def hidden_to_torch(self, eps: float = TORCH_EPS) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.array_namespace import namespace
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
 from convexbn.designs._weight_norm import WeightNormDesign
@@ -87,12 +88,13 @@ class Convolution:
 
     def _pooled(self, images: np.ndarray, neurons: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Outputs (n, m) of neurons on patches, averaged over each image."""
-        pooled = np.empty((len(images), len(self.weights)))
+        parts = []
         for samples, patches in self.grid.blocks(images):
             outputs = neurons(patches)
             shape = samples.stop - samples.start, self.grid.n_patches(images), len(self.weights)
-            pooled[samples] = outputs.reshape(shape).mean(axis=1)
-        return pooled
+            xp = namespace(outputs)
+            parts.append(xp.mean(xp.reshape(outputs, shape), axis=1))
+        return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(parts, axis=0)
 
     @classmethod
     def _geometry(cls, design: BatchNormDesign | WeightNormDesign) -> dict[str, Any]:

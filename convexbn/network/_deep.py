@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.array_namespace import is_elsewhere
 from convexbn._utils.html import Tabulated, sparkline
 from convexbn._utils.summary import counted
 from convexbn.network._base import NormalizedNetwork, add_layers, folded_to_torch, import_torch
@@ -74,7 +75,7 @@ class DeepNetwork(Tabulated, Stored, Exported):
 
     def features(self, X: ArrayLike) -> np.ndarray:
         """Outputs (n, m) of the last hidden layer before the head, for X (n, d)."""
-        features = np.asarray(X)
+        features = X if is_elsewhere(X) else np.asarray(X)
         for layer in self.layers:
             features = layer.hidden(features)
         return features

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.array_namespace import doubles, is_elsewhere, like, namespace
 from convexbn._utils.html import Tabulated, sparkline
 from convexbn._utils.summary import counted
+from convexbn._utils.torch_device import import_torch
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.model._neurons import Neurons
-from convexbn.network._base import as_finite_arrays, check_data, finite, import_torch, linear
+from convexbn.network._base import as_finite_arrays, check_data, finite, linear, network_outputs
 from convexbn.network._exported import Exported
 from convexbn.network._onnx import Graph
 from convexbn.network._persistence import Stored
@@ -101,7 +103,7 @@ class GatedNetwork(Tabulated, Stored, Exported):
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d), sparse or not; a ValueError if they overflow."""
         data = self.check_data(X)
-        return finite(lambda: self._hidden(data) @ self.output_weights + self.intercept)
+        return finite(lambda: network_outputs(self._hidden(data), self.output_weights, self.intercept))
 
     def hidden(self, X: ArrayLike) -> np.ndarray:
         """Hidden neurons 1[x·g_j + h_j >= 0] (x·w_j + b_j), (n, m) for X (n, d), sparse or not."""
@@ -123,7 +125,10 @@ class GatedNetwork(Tabulated, Stored, Exported):
 
     def _hidden(self, rows: np.ndarray) -> np.ndarray:
         """Outputs of the neurons on rows of data."""
-        return (rows @ self.gates.T + self.gate_offsets >= 0) * (rows @ self.weights.T + self.bias)
+        rows = doubles(rows) if is_elsewhere(rows) else rows
+        G, offsets, W, bias = like(rows, self.gates, self.gate_offsets, self.weights, self.bias)
+        inner = rows @ W.T + bias
+        return namespace(inner).where(rows @ G.T + offsets >= 0, inner, 0 * inner)
 
     def to_torch(self) -> "torch.nn.Sequential":
         """Return the same network as a torch module in double precision and ``eval()``, whose output equals `predict`.
@@ -170,7 +175,7 @@ class GatedNetwork(Tabulated, Stored, Exported):
 
     def _add_affine(self, graph: Graph, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
         """Add an affine function of every input of a neuron."""
-        return graph.affine(x, weights, offsets)
+        return graph.affine_on_data(x, weights, offsets)
 
     def _add_pooled(self, graph: Graph, x: str) -> str:
         """Add what joins the outputs of a neuron on one sample."""

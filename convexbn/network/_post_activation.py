@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array
 
+from convexbn._utils.array_namespace import doubles, is_elsewhere, like, positive_part, to_numpy
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._post_activation import PostActivationBatchNormDesign
 from convexbn.designs._principal_directions import EXACT_RTOL
@@ -164,7 +165,7 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
         size = max(1, _BLOCK_ENTRIES // max(self.weights.shape))
         for start in range(0, data.shape[0], size):
             rows = slice(start, start + size)
-            active, of_rows = self._activations(data[rows]), weights[rows]
+            active, of_rows = to_numpy(self._activations(data[rows, :])), weights[rows]
             share = of_rows.sum() / (total + of_rows.sum())
             block_mean = np.average(active, axis=0, weights=of_rows)
             largest = np.maximum(largest, active.max(axis=0))
@@ -296,8 +297,12 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
         )
 
     def _activations(self, rows: np.ndarray) -> np.ndarray:
-        return np.maximum(rows @ self.weights.T + self.offsets, 0)
+        rows = doubles(rows) if is_elsewhere(rows) else rows
+        W, offsets = like(rows, self.weights, self.offsets)
+        return positive_part(rows @ W.T + offsets)
 
     def _hidden(self, rows: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         """Outputs of the neurons on rows of data."""
-        return self.gamma * (self._activations(rows) - mean) / std + self.bias
+        active = self._activations(rows)
+        gamma, bias, mean, std = like(active, self.gamma, self.bias, mean, std)
+        return gamma * (active - mean) / std + bias

@@ -1,8 +1,8 @@
 """The design matrix as a dense NumPy array."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,7 +19,8 @@ class DesignMatrix(Operator):
     Parameters
     ----------
     Z : ndarray of shape (N, k)
-        Design matrix, ``N = n * n_patches`` rows for n samples.
+        Design matrix, ``N = n * n_patches`` rows for n samples. In single precision it stays so, and products read it
+        a block of rows at a time, in double precision.
     n_patches : int, default=1
         Rows pooled into one sample.
 
@@ -41,9 +42,11 @@ class DesignMatrix(Operator):
 
     Z: np.ndarray
     n_patches: int = 1
+    dtype: Any = field(default_factory=lambda: np.dtype(np.float64), init=False)  # precision of products
 
     def __post_init__(self) -> None:
-        Z = np.asarray(self.Z, dtype=np.float64)
+        Z = np.asarray(self.Z)
+        Z = Z if Z.dtype == np.float32 else np.asarray(Z, dtype=np.float64)
         if Z.ndim != 2 or 0 in Z.shape:
             raise ValueError(f"Z must be a 2-D array with at least one row and one column, got shape {Z.shape}.")
         if not np.isfinite(Z).all():
@@ -52,12 +55,16 @@ class DesignMatrix(Operator):
             raise ValueError(f"n_patches={self.n_patches} must divide the {len(Z)} rows of Z.")
         object.__setattr__(self, "Z", Z)
 
-    def _of(self, Z: np.ndarray, n_patches: int) -> Self:
-        """The matrix of another array, which needs no checks and may be in single precision."""
-        made = object.__new__(type(self))
-        object.__setattr__(made, "Z", Z)
-        object.__setattr__(made, "n_patches", n_patches)
+    @classmethod
+    def unchecked(cls, Z: np.ndarray, n_patches: int = 1, dtype: Any = np.float64) -> Self:
+        """The matrix of an array that needs no checks, with products in this precision."""
+        made = object.__new__(cls)
+        for name, value in {"Z": Z, "n_patches": n_patches, "dtype": np.dtype(dtype)}.items():
+            object.__setattr__(made, name, value)
         return made
+
+    def _of(self, Z: np.ndarray, n_patches: int) -> Self:
+        return self.unchecked(Z, n_patches, self.dtype)
 
     @property
     def n_rows(self) -> int:
@@ -70,15 +77,32 @@ class DesignMatrix(Operator):
         return int(self.Z.shape[1])
 
     def __matmul__(self, S: np.ndarray) -> np.ndarray:
-        return self.Z @ S.astype(self.Z.dtype, copy=False)
+        S = S.astype(self.dtype, copy=False)
+        if self.Z.dtype == self.dtype:
+            return self.Z @ S
+        product = np.empty((self.n_rows, S.shape[1]), dtype=self.dtype)
+        for block in self._blocks(self.n_columns):
+            np.matmul(self.rows(block), S, out=product[block])
+        return product
 
     def adjoint(self, A: np.ndarray) -> np.ndarray:
         """Z^T A (k, m) of an array A (N, m)."""
-        return self.Z.T @ A.astype(self.Z.dtype, copy=False)
+        if self.Z.dtype == self.dtype:
+            return self.Z.T @ A.astype(self.dtype, copy=False)
+        product = np.zeros((self.n_columns, A.shape[1]), dtype=self.dtype)
+        for block in self._blocks(self.n_columns):
+            product += self.rows(block).T @ A[block]
+        return product
+
+    def of_active(self, hidden: np.ndarray, A: np.ndarray) -> np.ndarray:
+        """Z^T (1[hidden > 0] * A) (k, m) for A (N, m) or (N, 1); `hidden` (N, m) is overwritten."""
+        if self.Z.dtype == self.dtype:
+            return super().of_active(hidden, A)
+        return self.adjoint(np.multiply(hidden > 0, A, out=hidden))
 
     def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
-        return self.Z[chosen]
+        return self.Z[chosen].astype(self.dtype, copy=False)
 
     def of_samples(self, samples: slice | np.ndarray) -> Self:
         """Return the matrix of some samples, given by their indices."""
@@ -91,17 +115,27 @@ class DesignMatrix(Operator):
         return self if self.n_patches == 1 else self._of(self.Z, 1)
 
     def __truediv__(self, size: float) -> Self:
-        return self._of(self.Z / size, self.n_patches)
+        return self._of(self.Z / self.Z.dtype.type(size), self.n_patches)
+
+    def scale_near(self, size: float) -> float:
+        """A number near `size` that entries in single precision can be divided by without rounding."""
+        return size if self.Z.dtype == self.dtype else float(2 ** np.round(np.log2(size)))
 
     def times(self, basis: np.ndarray) -> Self:
         """Return the matrix Z B for a basis B (k, r)."""
-        return self._of(self.Z @ basis, self.n_patches)
+        return self._of(self @ basis, self.n_patches)
 
     def weighted(self, weights: np.ndarray) -> Self:
         """Return the matrix with its rows times weights (N, 1)."""
-        return self._of(self.Z * weights.astype(self.Z.dtype, copy=False), self.n_patches)
+        return self._of(self.Z * weights.astype(self.dtype, copy=False), self.n_patches)
 
     @cached_property
     def in_single_precision(self) -> Self:
         """The matrix with products in single precision."""
-        return self._of(self.Z.astype(np.float32), self.n_patches)
+        return self.unchecked(self.Z.astype(np.float32, copy=False), self.n_patches, np.float32)
+
+    @cached_property
+    def spectral_norm(self) -> float:
+        """Largest singular value of Z; where it is kept in single precision from its Gram matrix, without a copy."""
+        kept = self.Z.dtype == self.dtype
+        return super().spectral_norm if kept else self.weighted_norm(np.ones((self.n_rows, 1)))

@@ -1,9 +1,10 @@
 """The protocol of a design matrix: the products with it that solvers are written in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from functools import cached_property
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Any, Self
 
 import numpy as np
 from scipy.linalg import eigh, qr
@@ -11,11 +12,26 @@ from scipy.linalg.blas import dsyrk
 
 from convexbn._utils.magnitude import power_of_two_above
 from convexbn._utils.summary import Summarized, counted
+from convexbn._utils.threads import in_order
 from convexbn.operators._hyperplanes import Hyperplanes
 from convexbn.operators._slices import slices
 
 CONSTANT_RTOL = 1e-8  # how far products that are to be one may be from it
 _FAR = 1e6  # entries between its inverse and this allow sums of squares in single precision
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Values of a function of blocks, one of each block."""
+
+    parts: Sequence[Any]
+
+
+def added(one: Any, other: Any) -> Any:
+    """The sum of two values of a function of blocks."""
+    if isinstance(one, tuple):
+        return tuple(map(added, one, other))
+    return one + other
 
 
 class Operator(Summarized, ABC):
@@ -30,6 +46,13 @@ class Operator(Summarized, ABC):
     overridden where the kind has a faster method. Arguments and results are NumPy arrays: S (k, m) holds m neurons,
     A (N, m) has a row for each row of Z and V (n, C) one for each sample.
 
+    Where the rows are not in one array in memory, products whose result has a row for each sample are expensive. What
+    is done most often is therefore a function of a block of rows, whose results are added up (`summed`) or stay where
+    the rows are (`hold`, `mapped`); arrays with a row for each sample are brought there once (`place`). Such a function
+    ``function(Z, *placed, **small)`` is given a block of Z and of what is placed, and arrays as they are. It uses
+    `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `cast`, and of arrays operators and
+    the functions of `xp`.
+
     Examples
     --------
     >>> import numpy as np
@@ -42,6 +65,8 @@ class Operator(Summarized, ABC):
     """
 
     n_patches: int  # rows pooled into one sample
+    rows_a_block = 2**14  # of a function of blocks, so that what is made of them stays in the cache
+    xp = np  # functions of arrays, for functions of blocks
 
     @property
     @abstractmethod
@@ -78,6 +103,10 @@ class Operator(Summarized, ABC):
     def __truediv__(self, size: float) -> Self:
         """The matrix with its entries divided by a number."""
 
+    def scale_near(self, size: float) -> float:
+        """A number near `size` that the entries can be divided by without loss."""
+        return size
+
     @abstractmethod
     def times(self, basis: np.ndarray) -> "Operator":
         """Return the matrix Z B for a basis B (k, r)."""
@@ -90,6 +119,77 @@ class Operator(Summarized, ABC):
     @abstractmethod
     def in_single_precision(self) -> Self:
         """The matrix with products in single precision."""
+
+    def place(self, values: np.ndarray) -> Any:
+        """Bring an array with a row for each sample, or each row, to where the rows are."""
+        return values
+
+    def hold(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
+        """The values of a function of blocks, arrays with a row for each sample or row, which stay where they are."""
+        return Held(tuple(self._values(function, placed, small)))
+
+    def mapped(self, function: Callable[..., Any], *placed: Any, **small: Any) -> np.ndarray:
+        """The values of a function of blocks, as one array in memory."""
+        values = list(self._values(function, placed, small))
+        return values[0] if len(values) == 1 else np.concatenate(values)
+
+    def summed(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
+        """The sum over blocks of the values of a function, an array or number or a tuple of them."""
+        return reduce(added, self._values(function, placed, small))
+
+    def _values(self, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Iterator[Any]:
+        """The values of a function of blocks, in the order of the blocks."""
+        if len(self._samples) == 1:
+            return iter([function(self, *(v.parts[0] if isinstance(v, Held) else v for v in placed), **small)])
+
+        def value(i: int) -> Any:
+            return function(self._block(i), *(self._part(values, i) for values in placed), **small)
+
+        return in_order(value, len(self._samples))
+
+    @cached_property
+    def _samples(self) -> list[slice]:
+        """The samples of each block."""
+        size = max(1, self.rows_a_block // self.n_patches)
+        return [slice(start, min(start + size, self.n_samples)) for start in range(0, self.n_samples, size)]
+
+    def _block(self, i: int) -> Any:
+        """The matrix of the samples of a block."""
+        return self.of_samples(self._samples[i])
+
+    def _part(self, values: Any, i: int) -> Any:
+        """The part of what is placed that belongs to a block."""
+        if isinstance(values, Held):
+            return values.parts[i]
+        if isinstance(values, Operator):
+            return values._block(i)
+        samples, each = self._samples[i], values.shape[0] // self.n_samples
+        return values[samples.start * each : samples.stop * each, ...]
+
+    def hidden(self, S: np.ndarray) -> np.ndarray:
+        """relu(Z S) (N, m) of neurons S (k, m)."""
+        inner = self @ S
+        return np.maximum(inner, 0, out=inner)
+
+    def active(self, S: np.ndarray) -> np.ndarray:
+        """1[Z S > 0] (N, m) of neurons S (k, m), as numbers."""
+        inner = self @ S
+        return np.greater(inner, 0, out=inner)
+
+    def of_active(self, hidden: np.ndarray, A: np.ndarray) -> np.ndarray:
+        """Z^T (1[hidden > 0] * A) (k, m) for A (N, m) or (N, 1); `hidden` (N, m) is overwritten."""
+        if A.shape[1] == 1:
+            return self.weighted(A).adjoint(np.greater(hidden, 0, out=hidden))
+        return self.adjoint((hidden > 0) * A)
+
+    @cached_property
+    def dtype(self) -> Any:
+        """Precision of the products."""
+        return self.rows(slice(0, 1)).dtype
+
+    def cast(self, values: np.ndarray) -> np.ndarray:
+        """The array in the precision of the products."""
+        return values.astype(self.dtype, copy=False)
 
     def _summary(self) -> str:
         patches = "" if self.n_patches == 1 else f" of {self.n_patches} patches"
@@ -234,12 +334,7 @@ class Operator(Summarized, ABC):
 
         The masks (N, m) may hold signs; weights (n,) are not negative. F is made a block of samples at a time.
         """
-        size = masks.shape[1] * self.n_columns
-        gram, roots = np.zeros((size, size), order="F"), np.sqrt(weights)
-        for samples, _ in self._parts(size):
-            features = self.masked_features(masks, samples).reshape(-1, size)
-            features *= roots[samples, None]
-            gram = dsyrk(1.0, features.T, beta=1.0, c=gram, overwrite_c=True, lower=True)
+        gram = self.summed(_masked_gram, self.place(masks), self.place(weights))
         return gram + np.tril(gram, -1).T
 
     def gram(self, weights: np.ndarray) -> np.ndarray:
@@ -268,3 +363,14 @@ class Operator(Summarized, ABC):
         """Slices of the samples, and the matrix of these, with so many entries made for each row."""
         for samples in slices(self.n_samples, entries * self.n_patches):
             yield samples, self.of_samples(samples)
+
+
+def _masked_gram(Z: Operator, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The lower triangle of `masked_gram`."""
+    size = masks.shape[1] * Z.n_columns
+    gram, roots = np.zeros((size, size), order="F"), np.sqrt(weights)
+    for samples, _ in Z._parts(size):
+        features = Z.masked_features(masks, samples).reshape(-1, size)
+        features *= roots[samples, None]
+        gram = dsyrk(1.0, features.T, beta=1.0, c=gram, overwrite_c=True, lower=True)
+    return gram

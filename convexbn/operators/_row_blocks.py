@@ -1,13 +1,18 @@
-"""The design matrix of data that stays on disk: an affine map of its rows, a block of them at a time."""
+"""The design matrix of data that is read in blocks: an affine map of its rows, a block of them at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 
-from convexbn.operators._protocol import Operator
+from convexbn._utils.threads import in_order
+from convexbn.operators._dense import DesignMatrix
+from convexbn.operators._protocol import Held, Operator
+from convexbn.operators._slices import slices
+from convexbn.rows import ArrayRows, RowSource
 
 _SMALLER = 8  # times smaller than those of arrays in memory are the blocks
 
@@ -16,19 +21,18 @@ _SMALLER = 8  # times smaller than those of arrays in memory are the blocks
 class RowBlocks(Operator):
     """Z with the rows ``p_i ((x_i - mean) slopes + offsets)`` of data x_i that is read in every product, never copied.
 
-    A product Z S reads a block of rows at a time and multiplies it by ``slopes S``, so Z is not made. Memory is that of
-    a block, beside the arguments and results.
+    A product Z S reads a block of rows at a time and multiplies it by ``slopes S``, so Z is not made; functions of
+    blocks are given a block of Z. Memory is that of a block, beside the arguments and results. Samples that are no more
+    than the largest block are read into memory when they are chosen (`of_samples`).
 
     Parameters
     ----------
-    data : ndarray of shape (n, d)
-        Data, such as a memory map; finite numbers in double precision.
+    data : RowSource
+        Data, such as an `ArrayRows` of a memory map.
     mean : ndarray of shape (d,)
     slopes : ndarray of shape (d, k)
     offsets : ndarray of shape (k,)
         The affine map.
-    chosen : ndarray of int, shape (N,), or None, default=None
-        Rows of the data that are those of Z; all if None.
     weights : ndarray of shape (N, 1) or None, default=None
         Numbers p_i that rows are multiplied by; ones if None.
     dtype : type, default=float64
@@ -37,27 +41,45 @@ class RowBlocks(Operator):
     Examples
     --------
     >>> import numpy as np
+    >>> from convexbn import read_rows
     >>> from convexbn.operators import RowBlocks
     >>> X = np.array([[1.0, 2.0], [3.0, 4.0]])
-    >>> Z = RowBlocks(X, X.mean(axis=0), np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([0.0, 1.0]))
+    >>> Z = RowBlocks(read_rows(X), X.mean(axis=0), np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([0.0, 1.0]))
     >>> Z.rows()
     array([[-1.,  1.],
            [ 1.,  1.]])
     """
 
-    data: np.ndarray
+    data: RowSource
     mean: np.ndarray
     slopes: np.ndarray
     offsets: np.ndarray
-    chosen: np.ndarray | None = None
     weights: np.ndarray | None = None
     dtype: Any = np.float64
     n_patches = 1
 
+    def hold(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Held:
+        """The values of a function of blocks, which are made anew whenever they are read."""
+        return Held(_Recipe(len(self._samples), lambda i: self._value(i, function, placed, small)))
+
+    def _values(self, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Iterator[Any]:
+        each = in_order if self.data.in_any_order else lambda value, count: map(value, range(count))
+        return each(lambda i: self._value(i, function, placed, small), len(self._samples))
+
+    def _value(self, i: int, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Any:
+        return function(self._block(i), *(self._part(values, i) for values in placed), **small)
+
+    @cached_property
+    def _samples(self) -> list[slice]:
+        return list(self._blocks(max(self.data.n_features, self.n_columns)))
+
+    def _block(self, i: int) -> DesignMatrix:
+        return DesignMatrix.unchecked(self.rows(self._samples[i]), dtype=self.dtype)
+
     @property
     def n_rows(self) -> int:
-        """Rows of Z, as many as there are of the data or were chosen."""
-        return len(self.data if self.chosen is None else self.chosen)
+        """Rows of Z."""
+        return self.data.n_rows
 
     @property
     def n_columns(self) -> int:
@@ -82,15 +104,17 @@ class RowBlocks(Operator):
 
     def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
-        rows = (self._data(chosen) - self.mean) @ self.slopes + self.offsets
+        rows = (self.data.rows(chosen) - self.mean) @ self.slopes + self.offsets
         return (rows if self.weights is None else rows * self.weights[chosen]).astype(self.dtype, copy=False)
 
     def of_samples(self, samples: slice | np.ndarray) -> Self:
         """Return the matrix of some samples, given by their indices."""
         weights = None if self.weights is None else self.weights[samples]
-        if isinstance(samples, slice) and self.chosen is None:
-            return replace(self, data=self.data[samples], weights=weights)
-        return replace(self, chosen=self._indices[samples], weights=weights)
+        count = len(range(*samples.indices(self.n_rows))) if isinstance(samples, slice) else len(samples)
+        few = count <= self.data.largest_block
+        return replace(
+            self, data=ArrayRows(self.data.rows(samples)) if few else self.data.part(samples), weights=weights
+        )
 
     @property
     def unpooled(self) -> Self:
@@ -118,20 +142,30 @@ class RowBlocks(Operator):
         """Largest singular value of Z, from its Gram matrix."""
         return self.weighted_norm(np.ones((self.n_rows, 1)))
 
-    @property
-    def _indices(self) -> np.ndarray:
-        return np.arange(len(self.data)) if self.chosen is None else self.chosen
-
-    def _data(self, rows: slice | np.ndarray) -> np.ndarray:
-        return self.data[rows if self.chosen is None else self.chosen[rows]]
-
     def _read(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray | float]]:
         """Slices of the rows, the data minus its mean in them, and the weights."""
-        for block in self._blocks(max(self.data.shape[1], self.n_columns)):
-            yield block, self._data(block) - self.mean, 1.0 if self.weights is None else self.weights[block]
+        for block in self._blocks(max(self.data.n_features, self.n_columns)):
+            yield block, self.data.rows(block) - self.mean, 1.0 if self.weights is None else self.weights[block]
 
     def _blocks(self, entries: int) -> Iterator[slice]:
-        return super()._blocks(_SMALLER * entries)
+        """Slices of the rows, each of one block of the data, with so many entries made for each."""
+        for start, stop in pairwise(self.data.starts.tolist()):
+            for rows in slices(stop - start, _SMALLER * entries):
+                yield slice(start + rows.start, start + rows.stop)
 
     def _parts(self, entries: int) -> Iterator[tuple[slice, Self]]:
-        return super()._parts(_SMALLER * entries)
+        for samples in self._blocks(entries):
+            yield samples, self.of_samples(samples)
+
+
+class _Recipe(Sequence[Any]):
+    """Values of blocks that are made when they are read."""
+
+    def __init__(self, count: int, value: Callable[[int], Any]):
+        self._count, self._value = count, value
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._value(i)

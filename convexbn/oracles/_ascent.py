@@ -8,6 +8,7 @@ import numpy as np
 from convexbn._utils.magnitude import power_of_two_above
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._outputs import OutputDirections, output_directions
+from convexbn.model._sums import along_rows
 from convexbn.operators import Operator
 from convexbn.oracles._kink_program import nearest_kinks, solve_kink_program
 from convexbn.oracles._price import Price
@@ -140,7 +141,7 @@ def find_local_maxima(
         prices = np.concatenate([np.zeros(0), *polished_prices])
     best = np.argsort(-prices, kind="stable")
     best = _distinct(w, c, best[prices[best] > threshold], _SAME_MAXIMUM, count)
-    along = V.T @ np.maximum(Z @ w[:, best], 0)
+    along = Z.summed(along_rows, Z.place(V), weights=w[:, best])
     return LocalMaxima(w[:, best], outputs.best(along, c[:, best]).T, v_size * Z_size * prices[best])
 
 
@@ -226,10 +227,10 @@ def _ascend_block(
     stop: Stop,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Directions after these steps, or the start where that prices higher, and their prices."""
+    placed = Z.place(V)
 
     def priced(w: np.ndarray) -> np.ndarray:
-        inner = Z @ w
-        along = V.T @ np.maximum(inner, 0, out=inner)
+        along = Z.summed(along_rows, placed, weights=w)
         return (outputs.best(along, c) * along).sum(axis=0)
 
     gradient_of, tiny = outputs.gradient(Z, V), np.finfo(np.float32).tiny
@@ -237,7 +238,7 @@ def _ascend_block(
     for step in steps:
         if stop is not None and stop():
             break
-        gradient = gradient_of(Z @ w, c)
+        gradient = gradient_of(w, c)
         t = 1 / (pace[0] + pace[1] * np.float32(step))
         gradient *= t / (np.linalg.norm(gradient, axis=0) + tiny)
         w = (1 - t) * w + gradient

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from convexbn.model._neurons import Neurons
+from convexbn.model._sums import along_outputs
 from convexbn.operators import Operator
 from convexbn.oracles import Price, find_local_maxima
 from convexbn.solvers._certificate import dual_bound
@@ -41,7 +42,8 @@ def search_hard(run: Run, state: State) -> State:
 
 def price_of(directions: np.ndarray, Z: Operator, v: np.ndarray) -> Price:
     """The largest price of some unit directions (k, m)."""
-    return Price(float(np.linalg.norm(v.T @ Z.neuron_outputs(directions), axis=0).max(initial=0)), "local")
+    along = Z.summed(along_outputs, Z.place(v), weights=directions)
+    return Price(float(np.linalg.norm(along, axis=0).max(initial=0)), "local")
 
 
 def _searched_with(run: Run, state: State, options: Options, effort: int) -> State:

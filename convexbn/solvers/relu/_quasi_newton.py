@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
+from convexbn.model._sums import neuron_outputs, of_all_weights, of_hidden_weights, of_lengths
 from convexbn.solvers.relu._lbfgs import lbfgs
 
 _MEMORY = 20  # of the descent in lengths alone
@@ -74,16 +75,13 @@ def best_lengths(problem: Problem, neurons: Neurons, *, max_steps: int, stop: St
         The better of the result and the start, with unit output weights and without zeros.
     """
     lengths, directions, outputs = np.linalg.norm(neurons.weights, axis=0), neurons.directions, neurons.output_weights
-    hidden, decay = problem.Z.neuron_outputs(directions), problem.weight_decay
+    Z, decay = problem.Z, problem.weight_decay
+    hidden = Z.hold(neuron_outputs, weights=directions)
 
     def objective(length: np.ndarray, intercept: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        f = hidden @ (length[:, None] * outputs) + intercept
-        v = problem.dual_point(f)
-        return (
-            problem.training_loss(f) + decay * float(length.sum()),
-            decay - ((v.T @ hidden).T * outputs).sum(axis=1),
-            v,
-        )
+        now = {"loss": problem.loss, "output_weights": length[:, None] * outputs, "intercept": intercept}
+        value, along, total = Z.summed(of_lengths, *problem.placed, hidden, **now)
+        return value + decay * float(length.sum()), decay - (along * outputs).sum(axis=1), total
 
     def ended(x: np.ndarray) -> None:
         if stop is not None and stop():
@@ -116,48 +114,38 @@ def _with_intercept(
         return x[: start.size], x[start.size :]
 
     def value(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient, v = objective(*split(x))
-        return value, np.concatenate((gradient, -v.sum(axis=0)))
+        value, gradient, total = objective(*split(x))
+        return value, np.concatenate((gradient, -total))
 
     return value, np.append(start, neurons.intercept), split
 
 
 def _in_hidden_weights(problem: Problem, outputs: np.ndarray, single_precision: bool) -> Objective:
-    """Objective and gradient in the hidden weights, for output weights that are signs; and the dual point."""
-    Z, decay, signs = problem.Z, problem.weight_decay, outputs[:, 0]
-    products = Z.in_single_precision if single_precision else Z
-    outputs = outputs.astype(np.float32 if single_precision else np.float64, copy=False)
+    """Objective and gradient in hidden weights, for output weights that are signs; and the sum of the dual point."""
+    decay, signs = problem.weight_decay, outputs[:, 0]
+    products = problem.Z.in_single_precision if single_precision else problem.Z
+    outputs = products.cast(outputs)
 
     def objective(weights: np.ndarray, intercept: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        S = weights.reshape(Z.n_columns, -1)
-        active = products @ S
-        np.maximum(active, 0, out=active)
-        f = Z.pool(active) @ outputs + intercept
-        v = problem.dual_point(f)
+        S = weights.reshape(-1, len(signs))
+        now = {"loss": problem.loss, "weights": S, "output_weights": outputs, "intercept": intercept}
+        value, of_active, total = products.summed(of_hidden_weights, *problem.placed, **now)
         length = np.maximum(np.sqrt((S * S).sum(axis=0)), _TINY)  # np.linalg.norm takes as long as a product
-        of_signs = products.weighted(Z.unpool(v)).adjoint(np.greater(active, 0, out=active))
-        value = problem.training_loss(f) + decay * float(length.sum())
-        return value, (decay * S / length - signs * of_signs).ravel(), v
+        return value + decay * float(length.sum()), (decay * S / length - signs * of_active).ravel(), total
 
     return objective
 
 
 def _in_all_weights(problem: Problem, n_neurons: int, single_precision: bool) -> Objective:
-    """Objective and gradient in hidden and output weights, at the cost of both; and the dual point."""
-    Z, decay, k = problem.Z, problem.weight_decay, problem.Z.n_columns
-    products, dtype = (Z.in_single_precision, np.float32) if single_precision else (Z, np.float64)
+    """Objective and gradient in hidden and output weights, at the cost of both; and the sum of the dual point."""
+    decay, k = problem.weight_decay, problem.Z.n_columns
+    products = problem.Z.in_single_precision if single_precision else problem.Z
 
     def objective(weights: np.ndarray, intercept: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         S, c = weights[: k * n_neurons].reshape(k, n_neurons), weights[k * n_neurons :].reshape(n_neurons, -1)
-        active = products @ S
-        np.maximum(active, 0, out=active)
-        pooled, c_rounded = Z.pool(active), np.asarray(c, dtype=dtype)
-        f = pooled @ c_rounded + intercept
-        v = problem.dual_point(f)
-        of_outputs = decay * c - pooled.T @ v.astype(dtype, copy=False)
-        masked = np.matmul(Z.unpool(v).astype(dtype, copy=False), c_rounded.T)
-        of_hidden = decay * S - products.adjoint(masked * (active > 0))
-        value = problem.training_loss(f) + decay / 2 * float(weights @ weights)
-        return value, np.append(of_hidden, of_outputs), v
+        now = {"loss": problem.loss, "weights": S, "output_weights": products.cast(c), "intercept": intercept}
+        value, of_active, along, total = products.summed(of_all_weights, *problem.placed, **now)
+        gradient = np.append(decay * S - of_active, decay * c - along)
+        return value + decay / 2 * float(weights @ weights), gradient, total
 
     return objective

@@ -1,0 +1,250 @@
+"""The design matrix as an array of another library, such as PyTorch, on any of its devices."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from convexbn._utils.array_namespace import namespace, to_numpy
+from convexbn.operators._protocol import Operator
+from convexbn.operators._slices import slices
+
+_FEATURES = 2**27  # entries of the features made at once, for their Gram matrix
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DeviceMatrix(Operator):
+    """A design matrix Z on a device, by the Python array API standard; its products are made there.
+
+    Arguments and results are NumPy arrays as of every operator. Products with a row for each row of Z cost the way from
+    the device, those of functions of blocks do not.
+
+    Parameters
+    ----------
+    Z : array of shape (N, k)
+        Design matrix, of any library that follows the array API standard; finite. In single precision it stays so, and
+        a block of rows at a time is brought to double precision for a product.
+    n_patches : int, default=1
+        Rows pooled into one sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.operators import DeviceMatrix
+    >>> Z = DeviceMatrix(np.array([[1.0, 0.0], [-1.0, 1.0]]))  # or a tensor of PyTorch
+    >>> Z.neuron_outputs(np.array([[1.0], [0.0]]))
+    array([[1.],
+           [0.]])
+    """
+
+    Z: Any
+    n_patches: int = 1
+    rows_a_block = 2**20
+    dtype: Any = field(default_factory=lambda: np.dtype(np.float64))  # precision of products
+
+    @cached_property
+    def rows_there(self) -> "_Rows":
+        """The rows, with products whose arguments and results are arrays on the device."""
+        return _Rows(self.Z, self.n_patches, getattr(namespace(self.Z), self.dtype.name))
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of Z: N = n * n_patches."""
+        return int(self.Z.shape[0])
+
+    @property
+    def n_columns(self) -> int:
+        """Columns k of Z, the dimension of a neuron."""
+        return int(self.Z.shape[1])
+
+    def place(self, values: np.ndarray) -> Any:
+        """The array on the device."""
+        return self.rows_there.asarray(values)
+
+    def mapped(self, function: Callable[..., Any], *placed: Any, **small: Any) -> np.ndarray:
+        """The values of a function of blocks, as one array in memory."""
+        return np.concatenate([to_numpy(values) for values in self._values(function, placed, small)])
+
+    def summed(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
+        """The sum over blocks of the values of a function, an array or number or a tuple of them."""
+        total = super().summed(function, *placed, **small)
+        return tuple(map(_numbers, total)) if isinstance(total, tuple) else _numbers(total)
+
+    def _values(self, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Iterator[Any]:
+        moved = {name: self.place(value) if isinstance(value, np.ndarray) else value for name, value in small.items()}
+        for i in range(len(self._samples)):
+            yield function(self._block(i), *(self._part(values, i) for values in placed), **moved)
+
+    def _block(self, i: int) -> "_Rows":
+        return self.rows_there[self._samples[i]]
+
+    def __matmul__(self, S: np.ndarray) -> np.ndarray:
+        return self.unpooled.mapped(_product, S=S)
+
+    def adjoint(self, A: np.ndarray) -> np.ndarray:
+        """Z^T A (k, m) of an array A (N, m)."""
+        return self.unpooled.summed(_adjoint, self.place(A))
+
+    def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
+        if isinstance(chosen, slice):
+            return to_numpy(self.Z[chosen, :]).astype(self.dtype, copy=False)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        rows = to_numpy(self._taken(chosen.ravel())).astype(self.dtype, copy=False)
+        return rows.reshape(*chosen.shape, self.n_columns)
+
+    def _taken(self, rows: np.ndarray) -> Any:
+        here = self.rows_there
+        return here.xp.take(self.Z, here.asarray(rows), axis=0)
+
+    def of_samples(self, samples: slice | np.ndarray) -> Self:
+        """Return the matrix of some samples, given by their indices."""
+        P = self.n_patches
+        if isinstance(samples, slice) and (P == 1 or samples.step in (None, 1)):
+            first, last, step = samples.indices(self.n_samples)
+            return replace(self, Z=self.Z[slice(first * P, max(first, last) * P, step), :])
+        chosen = np.arange(self.n_samples)[samples]
+        return replace(self, Z=self._taken((chosen[:, None] * P + np.arange(P)).ravel()))
+
+    @property
+    def unpooled(self) -> Self:
+        """The matrix with each row a sample of its own."""
+        return self if self.n_patches == 1 else replace(self, n_patches=1)
+
+    def __truediv__(self, size: float) -> Self:
+        return replace(self, Z=self.Z / float(size))
+
+    def scale_near(self, size: float) -> float:
+        """A number near `size` that entries in single precision can be divided by without rounding."""
+        return float(2 ** np.round(np.log2(size)))
+
+    def times(self, basis: np.ndarray) -> Self:
+        """Return the matrix Z B for a basis B (k, r)."""
+        parts = self.unpooled.hold(_product, S=basis).parts
+        return replace(self, Z=parts[0] if len(parts) == 1 else self.rows_there.xp.concat(parts, axis=0))
+
+    def weighted(self, weights: np.ndarray) -> Self:
+        """Return the matrix with its rows times weights (N, 1)."""
+        return replace(self, Z=self.Z * self.rows_there.cast(self.place(weights)))  # in the precision of products
+
+    @cached_property
+    def in_single_precision(self) -> Self:
+        """The matrix with products in single precision."""
+        xp = self.rows_there.xp
+        return replace(self, Z=xp.astype(self.Z, xp.float32, copy=False), dtype=np.dtype(np.float32))
+
+    def neuron_outputs(self, S: np.ndarray) -> np.ndarray:
+        """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
+        return self.mapped(_neuron_outputs, S=S)
+
+    def gram(self, weights: np.ndarray) -> np.ndarray:
+        """Z^T diag(weights) Z (k, k) for weights (N, 1)."""
+        return self.summed(_gram, self.place(weights))
+
+    def masked_gram(self, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """F^T diag(weights) F of the pooled features F = [D_1 Z, ..., D_m Z]: a symmetric (mk, mk) array."""
+        here, size = self.rows_there, masks.shape[1] * self.n_columns
+        roots, gram = self.place(np.sqrt(weights)), None
+        for samples in slices(self.n_samples, max(1, size * self.n_patches * 2**22 // _FEATURES)):
+            rows = slice(samples.start * self.n_patches, samples.stop * self.n_patches)
+            opened = here.cast(here.asarray(np.ascontiguousarray(masks[rows], dtype=np.float32)))
+            features = opened[:, :, None] * here[samples].array[:, None, :]
+            features = here.pool(here.xp.reshape(features, (rows.stop - rows.start, size))) * roots[samples][:, None]
+            part = features.T @ features
+            gram = part if gram is None else gram + part
+        return to_numpy(gram)
+
+    @cached_property
+    def row_norms(self) -> np.ndarray:
+        """Euclidean norms of the rows, shape (N,)."""
+        return np.sqrt(self.unpooled.mapped(_squared_norms))
+
+    @cached_property
+    def column_extremes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and largest entry of each column, shape (k,)."""
+        xp = self.rows_there.xp
+        return to_numpy(xp.min(self.Z, axis=0)), to_numpy(xp.max(self.Z, axis=0))
+
+    @cached_property
+    def spectral_norm(self) -> float:
+        """Largest singular value of Z, from its Gram matrix."""
+        return self.weighted_norm(np.ones((self.n_rows, 1)))
+
+
+class _Rows:
+    """The rows of a block, with the products that functions of blocks use, on arrays of its library."""
+
+    def __init__(self, Z: Any, n_patches: int, dtype: Any):
+        self.array, self.n_patches, self.dtype, self.xp = Z, n_patches, dtype, namespace(Z)
+
+    def __getitem__(self, samples: slice) -> "_Rows":
+        """The rows of some samples, in the precision of the products."""
+        rows = slice(samples.start * self.n_patches, samples.stop * self.n_patches)
+        return _Rows(self.cast(self.array[rows, :]), self.n_patches, self.dtype)
+
+    def __matmul__(self, S: Any) -> Any:
+        return self.array @ self.cast(S)
+
+    def asarray(self, values: np.ndarray) -> Any:
+        """An array of NumPy, on the device."""
+        return values if self.xp is np else self.xp.asarray(np.ascontiguousarray(values), device=self.array.device)
+
+    def cast(self, values: Any) -> Any:
+        """The array in the precision of the products."""
+        return values if values.dtype == self.dtype else self.xp.astype(values, self.dtype)
+
+    def adjoint(self, A: Any) -> Any:
+        """Z^T A (k, m) of an array A (N, m)."""
+        return self.array.T @ self.cast(A)
+
+    def hidden(self, S: Any) -> Any:
+        """relu(Z S) (N, m) of neurons S (k, m)."""
+        return self.xp.clip(self @ S, 0, None)
+
+    def active(self, S: Any) -> Any:
+        """1[Z S > 0] (N, m) of neurons S (k, m), as numbers."""
+        return self.xp.astype(self @ S > 0, self.dtype)
+
+    def of_active(self, hidden: Any, A: Any) -> Any:
+        """Z^T (1[hidden > 0] * A) (k, m) for A (N, m) or (N, 1)."""
+        return self.adjoint(self.xp.astype(hidden > 0, self.dtype) * self.cast(A))
+
+    def pool(self, A: Any) -> Any:
+        """Average an (N, m) array over the patches of each sample: (n, m)."""
+        P = self.n_patches
+        return A if P == 1 else self.xp.mean(self.xp.reshape(A, (A.shape[0] // P, P, A.shape[1])), axis=1)
+
+    def unpool(self, V: Any) -> Any:
+        """Apply the transpose of `pool` to an (n, C) array: (N, C)."""
+        return V if self.n_patches == 1 else self.xp.repeat(V, self.n_patches, axis=0) / self.n_patches
+
+    def neuron_outputs(self, S: Any) -> Any:
+        """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
+        return self.pool(self.hidden(S))
+
+
+def _numbers(values: Any) -> Any:
+    array = to_numpy(values)
+    return array if array.ndim else array[()]
+
+
+def _neuron_outputs(Z: _Rows, *, S: Any) -> Any:
+    return Z.neuron_outputs(S)
+
+
+def _squared_norms(Z: _Rows) -> Any:
+    return Z.xp.sum(Z.array**2, axis=1)
+
+
+def _gram(Z: _Rows, weights: Any) -> Any:
+    return Z.array.T @ (Z.cast(weights) * Z.array)
+
+
+def _product(Z: _Rows, *, S: Any) -> Any:
+    return Z @ S
+
+
+def _adjoint(Z: _Rows, A: Any) -> Any:
+    return Z.adjoint(A)

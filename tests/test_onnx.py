@@ -78,9 +78,21 @@ def test_networks(name, dtype):
 
 
 def test_normalization_is_folded():
-    kinds = [node.op_type for node in dense(BatchNormNetwork).to_onnx().graph.node]
-    assert kinds == ["Gemm", "Relu", "Gemm", "Identity"]
+    centred = dense(BatchNormNetwork, X - X.mean(axis=0))
+    for network, first in ((centred, []), (dense(BatchNormNetwork, X + 1e3), ["Sub"])):
+        kinds = [node.op_type for node in network.to_onnx().graph.node]
+        assert kinds == [*first, "Gemm", "Relu", "Gemm", "Identity"]
+        kinds = [node.op_type for node in network.to_onnx(dtype="float64").graph.node]
+        assert kinds == ["Gemm", "Relu", "Gemm", "Identity"]
     assert next(node.op_type for node in convolutional().to_onnx().graph.node) == "Conv"
+
+
+@pytest.mark.parametrize("options", [{}, {"normalization": "batch_after_relu"}, {"activation": "gated_relu"}], ids=repr)
+def test_columns_far_from_zero_keep_their_digits(options, dtype):
+    data = (X + np.array([1e4, -3e3, 0.0])).astype(np.float32).astype(float)
+    model = ConvexBNRegressor(0.05, n_patterns=9, tol=1e-1, **options).fit(data, Y)
+    found = outputs(model.to_onnx(dtype=dtype), data, dtype)["variable"][:, 0]
+    np.testing.assert_allclose(found, model.predict(data), atol=ATOL[dtype])
 
 
 def test_convolutions_take_images_of_other_sizes(dtype):

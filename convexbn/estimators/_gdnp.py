@@ -167,7 +167,7 @@ class GDNPClassifier(OnnxEstimator, StoredEstimator, ClassifierMixin, BaseEstima
         return np.column_stack([expit(-outputs), expit(outputs)])
 
     def _onnx_outputs(self, graph: Graph, x: str) -> list[Output]:
-        f = graph.affine(x, self.coef_, self.intercept_)
+        f = graph.affine_on_data(x, self.coef_, self.intercept_)
         return class_outputs(graph, f, self.classes_, LogLoss(), hasattr(self, "predict_proba"))
 
     def _train(self, X: ArrayLike, y: ArrayLike) -> None:

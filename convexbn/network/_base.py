@@ -225,7 +225,7 @@ class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
 
     def _add_first(self, graph: Graph, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
         """Add a first layer with these weights, and ReLU."""
-        return graph.add("Relu", graph.affine(x, weights, offsets))
+        return graph.add("Relu", graph.affine_on_data(x, weights, offsets))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Network outputs (n, C) for X (n, d), sparse or not, with the population statistics; a ValueError."""
@@ -294,6 +294,16 @@ class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
         -------
         neurons : Neurons or NormalizedNeurons
             Those of which `from_neurons` makes the network, up to what is shared among layers.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convexbn import BatchNormDesign, BatchNormNetwork
+        >>> X = np.random.default_rng(0).standard_normal((20, 3))
+        >>> network = BatchNormNetwork.at_initialization(X, n_neurons=4, n_outputs=1, random_state=0)
+        >>> design = BatchNormDesign().fit(X)
+        >>> bool(np.allclose(network.neurons(design).outputs(design.matrix(X)), network.predict(X)))
+        True
         """
         return Neurons(design.neurons(self.weights, self.gamma, self.bias), self.output_weights, self.intercept)
 

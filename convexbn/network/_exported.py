@@ -20,9 +20,9 @@ class Exported:
     def to_onnx(self, *, dtype: Any = "float32") -> "onnx.ModelProto":
         """Return the network as an ONNX model with input "X" and output "variable" (n, C), those of `predict`.
 
-        Normalization is folded into the weights. float64 agrees with `predict` to rounding; float32 to about 1e-6 of
-        the largest output, or less where columns of X are far from zero or nearly equal, so that the inputs of neurons
-        cancel. In float32 a gate of a gated network may open or close on a sample that lies on it.
+        Normalization is folded into the weights. float64 agrees with `predict` to rounding, float32 to about 1e-6 of
+        the largest output, and to 1e-5 where columns of X are nearly equal, or far from zero with weight
+        normalization. In float32 a gate of a gated network may open or close on a sample that lies on it.
 
         Parameters
         ----------

@@ -9,10 +9,11 @@ from numpy.typing import ArrayLike
 from convexbn._utils.array_namespace import doubles, is_elsewhere, like, namespace
 from convexbn._utils.html import Tabulated, sparkline
 from convexbn._utils.summary import counted
+from convexbn._utils.torch_device import import_torch
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.model._neurons import Neurons
-from convexbn.network._base import as_finite_arrays, check_data, finite, import_torch, linear, network_outputs
+from convexbn.network._base import as_finite_arrays, check_data, finite, linear, network_outputs
 from convexbn.network._exported import Exported
 from convexbn.network._onnx import Graph
 from convexbn.network._persistence import Stored
@@ -174,7 +175,7 @@ class GatedNetwork(Tabulated, Stored, Exported):
 
     def _add_affine(self, graph: Graph, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
         """Add an affine function of every input of a neuron."""
-        return graph.affine(x, weights, offsets)
+        return graph.affine_on_data(x, weights, offsets)
 
     def _add_pooled(self, graph: Graph, x: str) -> str:
         """Add what joins the outputs of a neuron on one sample."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _OPSET, _IR_VERSION = 18, 8  # of onnx 1.13 and all that came after
 _TO_THE_END = np.iinfo(np.int64).max
+_FAR = 4  # times larger offsets
 _DTYPES = "float32", "float64"
 
 
@@ -102,6 +103,20 @@ class Graph:
     def affine(self, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
         """Add x @ weights.T + offsets (n, m) of x (n, d)."""
         return self.add("Gemm", x, np.ascontiguousarray(weights), offsets, transB=1)
+
+    def affine_on_data(self, x: str, weights: np.ndarray, offsets: np.ndarray) -> str:
+        """Add the same of columns that may be far from zero.
+
+        In single precision columns are first moved by the point that is nearest to all zeros of the affine functions,
+        which lie among the data, if offsets are much smaller there: terms that cancel would take the last digits.
+        """
+        if self.dtype == np.float32:
+            nearest = -np.linalg.lstsq(weights, offsets, rcond=None)[0]
+            centre = nearest.astype(self.dtype).astype(np.float64)  # what is subtracted, to the last digit
+            moved = offsets + weights @ centre
+            if np.abs(offsets).max() > _FAR * np.abs(moved).max():
+                return self.affine(self.add("Sub", x, centre), weights, moved)
+        return self.affine(x, weights, offsets)
 
     def convolution(self, x: str, filters: np.ndarray, offsets: np.ndarray, grid: PatchGrid) -> str:
         """Add filters (m, channels, height, width) on images, plus offsets: shape (n, m, rows, columns).

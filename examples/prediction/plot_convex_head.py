@@ -77,7 +77,7 @@ pretrained = {"network trained on\nother digits": FrozenModule(layers)}
 
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained", width_ratios=(3, 4))
 for ax, (name, (X, y)) in zip(axes, tasks.items(), strict=True):
-    X_train, X_test, y_train, y_test = train_test_split(X, y, train_size=150, stratify=y, random_state=0)
+    X_train, X_test, y_train, y_test = train_test_split(X, y, train_size=100, stratify=y, random_state=0)
     of_task = embeddings | (pretrained if name.startswith("digits") else {})
     for place, (label, embedding) in enumerate(of_task.items()):
         heads = {"logistic regression": LogisticRegression(max_iter=1000), "convex head": ConvexBNClassifier(tol=1e-3)}
@@ -103,7 +103,7 @@ for ax, (name, (X, y)) in zip(axes, tasks.items(), strict=True):
     ax.legend(loc="upper center", ncols=2, fontsize="small")
 
 # %%
-# The two heads differ by two test samples at most: a draw. A convex head is no better where a linear classifier on
+# The two heads differ by three test samples at most: a draw. A convex head is no better where a linear classifier on
 # these features is all that is needed. What it offers is that no time goes into learning rates and starts, and that it
 # says how far its training is from what it could reach.
 

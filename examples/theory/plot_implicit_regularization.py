@@ -82,7 +82,7 @@ y = BatchNormDesign().fit_transform(X)[:, :-1].sum(axis=1) / np.sqrt(D)
 fits = []
 descend(X, y, lambda step, f: fits.append(f[:, 0].copy()))
 by_descent = spectral_trace(X, y, fits)
-grid = WEIGHT_DECAY * np.geomspace(60, 1, 12)
+grid = WEIGHT_DECAY * np.geomspace(60, 1, 8)
 by_path, by_truncated_path = (
     spectral_trace(X, y, [network.predict(X)[:, 0] for network in solve(X, y, grid, n_components=kept)], steps=grid)
     for kept in (None, N_LARGE)

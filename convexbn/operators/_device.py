@@ -12,7 +12,7 @@ from convexbn.operators._protocol import Operator
 from convexbn.operators._slices import slices
 
 _ROWS = 2**20  # of a block
-_FEATURES = 2**27  # entries of the features made at once, for their Gram matrix
+_AT_ONCE = 2**27  # entries of the largest array made of a block
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -150,7 +150,7 @@ class DeviceMatrix(Operator):
         """F^T diag(weights) F of the pooled features F = [D_1 Z, ..., D_m Z]: a symmetric (mk, mk) array."""
         here, size = self.rows_there, masks.shape[1] * self.n_columns
         roots, gram = self.place(np.sqrt(weights)), None
-        for samples in slices(self.n_samples, max(1, size * self.n_patches * 2**22 // _FEATURES)):
+        for samples in slices(self.n_samples, size * self.n_patches, _AT_ONCE):
             rows = slice(samples.start * self.n_patches, samples.stop * self.n_patches)
             opened = here.cast(here.asarray(np.ascontiguousarray(masks[rows], dtype=np.float32)))
             features = opened[:, :, None] * self.Z[rows, :][:, None, :]
@@ -183,12 +183,14 @@ class DeviceMatrix(Operator):
         if self.n_rows <= _ROWS:
             yield self.rows_there, whole, moved
             return
-        for samples in slices(self.n_samples, 2**22 * self.n_patches // _ROWS):
+        for samples in slices(self.n_samples, self.n_patches, _ROWS):
             yield self.rows_there[samples], [_part(values, samples, self.n_samples) for values in whole], moved
 
 
 class _Rows:
     """The rows of a block, with the products that functions of blocks use, on arrays of its library."""
+
+    at_once = _AT_ONCE
 
     def __init__(self, Z: Any, n_patches: int):
         self.Z, self.n_patches, self.xp = Z, n_patches, namespace(Z)
@@ -198,6 +200,10 @@ class _Rows:
 
     def __matmul__(self, S: Any) -> Any:
         return self.Z @ self.cast(S)
+
+    def rows(self) -> Any:
+        """All rows of the block."""
+        return self.Z
 
     def asarray(self, values: np.ndarray) -> Any:
         """An array of NumPy, on the device."""
@@ -235,6 +241,10 @@ class _Rows:
     def neuron_outputs(self, S: Any) -> Any:
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
         return self.pool(self.hidden(S))
+
+    def gated_outputs(self, gates: Any, S: Any) -> Any:
+        """Outputs of gated neurons with gates and weights (k, m): pooled 1[Z g >= 0] * (Z s), (n, m)."""
+        return self.pool(self.xp.astype(self @ gates >= 0, self.Z.dtype) * (self @ S))
 
 
 def _part(values: Any, samples: slice, n_samples: int) -> Any:

@@ -34,8 +34,8 @@ class Operator(Summarized, ABC):
     is done most often is therefore a function of a block of rows, whose results are added up (`summed`) or stay where
     the rows are (`hold`, `mapped`); arrays with a row for each sample are brought there once (`place`). Such a function
     ``function(Z, *placed, **small)`` is given a block of Z and of what is placed, and arrays as they are. It uses
-    `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `cast`, and of arrays operators and
-    the functions of `xp`.
+    `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `gated_outputs`, `cast`, all `rows`,
+    and of arrays operators and the functions of `xp`.
 
     Examples
     --------
@@ -50,6 +50,7 @@ class Operator(Summarized, ABC):
 
     n_patches: int  # rows pooled into one sample
     xp = np  # functions of arrays, for functions of blocks
+    at_once: int | None = None  # entries of the largest array a function of blocks should make, if not the usual ones
 
     @property
     @abstractmethod
@@ -114,6 +115,10 @@ class Operator(Summarized, ABC):
     def summed(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
         """The sum over blocks of the values of a function, an array or number or a tuple of them."""
         return function(self, *placed, **small)
+
+    def fetch(self, held: Any) -> np.ndarray:
+        """Bring what was placed or held to memory, as one array."""
+        return self.mapped(_same, held)
 
     def hidden(self, S: np.ndarray) -> np.ndarray:
         """relu(Z S) (N, m) of neurons S (k, m)."""
@@ -317,3 +322,7 @@ class Operator(Summarized, ABC):
         """Slices of the samples, and the matrix of these, with so many entries made for each row."""
         for samples in slices(self.n_samples, entries * self.n_patches):
             yield samples, self.of_samples(samples)
+
+
+def _same(Z: Any, held: Any) -> Any:
+    return held

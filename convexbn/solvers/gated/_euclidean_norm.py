@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class EuclideanNorm:
 
     def derivative(
         self, products: Products
-    ) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    ) -> tuple[Callable[[np.ndarray], Any], Callable[[Any], np.ndarray]]:
         """The derivative (a, k) to (n, 1) of the outputs, and its adjoint."""
         return lambda D: products.forward(D[:, :, None]), lambda v: products.adjoint(v)[:, :, 0]
 

@@ -58,4 +58,5 @@ class GatedProducts:
 
     def adjoint(self, v: Any) -> np.ndarray:
         """F_i^T v of every pattern for a dual point (n, C): shape (P, k, C)."""
-        return self.Z.summed(self.along, self.gates, v, **self.places).astype(np.float64, copy=False)
+        along = self.Z.summed(self.along, self.gates, v, **self.places)
+        return np.ascontiguousarray(along, dtype=np.float64)

@@ -14,6 +14,10 @@ from convexbn.operators._slices import slices
 _GRAM_ROWS = 2**14  # up to so many rows `overlaps` are sums over
 
 
+def _some(Z: Any, masks: Any, *, chosen: Any) -> Any:
+    return Z.xp.take(masks.T, chosen, axis=0).T
+
+
 def _outputs(Z: Any, gates: Any, *, S: Any, **places: Any) -> Any:
     xp, rows, (P, k, C) = Z.xp, Z.rows(), S.shape
     S, f = xp.reshape(xp.permute_dims(S, (0, 2, 1)), (P, C * k)), []
@@ -74,17 +78,12 @@ class MaskedProducts(GatedProducts):
     """
 
     most_held = 2**27
-    made, outputs, along = staticmethod(opened), staticmethod(_outputs), staticmethod(_along)
+    made, some, outputs, along = map(staticmethod, (opened, _some, _outputs, _along))
 
     @staticmethod
     def entries(Z: Operator, n_patterns: int) -> int:
         """Entries that are kept of so many patterns."""
         return n_patterns * Z.n_rows
-
-    @staticmethod
-    def some(Z: Any, masks: Any, *, chosen: Any) -> Any:
-        """Some of the masks."""
-        return Z.xp.take(masks.T, chosen, axis=0).T
 
     def overlaps(self, w: np.ndarray, columns: np.ndarray, beside: np.ndarray) -> np.ndarray:
         """Sum over the rows l of w_l q_l times the product of two masks, of some patterns beside all: (b, P).

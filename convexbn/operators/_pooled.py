@@ -18,45 +18,47 @@ from convexbn.operators._slices import slices
 
 
 def _made(Z: Any, bits: Any, **places: Any) -> Any:
-    return Z.xp.concat([features for _, features in _features(Z, bits, places)])
+    return _swapped(Z, Z.xp.concat([features for _, features in _features(Z, bits, places)], axis=1))
+
+
+def _some(Z: Any, gates: Any, *, chosen: Any) -> Any:
+    return _swapped(Z, Z.xp.take(_swapped(Z, gates), chosen, axis=0))
 
 
 def _outputs(Z: Any, gates: Any, *, S: Any, **places: Any) -> Any:
-    S = Z.xp.reshape(S, (S.shape[0] * S.shape[1], S.shape[2]))
-    return Z.xp.concat([_flat(Z, features) @ S for _, features in _features(Z, gates, places)])
+    return Z.xp.concat([Z.xp.sum(features @ S, axis=0) for _, features in _features(Z, gates, places)])
 
 
 def _along(Z: Any, gates: Any, v: Any, **places: Any) -> Any:
-    total: Any = 0.0
-    for block, features in _features(Z, gates, places):
-        total = total + _flat(Z, features).T @ Z.cast(v[block, :])
-    return Z.xp.reshape(total, (*features.shape[1:], v.shape[1]))
+    v, transpose = Z.cast(v), (0, 2, 1)
+    return sum(Z.xp.permute_dims(features, transpose) @ v[block, :] for block, features in _features(Z, gates, places))
 
 
 def _overlaps(Z: Any, gates: Any, w: Any, *, inverse: Any, beside: Any, **places: Any) -> Any:
-    xp, total = Z.xp, 0.0
+    total: Any = 0.0
     for block, features in _features(Z, gates, places):
-        scaled = xp.permute_dims(features * Z.cast((w[block, :] * inverse) ** 0.5)[:, None, :], (1, 0, 2))
-        flat = _flat(Z, scaled)
-        total = total + xp.take(flat, beside, axis=0) @ flat.T
+        scaled = features * Z.cast((w[block, :] * inverse) ** 0.5)
+        flat = Z.xp.reshape(scaled, (scaled.shape[0], scaled.shape[1] * scaled.shape[2]))
+        total = total + Z.xp.take(flat, beside, axis=0) @ flat.T
     return total
 
 
 def _features(Z: Any, gates: Any, places: dict[str, Any]) -> Iterator[tuple[slice, Any]]:
-    """Slices of the samples, and the features (samples, P, k) of these, of bits or of all features."""
+    """Slices of the samples, and the features (P, samples, k) of these, of bits or of all features."""
     xp, k, n_patches = Z.xp, Z.rows().shape[1], Z.n_patches
     P = places["byte"].shape[0] if places else gates.shape[1]
     for block in slices(gates.shape[0] // (n_patches if places else 1), P * max(k, n_patches), Z.at_once):
         if not places:
-            yield block, gates[block, :, :]
+            yield block, _swapped(Z, gates[block, :, :])
             continue
         n, rows = block.stop - block.start, slice(block.start * n_patches, block.stop * n_patches)
-        masks = xp.reshape(opened(Z, gates[rows, :], **places).T, (P, n, n_patches))
-        yield block, xp.permute_dims(masks, (1, 0, 2)) @ xp.reshape(Z.rows()[rows, :], (n, n_patches, k)) / n_patches
+        masks = _swapped(Z, xp.reshape(opened(Z, gates[rows, :], **places).T, (P, n, n_patches)))
+        made = masks @ (xp.reshape(Z.rows()[rows, :], (n, n_patches, k)) / n_patches)
+        yield block, xp.reshape(xp.reshape(_swapped(Z, made), (P, n * k)), (P, n, k))  # in this order in memory, too
 
 
-def _flat(Z: Any, values: Any) -> Any:
-    return Z.xp.reshape(values, (values.shape[0], values.shape[1] * values.shape[2]))
+def _swapped(Z: Any, values: Any) -> Any:
+    return Z.xp.permute_dims(values, (1, 0, 2))
 
 
 class PooledProducts(GatedProducts):
@@ -76,18 +78,13 @@ class PooledProducts(GatedProducts):
            [2. , 3. ]]))
     """
 
-    most_held = 2**29
-    made, outputs, along = staticmethod(_made), staticmethod(_outputs), staticmethod(_along)
+    most_held = 2**28
+    made, some, outputs, along = map(staticmethod, (_made, _some, _outputs, _along))
 
     @staticmethod
     def entries(Z: Operator, n_patterns: int) -> int:
         """Entries that are kept of so many patterns."""
         return n_patterns * Z.n_samples * Z.n_columns
-
-    @staticmethod
-    def some(Z: Any, features: Any, *, chosen: Any) -> Any:
-        """Some of the features."""
-        return Z.xp.take(features, chosen, axis=1)
 
     def overlaps(self, w: np.ndarray, columns: np.ndarray, beside: np.ndarray) -> np.ndarray:
         """Trace of F_i^T diag(w) F_j diag(columns)^-1 over k, of some patterns beside all: shape (b, P)."""

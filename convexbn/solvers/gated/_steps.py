@@ -81,10 +81,11 @@ class LossModel:
 
     def curved(self, change: Any) -> Any:
         """Hessian times a change of outputs (n, C), with the intercept that goes with it; both where the rows are."""
-        shift = np.zeros(self.hessian.shape[2])
-        if self.fit_intercept:
-            shift = -self._inverse @ self.Z.summed(_total_product, self._placed, change, shift=shift)
-        return self.Z.hold(_product, self._placed, change, shift=shift)
+        product = self.Z.hold(_product, self._placed, change)
+        if not self.fit_intercept:
+            return product
+        shift = self._inverse @ self.Z.summed(_total, product)
+        return self.Z.hold(_shifted, product, self._placed, shift=shift)
 
     def shift(self, change: np.ndarray) -> np.ndarray:
         """Change of the intercept (C,) that goes with a change of outputs (n, C)."""
@@ -97,12 +98,16 @@ class LossModel:
         return -float((self.raw_v * (change + shift)).sum())
 
 
-def _product(Z: Any, hessian: Any, change: Any, *, shift: Any) -> Any:
-    return Z.xp.vecdot(hessian, (change + shift)[:, None, :])
+def _product(Z: Any, hessian: Any, change: Any) -> Any:
+    return Z.xp.vecdot(hessian, change[:, None, :])
 
 
-def _total_product(Z: Any, hessian: Any, change: Any, *, shift: Any) -> Any:
-    return Z.xp.sum(_product(Z, hessian, change, shift=shift), axis=0)
+def _total(Z: Any, product: Any) -> Any:
+    return Z.xp.sum(product, axis=0)
+
+
+def _shifted(Z: Any, product: Any, hessian: Any, *, shift: Any) -> Any:
+    return product - Z.xp.vecdot(hessian, shift)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from convexbn._utils.array_namespace import namespace, to_numpy
+from convexbn.operators._bits import transposed
 from convexbn.operators._protocol import Operator
 from convexbn.operators._slices import slices
 
@@ -142,6 +143,15 @@ class DeviceMatrix(Operator):
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
         return self.mapped(_neuron_outputs, S=S)
 
+    def gated_outputs(self, gates: np.ndarray, S: np.ndarray) -> np.ndarray:
+        """Outputs of gated neurons with gates and weights (k, m): pooled 1[Z g >= 0] * (Z s), (n, m)."""
+        return self.mapped(_gated_outputs, gates=gates, S=S)
+
+    def packed_patterns(self, G: np.ndarray) -> np.ndarray:
+        """Activation patterns 1[Z g >= 0] of directions G (k, m), as in `Patterns`: (m, ceil(N / 8)) bytes."""
+        padded = np.pad(G, ((0, 0), (0, -G.shape[1] % 8)))
+        return transposed(self.mapped(_bits, G=padded, bits=128 >> np.arange(8, dtype=np.uint8)), G.shape[1])
+
     def gram(self, weights: np.ndarray) -> np.ndarray:
         """Z^T diag(weights) Z (k, k) for weights (N, 1)."""
         return self.summed(_gram, self.place(weights))
@@ -262,6 +272,16 @@ def _numbers(values: Any) -> Any:
 
 def _neuron_outputs(Z: _Rows, *, S: Any) -> Any:
     return Z.neuron_outputs(S)
+
+
+def _gated_outputs(Z: _Rows, *, gates: Any, S: Any) -> Any:
+    return Z.gated_outputs(gates, S)
+
+
+def _bits(Z: _Rows, *, G: Any, bits: Any) -> Any:
+    """1[Z g >= 0] of directions G (k, m), packed: (N, m / 8) bytes."""
+    active = Z.xp.astype(Z @ G >= 0, Z.xp.uint8)
+    return Z.xp.sum(Z.xp.reshape(active, (active.shape[0], -1, 8)) * bits, axis=2, dtype=Z.xp.uint8)
 
 
 def _squared_norms(Z: _Rows) -> Any:

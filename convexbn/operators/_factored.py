@@ -30,11 +30,11 @@ class FactoredMasks:
     """
 
     def __init__(self, Z: Operator, gates: Any, places: dict[str, np.ndarray], A: np.ndarray, B: np.ndarray):
-        self.Z, self.placed, self.small = Z, (gates,), {"A": Z.cast(A), "B": Z.cast(B), **places}
+        A, B = Z.cast(A), Z.cast(B)
+        self.Z, self.placed, self.small = Z, [gates], {"A": A, "B": B, **places}
         if len(A) * Z.n_rows <= _HELD_ENTRIES:
             masks = Z.hold(opened, gates, **places)
-            self.placed = masks, Z.hold(_hidden, masks, A=self.small["A"])
-            self.small = {"A": self.small["A"], "B": self.small["B"]}
+            self.placed, self.small = [masks, Z.hold(_hidden, masks, A=A)], {"A": A, "B": B}
 
     def forward(self, D: np.ndarray) -> Any:
         """Change of f (n, C) in a direction."""
@@ -63,9 +63,7 @@ def _along(Z: Any, v: Any, *placed: Any, A: Any, B: Any, **places: Any) -> Any:
     return total
 
 
-def _blocks(
-    Z: Any, placed: tuple[Any, ...], A: Any, places: dict[str, Any]
-) -> Iterator[tuple[slice, Any, Any, Any]]:
+def _blocks(Z: Any, placed: tuple[Any, ...], A: Any, places: dict[str, Any]) -> Iterator[tuple[slice, Any, Any, Any]]:
     """Slices of the rows, the rows in them, the masks and the hidden outputs (R, rows)."""
     for block in slices(Z.rows().shape[0], _SMALLER * A.shape[0], Z.at_once):
         rows, (masks, *hidden) = Z.rows()[block, :], (values[block, :].T for values in placed)

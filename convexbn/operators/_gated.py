@@ -1,8 +1,9 @@
 """Products with the pooled masked design matrices F_i = pool(D_i Z) of activation patterns, as functions of blocks."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import copy
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from convexbn.operators._bits import places
 from convexbn.operators._protocol import Operator
 
 
-class GatedProducts:
+class GatedProducts(ABC):
     """The linear map f = sum_i F_i S_i of a set of patterns and its adjoint, by the functions of blocks of a subclass.
 
     Outputs f and dual points v (n, C) are where the rows of Z are, and so is what is kept of the patterns.
@@ -27,17 +28,21 @@ class GatedProducts:
         Whether to keep what the products need of the patterns, where it has no more than `most_held` entries.
     """
 
-    most_held: ClassVar[int]
-    entries: ClassVar[Callable[[Operator, int], int]]  # that are kept of so many patterns
-    made: ClassVar[Callable[..., Any]]  # what is kept, of bits
-    some: ClassVar[Callable[..., Any]]  # what is kept of the chosen patterns, of that of all
-    outputs: ClassVar[Callable[..., Any]]  # f, of what is kept or of bits
-    along: ClassVar[Callable[..., Any]]  # F_i^T v, of that and v
+    most_held: int
+    made: Callable[..., Any]  # what is kept, of bits
+    some: Callable[..., Any]  # what is kept of the chosen patterns, of that of all
+    outputs: Callable[..., Any]  # f, of what is kept or of bits
+    along: Callable[..., Any]  # F_i^T v, of that and v
 
     def __init__(self, Z: Operator, bits: Any, chosen: np.ndarray, *, hold: bool = False):
         self.Z, self.gates, self.places, self._size = Z, bits, places(chosen), len(chosen)
         if hold and self.entries(Z, len(chosen)) <= self.most_held:
             self.gates, self.places = Z.hold(self.made, bits, **self.places), {}
+
+    @staticmethod
+    @abstractmethod
+    def entries(Z: Operator, n_patterns: int) -> int:
+        """Entries that are kept of so many patterns."""
 
     def __len__(self) -> int:
         return self._size

@@ -28,8 +28,9 @@ def _outputs(Z: Any, gates: Any, *, S: Any, **places: Any) -> Any:
 
 
 def _along(Z: Any, gates: Any, v: Any, **places: Any) -> Any:
-    xp, rows, v, total = Z.xp, Z.rows(), Z.cast(Z.unpool(v)), 0.0
+    xp, rows, v = Z.xp, Z.rows(), Z.cast(Z.unpool(v))
     C, k = v.shape[1], rows.shape[1]
+    total: Any = 0.0
     for block, masks in _opened(Z, gates, C * k, places):
         weighted = v[block, :][:, :, None] * rows[block, :][:, None, :]
         total = total + masks.T @ xp.reshape(weighted, (masks.shape[0], C * k))
@@ -78,7 +79,8 @@ class MaskedProducts(GatedProducts):
     """
 
     most_held = 2**27
-    made, some, outputs, along = map(staticmethod, (opened, _some, _outputs, _along))
+    made, some = staticmethod(opened), staticmethod(_some)
+    outputs, along = staticmethod(_outputs), staticmethod(_along)
 
     @staticmethod
     def entries(Z: Operator, n_patterns: int) -> int:

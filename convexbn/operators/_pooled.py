@@ -79,7 +79,8 @@ class PooledProducts(GatedProducts):
     """
 
     most_held = 2**28
-    made, some, outputs, along = map(staticmethod, (_made, _some, _outputs, _along))
+    made, some = staticmethod(_made), staticmethod(_some)
+    outputs, along = staticmethod(_outputs), staticmethod(_along)
 
     @staticmethod
     def entries(Z: Operator, n_patterns: int) -> int:

@@ -60,9 +60,7 @@ class NuclearNorm:
         lengths = np.linalg.norm(B, axis=1)
         return Neurons((A * lengths[:, None]).T, B / lengths[:, None], np.array(intercept), gates[:, owners])
 
-    def derivative(
-        self, products: Products
-    ) -> tuple[Callable[[np.ndarray], Any], Callable[[Any], np.ndarray]]:
+    def derivative(self, products: Products) -> tuple[Callable[[np.ndarray], Any], Callable[[Any], np.ndarray]]:
         """The derivative (R, k + C) to (n, C) of the outputs, and its adjoint."""
         factored = products.factored(self.owners, self.A, self.B)
         return factored.forward, factored.adjoint

@@ -196,7 +196,10 @@ class WorkingSets:
 
     def _priced(self, chosen: np.ndarray, v: np.ndarray, dtype: np.dtype) -> np.ndarray:
         size = max(1, _PRICED_ENTRIES // (self.problem.Z.n_columns * v.shape[1]))
-        blocks, placed = (chosen[start : start + size] for start in range(0, len(chosen), size)), self.problem.Z.place(v)
+        blocks, placed = (
+            (chosen[start : start + size] for start in range(0, len(chosen), size)),
+            self.problem.Z.place(v),
+        )
         found = [spectral_norms(self.products(block, dtype).adjoint(placed)) for block in blocks]
         return np.concatenate([np.zeros(0), *found])
 

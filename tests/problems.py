@@ -8,6 +8,7 @@ import numpy as np
 from convexbn import Problem
 from convexbn.designs._normalizations import NORMALIZATIONS
 from convexbn.losses import LOSSES
+from convexbn.operators._bits import transposed
 
 ONE_OUTPUT = sorted(set(LOSSES) - {"cross_entropy"})
 
@@ -54,3 +55,9 @@ CASES = [
         + [("log_loss", "batch", True)] * 3
     )
 ]
+
+
+def products_of(kind, Z, masks, **options):
+    """Gated products of a kind, with masks (N, P)."""
+    bits = Z.place(transposed(np.packbits(masks.T, axis=1), len(masks)))
+    return kind(Z, bits, np.arange(masks.shape[1]), **options)

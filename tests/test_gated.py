@@ -27,6 +27,7 @@ from convexbn.solvers.gated._driver import working_sets
 from convexbn.solvers.gated._path import gated_path
 from convexbn.solvers.gated._steps import Steps
 from convexbn.solvers.gated._working_set import WorkingSets
+from tests.problems import products_of
 
 SMOOTH = ["squared_error", "huber", "log_loss", "squared_hinge"]
 
@@ -304,8 +305,8 @@ def test_masked_products_are_those_of_the_dense_matrices(n_patches, monkeypatch)
         "overlaps": masks.T @ (weights[:, None] * masks),
     }
     for block_entries, hold in [(2**22, True), (2**22, False), (130, False)]:
-        monkeypatch.setattr("convexbn.operators._masked._BLOCK_ENTRIES", block_entries)
-        products = MaskedProducts(Z, Z.Z, np.packbits(masks.T, axis=1), hold=hold)
+        monkeypatch.setattr("convexbn.operators._slices._BLOCK_ENTRIES", block_entries)
+        products = products_of(MaskedProducts, Z, masks, hold=hold)
         np.testing.assert_allclose(products.forward(S), dense["forward"], atol=1e-12)
         np.testing.assert_allclose(products.adjoint(v), dense["adjoint"], atol=1e-12)
         np.testing.assert_allclose(products.overlaps(w, columns, few), dense["overlaps"][few], atol=1e-12)
@@ -324,8 +325,8 @@ def test_pooled_products_are_those_of_the_dense_matrices(n_outputs, monkeypatch)
     adjoint = np.einsum("pik,ic->pkc", F, v)
     overlaps = np.einsum("pik,i,qik,k->pq", F, weights, F, 1 / columns) / 3
     for entries, hold in [(2**24, True), (2**24, False), (200, True), (200, False)]:
-        monkeypatch.setattr("convexbn.operators._pooled._BLOCK_ENTRIES", entries)
-        products = PooledProducts(Z, Z.Z, np.packbits(masks.T, axis=1), hold=hold)
+        monkeypatch.setattr("convexbn.operators._slices._BLOCK_ENTRIES", entries)
+        products = products_of(PooledProducts, Z, masks, hold=hold)
         few = np.array([1, 5])
         for map, F_adjoint, K in [
             (products, adjoint, overlaps),
@@ -343,7 +344,7 @@ def test_sampled_overlaps_keep_total_and_diagonal(monkeypatch):
     masks[:, 0] = True
     Z = DesignMatrix(rng.standard_normal((200, 2)))
     w, everything = rng.random(200), np.arange(5)
-    sampled = MaskedProducts(Z, Z.Z, np.packbits(masks.T, axis=1)).overlaps(w, np.ones(2), everything)
+    sampled = products_of(MaskedProducts, Z, masks).overlaps(w, np.ones(2), everything)
     weights = w * (Z.Z**2).mean(axis=1)
     exact = masks.T @ (weights[:, None] * masks)
     assert sampled[0, 0] == pytest.approx(exact[0, 0])
@@ -356,8 +357,9 @@ def test_sampled_overlaps_keep_total_and_diagonal(monkeypatch):
 def test_masks_too_large_to_hold_are_unpacked_block_by_block(monkeypatch):
     problem, patterns = make_problem("log_loss", n=100)
     held = solve_gated(problem, patterns).certificate.objective
-    monkeypatch.setattr("convexbn.operators._masked._HELD_ENTRIES", 0)
-    monkeypatch.setattr("convexbn.operators._masked._BLOCK_ENTRIES", 300)
+    monkeypatch.setattr(MaskedProducts, "most_held", 0)
+    monkeypatch.setattr("convexbn.solvers.gated._working_set._HELD_ENTRIES", 0)
+    monkeypatch.setattr("convexbn.operators._slices._BLOCK_ENTRIES", 300)
     monkeypatch.setattr("convexbn.operators._masked._GRAM_ROWS", 64)
     solution = solve_gated(problem, patterns)
     assert solution.status is Status.CONVERGED

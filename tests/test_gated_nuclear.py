@@ -24,7 +24,6 @@ from convexbn import (
     solve_program,
     solve_reference,
 )
-from convexbn.operators._factored import FactoredMasks
 from convexbn.operators._masked import MaskedProducts
 from convexbn.operators._pooled import PooledProducts
 from convexbn.oracles import price_of_gates, spectral_norms
@@ -32,6 +31,7 @@ from convexbn.solvers._tolerance import Tolerance
 from convexbn.solvers.gated._nuclear_norm import NuclearNorm
 from convexbn.solvers.gated._steps import LossModel
 from convexbn.solvers.gated._working_set import WorkingSets
+from tests.problems import products_of
 
 
 def make_problem(
@@ -237,28 +237,25 @@ def test_a_start_that_ends_at_the_zero_network():
 def test_blocks_change_nothing(monkeypatch):
     problem, patterns = make_problem("cross_entropy", 3, True, n=100, P=40)
     whole = solve_gated(problem, patterns, tol=1e-8)
-    monkeypatch.setattr("convexbn.operators._masked._HELD_ENTRIES", 0)
-    monkeypatch.setattr("convexbn.operators._masked._BLOCK_ENTRIES", 300)
-    monkeypatch.setattr("convexbn.operators._masked._WIDE_ENTRIES", 500)
+    monkeypatch.setattr(MaskedProducts, "most_held", 0)
+    monkeypatch.setattr("convexbn.operators._slices._BLOCK_ENTRIES", 500)
     monkeypatch.setattr("convexbn.solvers.gated._working_set._PRICED_ENTRIES", 50)
     monkeypatch.setattr("convexbn.solvers.gated._working_set._HELD_ENTRIES", 0)
     monkeypatch.setattr("convexbn.operators._factored._HELD_ENTRIES", 0)
-    monkeypatch.setattr("convexbn.operators._factored._BLOCK_ENTRIES", 500)
     blocks = solve_gated(problem, patterns, tol=1e-8)
     assert blocks.certificate.objective == pytest.approx(whole.certificate.objective, rel=2e-8)
     assert blocks.status is Status.CONVERGED
 
 
 @pytest.mark.parametrize("n_patches", [1, 2])
-@pytest.mark.parametrize("wide", [2**24, 1])
-def test_masked_products_of_several_outputs(n_patches, wide, monkeypatch):
-    monkeypatch.setattr("convexbn.operators._masked._WIDE_ENTRIES", wide)
-    monkeypatch.setattr("convexbn.operators._masked._BLOCK_ENTRIES", 130)
+@pytest.mark.parametrize("entries", [2**22, 130, 1])
+def test_masked_products_of_several_outputs(n_patches, entries, monkeypatch):
+    monkeypatch.setattr("convexbn.operators._slices._BLOCK_ENTRIES", entries)
     rng = np.random.default_rng(0)
     Z = DesignMatrix(rng.standard_normal((60, 3)), n_patches)
     masks, S, v = rng.random((60, 7)) < 0.5, rng.standard_normal((7, 3, 4)), rng.standard_normal((60 // n_patches, 4))
     dense = masks[:, :, None] * Z.Z[:, None, :]
-    products = MaskedProducts(Z, Z.Z, np.packbits(masks.T, axis=1))
+    products = products_of(MaskedProducts, Z, masks)
     np.testing.assert_allclose(products.forward(S), Z.pool(np.einsum("lik,ikc->lc", dense, S)), atol=1e-12)
     np.testing.assert_allclose(products.adjoint(v), np.einsum("lik,lc->ikc", dense, Z.unpool(v)), atol=1e-12)
     nothing = products.take(np.zeros(0, dtype=int))
@@ -269,10 +266,10 @@ def test_masked_products_of_several_outputs(n_patches, wide, monkeypatch):
 def test_derivatives_through_matrices_are_those_through_hidden_outputs():
     rng = np.random.default_rng(0)
     Z = DesignMatrix(rng.standard_normal((60, 3)), 2)
-    packed, owners = np.packbits(rng.random((4, 60)) < 0.5, axis=1), np.array([0, 0, 2, 3, 3])
+    masks, owners = rng.random((60, 4)) < 0.5, np.array([0, 0, 2, 3, 3])
     A, B, D = rng.standard_normal((5, 3)), rng.standard_normal((5, 4)), rng.standard_normal((5, 7))
-    pooled = PooledProducts(Z, Z.Z, packed).factored(owners, A, B)
-    masked = MaskedProducts(Z, Z.Z, packed).factored(owners, A, B)
+    pooled = products_of(PooledProducts, Z, masks).factored(owners, A, B)
+    masked = products_of(MaskedProducts, Z, masks).factored(owners, A, B)
     v = rng.standard_normal((30, 4))
     np.testing.assert_allclose(pooled.forward(D), masked.forward(D), atol=1e-12)
     np.testing.assert_allclose(pooled.adjoint(v), masked.adjoint(v), atol=1e-12)
@@ -282,7 +279,7 @@ def test_derivatives_through_matrices_are_those_through_hidden_outputs():
 @pytest.mark.parametrize("held", [2**25, 0])
 def test_derivatives_in_the_factors_are_those_of_differences(n_patches, held, monkeypatch):
     monkeypatch.setattr("convexbn.operators._factored._HELD_ENTRIES", held)
-    monkeypatch.setattr("convexbn.operators._factored._BLOCK_ENTRIES", 100)
+    monkeypatch.setattr("convexbn.operators._slices._BLOCK_ENTRIES", 1600)
     rng = np.random.default_rng(0)
     Z = DesignMatrix(rng.standard_normal((60, 3)), n_patches)
     masks = rng.random((60, 5)) < 0.5
@@ -291,7 +288,7 @@ def test_derivatives_in_the_factors_are_those_of_differences(n_patches, held, mo
     def f(t):
         return Z.pool((masks * (Z.Z @ (A + t * D[:, :3]).T)) @ (B + t * D[:, 3:]))
 
-    hidden = FactoredMasks(Z, Z.Z, np.packbits(masks.T, axis=1), A, B)
+    hidden = products_of(MaskedProducts, Z, masks).factored(np.arange(5), A, B)
     np.testing.assert_allclose((f(1.0) - f(-1.0)) / 2, hidden.forward(D), atol=1e-12)
     v = rng.standard_normal((60 // n_patches, 4))
     assert (v * hidden.forward(D)).sum() == pytest.approx((hidden.adjoint(v) * D).sum())

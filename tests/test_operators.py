@@ -22,10 +22,13 @@ from convexbn import (
     solve_gated,
     solve_reference,
 )
+from convexbn._utils.array_namespace import to_numpy
 from convexbn._utils.threads import on_threads
 from convexbn.model import prune
 from convexbn.model._sums import along_outputs, neuron_outputs
 from convexbn.operators import DeviceMatrix, Operator
+from convexbn.operators._masked import MaskedProducts
+from convexbn.operators._pooled import PooledProducts
 from convexbn.oracles import (
     price_bound,
     price_by_ascent,
@@ -35,6 +38,7 @@ from convexbn.oracles import (
 )
 from convexbn.solvers._by_class import Classes, solve_by_class
 from convexbn.solvers.relu._fast import fast_path
+from tests.problems import products_of
 
 
 class Chunks(Operator):
@@ -257,6 +261,76 @@ def test_blocks_of_rows_add_up(monkeypatch, kind, n_patches):
     np.testing.assert_array_equal(*sides)
     np.testing.assert_array_equal(Z.of_samples(np.array([1, 0])).rows(), whole.of_samples(np.array([1, 0])).rows())
     np.testing.assert_array_equal(Z.of_samples(slice(0, None, 3)).rows(), whole.of_samples(slice(0, None, 3)).rows())
+
+
+@pytest.mark.parametrize("kind", [MaskedProducts, PooledProducts])
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("library", ["numpy", "array_api_strict", "torch"])
+def test_gated_products_on_a_device_are_those_in_memory(monkeypatch, kind, hold, library):
+    n_patches = 2 if kind is PooledProducts else 1
+    rows, masks, few = rows_of(48, 3), RNG.random((48, 11)) < 0.5, np.array([9, 2])
+    whole, Z = DesignMatrix(rows, n_patches), DeviceMatrix(pytest.importorskip(library).asarray(rows), n_patches)
+    S, v, w = RNG.standard_normal((11, 4, 2)), RNG.standard_normal((whole.n_samples, 2)), RNG.random(whole.n_samples)
+    A, B, D = RNG.standard_normal((11, 4)), RNG.standard_normal((11, 2)), RNG.standard_normal((11, 6))
+    in_memory = products_of(kind, whole, masks)
+    monkeypatch.setattr(DeviceMatrix, "rows_a_block", 10)
+    monkeypatch.setattr(type(Z.rows_there), "at_once", 200)
+    monkeypatch.setattr("convexbn.operators._factored._HELD_ENTRIES", 1000 * hold)
+    on_device = products_of(kind, Z, masks, hold=hold)
+    for found, expected in (on_device, in_memory), (on_device.take(few), in_memory.take(few)):
+        P, beside = len(expected), np.array([1, 0])
+        np.testing.assert_allclose(Z.fetch(found.forward(S[:P])), expected.forward(S[:P]), atol=1e-12)
+        np.testing.assert_allclose(found.adjoint(Z.place(v)), expected.adjoint(v), atol=1e-12)
+        np.testing.assert_allclose(found.overlaps(w, np.ones(4), beside), expected.overlaps(w, np.ones(4), beside))
+        in_factors, expected_in_factors = (products.factored(np.arange(11) % P, A, B) for products in (found, expected))
+        np.testing.assert_allclose(Z.fetch(in_factors.forward(D)), expected_in_factors.forward(D), atol=1e-12)
+        np.testing.assert_allclose(in_factors.adjoint(Z.place(v)), expected_in_factors.adjoint(v), atol=1e-12)
+
+
+@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
+@pytest.mark.parametrize("n_patches", [1, 2])
+@pytest.mark.parametrize("loss", ["huber", "cross_entropy"])
+def test_gated_networks_on_a_device(monkeypatch, library, n_patches, loss):
+    """The optimum is that of the dense kind, with blocks of rows, and no array of rows or masks comes to memory."""
+    rows, n_patterns = rows_of(1000, 5), 40
+    y = rows[: 1000 // n_patches, :3] ** 2 + RNG.standard_normal((1000 // n_patches, 3))
+    y = y[:, :1] if loss == "huber" else np.eye(3)[y.argmax(axis=1)]
+
+    def solved(Z):
+        return solve_gated(problem(Z, y, loss), sample_patterns(Z, n_patterns, random_state=0), tol=1e-9).certificate
+
+    moved = []
+
+    def noted(function):
+        def noting(*arguments):
+            found = function(*arguments)
+            array = found if isinstance(found, np.ndarray) else arguments[-1]
+            moved.append(array.nbytes)
+            return found
+
+        return noting
+
+    dense, asarray = solved(DesignMatrix(rows, n_patches)), pytest.importorskip(library).asarray
+    Z = DeviceMatrix(asarray(rows), n_patches)
+    monkeypatch.setattr(DeviceMatrix, "rows_a_block", 300)
+    monkeypatch.setattr("convexbn.operators._device.to_numpy", noted(to_numpy))
+    monkeypatch.setattr(type(Z.rows_there), "asarray", noted(type(Z.rows_there).asarray))
+    found = solved(Z)
+    assert found.objective == pytest.approx(dense.objective, rel=1e-8)
+    assert found.lower_bound == pytest.approx(dense.lower_bound, rel=1e-8)
+    bits, of_overlaps, of_hessian = len(rows) * n_patterns // 8, 8 * n_patterns**2, 8 * y.shape[1] * y.size
+    assert 0 < max(moved) <= max(bits, of_overlaps, of_hessian)
+
+
+@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
+@pytest.mark.parametrize(("n_rows", "n_directions"), [(6, 11), (16, 8)])
+def test_patterns_and_gated_outputs_of_a_device(monkeypatch, library, n_rows, n_directions):
+    monkeypatch.setattr(DeviceMatrix, "rows_a_block", 4)
+    rows, asarray = rows_of(n_rows, 2), pytest.importorskip(library).asarray
+    whole, Z = DesignMatrix(rows, 2), DeviceMatrix(asarray(rows), 2)
+    G, S = RNG.standard_normal((2, 3, n_directions))
+    np.testing.assert_array_equal(Z.packed_patterns(G), whole.packed_patterns(G))
+    np.testing.assert_allclose(Z.gated_outputs(G, S), whole.gated_outputs(G, S), atol=1e-14)
 
 
 @pytest.mark.parametrize("n_patches", [1, 2])

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 
 from convexbn.model._base_neurons import BaseNeurons
-from convexbn.model._sums import network_outputs
+from convexbn.model._sums import gated_network_outputs, network_outputs
 from convexbn.operators._protocol import Operator
 
 
@@ -76,9 +76,9 @@ class Neurons(BaseNeurons):
 
     def outputs(self, Z: Operator) -> np.ndarray:
         """Predictions f on the samples of a design matrix, shape (n, C)."""
-        if self.gates is not None:
-            return Z.gated_outputs(self.gates, self.weights) @ self.output_weights + self.intercept
         now = {"weights": self.weights, "output_weights": self.output_weights, "intercept": self.intercept}
+        if self.gates is not None:
+            return Z.mapped(gated_network_outputs, gates=self.gates, **now)
         return Z.mapped(network_outputs, **now)
 
     def balanced(self) -> Self:

@@ -14,6 +14,11 @@ def network_outputs(Z: Any, *, weights: Any, output_weights: Any, intercept: Any
     return Z.neuron_outputs(weights) @ output_weights + intercept
 
 
+def gated_network_outputs(Z: Any, *, gates: Any, weights: Any, output_weights: Any, intercept: Any) -> Any:
+    """Predictions f (n, C) of gated neurons."""
+    return Z.gated_outputs(gates, weights) @ output_weights + intercept
+
+
 def neuron_outputs(Z: Any, *, weights: Any) -> Any:
     """Outputs (n, m) of ReLU neurons."""
     return Z.neuron_outputs(weights)

@@ -8,10 +8,11 @@ from typing import Any, Self
 import numpy as np
 
 from convexbn._utils.array_namespace import namespace, to_numpy
+from convexbn.operators._bits import transposed
 from convexbn.operators._protocol import Operator
 from convexbn.operators._slices import slices
 
-_FEATURES = 2**27  # entries of the features made at once, for their Gram matrix
+_AT_ONCE = 2**27  # entries of the largest array made of a block
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,6 +148,15 @@ class DeviceMatrix(Operator):
         signs, side = self._first_rows.mapped(_signs, S=S), np.sign(planes.ratio).astype(np.int8)
         return np.packbits(side[:, None] * signs[planes.group] >= 0, axis=0).T
 
+    def gated_outputs(self, gates: np.ndarray, S: np.ndarray) -> np.ndarray:
+        """Outputs of gated neurons with gates and weights (k, m): pooled 1[Z g >= 0] * (Z s), (n, m)."""
+        return self.mapped(_gated_outputs, gates=gates, S=S)
+
+    def packed_patterns(self, G: np.ndarray) -> np.ndarray:
+        """Activation patterns 1[Z g >= 0] of directions G (k, m), as in `Patterns`: (m, ceil(N / 8)) bytes."""
+        padded = np.pad(G, ((0, 0), (0, -G.shape[1] % 8)))
+        return transposed(self.mapped(_bits, G=padded, bits=128 >> np.arange(8, dtype=np.uint8)), G.shape[1])
+
     def gram(self, weights: np.ndarray) -> np.ndarray:
         """Z^T diag(weights) Z (k, k) for weights (N, 1)."""
         return self.summed(_gram, self.place(weights))
@@ -155,7 +165,7 @@ class DeviceMatrix(Operator):
         """F^T diag(weights) F of the pooled features F = [D_1 Z, ..., D_m Z]: a symmetric (mk, mk) array."""
         here, size = self.rows_there, masks.shape[1] * self.n_columns
         roots, gram = self.place(np.sqrt(weights)), None
-        for samples in slices(self.n_samples, max(1, size * self.n_patches * 2**22 // _FEATURES)):
+        for samples in slices(self.n_samples, size * self.n_patches, _AT_ONCE):
             rows = slice(samples.start * self.n_patches, samples.stop * self.n_patches)
             opened = here.cast(here.asarray(np.ascontiguousarray(masks[rows], dtype=np.float32)))
             features = opened[:, :, None] * here[samples].array[:, None, :]
@@ -184,6 +194,8 @@ class DeviceMatrix(Operator):
 class _Rows:
     """The rows of a block, with the products that functions of blocks use, on arrays of its library."""
 
+    at_once = _AT_ONCE
+
     def __init__(self, Z: Any, n_patches: int, dtype: Any):
         self.array, self.n_patches, self.dtype, self.xp = Z, n_patches, dtype, namespace(Z)
 
@@ -194,6 +206,10 @@ class _Rows:
 
     def __matmul__(self, S: Any) -> Any:
         return self.array @ self.cast(S)
+
+    def rows(self) -> Any:
+        """All rows of the block."""
+        return self.array
 
     def asarray(self, values: np.ndarray) -> Any:
         """An array of NumPy, on the device."""
@@ -232,6 +248,10 @@ class _Rows:
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
         return self.pool(self.hidden(S))
 
+    def gated_outputs(self, gates: Any, S: Any) -> Any:
+        """Outputs of gated neurons with gates and weights (k, m): pooled 1[Z g >= 0] * (Z s), (n, m)."""
+        return self.pool(self.xp.astype(self @ gates >= 0, self.dtype) * (self @ S))
+
 
 def _numbers(values: Any) -> Any:
     array = to_numpy(values)
@@ -244,6 +264,16 @@ def _neuron_outputs(Z: _Rows, *, S: Any) -> Any:
 
 def _signs(Z: _Rows, *, S: Any) -> Any:
     return Z.xp.astype(Z.xp.sign(Z @ S), Z.xp.int8)
+
+
+def _gated_outputs(Z: _Rows, *, gates: Any, S: Any) -> Any:
+    return Z.gated_outputs(gates, S)
+
+
+def _bits(Z: _Rows, *, G: Any, bits: Any) -> Any:
+    """1[Z g >= 0] of directions G (k, m), packed: (N, m / 8) bytes."""
+    active = Z.xp.astype(Z @ G >= 0, Z.xp.uint8)
+    return Z.xp.sum(Z.xp.reshape(active, (active.shape[0], -1, 8)) * bits, axis=2, dtype=Z.xp.uint8)
 
 
 def _squared_norms(Z: _Rows) -> Any:

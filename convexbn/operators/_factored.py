@@ -1,72 +1,82 @@
-"""Derivatives of f = sum_j F_j a_j b_j^T in the factors a_j (k,) and b_j (C,) of R neurons: (R, k + C) to (n, C)."""
+"""Derivatives of f = sum_j F_j a_j b_j^T in the factors a_j (k,) and b_j (C,) of R neurons: (R, k + C) to (n, C).
+
+As in `GatedProducts`, outputs and dual points are where the rows of Z are.
+"""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from convexbn.operators._bits import opened
 from convexbn.operators._protocol import Operator
+from convexbn.operators._slices import slices
 
-_BLOCK_ENTRIES = 2**18  # hidden outputs of neurons made at once
-_HELD_ENTRIES = 2**25  # up to this many are kept between products
+_SMALLER = 16  # times smaller than those of other products are the blocks, so that they stay in the cache
+_HELD_ENTRIES = 2**25  # up to this many hidden outputs are kept between products
 
 
 class FactoredMasks:
-    """With F_j = D_j Z: through the hidden outputs of the neurons, which cost less than matrices a_j b_j^T.
+    """With F_j = pool(D_j Z): through the hidden outputs of the neurons, which cost less than matrices a_j b_j^T.
 
     Parameters
     ----------
-    Z : DesignMatrix
-        Design matrix with N rows; only its pooling is read.
-    rows : ndarray of shape (N, k)
-        Its rows in the precision of the products, in any orthogonal basis.
-    packed : ndarray of uint8, shape (R, ceil(N / 8))
-        Pattern of each neuron, as in `Patterns`.
+    Z : Operator
+        Design matrix in the precision of the products, in any orthogonal basis.
+    gates, places
+        Masks (N, R) of the neurons, as of `opened`.
     A : ndarray of shape (R, k)
     B : ndarray of shape (R, C)
     """
 
-    def __init__(self, Z: Operator, rows: np.ndarray, packed: np.ndarray, A: np.ndarray, B: np.ndarray):
-        self.Z, self.rows, self.packed = Z, rows, packed
-        self.A, self.B = A.astype(rows.dtype), B.astype(rows.dtype)
-        self._held = list(self._made()) if len(packed) * len(rows) <= _HELD_ENTRIES else None
+    def __init__(self, Z: Operator, gates: Any, places: dict[str, np.ndarray], A: np.ndarray, B: np.ndarray):
+        A, B = Z.cast(A), Z.cast(B)
+        self.Z, self.placed, self.small = Z, [gates], {"A": A, "B": B, **places}
+        if len(A) * Z.n_rows <= _HELD_ENTRIES:
+            masks = Z.hold(opened, gates, **places)
+            self.placed, self.small = [masks, Z.hold(_hidden, masks, A=A)], {"A": A, "B": B}
 
-    def forward(self, D: np.ndarray) -> np.ndarray:
+    def forward(self, D: np.ndarray) -> Any:
         """Change of f (n, C) in a direction."""
-        k = self.A.shape[1]
-        D = D.astype(self.rows.dtype)
-        parts = [(masks * (D[:, :k] @ rows.T)).T @ self.B + H.T @ D[:, k:] for rows, _, masks, H in self._blocks()]
-        return self.Z.pool(np.concatenate(parts)).astype(np.float64)
+        return self.Z.hold(_changes, *self.placed, D=self.Z.cast(D), **self.small)
 
-    def adjoint(self, v: np.ndarray) -> np.ndarray:
+    def adjoint(self, v: Any) -> np.ndarray:
         """The adjoint of `forward`: (n, C) to (R, k + C)."""
-        k = self.A.shape[1]
-        unpooled = self.Z.unpool(v).astype(self.rows.dtype)
-        found = np.zeros((len(self.A), k + v.shape[1]))
-        for rows, block, masks, H in self._blocks():
-            found[:, :k] += (masks * (self.B @ unpooled[block].T)) @ rows
-            found[:, k:] += H @ unpooled[block]
-        return found
+        return self.Z.summed(_along, v, *self.placed, **self.small).astype(np.float64, copy=False)
 
-    def _blocks(self) -> Iterator[tuple[np.ndarray, slice, np.ndarray, np.ndarray]]:
-        return iter(self._held) if self._held is not None else self._made()
 
-    def _made(self) -> Iterator[tuple[np.ndarray, slice, np.ndarray, np.ndarray]]:
-        """Blocks of the rows of Z: the rows, where they are, the masks and the hidden outputs (R, rows)."""
-        n_bytes = max(1, _BLOCK_ENTRIES // (8 * max(1, len(self.A))))
-        for start in range(0, self.packed.shape[1], n_bytes):
-            block = slice(8 * start, min(8 * (start + n_bytes), len(self.rows)))
-            rows = self.rows[block]
-            masks = np.unpackbits(self.packed[:, start : start + n_bytes], axis=1, count=len(rows)).view(bool)
-            yield rows, block, masks, masks * (self.A @ rows.T)
+def _hidden(Z: Any, masks: Any, *, A: Any) -> Any:
+    return (masks.T * (A @ Z.rows().T)).T
+
+
+def _changes(Z: Any, *placed: Any, D: Any, A: Any, B: Any, **places: Any) -> Any:
+    of_a, of_b = D[:, : A.shape[1]], D[:, A.shape[1] :]
+    parts = [(masks * (of_a @ rows.T)).T @ B + H.T @ of_b for _, rows, masks, H in _blocks(Z, placed, A, places)]
+    return Z.pool(Z.xp.concat(parts))
+
+
+def _along(Z: Any, v: Any, *placed: Any, A: Any, B: Any, **places: Any) -> Any:
+    v, total = Z.cast(Z.unpool(v)), 0.0
+    for block, rows, masks, H in _blocks(Z, placed, A, places):
+        part = v[block, :]
+        total = total + Z.xp.concat([(masks * (B @ part.T)) @ rows, H @ part], axis=1)
+    return total
+
+
+def _blocks(Z: Any, placed: tuple[Any, ...], A: Any, places: dict[str, Any]) -> Iterator[tuple[slice, Any, Any, Any]]:
+    """Slices of the rows, the rows in them, the masks and the hidden outputs (R, rows)."""
+    for block in slices(Z.rows().shape[0], _SMALLER * A.shape[0], Z.at_once):
+        rows, (masks, *hidden) = Z.rows()[block, :], (values[block, :].T for values in placed)
+        masks = opened(Z, masks.T, **places).T
+        yield block, rows, masks, hidden[0] if hidden else masks * (A @ rows.T)
 
 
 class _Products(Protocol):
     def __len__(self) -> int: ...
 
-    def forward(self, S: np.ndarray) -> np.ndarray: ...
+    def forward(self, S: np.ndarray) -> Any: ...
 
-    def adjoint(self, v: np.ndarray) -> np.ndarray: ...
+    def adjoint(self, v: Any) -> np.ndarray: ...
 
 
 class FactoredMatrices:
@@ -85,7 +95,7 @@ class FactoredMatrices:
     def __init__(self, products: _Products, owners: np.ndarray, A: np.ndarray, B: np.ndarray):
         self.products, self.owners, self.A, self.B = products, owners, A, B
 
-    def forward(self, D: np.ndarray) -> np.ndarray:
+    def forward(self, D: np.ndarray) -> Any:
         """Change of f (n, C) in a direction."""
         k = self.A.shape[1]
         outer = D[:, :k, None] * self.B[:, None, :] + self.A[:, :, None] * D[:, None, k:]
@@ -93,7 +103,7 @@ class FactoredMatrices:
         np.add.at(matrices, self.owners, outer)
         return self.products.forward(matrices)
 
-    def adjoint(self, v: np.ndarray) -> np.ndarray:
+    def adjoint(self, v: Any) -> np.ndarray:
         """The adjoint of `forward`: (n, C) to (R, k + C)."""
         return crossed(self.products.adjoint(v)[self.owners], self.A, self.B)
 

@@ -1,92 +1,91 @@
-"""Products with the masked design matrices D_i Z of bit-packed activation patterns, block by block."""
+"""Products with masked design matrices D_i Z, through the masks alone."""
 
 from collections.abc import Iterator
-from functools import reduce
+from typing import Any
 
 import numpy as np
 
+from convexbn.operators._bits import opened
 from convexbn.operators._factored import FactoredMasks
+from convexbn.operators._gated import GatedProducts
 from convexbn.operators._protocol import Operator
+from convexbn.operators._slices import slices
 
-_BLOCK_ENTRIES = 2**22  # entries of the masks unpacked at once
-_HELD_ENTRIES = 2**27  # up to this many entries the masks stay unpacked
-_GRAM_ROWS = 2**14  # rows from which `overlaps` is estimated
-_WIDE_ENTRIES = 2**24  # entries of the rows of Z times several outputs at once
+_GRAM_ROWS = 2**14  # up to so many rows `overlaps` are sums over
 
 
-class MaskedProducts:
-    """The linear map f = sum_i D_i Z S_i of a set of patterns, its adjoint, and the overlaps of the patterns.
+def _some(Z: Any, masks: Any, *, chosen: Any) -> Any:
+    return Z.xp.take(masks.T, chosen, axis=0).T
+
+
+def _outputs(Z: Any, gates: Any, *, S: Any, **places: Any) -> Any:
+    xp, rows, (P, k, C) = Z.xp, Z.rows(), S.shape
+    S, f = xp.reshape(xp.permute_dims(S, (0, 2, 1)), (P, C * k)), []
+    for block, masks in _opened(Z, gates, C * k, places):
+        weights = xp.reshape(masks @ S, (masks.shape[0], C, k))  # in each row the sum of those with open gates
+        f.append(xp.vecdot(weights, rows[block, :][:, None, :]))
+    return Z.pool(xp.concat(f))
+
+
+def _along(Z: Any, gates: Any, v: Any, **places: Any) -> Any:
+    xp, rows, v = Z.xp, Z.rows(), Z.cast(Z.unpool(v))
+    C, k = v.shape[1], rows.shape[1]
+    total: Any = 0.0
+    for block, masks in _opened(Z, gates, C * k, places):
+        weighted = v[block, :][:, :, None] * rows[block, :][:, None, :]
+        total = total + masks.T @ xp.reshape(weighted, (masks.shape[0], C * k))
+    return xp.permute_dims(xp.reshape(total, (total.shape[0], C, k)), (0, 2, 1))
+
+
+def _leverages(Z: Any, w: Any, *, inverse: Any) -> Any:
+    return Z.unpool(w) * (Z.rows() ** 2 @ inverse)
+
+
+def _overlaps(Z: Any, gates: Any, weights: Any, *, beside: Any, step: int, **places: Any) -> tuple[Any, Any, Any]:
+    gates, sampled, total = gates[::step, :], Z.cast(weights[::step, :]), 0.0
+    for block, masks in _opened(Z, gates, 1, places):
+        total = total + (Z.xp.take(masks.T, beside, axis=0) * sampled[block, :].T) @ masks
+    return total, Z.xp.sum(sampled), Z.xp.sum(weights)
+
+
+def _totals(Z: Any, gates: Any, weights: Any, **places: Any) -> Any:
+    return sum(masks.T @ Z.cast(weights[block, :]) for block, masks in _opened(Z, gates, 1, places))
+
+
+def _opened(Z: Any, gates: Any, entries: int, places: dict[str, Any]) -> Iterator[tuple[slice, Any]]:
+    """Slices of the rows, with no more than so many entries or masks made for each, and the masks in them."""
+    for block in slices(gates.shape[0], max(entries, places.get("byte", gates.T).shape[0]), Z.at_once):
+        yield block, opened(Z, gates[block, :], **places)
+
+
+class MaskedProducts(GatedProducts):
+    """Products of patterns that are kept as masks (N, P).
 
     The rows of Z do not depend on the pattern, so for each output sum_i D_i Z s_i is the row-wise product of Z and
-    M^T S, with the masks the rows of M: every product is one with M, and no D_i Z is ever formed.
-
-    Parameters
-    ----------
-    Z : DesignMatrix
-        Design matrix with N rows; only its shape and pooling are read.
-    rows : ndarray of shape (N, k)
-        Its rows in the precision of the products, in any orthogonal basis.
-    packed : ndarray of uint8, shape (P, ceil(N / 8))
-        Patterns, as in `Patterns`.
-    hold : bool, default=False
-        Whether to keep the masks unpacked, where they are no more than 2**27 entries.
+    M S, with the masks the columns of M: every product is one with M, and no D_i Z is ever formed.
 
     Examples
     --------
     >>> import numpy as np
     >>> from convexbn import DesignMatrix
+    >>> from convexbn.operators._bits import transposed
     >>> from convexbn.operators._masked import MaskedProducts
     >>> Z = DesignMatrix(np.array([[1.0, 2.0], [3.0, 4.0]]))
-    >>> products = MaskedProducts(Z, Z.Z, np.packbits([[True, False], [True, True]], axis=1))
+    >>> bits = transposed(np.packbits([[True, False], [True, True]], axis=1), 2)
+    >>> products = MaskedProducts(Z, bits, np.arange(2))
     >>> products.forward(np.ones((2, 2, 1))).ravel(), products.adjoint(np.ones((2, 1)))[:, :, 0]
     (array([6., 7.]), array([[1., 2.],
            [4., 6.]]))
     """
 
-    def __init__(self, Z: Operator, rows: np.ndarray, packed: np.ndarray, *, hold: bool = False):
-        self.Z, self.rows, self.packed = Z, rows, packed
-        self._masks = self._unpacked(packed) if hold and self.entries(Z, len(packed)) <= _HELD_ENTRIES else None
+    most_held = 2**27
+    made, some = staticmethod(opened), staticmethod(_some)
+    outputs, along = staticmethod(_outputs), staticmethod(_along)
 
     @staticmethod
     def entries(Z: Operator, n_patterns: int) -> int:
         """Entries that are kept of so many patterns."""
         return n_patterns * Z.n_rows
-
-    def __len__(self) -> int:
-        return len(self.packed)
-
-    def take(self, chosen: np.ndarray) -> "MaskedProducts":
-        """Return the products with the chosen patterns only."""
-        if np.array_equal(chosen, np.arange(len(self))):
-            return self
-        taken = MaskedProducts(self.Z, self.rows, self.packed[chosen])
-        taken._masks = None if self._masks is None else self._masks[chosen]
-        return taken
-
-    def forward(self, S: np.ndarray) -> np.ndarray:
-        """Pooled sum_i D_i Z S_i of weights (P, k, C): shape (n, C)."""
-        n_rows, k = self.rows.shape
-        per_output = np.swapaxes(S, 1, 2).astype(self.rows.dtype, copy=False)
-        f = np.empty((n_rows, S.shape[2]), dtype=self.rows.dtype)
-        for outputs in self._outputs(S.shape[2]):
-            width = outputs.stop - outputs.start
-            part = np.ascontiguousarray(per_output[:, outputs]).reshape(len(self), width * k)
-            # In row l of the weights: the sum of those with open gates.
-            weights = reduce(np.add, (masks.T @ part[block] for block, masks in self._blocks()))
-            np.einsum("ick,ik->ic", weights.reshape(n_rows, width, k), self.rows, out=f[:, outputs])
-        return self.Z.pool(f).astype(np.float64)
-
-    def adjoint(self, v: np.ndarray) -> np.ndarray:
-        """Z^T D_i v of every pattern for a dual point (n, C): shape (P, k, C)."""
-        n_rows, k = self.rows.shape
-        unpooled = self.Z.unpool(v).astype(self.rows.dtype)
-        found = np.empty((len(self), k, v.shape[1]))
-        for outputs in self._outputs(v.shape[1]):
-            width = outputs.stop - outputs.start
-            weighted = (unpooled[:, outputs, None] * self.rows[:, None, :]).reshape(n_rows, width * k)
-            for block, masks in self._blocks():
-                found[block, :, outputs] = (masks @ weighted).reshape(len(masks), width, k).transpose(0, 2, 1)
-        return found
 
     def overlaps(self, w: np.ndarray, columns: np.ndarray, beside: np.ndarray) -> np.ndarray:
         """Sum over the rows l of w_l q_l times the product of two masks, of some patterns beside all: (b, P).
@@ -94,44 +93,17 @@ class MaskedProducts:
         With w (n,) and the leverage ``q_l = sum_a Z_la^2 / (k columns_a)``. From about 2**14 rows, evenly spaced, where
         there are more; the diagonal is no less than exact then.
         """
-        weights = self.Z.unpool(w[:, None])[:, 0] * (self.rows**2 @ (1 / columns)) / len(columns)
-        n_bytes = self.packed.shape[1]
-        chosen = np.unique(np.linspace(0, n_bytes - 1, min(n_bytes, _GRAM_ROWS // 8)).astype(int))
-        padded = np.zeros(8 * n_bytes)
-        padded[: len(weights)] = weights
-        sampled = padded.reshape(-1, 8)[chosen]
-        scale = weights.sum() / sampled.sum() if sampled.any() else 1.0
-        found = np.zeros((len(beside), len(self)))
-        size = max(1, _BLOCK_ENTRIES // (8 * max(1, len(self))))
-        for start in range(0, len(chosen), size):
-            block = slice(start, start + size)
-            masks = self._cast(np.unpackbits(self.packed[:, chosen[block]], axis=1))
-            found += (masks[beside] * (scale * sampled[block].ravel()).astype(self.rows.dtype)) @ masks.T
-        if len(chosen) < n_bytes:
-            ones = np.arange(len(beside)), beside
-            exact = [masks @ weights.astype(self.rows.dtype) for _, masks in self.take(beside)._blocks()]
-            found[ones] = np.maximum(found[ones], np.concatenate(exact))
+        Z, step = self.Z, -(-self.Z.n_rows // _GRAM_ROWS)
+        inverse = Z.cast(1 / (len(columns) * columns[:, None]))
+        weights = Z.hold(_leverages, Z.place(w[:, None]), inverse=inverse)
+        found, sampled, whole = Z.summed(_overlaps, self.gates, weights, beside=beside, step=step, **self.places)
+        if step > 1:
+            found = found * (whole / sampled if sampled else 1.0)
+            ones, these = (np.arange(len(beside)), beside), self.take(beside)
+            found[ones] = np.maximum(found[ones], Z.summed(_totals, these.gates, weights, **these.places)[:, 0])
         return found
 
     def factored(self, owners: np.ndarray, A: np.ndarray, B: np.ndarray) -> FactoredMasks:
         """The derivative in the factors of the neurons (a_j, b_j) of these patterns, a row each of A and B."""
-        return FactoredMasks(self.Z, self.rows, self.packed[owners], A, B)
-
-    def _outputs(self, n_outputs: int) -> Iterator[slice]:
-        size = max(1, _WIDE_ENTRIES // self.rows.size)
-        return (slice(start, min(start + size, n_outputs)) for start in range(0, n_outputs, size))
-
-    def _blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        if self._masks is not None:
-            yield slice(None), self._masks
-            return
-        size = max(1, _BLOCK_ENTRIES // len(self.rows))
-        for start in range(0, max(1, len(self)), size):
-            block = slice(start, start + size)
-            yield block, self._unpacked(self.packed[block])
-
-    def _unpacked(self, packed: np.ndarray) -> np.ndarray:
-        return self._cast(np.unpackbits(packed, axis=1, count=len(self.rows)))
-
-    def _cast(self, masks: np.ndarray) -> np.ndarray:
-        return masks.astype(self.rows.dtype)
+        of_owners = self.take(owners)
+        return FactoredMasks(self.Z, of_owners.gates, of_owners.places, A, B)

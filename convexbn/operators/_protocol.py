@@ -50,8 +50,8 @@ class Operator(Summarized, ABC):
     is done most often is therefore a function of a block of rows, whose results are added up (`summed`) or stay where
     the rows are (`hold`, `mapped`); arrays with a row for each sample are brought there once (`place`). Such a function
     ``function(Z, *placed, **small)`` is given a block of Z and of what is placed, and arrays as they are. It uses
-    `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `cast`, and of arrays operators and
-    the functions of `xp`.
+    `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `gated_outputs`, `cast`, all `rows`,
+    and of arrays operators and the functions of `xp`.
 
     Examples
     --------
@@ -67,6 +67,7 @@ class Operator(Summarized, ABC):
     n_patches: int  # rows pooled into one sample
     rows_a_block = 2**14  # of a function of blocks, so that what is made of them stays in the cache
     xp = np  # functions of arrays, for functions of blocks
+    at_once: int | None = None  # entries of the largest array a function of blocks should make, if not the usual ones
 
     @property
     @abstractmethod
@@ -165,6 +166,10 @@ class Operator(Summarized, ABC):
             return values._block(i)
         samples, each = self._samples[i], values.shape[0] // self.n_samples
         return values[samples.start * each : samples.stop * each, ...]
+
+    def fetch(self, held: Any) -> np.ndarray:
+        """Bring what was placed or held to memory, as one array."""
+        return self.mapped(_same, held)
 
     def hidden(self, S: np.ndarray) -> np.ndarray:
         """relu(Z S) (N, m) of neurons S (k, m)."""
@@ -378,3 +383,7 @@ def _masked_gram(Z: Operator, masks: np.ndarray, weights: np.ndarray) -> np.ndar
         features *= roots[samples, None]
         gram = dsyrk(1.0, features.T, beta=1.0, c=gram, overwrite_c=True, lower=True)
     return gram
+
+
+def _same(Z: Any, held: Any) -> Any:
+    return held

@@ -15,6 +15,7 @@ from convexbn.operators._slices import slices
 from convexbn.rows import ArrayRows, RowSource
 
 _IN_MEMORY = 2**24  # entries of a part, up to which it is read into memory
+_FEW = 16  # numbers of a sample that are kept in memory
 _SMALLER = 8  # times smaller than those of arrays in memory are the blocks
 
 
@@ -62,8 +63,15 @@ class RowBlocks(Operator):
     n_patches = 1
 
     def hold(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Held:
-        """The values of a function of blocks, which are made anew whenever they are read."""
-        return Held(_Recipe(len(self._samples), lambda i: self._value(i, function, placed, small)))
+        """The values of a function of blocks, which are made anew whenever they are read unless they are few."""
+
+        def value(i: int) -> Any:
+            return self._value(i, function, placed, small)
+
+        count, first = len(self._samples), value(0)
+        if first.size <= _FEW * len(first):
+            return Held([first, *(value(i) for i in range(1, count))])
+        return Held(_Recipe(count, value))
 
     def _values(self, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Iterator[Any]:
         each = in_order if self.data.in_any_order else lambda value, count: map(value, range(count))

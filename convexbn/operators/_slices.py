@@ -5,7 +5,7 @@ from collections.abc import Iterator
 _BLOCK_ENTRIES = 2**22  # entries of the largest array made at once
 
 
-def slices(number: int, entries: int) -> Iterator[slice]:
-    """Slices of so many rows, with so many entries made for each."""
-    size = max(1, _BLOCK_ENTRIES // max(1, entries))
+def slices(number: int, entries: int, most: int | None = None) -> Iterator[slice]:
+    """Slices of so many rows, with so many entries made for each, and no more than `most` for a slice, if given."""
+    size = max(1, (most or _BLOCK_ENTRIES) // max(1, entries))
     return (slice(start, min(start + size, number)) for start in range(0, number, size))

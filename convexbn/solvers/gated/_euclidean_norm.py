@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -61,9 +62,7 @@ class EuclideanNorm:
         """Weights S (a, k, 1) on gates (k, a) as neurons with output weight one."""
         return Neurons(S[:, :, 0].T, np.ones((len(S), 1)), np.array(intercept), gates)
 
-    def derivative(
-        self, products: Products
-    ) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    def derivative(self, products: Products) -> tuple[Callable[[np.ndarray], Any], Callable[[Any], np.ndarray]]:
         """The derivative (a, k) to (n, 1) of the outputs, and its adjoint."""
         return lambda D: products.forward(D[:, :, None]), lambda v: products.adjoint(v)[:, :, 0]
 

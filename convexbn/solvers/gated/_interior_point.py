@@ -72,9 +72,8 @@ class _CentralPath:
 
     def __init__(self, sets: WorkingSets):
         self.sets, self.problem, self.limit = sets, sets.problem, sets.problem.weight_decay
-        self.rows = sets.rows[np.dtype("float64")]
-        masks = np.unpackbits(sets.patterns.packed, axis=1, count=len(self.rows))
-        self.F = masks[:, :, None] * self.rows
+        rows = sets.rows[np.dtype("float64")].rows()
+        self.F = np.unpackbits(sets.patterns.packed, axis=1, count=len(rows))[:, :, None] * rows
         self.intercept, self.v = self.problem.zero_network.intercept, self.problem.zero_dual
         self.f = np.zeros(self.problem.y.shape) + self.intercept
         self.v = self.v * min(1.0, self.limit / (2 * self._largest(self.v) or np.inf))

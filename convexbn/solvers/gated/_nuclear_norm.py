@@ -9,6 +9,7 @@ is smooth and has the same optimum; its Newton system costs no more than the neu
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -59,9 +60,7 @@ class NuclearNorm:
         lengths = np.linalg.norm(B, axis=1)
         return Neurons((A * lengths[:, None]).T, B / lengths[:, None], np.array(intercept), gates[:, owners])
 
-    def derivative(
-        self, products: Products
-    ) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    def derivative(self, products: Products) -> tuple[Callable[[np.ndarray], Any], Callable[[Any], np.ndarray]]:
         """The derivative (R, k + C) to (n, C) of the outputs, and its adjoint."""
         factored = products.factored(self.owners, self.A, self.B)
         return factored.forward, factored.adjoint

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +62,7 @@ class LossModel:
     """
 
     def __init__(self, problem: Problem, point: Point):
-        outputs, p = point.f + point.intercept, problem.sample_weight
+        self.Z, outputs, p = problem.Z, point.f + point.intercept, problem.sample_weight
         self.raw_v, second = problem.dual_point(outputs), problem.loss.hessian(outputs, problem.y)
         largest = np.einsum("icc->ic", second).max(axis=1)
         mean = float(p @ largest)
@@ -73,23 +75,39 @@ class LossModel:
             self._best_shift = self._inverse @ self.raw_v.sum(axis=0)
             self.v = self.raw_v - self.hessian @ self._best_shift
 
-    def _product(self, change: np.ndarray) -> np.ndarray:
-        return np.einsum("icd,id->ic", self.hessian, change)
+    @cached_property
+    def _placed(self) -> Any:
+        return self.Z.place(self.hessian)
 
-    def curved(self, change: np.ndarray) -> np.ndarray:
-        """Hessian times a change of outputs (n, C), with the intercept that goes with it."""
-        product = self._product(change)
-        return product - self.hessian @ (self._inverse @ product.sum(axis=0)) if self.fit_intercept else product
+    def curved(self, change: Any) -> Any:
+        """Hessian times a change of outputs (n, C), with the intercept that goes with it; both where the rows are."""
+        product = self.Z.hold(_product, self._placed, change)
+        if not self.fit_intercept:
+            return product
+        shift = self._inverse @ self.Z.summed(_total, product)
+        return self.Z.hold(_shifted, product, self._placed, shift=shift)
 
     def shift(self, change: np.ndarray) -> np.ndarray:
         """Change of the intercept (C,) that goes with a change of outputs (n, C)."""
         if not self.fit_intercept:
             return np.zeros(change.shape[1])
-        return self._best_shift - self._inverse @ self._product(change).sum(axis=0)
+        return self._best_shift - self._inverse @ np.einsum("icd,id->c", self.hessian, change)
 
     def slope(self, change: np.ndarray, shift: np.ndarray) -> float:
         """First-order increase of the loss."""
         return -float((self.raw_v * (change + shift)).sum())
+
+
+def _product(Z: Any, hessian: Any, change: Any) -> Any:
+    return Z.xp.vecdot(hessian, change[:, None, :])
+
+
+def _total(Z: Any, product: Any) -> Any:
+    return Z.xp.sum(product, axis=0)
+
+
+def _shifted(Z: Any, product: Any, hessian: Any, *, shift: Any) -> Any:
+    return product - Z.xp.vecdot(hessian, shift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +127,7 @@ class Steps:
     def proximal(self, point: Point, model: LossModel, G: np.ndarray, K: np.ndarray) -> Point:
         """A step towards the minimiser of the model with the norm, which sets the ranks of the weights."""
         D = model_minimiser(self.norm, K, self.columns, point.S, G, self.problem.weight_decay) - point.S
-        change = self.products.forward(D)
+        change = self.problem.Z.fetch(self.products.forward(D))
         shift = model.shift(change)
         slope = self.problem.weight_decay * (float(self.norm.of(point.S + D).sum()) - point.cost)
 
@@ -120,7 +138,7 @@ class Steps:
 
     def newton(self, point: Point, model: LossModel, G: np.ndarray, K: np.ndarray) -> Point:
         """A Newton step in the weights that are not zero, which keeps their ranks or lowers them."""
-        used = point.used
+        used, fetch = point.used, self.problem.Z.fetch
         if len(used) == 0:
             return point
         products, smooth = self.products.take(used), self.norm(point.S[used], G[used], self.problem.weight_decay)
@@ -130,15 +148,14 @@ class Steps:
             smooth.preconditioner(K[np.ix_(used, used)], self.columns),
             smooth.descent,
         )
-        change = forward(D)
+        change = fetch(forward(D))
         shift = model.shift(change)
 
         def trial(t: float) -> Point:
             S = point.S.copy()
             S[used] = smooth.moved(D, t)
-            return self._point(
-                point, S, point.f + products.forward(S[used] - point.S[used]), point.intercept + t * shift
-            )
+            f = point.f + fetch(products.forward(S[used] - point.S[used]))
+            return self._point(point, S, f, point.intercept + t * shift)
 
         return self.searched(point, trial, float((smooth.gradient * D).sum()) + model.slope(change, shift))
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
+from convexbn.operators._bits import transposed
 from convexbn.oracles import Price, spectral_norms
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers._certificate import dual_bound, relative_gap
@@ -55,9 +56,10 @@ class WorkingSets:
         self.basis = basis if row_basis is None else row_basis @ basis
         self.largest = max(float(eigenvalues[-1]), np.finfo(float).tiny)
         self.columns = np.maximum(eigenvalues, 1e-12 * self.largest)
-        self.dtype, self.eps, self.known = dtype, float(np.finfo(dtype).eps), _Known()
-        exact = Z @ self.basis
-        self.rows = {np.dtype(kind): exact.astype(kind, copy=False) for kind in ("float64", "float32")}
+        self.dtype, self.known = dtype, _Known()
+        rotated = Z.times(self.basis)
+        self.rows = {np.dtype("float64"): rotated, np.dtype("float32"): rotated.in_single_precision}
+        self.bits = Z.place(transposed(patterns.packed, Z.n_rows))
         self.held: dict[np.dtype, Products] = {}
         if kind_of_products(Z).entries(Z, len(patterns)) <= _HELD_ENTRIES:
             everything = np.arange(len(patterns))
@@ -74,7 +76,7 @@ class WorkingSets:
 
     def point(self, chosen: np.ndarray, S: np.ndarray, intercept: np.ndarray, f: np.ndarray | None = None) -> Point:
         """The point of these weights; its outputs in float64 unless they are given."""
-        f = self.products(chosen, np.dtype("float64")).forward(S) if f is None else f
+        f = self.problem.Z.fetch(self.products(chosen, np.dtype("float64")).forward(S)) if f is None else f
         return Point.of(self.problem, self.norm, chosen, S, f, intercept)
 
     def neurons(self, point: Point) -> Neurons:
@@ -159,13 +161,13 @@ class WorkingSets:
         K = np.zeros((0, 0))
         for n_steps in range(_STEPS):
             v = self.dual_point(point)
-            G = products.adjoint(v)
+            G = products.adjoint(self.problem.Z.place(v))
             gap = relative_gap(self.objective(point), self.bound(v, spectral_norms(G)))
             if gap <= precision or out_of_time():
                 break
             model = LossModel(self.problem, point)
             if np.abs(model.v - v).max() > _ROUNDING * np.abs(v).max():
-                G = products.adjoint(model.v)
+                G = products.adjoint(self.problem.Z.place(model.v))
             if n_steps % 2 == 0:
                 K = self.overlaps(single, point.chosen, model.w)
                 point = steps.proximal(point, model, G, K)
@@ -194,13 +196,16 @@ class WorkingSets:
 
     def _priced(self, chosen: np.ndarray, v: np.ndarray, dtype: np.dtype) -> np.ndarray:
         size = max(1, _PRICED_ENTRIES // (self.problem.Z.n_columns * v.shape[1]))
-        blocks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-        found = [spectral_norms(self.products(block, dtype).adjoint(v)) for block in blocks]
+        blocks, placed = (
+            (chosen[start : start + size] for start in range(0, len(chosen), size)),
+            self.problem.Z.place(v),
+        )
+        found = [spectral_norms(self.products(block, dtype).adjoint(placed)) for block in blocks]
         return np.concatenate([np.zeros(0), *found])
 
     def rounding(self, v: np.ndarray) -> float:
         """Upper bound of the rounding error of a price."""
-        return 10 * self.eps * self._row_norms(v)
+        return 10 * float(np.finfo(self.rows[self.dtype].dtype).eps) * self._row_norms(v)
 
     def _row_norms(self, v: np.ndarray) -> float:
         return float(self.problem.Z.row_norms @ np.linalg.norm(self.problem.Z.unpool(v), axis=1))
@@ -209,8 +214,7 @@ class WorkingSets:
         """Products with the masked design matrices of the chosen patterns."""
         if dtype in self.held:
             return self.held[dtype].take(chosen)
-        kind = kind_of_products(self.problem.Z)
-        return kind(self.problem.Z, self.rows[dtype], self.patterns.packed[chosen], hold=hold)
+        return kind_of_products(self.problem.Z)(self.rows[dtype], self.bits, chosen, hold=hold)
 
     def overlaps(self, products: Products, chosen: np.ndarray, w: np.ndarray) -> np.ndarray:
         """The matrix K of the model, with a little more on its diagonal.

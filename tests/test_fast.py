@@ -89,7 +89,7 @@ def test_no_step_is_made_when_time_is_out():
 def test_descent_lowers_the_objective_of_any_network():
     problem = instance("cross_entropy", 0.01)
     (start,) = fast_path(problem, [problem.weight_decay], random_state=0)
-    lower = descend(problem, start, max_steps=200)
+    lower = descend(problem, start, n_steps=200)
     assert problem.objective(lower) < problem.objective(start)
     assert len(lower) <= len(start)
 

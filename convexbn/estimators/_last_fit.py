@@ -19,6 +19,10 @@ _ROUNDS, _NEWTON_SHARE = 10, 2  # of column generation after it; and of the work
 _STRONG, _MOST_ENTRIES = 0.03, 100_000
 _LEAST_NEWTON_STEPS = 500  # of such a fit, at most so many or what its share is
 _FACTORISATIONS = 20  # about so many in a Newton step
+_FEWEST_NEWTON_STEPS = 5
+# After quasi-Newton steps, which lower the objective faster there: of the work of the choice, for Newton steps and for
+# the search that confirms a gap, each of whose starts costs a row as much as so many steps of a neuron.
+_FEW_NEWTON_SHARE, _SEARCH_SHARE, _OF_A_START = 0.25, 0.25, 50
 
 
 @on_one_thread
@@ -52,15 +56,17 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
     if len(start) == 0 or (small and problem.weight_decay >= _STRONG * price_quickly(problem, random_state=0)):
         steps = max(_LEAST_NEWTON_STEPS, int(_NEWTON_SHARE * work / _newton_work(rows, k, ACCURATE.newton_weights)))
         return {"options": replace(ACCURATE, newton_steps=steps)}
-    max_steps = int(np.clip(work / (n * len(start)), *_DESCENT_STEPS))
-    start = descend(problem, start, max_steps=max_steps, stop=Clock(clock.left(_DESCENT_SHARE)).is_out)
+    n_steps = int(np.clip(work / (n * len(start)), *_DESCENT_STEPS))
+    start = descend(problem, start, n_steps=n_steps, stop=Clock(clock.left(_DESCENT_SHARE)).is_out)
     n_weights = len(start) * k
     newton_work = _newton_work(rows, k, min(n_weights, ACCURATE.newton_weights))
-    return {
-        "start": start,
-        "max_iter": 1 if n_weights > ACCURATE.many_weights else _ROUNDS,
-        "options": replace(ACCURATE, newton_steps=max(1, int(_NEWTON_SHARE * work / newton_work))),
-    }
+    searches = _SEARCH_SHARE * work / (_OF_A_START * n * _n_starts(problem))
+    options = replace(
+        ACCURATE,
+        newton_steps=max(_FEWEST_NEWTON_STEPS, int(_FEW_NEWTON_SHARE * work / newton_work)),
+        last_search=int(np.clip(searches, 1, ACCURATE.last_search)),
+    )
+    return {"start": start, "max_iter": 1 if n_weights > ACCURATE.many_weights else _ROUNDS, "options": options}
 
 
 def _last_fit_after_relu(problem: PostActivationProblem, start: Neurons, work: int) -> dict[str, Any]:
@@ -76,6 +82,11 @@ def _last_fit_after_relu(problem: PostActivationProblem, start: Neurons, work: i
         polish=sweeps >= 1,
     )
     return {"start": start if len(start) else None, "max_iter": _ROUNDS if sweeps >= 1 else 1, "options": options}
+
+
+def _n_starts(problem: Problem) -> int:
+    """Starts of a call of the oracle."""
+    return ACCURATE.n_starts * (1 if problem.output_directions.fixed else ACCURATE.several)
 
 
 def _newton_work(n: int, k: int, size: int) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from convexbn.model._merging import merge
 from convexbn.model._neurons import Neurons
 from convexbn.solvers.relu._newton import newton
-from convexbn.solvers.relu._quasi_newton import quasi_newton
+from convexbn.solvers.relu._quasi_newton import best_lengths, quasi_newton
 from convexbn.solvers.relu._state import Run, State
 
 _FIRST_LENGTH, _LEAST_LENGTH = 0.1, 1e-3  # of random neurons, and of those kept, relative to the longest
@@ -44,7 +44,7 @@ def corrected(run: Run, state: State) -> State:
 
 
 def with_first_neurons(run: Run, state: State) -> State:
-    """Random neurons after a quasi-Newton descent in the place of none, unless none is better."""
+    """Random neurons after a quasi-Newton descent, at their best lengths, in the place of none, unless none is better."""
     problem, options = run.problem, run.options
     most_a_column, most = options.first_neurons
     count = int(min(run.several * most_a_column * problem.Z.n_columns, most, problem.Z.most_directions / 16))
@@ -55,7 +55,10 @@ def with_first_neurons(run: Run, state: State) -> State:
     neurons = Neurons(weights, problem.output_directions.random(count, run.rng), state.neurons.intercept)
     steps = (options.coarse if options.has_many_weights(neurons) else options).quasi_newton_steps
     neurons = quasi_newton(problem, neurons, max_steps=steps, stop=run.monitor.out_of_time)
-    first = State.of(problem, neurons.without_zeros(_LEAST_LENGTH), options)
+    neurons = neurons.without_zeros(_LEAST_LENGTH)
+    if options.master_steps and len(neurons):  # in which many vanish: fewer move in Newton steps
+        neurons = best_lengths(problem, neurons, max_steps=options.master_steps, stop=run.monitor.out_of_time)
+    first = State.of(problem, neurons, options)
     if first.objective >= state.objective:
         return state
     return replace(first, rtol=_FIRST_RTOL, damping=_FIRST_DAMPING)

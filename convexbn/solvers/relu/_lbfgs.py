@@ -3,7 +3,7 @@
 On small networks the wrapper of a general library takes longer than the products themselves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.linalg.lapack import dtrtrs
@@ -21,6 +21,7 @@ def lbfgs(
     max_steps: int,
     ftol: float,
     stop: Callable[[], bool] | None = None,
+    enough: Callable[[Sequence[float]], bool] = lambda values: False,
 ) -> np.ndarray:
     """Minimise a function by L-BFGS with backtracking.
 
@@ -39,6 +40,8 @@ def lbfgs(
         Ends when a step lowers the value by a smaller share of it.
     stop : callable or None, default=None
         Called after every step; when it returns True the descent ends.
+    enough : callable, optional
+        Called after every step with the values so far, that of the start first; when it returns True the descent ends.
 
     Returns
     -------
@@ -61,6 +64,7 @@ def lbfgs(
     memory = _Memory(start.size)
     x = start
     value, gradient = function(x)
+    values = [value]
     for _ in range(max_steps):
         direction = -memory.times(gradient)
         slope = float(direction @ gradient)
@@ -82,7 +86,8 @@ def lbfgs(
         memory.add(later - x, later_gradient - gradient)
         decrease = value - later_value
         x, value, gradient = later, later_value, later_gradient
-        if decrease <= ftol * max(abs(value), _TINY) or (stop is not None and stop()):
+        values.append(value)
+        if decrease <= ftol * max(abs(value), _TINY) or enough(values) or (stop is not None and stop()):
             break
     return x
 

@@ -1,6 +1,6 @@
 """Quasi-Newton descent for all neurons of a network together: fast, until the kinks stop it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,13 @@ Objective = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray, np.ndarr
 
 
 def quasi_newton(
-    problem: Problem, neurons: Neurons, *, max_steps: int, single_precision: bool = False, stop: Stop = None
+    problem: Problem,
+    neurons: Neurons,
+    *,
+    max_steps: int,
+    single_precision: bool = False,
+    stop: Stop = None,
+    enough: Callable[[Sequence[float]], bool] = lambda values: False,
 ) -> Neurons:
     """Lower the objective by L-BFGS on all weights.
 
@@ -39,6 +45,8 @@ def quasi_newton(
         Whether the products with Z are made in single precision, in about half the time.
     stop : callable or None, default=None
         Called after every step; when it returns True the descent ends.
+    enough : callable, optional
+        Called after every step with the objectives so far; when it returns True the descent ends.
 
     Returns
     -------
@@ -55,7 +63,7 @@ def quasi_newton(
         start = np.append(balanced.weights, balanced.output_weights)
         objective = _in_all_weights(problem, m, single_precision)
     value, start, split = _with_intercept(problem, neurons, objective, start)
-    weights, intercept = split(lbfgs(value, start, max_steps=max_steps, ftol=_FTOL, stop=stop))
+    weights, intercept = split(lbfgs(value, start, max_steps=max_steps, ftol=_FTOL, stop=stop, enough=enough))
     outputs = outputs if fixed else weights[k * m :].reshape(m, C)
     hidden = weights[: k * m].reshape(k, m)
     return _better(problem, neurons, replace(neurons, weights=hidden, output_weights=outputs, intercept=intercept))

@@ -15,6 +15,7 @@ from convexbn import (
     WeightNormDesign,
     decompose,
     enumerate_patterns,
+    read_rows,
     sample_patterns,
     solve,
     solve_closed_form,
@@ -26,7 +27,7 @@ from convexbn._utils.array_namespace import to_numpy
 from convexbn._utils.threads import on_threads
 from convexbn.model import prune
 from convexbn.model._sums import along_outputs, neuron_outputs
-from convexbn.operators import DeviceMatrix, Operator
+from convexbn.operators import DeviceMatrix, Operator, RowBlocks
 from convexbn.operators._masked import MaskedProducts
 from convexbn.operators._pooled import PooledProducts
 from convexbn.oracles import (
@@ -192,9 +193,40 @@ def test_every_solver_takes_arrays_of_every_library(case, library):
     assert found == pytest.approx(expected, rel=1e-3 if case.startswith("fast path") else 1e-6)
 
 
+def in_blocks(rows):
+    """The same rows, read three at a time."""
+    k = rows.shape[1]
+    return RowBlocks(read_rows(rows, block_bytes=24 * k), np.zeros(k), np.eye(k), np.zeros(k))
+
+
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if case not in ("closed form", "by class")]
-)  # of whitened rows
+    "case", [case for case, (_, n_patches, _) in CASES.items() if n_patches == 1 and case != "closed form"]
+)
+def test_every_solver_takes_rows_that_are_read_in_blocks(case):
+    rows, _, solved = CASES[case]
+    expected, found = solved(DesignMatrix(rows))[0], solved(in_blocks(rows))[0]
+    assert found == pytest.approx(expected, rel=1e-3 if case.startswith("fast path") else 1e-6)
+
+
+def test_held_values_of_rows_on_disk_are_made_anew_unless_they_are_few():
+    Z, calls = in_blocks(TALL), []
+
+    def outputs(Z, *, S):
+        calls.append(Z.n_rows)
+        return Z.neuron_outputs(S)
+
+    S, once = RNG.standard_normal((3, 20)), [3, 3, 3, 3, 3, 1]
+    held, few = Z.hold(outputs, S=S), Z.hold(outputs, S=S[:, :2])
+    assert calls == [3, *once]  # the first block tells how many they are
+    calls.clear()
+    for n_passes in (1, 2):
+        np.testing.assert_allclose(Z.summed(lambda Z, h: h.sum(axis=0), held), np.maximum(TALL @ S, 0).sum(axis=0))
+        assert calls == n_passes * once
+    np.testing.assert_allclose(Z.fetch(few), np.maximum(TALL @ S[:, :2], 0))
+    assert calls == 2 * once
+
+
+@pytest.mark.parametrize("case", sorted(set(CASES) - {"closed form", "by class"}))  # which are of whitened rows
 def test_rows_in_single_precision_are_solved_in_double(case):
     rows, n_patches, solved = CASES[case]
     rows = rows.astype(np.float32)
@@ -283,7 +315,9 @@ def test_gated_products_on_a_device_are_those_in_memory(monkeypatch, kind, hold,
         np.testing.assert_allclose(found.adjoint(Z.place(v)), expected.adjoint(v), atol=1e-12)
         np.testing.assert_allclose(found.overlaps(w, np.ones(4), beside), expected.overlaps(w, np.ones(4), beside))
         in_factors, expected_in_factors = (products.factored(np.arange(11) % P, A, B) for products in (found, expected))
-        np.testing.assert_allclose(Z.fetch(in_factors.forward(D)), expected_in_factors.forward(D), atol=1e-12)
+        np.testing.assert_allclose(
+            Z.fetch(in_factors.forward(D)), whole.fetch(expected_in_factors.forward(D)), atol=1e-12
+        )
         np.testing.assert_allclose(in_factors.adjoint(Z.place(v)), expected_in_factors.adjoint(v), atol=1e-12)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from convexbn._utils.array_namespace import namespace, to_numpy
 from convexbn.operators._bits import transposed
-from convexbn.operators._protocol import Operator
+from convexbn.operators._protocol import Held, Operator
 from convexbn.operators._slices import slices
 
 _AT_ONCE = 2**27  # entries of the largest array made of a block
@@ -123,8 +123,8 @@ class DeviceMatrix(Operator):
 
     def times(self, basis: np.ndarray) -> Self:
         """Return the matrix Z B for a basis B (k, r)."""
-        parts = self.unpooled.hold(_product, S=basis).parts
-        return replace(self, Z=parts[0] if len(parts) == 1 else self.rows_there.xp.concat(parts, axis=0))
+        product = self.unpooled.hold(_product, S=basis)
+        return replace(self, Z=self.rows_there.xp.concat(product.parts) if isinstance(product, Held) else product)
 
     def weighted(self, weights: np.ndarray) -> Self:
         """Return the matrix with its rows times weights (N, 1)."""

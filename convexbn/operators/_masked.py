@@ -73,7 +73,7 @@ class MaskedProducts(GatedProducts):
     >>> Z = DesignMatrix(np.array([[1.0, 2.0], [3.0, 4.0]]))
     >>> bits = transposed(np.packbits([[True, False], [True, True]], axis=1), 2)
     >>> products = MaskedProducts(Z, bits, np.arange(2))
-    >>> products.forward(np.ones((2, 2, 1))).ravel(), products.adjoint(np.ones((2, 1)))[:, :, 0]
+    >>> Z.fetch(products.forward(np.ones((2, 2, 1)))).ravel(), products.adjoint(np.ones((2, 1)))[:, :, 0]
     (array([6., 7.]), array([[1., 2.],
            [4., 6.]]))
     """

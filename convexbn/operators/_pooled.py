@@ -73,7 +73,7 @@ class PooledProducts(GatedProducts):
     >>> Z = DesignMatrix(np.array([[1.0, 2.0], [3.0, 4.0]]), n_patches=2)
     >>> bits = transposed(np.packbits([[True, False], [True, True]], axis=1), 2)
     >>> products = PooledProducts(Z, bits, np.arange(2))
-    >>> products.forward(np.ones((2, 2, 1))).ravel(), products.adjoint(np.ones((1, 1)))[:, :, 0]
+    >>> Z.fetch(products.forward(np.ones((2, 2, 1)))).ravel(), products.adjoint(np.ones((1, 1)))[:, :, 0]
     (array([6.5]), array([[0.5, 1. ],
            [2. , 3. ]]))
     """

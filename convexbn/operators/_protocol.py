@@ -127,7 +127,8 @@ class Operator(Summarized, ABC):
 
     def hold(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
         """The values of a function of blocks, arrays with a row for each sample or row, which stay where they are."""
-        return Held(tuple(self._values(function, placed, small)))
+        values = tuple(self._values(function, placed, small))
+        return values[0] if len(values) == 1 else Held(values)
 
     def mapped(self, function: Callable[..., Any], *placed: Any, **small: Any) -> np.ndarray:
         """The values of a function of blocks, as one array in memory."""
@@ -141,7 +142,7 @@ class Operator(Summarized, ABC):
     def _values(self, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Iterator[Any]:
         """The values of a function of blocks, in the order of the blocks."""
         if len(self._samples) == 1:
-            return iter([function(self, *(v.parts[0] if isinstance(v, Held) else v for v in placed), **small)])
+            return iter([function(self, *placed, **small)])
 
         def value(i: int) -> Any:
             return function(self._block(i), *(self._part(values, i) for values in placed), **small)

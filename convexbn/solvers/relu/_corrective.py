@@ -44,7 +44,7 @@ def corrected(run: Run, state: State) -> State:
 
 
 def with_first_neurons(run: Run, state: State) -> State:
-    """Random neurons after a descent, at their best lengths, in the place of none, unless none is better."""
+    """Random neurons after a quasi-Newton descent, at their best lengths, in the place of none; unless none is best."""
     problem, options = run.problem, run.options
     most_a_column, most = options.first_neurons
     count = int(min(run.several * most_a_column * problem.Z.n_columns, most, problem.Z.most_directions / 16))

@@ -23,7 +23,7 @@ from convexbn.solvers.relu._quasi_newton import quasi_newton
 from convexbn.solvers.relu._state import Run, State
 
 _LEAST_STEPS = 100  # of a descent
-_LEAST_GAIN, _LARGE_GAIN = 0.01, 1 / 3  # decreases by the later half of its steps that end it, or let it go on
+_LEAST_GAIN, _LARGE_GAIN = 0.005, 1 / 3  # decreases by the later half of its steps that end it, or let it go on
 
 
 def fast_path(
@@ -82,8 +82,8 @@ def fast_path(
 def descend(problem: Problem, start: Neurons, *, n_steps: int, stop: Callable[[], bool] | None = None) -> Neurons:
     """Lower the objective from a network by quasi-Newton steps in single precision.
 
-    About `n_steps` of them: fewer where the later half lowers it by less than one percent, and up to twice as many
-    where by more than a third.
+    About `n_steps` of them: fewer where the later half lowers it by less than half a percent, and up to twice as
+    many where by more than a third.
     """
 
     def enough(objectives: Sequence[float]) -> bool:

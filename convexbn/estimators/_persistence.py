@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from convexbn._utils.damage import damage_as_value_error
 from convexbn._utils.version import __version__
+from convexbn.estimators._place import Place
 from convexbn.gradient._trace import Trace
 from convexbn.losses import LOSSES
 from convexbn.network._persistence import Stored
@@ -21,7 +22,7 @@ from convexbn.solvers._certificate import Certificate, Oracle, Search, Setting
 from convexbn.solvers._solution import Status
 
 _FORMAT = "convexbn-estimator-1"
-_RECORDS: dict[str, Any] = {kind.__name__: kind for kind in (Certificate, Setting, Trace, *LOSSES.values())}
+_RECORDS: dict[str, Any] = {kind.__name__: kind for kind in (Certificate, Setting, Trace, Place, *LOSSES.values())}
 _ENUMERATIONS: dict[str, Any] = {kind.__name__: kind for kind in (Oracle, Search, Status)}
 
 

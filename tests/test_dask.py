@@ -147,7 +147,9 @@ def tuned(model, *args, **options):
 
 
 @pytest.mark.slow
-def test_choice_holds_blocks_out_and_is_the_same_twice(client, all_stay):
+def test_choice_holds_blocks_out_and_is_the_same_twice(client, monkeypatch):
+    """The rows of all folds together stay on the workers, those of a fold are few."""
+    monkeypatch.setattr("convexbn.operators._dask.FEW_ENTRIES", 900)
     X, y = data(250)
     rows, parameters = chunked(X, [60, 40, 50, 50, 50]), {"max_iter": 1, "tol": 0.1, "spectral_power": 0.0}
     first, again = (tuned(DaskConvexBNRegressor(**parameters), rows, y) for _ in range(2))
@@ -271,7 +273,7 @@ def test_interrupt_cancels_and_keeps_the_network(client, all_stay, monkeypatch):
 
 @pytest.mark.slow
 def test_fit_goes_on_when_a_worker_is_lost():
-    """Dask computes its blocks again, and what was placed beside them: the network is the same, bit for bit."""
+    """Dask computes its blocks again, and what was placed beside them; products may be rounded otherwise there."""
     rows, y = rows_of(200, 2), np.abs(np.random.default_rng(3).standard_normal((200, 1)))
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     networks, killed, rounds = [], [], []
@@ -293,7 +295,7 @@ def test_fit_goes_on_when_a_worker_is_lost():
                 networks.append(solve_column_generation(Problem(Z, y, weight_decay=0.05), **limits).neurons)
     assert killed
     assert rounds == [1, 2]
-    np.testing.assert_array_equal(networks[0].weights, networks[1].weights)
+    np.testing.assert_allclose(networks[0].weights, networks[1].weights, rtol=1e-9)
 
 
 def test_rows_that_cannot_be_computed_again_end_in_a_clear_error(client):

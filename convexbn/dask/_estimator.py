@@ -48,8 +48,9 @@ class OnDask(_Estimator):
         sends neurons out and gets sums of their size back. Newton steps, of the accurate fit, bring outputs of neurons
         into memory, a number for each row and neuron; they are for up to some hundred thousand rows.
 
-        With the same blocks, workers of the same kind give the same network, bit for bit. Equal samples are not merged,
-        so the network is that of the estimator in memory up to rounding and to what depends on the order of rows.
+        Sums are added up in an order that depends on the blocks alone, so the same blocks give the same network, up to
+        the rounding of products whose arrays lie elsewhere in memory, as after the loss of a worker. Equal samples are
+        not merged.
 
         Parameters
         ----------

@@ -19,8 +19,8 @@ class DaskMatrix(Operator):
     """A design matrix Z whose blocks of rows are operators on the workers of a dask cluster, and stay there.
 
     Functions of blocks run where the blocks are, and their values are added up there, always in the same order, so that
-    results depend on the blocks and on nothing else. A block that is lost with its worker is computed again by dask,
-    with all that was placed beside it. Few samples that are chosen are brought into memory.
+    results depend on the blocks and not on which worker is first. A block that is lost with its worker is computed
+    again by dask, with all that was placed beside it. Few samples that are chosen are brought into memory.
 
     Parameters
     ----------

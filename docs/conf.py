@@ -53,6 +53,7 @@ numpydoc_validation_checks = {"all", "ES01", "GL01", "PR03", "PR04", "RT02", "RT
 numpydoc_validation_exclude = {
     r"\.[A-Z]\w+\.\w+$",
     r"\.(Status|Oracle|Search|Scope)$",
+    r"\.Dask",  # whose parameters are those of the estimators in memory
     "PostActivationProblem",
     "DivergenceError",
 }

@@ -96,8 +96,9 @@ class ConvexBNConvRegressor(Regression, Convolutional):
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
     scale_outputs : bool, default=True
         Whether each of several outputs is divided by its standard deviation in training, as in `ConvexBNRegressor`.
-    n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, device, random_state, checkpoint,
-    warm_start, callback, verbose
+    n_patterns, solver, tol, max_iter, max_time, prove
+        As in `ConvexBNRegressor`.
+    n_jobs, device, random_state, checkpoint, warm_start, callback, verbose
         As in `ConvexBNRegressor`.
 
     Attributes
@@ -166,8 +167,9 @@ class ConvexBNConvClassifier(Classification, Convolutional):
         Leading singular directions of the patches to keep, as a number or a fraction of the variance; None keeps all.
     spectral_power : float or "auto", default="auto"
         Weight of small singular directions of the patches, as in `ConvexBNRegressor`.
-    class_weight, n_patterns, solver, tol, max_iter, max_time, prove, n_jobs, device, random_state, checkpoint,
-    warm_start, callback, verbose
+    class_weight, n_patterns, solver, tol, max_iter, max_time, prove
+        As in `ConvexBNClassifier`.
+    n_jobs, device, random_state, checkpoint, warm_start, callback, verbose
         As in `ConvexBNClassifier`.
 
     Attributes

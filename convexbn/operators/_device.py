@@ -29,6 +29,8 @@ class DeviceMatrix(Operator):
         a block of rows at a time is brought to double precision for a product.
     n_patches : int, default=1
         Rows pooled into one sample.
+    dtype : dtype, default=float64
+        Precision of products.
 
     Examples
     --------

@@ -6,7 +6,25 @@ import numpy as np
 
 
 class Block(NamedTuple):
-    """Consecutive samples: data X (m, d), and targets (m,) or (m, C) and weights (m,) where there are any."""
+    """Consecutive samples: data, and targets and weights where there are any.
+
+    Parameters
+    ----------
+    X : ndarray of shape (m, d)
+        Data.
+    y : ndarray of shape (m,) or (m, C), or None, default=None
+        Targets.
+    sample_weight : ndarray of shape (m,) or None, default=None
+        Weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn.rows import Block
+    >>> X, y, sample_weight = Block(np.eye(2), np.ones(2))
+    >>> X.shape, y.shape, sample_weight is None
+    ((2, 2), (2,), True)
+    """
 
     X: np.ndarray
     y: np.ndarray | None = None

@@ -36,6 +36,19 @@ class ParquetRows(RowSource):
     ValueError
         With the name of the file, if one cannot be read, has other columns than the first, lacks the target or the
         weights, or a feature is not of real numbers or has missing values.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from convexbn.rows import ParquetRows
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "part.parquet"
+    ...     pd.DataFrame({"size": [1.0, 2.0], "price": [3.0, 4.0]}).to_parquet(path)
+    ...     rows = ParquetRows([path], target="price")
+    >>> rows.n_rows, rows.n_features
+    (2, 1)
     """
 
     def __init__(

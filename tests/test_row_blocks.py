@@ -12,7 +12,10 @@ from convexbn import (
     ConvexBNRegressor,
     DesignMatrix,
     Problem,
+    read_rows,
+    sample_patterns,
     solve_column_generation,
+    solve_gated,
 )
 from convexbn._utils.on_disk import is_on_disk
 from convexbn.designs._post_activation import PostActivationBatchNormDesign
@@ -115,6 +118,23 @@ def test_prices_and_networks_of_problems(tmp_path, all_maps):
     one, other = (solve_column_generation(p, prove=False, tol=1e-7, random_state=0) for p in (whole, dense))
     assert one.certificate.objective == pytest.approx(other.certificate.objective, rel=1e-6)
     assert dense.objective(one.neurons) == pytest.approx(one.certificate.objective, rel=1e-10)
+
+
+@pytest.mark.parametrize(("n", "d"), [(100, 4), (40, 60)])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_gated_networks_in_blocks(n, d, n_outputs, monkeypatch):
+    """Blocks are the same in the basis of the rows, which has fewer columns where there are more columns than rows."""
+    rng = np.random.default_rng(0)
+    X, slopes, offsets = rng.standard_normal((n, d)), rng.standard_normal((d, d + 1)) / d, np.eye(d + 1)[-1]
+    monkeypatch.setattr("convexbn.operators._slices._BLOCK_ENTRIES", 8 * 7 * (d + 1) - 1)
+    in_blocks = RowBlocks(read_rows(X), X.mean(axis=0), slopes, offsets)
+    y = X[:, :n_outputs] ** 2
+    solutions = []
+    for Z in (DesignMatrix(in_blocks.rows()), in_blocks):
+        problem = Problem(Z, y, weight_decay=0.02, fit_intercept=True)
+        solutions.append(solve_gated(problem, sample_patterns(Z, 15, random_state=0), tol=1e-9).certificate)
+    assert len(in_blocks._samples) > 5
+    assert solutions[1].objective == pytest.approx(solutions[0].objective, rel=1e-8)
 
 
 @pytest.mark.parametrize("kind", [ConvexBNRegressor, ConvexBNClassifier])

@@ -11,6 +11,7 @@ from convexbn.operators._gated import GatedProducts
 from convexbn.operators._protocol import Operator
 from convexbn.operators._slices import slices
 
+_SMALLER = 4  # times smaller are the blocks of masks that are opened, so that they stay in the cache
 _GRAM_ROWS = 2**14  # up to so many rows `overlaps` are sums over
 
 
@@ -54,7 +55,8 @@ def _totals(Z: Any, gates: Any, weights: Any, **places: Any) -> Any:
 
 def _opened(Z: Any, gates: Any, entries: int, places: dict[str, Any]) -> Iterator[tuple[slice, Any]]:
     """Slices of the rows, with no more than so many entries or masks made for each, and the masks in them."""
-    for block in slices(gates.shape[0], max(entries, places.get("byte", gates.T).shape[0]), Z.at_once):
+    entries = max(entries, _SMALLER * places["byte"].shape[0] if places else gates.shape[1])
+    for block in slices(gates.shape[0], entries, Z.at_once):
         yield block, opened(Z, gates[block, :], **places)
 
 

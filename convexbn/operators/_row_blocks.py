@@ -82,7 +82,7 @@ class RowBlocks(Operator):
 
     @cached_property
     def _samples(self) -> list[slice]:
-        return list(self._blocks(max(self.data.n_features, self.n_columns)))
+        return list(self._blocks(self.data.n_features))  # those of Z B, too, so that values that are held fit both
 
     def _block(self, i: int) -> DesignMatrix:
         return DesignMatrix.unchecked(self.rows(self._samples[i]), dtype=self.dtype)

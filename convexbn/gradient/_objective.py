@@ -50,7 +50,7 @@ class TrainingObjective:
     >>> one = np.ones(1)
     >>> network = BatchNormNetwork([[1.0]], one, 0 * one, [[2.0]], 0 * one, 0 * one, one)
     >>> objective = TrainingObjective(network, SquaredError(), 0.1, False, "float64")
-    >>> round(objective.evaluate(objective.inputs(X), y)[0], 9)
+    >>> round(float(objective.evaluate(objective.inputs(X), y)[0]), 9)
     1.25
     >>> [parameter.grad.item() for parameter in objective.parameters[1:]]
     [-1.9, -2.0, -0.8]

@@ -418,9 +418,9 @@ def leading_filters(path: Path) -> np.ndarray:
     return 0.5 + 0.5 * leading / np.abs(leading).max(axis=(1, 2, 3), keepdims=True)
 
 
-def targets(results: dict[str, dict]) -> list[dict]:
+def targets(results: dict[str, dict], device: str | None = None) -> list[dict]:
     """The rows of the summary: the paper's claim, and the memory."""
-    found = []
+    found, images = [], "CIFAR-10" if device in (None, "cpu") else "CIFAR-10 on a GPU"
     for name, result in results.items():
         accuracy = {label: row["test_accuracy"] for label, row in result["rows"].items()}
         truncated, whole, sgd = (
@@ -430,10 +430,10 @@ def targets(results: dict[str, dict]) -> list[dict]:
             f"gated {truncated:.1%} against {whole:.1%} and {sgd:.1%}; truncated convex with ReLU "
             f"{accuracy['ReLU, convex, truncated']:.1%}, Adam {accuracy['ReLU, Adam']:.1%}"
         )
-        statement = f"CIFAR-10, {name}: truncated convex beats untruncated convex and SGD in test accuracy"
+        statement = f"{images}, {name}: truncated convex beats untruncated convex and SGD in test accuracy"
         found.append(target(statement, figure, truncated > max(whole, sgd)))
     peak = max(result["peak_gibibytes"] for result in results.values())
-    return [*found, target("CIFAR-10: less than 16 GB", f"{peak:.1f} GiB", peak * 2**30 < 16e9)]
+    return [*found, target(f"{images}: less than 16 GB", f"{peak:.1f} GiB", peak * 2**30 < 16e9)]
 
 
 def show_table(results: dict[str, dict]) -> None:
@@ -530,7 +530,7 @@ def main() -> None:
         return
     results = {"environment": environment(), "quick": args.quick, "threads": args.threads, "device": _name(args.device)}
     results["architectures"] = found
-    results["targets"] = [] if args.quick else targets(found)
+    results["targets"] = [] if args.quick else targets(found, args.device)
     filters = {
         runner.architecture.name: runner.filters(found[runner.architecture.name]["n_components"]) for runner in runners
     }

@@ -21,7 +21,9 @@ PAGES = {
         "scaling",
         "path",
         "tabular",
+        "scale",
         "cifar10",
+        "cifar10_gpu",
     ),
     HERE / "README.md": (
         "gdnp",

@@ -44,11 +44,11 @@ def on_workers(client, rows, n_patches=1, sizes=None):
     return DaskMatrix(client, blocks, sizes, rows.shape[1], n_patches)
 
 
-FAST_CASES = {"fast path", "fast path, patches", "bound", "closed form"}
-CASES_BY_TIME = [case if case in FAST_CASES else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+FAST_CASES = ("fast path", "fast path, patches", "bound", "closed form")
+SLOW_CASES = ("column generation", "several outputs", "repeated rows", "patches", "gated", "gated, several outputs")
 
 
-@pytest.mark.parametrize("case", CASES_BY_TIME)
+@pytest.mark.parametrize("case", [*FAST_CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW_CASES)])
 def test_every_solver_takes_rows_on_workers(client, case):
     rows, n_patches, solved = CASES[case]
     expected, found = solved(DesignMatrix(rows, n_patches))[0], solved(on_workers(client, rows, n_patches))[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from convexbn import BatchNormDesign, Problem, solve_column_generation, weight_decay_max
+from convexbn import BatchNormDesign, Neurons, Problem, solve_column_generation, weight_decay_max
 from convexbn.solvers import FAST
 from convexbn.solvers.relu._fast import descend, fast_path, price_quickly
 from convexbn.solvers.relu._quasi_newton import quasi_newton
@@ -92,6 +92,18 @@ def test_descent_lowers_the_objective_of_any_network():
     lower = descend(problem, start, n_steps=200)
     assert problem.objective(lower) < problem.objective(start)
     assert len(lower) <= len(start)
+
+
+@pytest.mark.parametrize(("fraction", "n_steps", "least", "most"), [(0.3, 1000, 100, 999), (1e-6, 100, 101, 200)])
+def test_descent_takes_fewer_steps_where_they_gain_little_and_more_where_much(fraction, n_steps, least, most):
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((200, 4))
+    problem = Problem(Z, np.sin(3 * Z[:, 0]) * Z[:, 1], weight_decay=1.0, fit_intercept=True)
+    problem = replace(problem, weight_decay=fraction * weight_decay_max(problem))
+    start = Neurons(0.1 * rng.standard_normal((4, 40)), np.resize([[1.0], [-1.0]], (40, 1)), np.zeros(1))
+    steps = []
+    descend(problem, start, n_steps=n_steps, stop=lambda: steps.append(None))
+    assert least <= len(steps) <= most
 
 
 @pytest.mark.parametrize("loss", TARGETS)

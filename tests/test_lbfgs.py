@@ -53,6 +53,16 @@ def test_value_falls_with_the_steps_and_ends_where_it_is_told():
     np.testing.assert_array_equal(stopped, lbfgs(function, start, max_steps=3, ftol=0))
     coarse = lbfgs(function, start, max_steps=1000, ftol=1e-2)
     assert values[-1] < function(coarse)[0] < values[1]
+    seen = []
+
+    def fifth(objectives):
+        seen[:] = objectives
+        return len(objectives) == 6
+
+    ended = lbfgs(function, start, max_steps=100, ftol=0, enough=fifth)
+    np.testing.assert_array_equal(ended, lbfgs(function, start, max_steps=5, ftol=0))
+    assert (seen[0], seen[-1]) == (function(start)[0], function(ended)[0])
+    assert (np.diff(seen) < 0).all()
 
 
 def test_directions_of_negative_curvature_are_no_obstacle():

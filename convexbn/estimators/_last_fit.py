@@ -19,10 +19,10 @@ _ROUNDS, _NEWTON_SHARE = 10, 2  # of column generation after it; and of the work
 _STRONG, _MOST_ENTRIES = 0.03, 100_000
 _LEAST_NEWTON_STEPS = 500  # of such a fit, at most so many or what its share is
 _FACTORISATIONS = 20  # about so many in a Newton step
-_FEWEST_NEWTON_STEPS = 5
-# After quasi-Newton steps, which lower the objective faster there: of the work of the choice, for Newton steps and for
-# the search that confirms a gap, each of whose starts costs a row as much as so many steps of a neuron.
-_FEW_NEWTON_SHARE, _SEARCH_SHARE, _OF_A_START = 0.25, 0.25, 50
+# A fit that starts from the choice, where quasi-Newton steps lower the objective faster than Newton's. Of the work of
+# the choice, for Newton steps, and for the search that confirms a gap, whose starts take as long as so many steps.
+_FEWEST_NEWTON_STEPS, _FEW_NEWTON_SHARE = 5, 0.25
+_SEARCH_SHARE, _STEPS_A_START = 0.25, 50
 
 
 @on_one_thread
@@ -60,7 +60,7 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
     start = descend(problem, start, n_steps=n_steps, stop=Clock(clock.left(_DESCENT_SHARE)).is_out)
     n_weights = len(start) * k
     newton_work = _newton_work(rows, k, min(n_weights, ACCURATE.newton_weights))
-    searches = _SEARCH_SHARE * work / (_OF_A_START * n * _n_starts(problem))
+    searches = _SEARCH_SHARE * work / (_STEPS_A_START * n * _n_starts(problem))
     options = replace(
         ACCURATE,
         newton_steps=max(_FEWEST_NEWTON_STEPS, int(_FEW_NEWTON_SHARE * work / newton_work)),

@@ -44,7 +44,7 @@ def corrected(run: Run, state: State) -> State:
 
 
 def with_first_neurons(run: Run, state: State) -> State:
-    """Random neurons after a quasi-Newton descent, at their best lengths, in the place of none; unless none is best."""
+    """Random neurons after a quasi-Newton descent, where many at their best lengths, unless none is better."""
     problem, options = run.problem, run.options
     most_a_column, most = options.first_neurons
     count = int(min(run.several * most_a_column * problem.Z.n_columns, most, problem.Z.most_directions / 16))
@@ -56,7 +56,7 @@ def with_first_neurons(run: Run, state: State) -> State:
     steps = (options.coarse if options.has_many_weights(neurons) else options).quasi_newton_steps
     neurons = quasi_newton(problem, neurons, max_steps=steps, stop=run.monitor.out_of_time)
     neurons = neurons.without_zeros(_LEAST_LENGTH)
-    if options.master_steps and len(neurons):  # in which many vanish: fewer move in Newton steps
+    if options.master_steps and neurons.weights.size > options.newton_weights:  # of which many vanish
         neurons = best_lengths(problem, neurons, max_steps=options.master_steps, stop=run.monitor.out_of_time)
     first = State.of(problem, neurons, options)
     if first.objective >= state.objective:

@@ -87,7 +87,7 @@ def lbfgs(
         decrease = value - later_value
         x, value, gradient = later, later_value, later_gradient
         values.append(value)
-        if decrease <= ftol * max(abs(value), _TINY) or enough(values) or (stop is not None and stop()):
+        if decrease <= ftol * max(abs(value), _TINY) or (stop is not None and stop()) or enough(values):
             break
     return x
 

@@ -28,8 +28,8 @@ class OnnxEstimator:
         ----------
         dtype : {"float32", "float64"}, default="float32"
             Type of input, weights and real outputs. float64 agrees with the estimator to rounding, float32 to about
-            1e-6 of the largest output, and to 1e-5 where columns of X are nearly equal, or far from zero with weight
-            normalization.
+            1e-6 of the largest output, to 1e-5 where columns of X are nearly equal, and to 1e-4 where they are far
+            from zero with weight normalization.
 
         Returns
         -------

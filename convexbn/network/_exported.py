@@ -21,8 +21,8 @@ class Exported:
         """Return the network as an ONNX model with input "X" and output "variable" (n, C), those of `predict`.
 
         Normalization is folded into the weights. float64 agrees with `predict` to rounding, float32 to about 1e-6 of
-        the largest output, and to 1e-5 where columns of X are nearly equal, or far from zero with weight
-        normalization. In float32 a gate of a gated network may open or close on a sample that lies on it.
+        the largest output, to 1e-5 where columns of X are nearly equal, and to 1e-4 where they are far from zero with
+        weight normalization. In float32 a gate of a gated network may open or close on a sample that lies on it.
 
         Parameters
         ----------

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from typing import Any, Self
 
 import numpy as np
 
 from convexbn._utils.dask_tasks import gathered, submit
 from convexbn.operators._dense import DesignMatrix
-from convexbn.operators._protocol import Operator
+from convexbn.operators._of_blocks import adjoint, gated_outputs, neuron_outputs, product
+from convexbn.operators._protocol import Operator, added
 
 FEW_ENTRIES = 2**20  # of the chosen samples, up to which they are brought into memory
 
@@ -94,11 +95,11 @@ class DaskMatrix(Operator):
         return self._gathered(self._submit(self._tasks("summed", function, placed, small), _sum))[0]
 
     def __matmul__(self, S: np.ndarray) -> np.ndarray:
-        return self.mapped(_product, S=S)
+        return self.mapped(product, S=S)
 
     def adjoint(self, A: np.ndarray) -> np.ndarray:
         """Z^T A (k, m) of an array A (N, m)."""
-        return self.summed(_adjoint, self.place(A))
+        return self.summed(adjoint, self.place(A))
 
     def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
@@ -201,23 +202,15 @@ class DaskMatrix(Operator):
 
     def neuron_outputs(self, S: np.ndarray) -> np.ndarray:
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
-        return self.mapped(_neuron_outputs, S=S)
+        return self.mapped(neuron_outputs, S=S)
 
     def gated_outputs(self, gates: np.ndarray, S: np.ndarray) -> np.ndarray:
         """Outputs of gated neurons with gates and weights (k, m): pooled 1[Z g >= 0] * (Z s), (n, m)."""
-        return self.mapped(_gated_outputs, gates=gates, S=S)
+        return self.mapped(gated_outputs, gates=gates, S=S)
 
     def masked_adjoint(self, masks: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Z^T D_i v for every activation pattern: masks (N, P) and a dual point (n, 1) give (k, P)."""
         return self.summed(_masked_adjoint, self.place(masks), self.place(v))
-
-    def masked_gram(self, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """F^T diag(weights) F of the pooled features F = [D_1 Z, ..., D_m Z]: a symmetric (mk, mk) array."""
-        return self.summed(_masked_gram, self.place(masks), self.place(weights))
-
-    def gram(self, weights: np.ndarray) -> np.ndarray:
-        """Z^T diag(weights) Z (k, k) for weights (N, 1)."""
-        return self.summed(_gram, self.place(weights))
 
     @property
     def _ranges(self) -> Iterator[tuple[int, int]]:
@@ -257,14 +250,8 @@ def _of_block(method: str, function: Callable[..., Any], small: dict[str, Any], 
     return getattr(Z, method)(function, *placed, **small)
 
 
-def _sum(first: Any, *others: Any) -> Any:
-    total = first
-    for other in others:
-        if isinstance(total, tuple):
-            total = tuple(one + more for one, more in zip(total, other, strict=True))
-        else:
-            total = total + other
-    return total
+def _sum(*values: Any) -> Any:
+    return reduce(added, values)
 
 
 def _dense(rows: np.ndarray, n_patches: int) -> DesignMatrix:
@@ -315,14 +302,6 @@ def _column_extremes(Z: Operator) -> tuple[np.ndarray, np.ndarray]:
     return Z.column_extremes
 
 
-def _product(Z: Any, *, S: Any) -> Any:
-    return Z @ S
-
-
-def _adjoint(Z: Any, A: Any) -> Any:
-    return Z.adjoint(A)
-
-
 def _row_norms(Z: Any) -> Any:
     return Z.row_norms
 
@@ -331,21 +310,5 @@ def _patterns(Z: Any, *, G: Any) -> Any:
     return Z @ G >= 0
 
 
-def _neuron_outputs(Z: Any, *, S: Any) -> Any:
-    return Z.neuron_outputs(S)
-
-
-def _gated_outputs(Z: Any, *, gates: Any, S: Any) -> Any:
-    return Z.gated_outputs(gates, S)
-
-
 def _masked_adjoint(Z: Any, masks: Any, v: Any) -> Any:
     return Z.masked_adjoint(masks, v)
-
-
-def _masked_gram(Z: Any, masks: Any, weights: Any) -> Any:
-    return Z.masked_gram(masks, weights)
-
-
-def _gram(Z: Any, weights: Any) -> Any:
-    return Z.gram(weights)

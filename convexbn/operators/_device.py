@@ -9,6 +9,7 @@ import numpy as np
 
 from convexbn._utils.array_namespace import namespace, to_numpy
 from convexbn.operators._bits import transposed
+from convexbn.operators._of_blocks import adjoint, gated_outputs, neuron_outputs, product
 from convexbn.operators._protocol import Held, Operator
 from convexbn.operators._slices import slices
 
@@ -84,11 +85,11 @@ class DeviceMatrix(Operator):
         return self.rows_there[self._samples[i]]
 
     def __matmul__(self, S: np.ndarray) -> np.ndarray:
-        return self.unpooled.mapped(_product, S=S)
+        return self.unpooled.mapped(product, S=S)
 
     def adjoint(self, A: np.ndarray) -> np.ndarray:
         """Z^T A (k, m) of an array A (N, m)."""
-        return self.unpooled.summed(_adjoint, self.place(A))
+        return self.unpooled.summed(adjoint, self.place(A))
 
     def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
@@ -125,8 +126,8 @@ class DeviceMatrix(Operator):
 
     def times(self, basis: np.ndarray) -> Self:
         """Return the matrix Z B for a basis B (k, r)."""
-        product = self.unpooled.hold(_product, S=basis)
-        return replace(self, Z=self.rows_there.xp.concat(product.parts) if isinstance(product, Held) else product)
+        held = self.unpooled.hold(product, S=basis)
+        return replace(self, Z=self.rows_there.xp.concat(held.parts) if isinstance(held, Held) else held)
 
     def weighted(self, weights: np.ndarray) -> Self:
         """Return the matrix with its rows times weights (N, 1)."""
@@ -140,7 +141,7 @@ class DeviceMatrix(Operator):
 
     def neuron_outputs(self, S: np.ndarray) -> np.ndarray:
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
-        return self.mapped(_neuron_outputs, S=S)
+        return self.mapped(neuron_outputs, S=S)
 
     def packed_sides(self, S: np.ndarray) -> np.ndarray:
         """The patterns 1[Z s >= 0] of neurons S (k, m) as `packed_patterns` has them, by the signs of `products`."""
@@ -152,7 +153,7 @@ class DeviceMatrix(Operator):
 
     def gated_outputs(self, gates: np.ndarray, S: np.ndarray) -> np.ndarray:
         """Outputs of gated neurons with gates and weights (k, m): pooled 1[Z g >= 0] * (Z s), (n, m)."""
-        return self.mapped(_gated_outputs, gates=gates, S=S)
+        return self.mapped(gated_outputs, gates=gates, S=S)
 
     def packed_patterns(self, G: np.ndarray) -> np.ndarray:
         """Activation patterns 1[Z g >= 0] of directions G (k, m), as in `Patterns`: (m, ceil(N / 8)) bytes."""
@@ -260,16 +261,8 @@ def _numbers(values: Any) -> Any:
     return array if array.ndim else array[()]
 
 
-def _neuron_outputs(Z: _Rows, *, S: Any) -> Any:
-    return Z.neuron_outputs(S)
-
-
 def _signs(Z: _Rows, *, S: Any) -> Any:
     return Z.xp.astype(Z.xp.sign(Z @ S), Z.xp.int8)
-
-
-def _gated_outputs(Z: _Rows, *, gates: Any, S: Any) -> Any:
-    return Z.gated_outputs(gates, S)
 
 
 def _bits(Z: _Rows, *, G: Any, bits: Any) -> Any:
@@ -284,11 +277,3 @@ def _squared_norms(Z: _Rows) -> Any:
 
 def _gram(Z: _Rows, weights: Any) -> Any:
     return Z.array.T @ (Z.cast(weights) * Z.array)
-
-
-def _product(Z: _Rows, *, S: Any) -> Any:
-    return Z @ S
-
-
-def _adjoint(Z: _Rows, A: Any) -> Any:
-    return Z.adjoint(A)

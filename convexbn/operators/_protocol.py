@@ -349,11 +349,7 @@ class Operator(Summarized, ABC):
 
     def gram(self, weights: np.ndarray) -> np.ndarray:
         """Z^T diag(weights) Z (k, k) for weights (N, 1)."""
-        found = np.zeros((self.n_columns, self.n_columns))
-        for block in self._blocks(self.n_columns):
-            rows = self.rows(block)
-            found += rows.T @ (weights[block] * rows)
-        return found
+        return self.unpooled.summed(_gram, self.place(weights))
 
     def row_gram(self, weights: np.ndarray) -> np.ndarray:
         """P^1/2 Z Z^T P^1/2 (N, N) for P the diagonal matrix of weights (N, 1) that are not negative."""
@@ -388,3 +384,9 @@ def _masked_gram(Z: Operator, masks: np.ndarray, weights: np.ndarray) -> np.ndar
 
 def _same(Z: Any, held: Any) -> Any:
     return held
+
+
+def _gram(Z: Operator, weights: np.ndarray) -> np.ndarray:
+    rows = Z.rows()
+    gram: np.ndarray = rows.T @ (weights * rows)
+    return gram

@@ -93,7 +93,7 @@ def solve_closed_form(problem: Problem, *, tol: float = 1e-6, relative_to: Refer
         for sign in (1, -1):
             part = np.maximum(sign * column, 0)
             if part.any():
-                weights.append(problem.Z.adjoint(problem.sample_weight * part) / c)
+                weights.append(problem.Z.adjoint((problem.sample_weight * part)[:, None])[:, 0] / c)
                 output_weights.append(sign * axis)
     neurons = Neurons(
         np.array(weights).reshape(-1, problem.Z.n_columns).T,

@@ -199,9 +199,7 @@ def in_blocks(rows):
     return RowBlocks(read_rows(rows, block_bytes=24 * k), np.zeros(k), np.eye(k), np.zeros(k))
 
 
-@pytest.mark.parametrize(
-    "case", [case for case, (_, n_patches, _) in CASES.items() if n_patches == 1 and case != "closed form"]
-)
+@pytest.mark.parametrize("case", [case for case, (_, n_patches, _) in CASES.items() if n_patches == 1])
 def test_every_solver_takes_rows_that_are_read_in_blocks(case):
     rows, _, solved = CASES[case]
     expected, found = solved(DesignMatrix(rows))[0], solved(in_blocks(rows))[0]

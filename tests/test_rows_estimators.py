@@ -72,6 +72,15 @@ def test_a_large_source_is_chosen_on_a_part(monkeypatch):
     assert model.score(X, Y) > 0.9
 
 
+def test_more_columns_than_rows():
+    wide = RNG.standard_normal((20, 50))
+    model = ConvexBNRegressor(0.1)
+    expected = model.fit(wide, wide[:, 0]).certificate_
+    found = model.fit(read_rows(wide, target=wide[:, 0], block_bytes=8 * 50 * 6)).certificate_
+    assert found.objective == pytest.approx(expected.objective, rel=1e-9)
+    assert found.scope == expected.scope == "global"
+
+
 def test_what_cannot_be_read_in_blocks_is_refused():
     with pytest.raises(ValueError, match=r"X has no targets; give y, or name them in read_rows"):
         ConvexBNRegressor().fit(blocks(None))

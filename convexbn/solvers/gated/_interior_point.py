@@ -42,17 +42,17 @@ def interior_rounds(
     sets: WorkingSets, first: Point, tolerance: Tolerance, out_of_time: Callable[[], bool]
 ) -> Iterator[tuple[Point, np.ndarray, float]]:
     """The best point, the best dual point and their relative gap: of a first point, then along the central path."""
-    problem, everything = sets.problem, np.arange(len(sets.patterns))
+    problem = sets.problem
     best = min(first, sets.first(None), key=sets.objective)
     best_v = sets.dual_point(best)
-    bound = sets.bound(best_v, sets.prices(everything, best_v))
+    bound = sets.bound(best_v, sets.prices(best_v))
     yield best, best_v, relative_gap(sets.objective(best), bound)
     path = _CentralPath(sets)
     with suppress(np.linalg.LinAlgError):
-        for mu in problem.zero_objective / problem.n_outputs / len(everything) * _FALL ** np.arange(_N_FALLS):
+        for mu in problem.zero_objective / problem.n_outputs / len(sets.patterns) * _FALL ** np.arange(_N_FALLS):
             path.centre(mu, out_of_time)
             v = problem.feasible_dual(path.v)
-            found = sets.bound(v, sets.prices(everything, v))
+            found = sets.bound(v, sets.prices(v))
             if found > bound:
                 bound, best_v = found, v
             objective = path.objective(mu)

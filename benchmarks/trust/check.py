@@ -68,8 +68,7 @@ def _checked(case: Case, max_time: float) -> dict[str, Any]:
         "lower_bound": certificate.lower_bound,
         "global_lower_bound": certificate.global_lower_bound,
         "objective_error": abs(exact - certificate.objective) / scale,
-        "network_error": _network_error(case, problem, solution) / scale,
-        "torch_error": _torch_error(case, problem, solution) / scale,
+        **{name: error / scale for name, error in _errors(case, problem, solution).items()},
         "best_rival": name,
         "undercut": _below(best, certificate.lower_bound, scale),
         "global_undercut": _below(best, _proved_bound(certificate), scale),
@@ -103,32 +102,30 @@ def _unsupported(case: Case, problem: Problem, solution: Solution) -> np.longdou
     return np.longdouble(solution.certificate.global_lower_bound) - max(largest, np.longdouble(0))
 
 
-def _network_error(case: Case, problem: Problem, solution: Solution) -> float:
-    """Distance of the library's objective of the network on the data from the certificate's."""
-    if case.design.spectral_weights_.min(initial=1) < 1 or getattr(case.design, "bias_unit_", 1.0) != 1.0:
-        return 0.0  # whose penalty is not plain weight decay
-    network = make_network(solution.neurons, case.design)
-    if case.activation != "relu":
-        return 0.0  # of gated networks, which are not trained by weight decay on both layers
-    value = network.objective(case.X, case.y, problem.weight_decay, case.loss, case.sample_weight)
-    return abs(value - solution.certificate.objective)
+def _errors(case: Case, problem: Problem, solution: Solution) -> dict[str, float]:
+    """Distances of the network's objective on the data from the certificate's: the library's and that of PyTorch.
 
+    "resolution" is what the last digit of the data makes of it: the largest change under relative changes of X by one
+    unit of rounding. Networks whose penalty is not plain weight decay on both layers have none.
+    """
+    plain_decay = case.design.spectral_weights_.min(initial=1) == 1 == getattr(case.design, "bias_unit_", 1.0)
+    if not plain_decay or case.activation != "relu":
+        return {}
+    network, objective = make_network(solution.neurons, case.design), solution.certificate.objective
 
-def _torch_error(case: Case, problem: Problem, solution: Solution) -> float:
-    """Distance of the objective of the PyTorch module in training mode from the certificate's; zero where no such."""
-    if (
-        case.sample_weight is not None
-        or case.activation != "relu"
-        or case.design.spectral_weights_.min(initial=1) < 1
-        or getattr(case.design, "bias_unit_", 1.0) != 1.0
-    ):
-        return 0.0
-    import torch
+    def value(X: np.ndarray) -> float:
+        return network.objective(X, case.y, problem.weight_decay, case.loss, case.sample_weight)
 
-    network = make_network(solution.neurons, case.design)
-    module = network.to_torch(eps=_TORCH_EPS).train()
-    with torch.no_grad():
-        f = module(torch.tensor(case.X)).numpy()
-        squares = sum(float((parameter**2).sum()) for parameter in network.decayed_parameters(module))
-    value = problem.training_loss(f) + problem.weight_decay * squares / 2
-    return abs(value - solution.certificate.objective)
+    rng, at_X = np.random.default_rng(0), value(case.X)
+    units = [case.X * (1 + np.finfo(float).eps * rng.choice([-1, 1], case.X.shape)) for _ in range(3)]
+    errors = {"network_error": abs(at_X - objective), "resolution": max(abs(value(X) - at_X) for X in units)}
+    if case.sample_weight is None:
+        import torch
+
+        module = network.to_torch(eps=_TORCH_EPS).train()
+        with torch.no_grad():
+            f = module(torch.tensor(case.X)).numpy()
+            squares = sum(float((parameter**2).sum()) for parameter in network.decayed_parameters(module))
+        by_torch = problem.training_loss(f) + problem.weight_decay * squares / 2
+        errors["torch_error"] = abs(by_torch - objective)
+    return errors

@@ -4,7 +4,9 @@ import numpy as np
 
 from convexbn import Neurons, NormalizedNeurons, PostActivationProblem, Problem
 
-_NO_VARIATION = 1e-12  # of the largest activation: a standard deviation below this is rounding of the data
+# Activations that vary by less than this share of the largest |z_i| |w| are rounding of products in double precision.
+RESOLVED = 1e-10
+_NO_VARIATION = 1e-14  # the same, below which activations count as constant in a network that is given
 
 
 def long(values: np.ndarray) -> np.ndarray:
@@ -21,7 +23,7 @@ def outputs_and_cost(problem: Problem, neurons: Neurons | NormalizedNeurons) -> 
         active = np.maximum(products, 0)
         mean = (p[:, None] * active).sum(axis=0)
         std = np.sqrt((p[:, None] * (active - mean) ** 2).sum(axis=0) / p.sum())
-        varies = std > _NO_VARIATION * active.max(axis=0, initial=0)
+        varies = std > _NO_VARIATION * sizes(problem, neurons.weights)
         gamma, bias = np.where(varies, long(neurons.gamma), 0), long(neurons.bias)
         hidden = gamma * (active - mean) / np.where(varies, std, 1) + bias
         norm = np.hypot(gamma, bias)
@@ -31,6 +33,11 @@ def outputs_and_cost(problem: Problem, neurons: Neurons | NormalizedNeurons) -> 
         hidden = np.maximum(products, 0)
     f = _product(hidden, c) + long(neurons.intercept)
     return f, (norm * np.sqrt((c**2).sum(axis=1))).sum()
+
+
+def sizes(problem: Problem, weights: np.ndarray) -> np.ndarray:
+    """The largest |z_i| |w| of each neuron (k, m)."""
+    return np.sqrt((long(problem.Z.rows()) ** 2).sum(axis=1).max() * (long(weights) ** 2).sum(axis=0))
 
 
 def objective(problem: Problem, neurons: Neurons | NormalizedNeurons) -> np.longdouble:
@@ -92,7 +99,7 @@ def prices(problem: Problem, v: np.ndarray, directions: np.ndarray) -> np.ndarra
         return np.sqrt((_product(v.T, active) ** 2).sum(axis=0)) / np.where(length > 0, length, np.inf)
     mean = (p * active).sum(axis=0) / p.sum()
     std = np.sqrt((p * (active - mean) ** 2).sum(axis=0) / p.sum())
-    varies = std > _NO_VARIATION * active.max(axis=0)
+    varies = std > RESOLVED * sizes(problem, directions)
     standard = np.where(varies, (active - mean) / np.where(varies, std, 1), 0)
     along, constant = _product(v.T, standard), v.sum(axis=0)
     if problem.fit_intercept:

@@ -8,6 +8,7 @@ from itertools import combinations, islice
 import numpy as np
 from scipy.optimize import minimize
 
+from benchmarks.trust import long_double
 from benchmarks.trust.cases import Case
 from convexbn import (
     Neurons,
@@ -169,4 +170,5 @@ def descended(
     if not after:
         return Neurons(W, c, i, gates)
     neurons = NormalizedNeurons.on(problem.Z, problem.sample_weight, W, np.zeros(m), c, i)
-    return replace(neurons, gamma=np.where(neurons.std > 0, g, 0.0), bias=b)
+    resolved = neurons.gamma > long_double.RESOLVED * long_double.sizes(problem, W)
+    return replace(neurons, gamma=np.where(resolved, g, 0.0), bias=b)

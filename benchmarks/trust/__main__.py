@@ -16,7 +16,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="the record, a line a case")
     parser.add_argument("--max-time", type=float, default=MAX_TIME, help="seconds of a solve")
-    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "OF"), help="every OF-th case from I")
+    parser.add_argument(
+        "--part", type=int, nargs=2, default=(0, 1), metavar=("I", "OF"), help="every OF-th case from I"
+    )
     args = parser.parse_args()
     run(args.cases, args.seed, args.out, max_time=args.max_time, part=tuple(args.part))
 

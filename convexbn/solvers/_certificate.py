@@ -316,7 +316,7 @@ def _units_of_rounding(problem: Problem, v: np.ndarray) -> float:
     Sums are made in blocks, whose errors grow no faster than the square root of n. Under an intercept the columns of v
     add up to zero in exact arithmetic only after entries of one sign were moved by what they miss of it.
     """
-    units = (_FEW_OPERATIONS + np.sqrt(problem.Z.n_rows)) * float(np.finfo(float).eps)
+    units = (_FEW_OPERATIONS + float(np.sqrt(problem.Z.n_rows))) * float(np.finfo(float).eps)
     if not problem.fit_intercept:
         return units
     size = np.abs(v).sum(axis=0)

@@ -8,7 +8,6 @@ import numpy as np
 
 from convexbn import BatchNormDesign, PostActivationBatchNormDesign, PostActivationProblem, Problem, WeightNormDesign
 from convexbn.losses import LOSSES
-from convexbn.solvers import Setting
 
 ROWS = (4, 60)
 COLUMNS = (1, 6)
@@ -98,7 +97,7 @@ class Case:
                     X[n // 2 :] = -X[: n - n // 2]
                 case "cluster":
                     X[: n // 2] = X[0] + 10.0 ** rng.uniform(-12, -2) * (X[: n // 2] - X[0])
-        if (X == X[0]).all() or not np.ptp(X, axis=0).any():
+        if not np.ptp(X, axis=0).any():
             X[0] = X[0] + 1.0
         return X
 
@@ -200,6 +199,3 @@ class Case:
         return {name: value for name, value in self._choices.items() if name != "gated"} | {
             "activation": self.activation
         }
-
-
-__all__ = ["COLUMNS", "ROWS", "Case", "Setting"]

@@ -69,7 +69,7 @@ def _small(problem: Problem) -> bool:
 def meeting_rays(problem: Problem, rng: np.random.Generator, count: int) -> np.ndarray:
     """Directions (k, count) at and near lines in which k - 1 kinks meet, the ends of the cells of all patterns."""
     Z = problem.Z.rows()
-    n, k = Z.shape
+    k = Z.shape[1]
     if k == 1:
         return np.resize([[1.0, -1.0]], (1, count))
     lengths = np.linalg.norm(Z, axis=1)

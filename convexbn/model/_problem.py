@@ -167,7 +167,7 @@ class Problem(Summarized):
 
     @cached_property
     def _near_targets(self) -> np.ndarray:
-        """Targets less a shift of all, which changes no dual objective where v adds up to zero: they lose few digits."""
+        """Targets less a shift of all, which changes no dual objective where v adds up to zero, to lose few digits."""
         return self.y - self.zero_network.intercept if self.fit_intercept and not self.loss.margin else self.y
 
     @cached_property

@@ -47,7 +47,8 @@ def price_of_normalized_patterns(
 
     In a cone the price is the length of the projection of v on the image of the cone, a least-squares problem with
     inequalities. It is solved by its dual, whose feasible points give upper bounds, to which is added what rounding may
-    have moved the image by. Activations that vary by no more than rounding of Zw, about 1e-12 |z||w|, count as constant.
+    have moved the image by. Activations that vary by no more than about 1e-12 |z||w|, the rounding of z·w, count as
+    constant.
 
     Parameters
     ----------

@@ -238,8 +238,8 @@ def certify(
 
     The dual point is moved into the domain of the conjugate, then scaled by ``min(1, weight_decay / M)`` with M its
     largest price; its dual objective, less what rounding may have added to it, is the lower bound (weak duality, arXiv
-    2103.01499). Every loss is at least zero, and so is every lower bound. If the bound without a search, which covers all networks, proves no less,
-    the scope is global.
+    2103.01499). Every loss is at least zero, and so is every lower bound. If the bound without a search, which covers
+    all networks, proves no less, the scope is global.
 
     Parameters
     ----------

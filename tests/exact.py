@@ -1,4 +1,4 @@
-"""Objectives of networks and the best dual bound of a dual point, in exact rational arithmetic, for two columns of Z."""
+"""Objectives of networks and bounds from dual points in exact rational arithmetic, for two columns of Z."""
 
 from fractions import Fraction
 from itertools import product

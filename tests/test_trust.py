@@ -23,10 +23,7 @@ def tiny(seed):
     X = rng.standard_normal((n, 1))
     X = [X, np.round(X), X * 1e-6 + 1.0, X**9][seed % 4]
     X[0] += 1.0
-    if rng.random() < 0.5:
-        design = WeightNormDesign().fit(X)
-    else:
-        design = BatchNormDesign(rtol=1e-10).fit(X)
+    design = (WeightNormDesign() if rng.random() < 0.5 else BatchNormDesign(rtol=1e-10)).fit(X)
     y = np.where(rng.random(n) < 0.5, 1.0, -1.0) if loss == "squared_hinge" else rng.standard_normal(n)
     y = y if loss == "squared_hinge" else y * 10.0 ** rng.integers(-3, 4) + rng.choice([0, 1e4])
     if loss == "squared_hinge":

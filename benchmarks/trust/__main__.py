@@ -27,9 +27,10 @@ def run(count: int, seed: int, out: Path, *, max_time: float = MAX_TIME, part: t
     """Check the cases of a part that the file does not hold, and append them."""
     lines = out.read_text("utf-8").splitlines() if out.exists() else []
     done = {json.loads(line)["number"] for line in lines}
-    cases = sorted((Case(seed, number) for number in range(count) if number not in done), key=lambda case: case.cost)
+    numbers = (number for number in range(part[0], count, part[1]) if number not in done)
+    cases = sorted((Case(seed, number) for number in numbers), key=lambda case: case.cost)
     with threads(1):
-        for case in cases[part[0] :: part[1]]:
+        for case in cases:
             line = json.dumps(plain(check(case, max_time)))
             with out.open("a", encoding="utf-8") as record:
                 record.write(line + "\n")

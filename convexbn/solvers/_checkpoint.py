@@ -12,11 +12,11 @@ from dataclasses import astuple, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
-from zipfile import BadZipFile
-from zlib import error as ZlibError
 
 import numpy as np
 
+from convexbn._utils.damage import damage_as_value_error
+from convexbn._utils.npz import read_npz, write_npz
 from convexbn._utils.version import __version__
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
@@ -25,6 +25,7 @@ from convexbn.solvers.relu._state import Run, State
 
 _FORMAT = "convexbn-checkpoint-1"
 _BLOCK_ENTRIES = 2**22  # of Z, that are made at once
+_ROUNDING = 1e-6  # of an objective that is computed on another machine
 _MADE_ANEW = ("neurons", "searched", "proof")  # by the next call of the oracle, but for the neurons, which are arrays
 _ARRAYS = ("weights", "output_weights", "intercept")
 
@@ -66,13 +67,7 @@ class Checkpoint:
         history = [astuple(progress) for progress in run.monitor.history]
         facts = {"format": _FORMAT, "fingerprint": self.fingerprint, "state": counters, "history": history}
         facts["random"] = run.rng.bit_generator.state
-        draft = self.path.with_name(self.path.name + ".draft")
-        contents: dict[str, Any] = {"facts": _json(facts), **_arrays(state.neurons)}
-        with draft.open("wb") as file:
-            np.savez(file, **contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, self.path)
+        write_npz(self.path, {"facts": _json(facts), **_arrays(state.neurons)})
 
     def resume(self, run: Run) -> State | None:
         """The state of the last completed round, with history and random generator as they were; None without a file.
@@ -85,22 +80,26 @@ class Checkpoint:
         if not self.path.exists():
             return None
         name = f"checkpoint={str(self.path)!r}"
-        try:
-            with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                facts, arrays = json.loads(str(file["facts"])), [file[name] for name in _ARRAYS]
-            known = facts["format"] == _FORMAT
-            random, history = facts["random"], [Progress(*progress) for progress in facts["history"]]
-            state = State(Neurons(*arrays), **facts["state"])
-        except (AttributeError, BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError, ZlibError) as error:
-            raise ValueError(f"{name} is damaged, or no checkpoint; delete it, or name another file.") from error
-        if not (known and facts["fingerprint"] == self.fingerprint):
+        with damage_as_value_error(f"{name} is damaged, or no checkpoint; delete it, or name another file."):
+            contents = read_npz(self.path.read_bytes())
+            facts = json.loads(str(contents["facts"]))
+            known = facts["format"] == _FORMAT and facts["fingerprint"] == self.fingerprint
+        if not known:
             raise ValueError(
                 f"{name} is of other data, other parameters or another version of convexbn; go on with those that it "
                 "was made with, delete it, or name another file."
             )
-        run.rng.bit_generator.state = random
-        run.monitor.resume(history)
-        return state
+        with damage_as_value_error(f"{name} is damaged; delete it, or name another file."):
+            history = facts["history"]
+            numbers = [*facts["state"].values(), *(entry for progress in history for entry in progress)]
+            if not all(isinstance(number, (int, float)) for number in numbers):
+                raise ValueError("it counts what is no number")
+            state = State(Neurons(*(contents[part] for part in _ARRAYS)), **facts["state"])
+            if not np.isclose(run.problem.objective(state.neurons), state.objective, rtol=_ROUNDING):
+                raise ValueError("the network has another objective")
+            run.monitor.resume([Progress(*progress) for progress in history])
+            run.rng.bit_generator.state = facts["random"]
+            return state
 
 
 def check_checkpoint(path: object) -> None:

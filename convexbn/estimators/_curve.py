@@ -100,11 +100,11 @@ class Curve:
         """Mean loss at the best weight decay."""
         return float(self.mean[self.best])
 
-    def clearly_better(self, other: "Curve") -> bool:
-        """Whether the loss is lower by two standard errors of the difference on the samples that both held out."""
+    def better_by(self, errors: float, other: "Curve") -> bool:
+        """Whether the loss is lower by so many standard errors of the difference on the samples that both held out."""
         mine, theirs = self.of_samples[self.best], other.of_samples[other.best]
         difference = np.concatenate([theirs[fold] - mine[fold] for fold in mine if fold in theirs])
-        return bool(difference.mean() > 2 * _standard_deviation(difference) / np.sqrt(len(difference)))
+        return bool(difference.mean() > errors * _standard_deviation(difference) / np.sqrt(len(difference)))
 
     def validate(self, folds: Sequence[int], follow: "Follow", parallel: Parallel, clock: Clock) -> None:
         """Follow the paths of some folds to the same weight decay: while the loss falls, or as far as earlier folds."""

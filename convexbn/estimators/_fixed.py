@@ -195,7 +195,7 @@ class FixedWeightDecay(BaseConvexBN):
                 report=_Stages().report if self.verbose else lambda curve: None,
             )
         if not tuning.compared:  # there was no time to
-            self._learn_untuned(*prepared[some_power], tuning.curves[0].weight_decays[0], clock)
+            self._learn_untuned(*prepared[tuning.candidate.spectral_power], tuning.curves[0].weight_decays[0], clock)
             return
         design, problem = prepared[tuning.candidate.spectral_power]
         problem = replace(problem, weight_decay=tuning.weight_decay)

@@ -195,7 +195,7 @@ class FixedWeightDecay(BaseConvexBN):
                 report=_Stages().report if self.verbose else lambda curve: None,
             )
         if not tuning.compared:  # there was no time to
-            self._learn_untuned(*prepared[some_power], tuning.curves[0].weight_decays[0], clock)
+            self._learn_untuned(*prepared[tuning.candidate.spectral_power], tuning.curves[0].weight_decays[0], clock)
             return
         design, problem = prepared[tuning.candidate.spectral_power]
         problem = replace(problem, weight_decay=tuning.weight_decay)
@@ -211,12 +211,14 @@ class FixedWeightDecay(BaseConvexBN):
         """Train at the usual share of the largest weight decay, where nothing was compared on held-out samples."""
         self._learn(prepared, replace(problem, weight_decay=AUTO_FRACTION * largest or 1.0), clock)
 
-    def _follow(self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray) -> Iterator[Neurons]:
+    def _follow(
+        self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray, start: Neurons | None
+    ) -> Iterator[Neurons]:
         """Networks along a path, to compare weight decays: by the fast preset, or the solver at a coarse tolerance."""
         if self._has_fast_path:
-            yield from fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
+            yield from fast_path(problem, weight_decays, start=start, random_state=seed, stop=clock.is_out)
             return
-        coarse, start = clone(self).set_params(tol=_COARSE_TOL, callback=None, verbose=False), None
+        coarse = clone(self).set_params(tol=_COARSE_TOL, callback=None, verbose=False)
         for weight_decay in weight_decays:
             solution = coarse._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
             if solution.status is Status.INTERRUPTED:

@@ -175,7 +175,7 @@ class Operator(Summarized, ABC):
     def hidden(self, S: np.ndarray) -> np.ndarray:
         """relu(Z S) (N, m) of neurons S (k, m)."""
         inner = self @ S
-        return np.maximum(inner, 0, out=inner)
+        return np.clip(inner, 0, np.inf, out=inner)  # a third of the time of `maximum` with a number
 
     def active(self, S: np.ndarray) -> np.ndarray:
         """1[Z S > 0] (N, m) of neurons S (k, m), as numbers."""
@@ -186,7 +186,7 @@ class Operator(Summarized, ABC):
         """Z^T (1[hidden > 0] * A) (k, m) for A (N, m) or (N, 1); `hidden` (N, m) is overwritten."""
         if A.shape[1] == 1:
             return self.weighted(A).adjoint(np.greater(hidden, 0, out=hidden))
-        return self.adjoint((hidden > 0) * A)
+        return self.adjoint(np.multiply(np.greater(hidden, 0, out=hidden), A, out=hidden))
 
     @cached_property
     def dtype(self) -> Any:
@@ -317,7 +317,7 @@ class Operator(Summarized, ABC):
         outputs = np.empty((self.n_samples, S.shape[1]))
         for samples, Z in self._parts(S.shape[1]):
             active = Z @ S
-            outputs[samples] = Z.pool(np.maximum(active, 0, out=active))
+            outputs[samples] = Z.pool(np.clip(active, 0, np.inf, out=active))
         return outputs
 
     def gated_outputs(self, gates: np.ndarray, S: np.ndarray) -> np.ndarray:

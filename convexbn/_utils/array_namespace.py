@@ -4,7 +4,8 @@ import sys
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_array
+
+from convexbn._utils.data_checks import check_array
 
 _BLOCKS_THERE = 256  # times as many entries are made at once where the array may be on a device
 

@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from convexbn._utils.all_or_nothing import all_or_nothing
 from convexbn._utils.checks import check_count
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples
 from convexbn.estimators._base import BaseConvexBN
@@ -90,17 +91,13 @@ class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
         """
         estimator = self._estimator()
         self._check_parameters(estimator)
-        before = vars(self).copy()
-        try:
-            interrupted = self._train(estimator, X, y, sample_weight, groups)
-        except BaseException:
-            self.__dict__ = before
-            raise
+        interrupted = self._train(estimator, X, y, sample_weight, groups)
         if interrupted:
             stages = f"{len(self.estimators_)} of {self.n_stages} stages"
             raise KeyboardInterrupt(f"The stack was interrupted: it has {stages}, the last as far as it was trained.")
         return self
 
+    @all_or_nothing
     def _train(
         self, estimator: BaseConvexBN, X: Any, y: Any, sample_weight: ArrayLike | None, groups: ArrayLike | None
     ) -> bool:

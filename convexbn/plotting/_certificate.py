@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sklearn.utils.validation import check_is_fitted
 
+from convexbn._utils.checks import check_kind
 from convexbn.gradient._trace import Trace
 from convexbn.plotting._style import BOUND, axes_or_new, color_of
 from convexbn.solvers._certificate import Certificate, relative_gap
@@ -51,6 +52,7 @@ class CertificateDisplay:
     """
 
     def __init__(self, certificate: Certificate, runs: Mapping[str, Trace] | None = None):
+        check_kind("certificate", certificate, Certificate, "the certificate_ of an estimator")
         self.certificate = certificate
         self.runs = runs or {}
 

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
-from convexbn._utils.checks import is_integer
+from convexbn._utils.checks import check_kind, is_integer
+from convexbn._utils.data_checks import check_array
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.plotting._style import BOUND, SEQUENTIAL, axes_or_new, color_of
 
@@ -135,6 +137,7 @@ class NeuronsDisplay:
         ImportError
             If matplotlib is not installed.
         """
+        check_kind("model", model, BaseEstimator, "a fitted estimator")
         check_is_fitted(model, "network_")
         network, data = model.network_, check_array(X, dtype=np.float64)
         d = getattr(model, "n_features_in_", None)

@@ -7,6 +7,7 @@ from itertools import count
 
 import numpy as np
 
+from convexbn._utils.checks import make_generator
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._normalized_neurons import NormalizedNeurons, prune_normalized
 from convexbn.model._post_activation import PostActivationProblem
@@ -114,7 +115,7 @@ def solve_post_activation(
     inside = whitened.problem
     provable = bool(prove) and normalized_quickly_enumerated(inside.Z, inside.n_outputs)
     patterns = enumerate_patterns(inside.Z) if provable else None
-    run = Run(inside, options, whitened.scaled_tolerance(tolerance), np.random.default_rng(random_state), monitor)
+    run = Run(inside, options, whitened.scaled_tolerance(tolerance), make_generator(random_state), monitor)
     state = State(inside.zero_network if start is None else whitened.scaled(start))
     with monitor:
         state = _with_first_neurons(run, state) if start is None else state

@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,8 +11,10 @@ from convexbn import (
     ConvexBNRegressor,
     PostActivationProblem,
     Problem,
+    sample_patterns,
     solve,
     solve_column_generation,
+    solve_gated,
 )
 from convexbn.solvers import ACCURATE
 
@@ -42,10 +44,26 @@ def problem(loss="squared_error", n_outputs=1, weight_decay=0.02, d=4, **changes
     return Problem(BatchNormDesign().fit_transform(X), y, loss, **options)
 
 
+def wide(n=40):
+    """A design matrix of more columns than rows, on which gated networks take the interior-point method."""
+    return np.random.default_rng(1).standard_normal((n, n + 5)) / np.sqrt(n)
+
+
 def same(one, other):
     """Whether two networks are equal to the last bit."""
-    parts = ("weights", "output_weights", "intercept")
-    return all(np.array_equal(getattr(one, part), getattr(other, part)) for part in parts)
+    parts = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(one)]
+    return all(a is b is None or np.array_equal(a, b) for a, b in parts)
+
+
+def after_relu(d=4, n_outputs=1):
+    X, y = data(d=d, n_outputs=n_outputs)
+    return PostActivationProblem(X, y, weight_decay=0.05, fit_intercept=True)
+
+
+def solve_with_gates(problem, **options):
+    """The gated network of a hundred patterns."""
+    patterns = sample_patterns(problem.Z, 100, random_state=0)
+    return solve_gated(problem, patterns, **{name: value for name, value in options.items() if name != "random_state"})
 
 
 LARGE = replace(ACCURATE, many_weights=100)  # coarse rounds first
@@ -58,6 +76,14 @@ CASES = {
     ),
     "coarse rounds": (problem(n_outputs=2, weight_decay=0.005), {"options": LARGE, "max_iter": 6}),
     "no first neurons": (problem(), {"options": replace(ACCURATE, first_neurons=(0, 0)), "prove": False}),
+    "after the ReLU": (after_relu(), {"prove": False, "max_iter": 5}),
+    "after the ReLU, proved": (after_relu(d=2), {"tol": 1e-9}),
+    "after the ReLU, several outputs": (after_relu(n_outputs=2), {"max_iter": 4}),
+    "gated": (problem(), {"tol": 1e-8}),
+    "gated, log loss": (problem("log_loss", weight_decay=0.003), {"tol": 1e-9}),
+    "gated, several outputs": (problem(n_outputs=2), {"tol": 1e-8}),
+    "gated, float32": (problem(n_outputs=2), {"tol": 1e-5, "dtype": "float32"}),
+    "gated, many columns": (replace(problem(), Z=wide()), {"tol": 1e-8}),
 }
 
 
@@ -67,12 +93,13 @@ def test_a_run_killed_again_and_again_ends_in_the_same_network(case, tmp_path):
     problem, options = CASES[case]
     options = {"random_state": 3} | options
     path = tmp_path / "run.npz"
-    whole = solve_column_generation(problem, **options)
+    solver = solve_with_gates if "gated" in case else solve_column_generation
+    whole = solver(problem, **options)
     for n_rounds in range(1, whole.n_iter + 1):
         with pytest.raises(Killed):
-            solve_column_generation(problem, checkpoint=path, callback=kill_after(n_rounds), **options)
+            solver(problem, checkpoint=path, callback=kill_after(n_rounds), **options)
     n_calls = []
-    resumed = solve_column_generation(problem, checkpoint=path, callback=n_calls.append, **options)
+    resumed = solver(problem, checkpoint=path, callback=n_calls.append, **options)
     assert whole.n_iter >= 3
     assert len(n_calls) == 1  # the last round alone
     assert (whole.certificate.scope == "global") == ("proved" in case)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from joblib import Parallel  # scikit-learn's, which sets the filters of warnings, is not safe in threads
 
 from convexbn._utils.threads import on_one_thread
-from convexbn.estimators._curve import BETTER, Candidate, Curve, Follow, score_table
+from convexbn.estimators._curve import BETTER, Candidate, Curve, Follow, Steps, score_table
 from convexbn.model._problem import Problem
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._fast import price_quickly
@@ -19,6 +20,8 @@ FIRST_POWERS, _POWER_STEP, _LARGEST_POWER = (0.0, 0.5, 1.0), 0.5, 3.0
 _USUAL_POWER = 1.0  # chosen unless another one is better by more than two standard errors
 _FIRST_FOLDS = 2  # that all powers are validated on; the best and the usual one are on all
 _SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
+
+Once = Callable[[str, Callable[[], Steps], Callable[[], bool]], Steps]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,7 @@ def tune(
     n_jobs: int | None,
     clock: Clock,
     report: Callable[[Any], None],
+    once: Once = lambda name, compute, whole: compute(),
 ) -> Tuning:
     """Choose spectral power and weight decay by the loss on held-out samples.
 
@@ -112,6 +116,9 @@ def tune(
         Time limit, after which candidates so far are compared.
     report : callable
         Called with every curve once it is computed.
+    once : callable, optional
+        Returns the result of a step, given by its name, how to compute it, and how to know that no limit cut it short:
+        `Checkpoint.once`.
 
     Returns
     -------
@@ -124,9 +131,16 @@ def tune(
         candidate = Candidate(power, n_components)
         problem = problem_of(candidate)
         curve = Curve(candidate, problem, (price_quickly(problem, random_state=0) or 1.0) * FRACTIONS, folds)
-        curve.validate(validated, follow, parallel, clock)
-        report(curve)
+        validate(curve, validated)
         return curve
+
+    def validate(curve: Curve, folds: Sequence[int]) -> None:
+        start = perf_counter()
+        name = f"{curve.candidate.spectral_power}, {len(curve.folds[0][0])} samples, folds {list(folds)}"
+        steps = once(name, lambda: curve.validate(folds, follow, parallel, clock), lambda: not clock.is_out())
+        curve.add(folds, steps)
+        curve.seconds += perf_counter() - start
+        report(curve)
 
     given = list(powers) if powers is not None else list(FIRST_POWERS)
     alone = len(given) == 1
@@ -154,8 +168,7 @@ def tune(
     finalists = [curves[0], usual if usual is not curves[0] else curves[1]]
     if len(folds) > 1:
         for curve in finalists if others else []:
-            curve.validate(others, follow, parallel, clock)
-            report(curve)
+            validate(curve, others)
         finalists.sort(key=lambda curve: curve.least)
     winner = finalists[0] if finalists[0].clearly_better(usual) else usual
     if subset is not folds:

@@ -128,6 +128,11 @@ class RowBlocks(Operator):
         )
 
     @property
+    def has_few_entries(self) -> bool:
+        """Whether `rows` may be all of them, as one array in memory."""
+        return self.n_rows * max(self.data.n_features, self.n_columns) <= _IN_MEMORY
+
+    @property
     def unpooled(self) -> Self:
         """The matrix itself: each row is a sample."""
         return self

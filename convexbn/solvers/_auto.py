@@ -37,9 +37,16 @@ def check_solver(solver: str, activation: Activation) -> None:
         raise ValueError(f"solver={solver!r} is for activation='relu', not {activation!r}.")
 
 
-def check_has_rounds(checkpoint: object, loss: Loss, solver: str) -> None:
-    """Raise a ValueError if a checkpoint is asked for of a solver that has no rounds."""
-    if checkpoint is not None and not (solver in OWN_SOLVERS and np.isfinite(loss.curvature)):
+def check_has_rounds(checkpoint: object, activation: Activation, loss: Loss, solver: str, random_state: object) -> None:
+    """Raise a ValueError if a checkpoint is asked for of a solver that has no rounds, or of gates drawn anew."""
+    if checkpoint is None:
+        return
+    if activation != "relu" and random_state is None:
+        raise ValueError(
+            f"checkpoint={str(checkpoint)!r} of a gated network takes gates that can be drawn again; set random_state "
+            "to an integer."
+        )
+    if not (solver in OWN_SOLVERS and np.isfinite(loss.curvature)):
         raise ValueError(
             f"checkpoint={str(checkpoint)!r} takes a solver with rounds: one of {list(OWN_SOLVERS)} at a smooth loss, "
             f"got solver={solver!r} and loss {loss.name!r}; leave it at None for these."
@@ -128,7 +135,7 @@ def solve(
     check_checkpoint(checkpoint)
     if not (start is None or isinstance(start, BaseNeurons)):
         raise ValueError(f"start={start!r} must be neurons, such as those of a solution, or None.")
-    check_has_rounds(checkpoint, problem.loss, solver)
+    check_has_rounds(checkpoint, activation, problem.loss, solver, random_state)
     smooth = bool(np.isfinite(problem.loss.curvature))
     rule: dict[str, Any] = {"tol": tol, "relative_to": relative_to}
     limits: dict[str, Any] = {"max_time": max_time, "start": start, "callback": callback, "verbose": verbose}
@@ -142,10 +149,6 @@ def solve(
             return solve_by_class(classes, **search)
         if solver == "column_generation" or (solver == "auto" and smooth):
             return solve_column_generation(problem, options=options, **search)
-    if checkpoint is not None and random_state is None and not _are_few(problem):
-        raise ValueError(
-            f"checkpoint={str(checkpoint)!r} takes gates that can be drawn again; set random_state to an integer."
-        )
     patterns = patterns_of(problem, n_patterns, random_state)
     if activation == "gated_relu" and takes_working_sets(problem, patterns, solver, tol):
         return solve_gated(problem, patterns, max_iter=max_iter or 500, checkpoint=checkpoint, **rule, **limits)
@@ -165,14 +168,9 @@ def solve(
 
 def patterns_of(problem: Problem, n_patterns: int, random_state: int | np.random.Generator | None) -> Patterns:
     """Activation patterns of a problem: all of them where they are few, sampled ones where they are many."""
-    if _are_few(problem):
+    if count_patterns(problem.Z) * problem.Z.n_rows * problem.Z.n_columns <= ENUMERATION_ENTRIES:
         return enumerate_patterns(problem.Z)
     return sample_patterns(problem.Z, n_patterns, random_state=random_state)
-
-
-def _are_few(problem: Problem) -> bool:
-    """Whether all patterns are few enough to enumerate."""
-    return count_patterns(problem.Z) * problem.Z.n_rows * problem.Z.n_columns <= ENUMERATION_ENTRIES
 
 
 def takes_working_sets(problem: Problem, patterns: Patterns, solver: str, tol: float) -> bool:

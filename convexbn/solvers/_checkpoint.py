@@ -88,7 +88,7 @@ class Checkpoint:
         self._runs[self._depth :] = [run]
         self._write(self.path)
 
-    def once(self, name: str, compute: Callable[[], Value], *, whole: Callable[[], bool] = lambda: True) -> Value:
+    def once(self, name: str, compute: Callable[[], Value], whole: Callable[[], bool] = lambda: True) -> Value:
         """The value of a step: as it was kept, or computed now and kept if it is whole then."""
         found = self.get(name)
         if found is None:

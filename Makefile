@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo quick test lint docs benchmarks clean
+.PHONY: demo quick test test-min test-matrix lint dist docs benchmarks clean
 
 # Everything the two commands need, in a virtual environment; PyTorch first, at the version that constraints.txt pins.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -24,12 +24,33 @@ QUICK = problem losses programs theory certificate pricing ascent branch_and_bou
 quick: lint
 	$(BIN)/pytest --numprocesses 2 -m "not slow" $(QUICK:%=tests/test_%.py)
 
+# The oldest supported versions in an environment of their own. Old libraries warn of new ones, which is no error here.
+test-min:
+	$(PYTHON) -m venv .venv-min
+	.venv-min/bin/pip install --quiet --constraint constraints-min.txt torch
+	.venv-min/bin/pip install --quiet --constraint constraints-min.txt --editable '.[test,torch]'
+	.venv-min/bin/pytest --numprocesses 2 -m "not slow" -W default tests
+
+# The tests of `make quick` on every Python that is at hand.
+test-matrix:
+	.ci/matrix $(QUICK:%=tests/test_%.py)
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+# Wheel and source distribution, into dist, each installed into a new environment without extras, and tried.
+dist: $(VENV)/installed
+	rm -rf dist .venv-dist
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/pip install --quiet --constraint constraints.txt dist/*.whl
+	cd dist && ../.venv-dist/bin/python ../.ci/try_installed.py
+	.venv-dist/bin/pip install --quiet --no-deps --force-reinstall dist/*.tar.gz
+	cd dist && ../.venv-dist/bin/python ../.ci/try_installed.py
 
 $(VENV)/installed-docs: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
@@ -64,4 +85,4 @@ benchmarks:
 	$(MEASURE).summary
 
 clean:
-	rm -rf $(VENV) docs/_build docs/auto_examples docs/api/generated docs/api/examples .coverage .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache first_fit.png
+	rm -rf $(VENV) .venv-* dist docs/_build docs/auto_examples docs/api/generated docs/api/examples .coverage .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache first_fit.png

@@ -1,4 +1,4 @@
-"""What the fits of tabular.py say: means over splits, ranks, the rows of the README's table, and the picture."""
+"""What the fits of tabular.py say: means over splits, ranks, the rows of the table, and the picture."""
 
 from pathlib import Path
 from statistics import mean

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit, softmax, xlogy
+from scipy.special import expit, softmax, xlog1py, xlogy
 
 from convexbn._utils.array_namespace import is_elsewhere, namespace
 
@@ -244,7 +244,7 @@ class LogLoss(Loss):
         a = (-u * y)[:, 0]
         inside = (a >= 0) & (a <= 1)
         a = np.clip(a, 0, 1)
-        return np.where(inside, xlogy(a, a) + xlogy(1 - a, 1 - a), np.inf)
+        return np.where(inside, xlogy(a, a) + xlog1py(1 - a, -a), np.inf)
 
     def project_dual(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         return -y * np.clip(-u * y, 0, 1)
@@ -357,14 +357,16 @@ class CrossEntropy(Loss):
 
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         xp = namespace(f)
-        outputs = f - xp.max(f, axis=1, keepdims=True)
-        return xp.log(xp.sum(xp.exp(outputs), axis=1)) - xp.sum(outputs * y, axis=1)
+        above = f - xp.sum(f * y, axis=1, keepdims=True)  # the output of the class itself, which keeps small losses
+        largest = xp.max(above, axis=1)
+        others = xp.sum(xp.exp(above - largest[:, None]) * (1 - y), axis=1)
+        return largest + xp.log1p(others + xp.expm1(-largest))
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         xp = namespace(f)
         p = xp.exp(f - xp.max(f, axis=1, keepdims=True))
-        p /= xp.sum(p, axis=1, keepdims=True)
-        return p - y
+        others = p * (1 - y) / xp.sum(p, axis=1, keepdims=True)
+        return others - y * xp.sum(others, axis=1, keepdims=True)
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         p = softmax(f, axis=1)
@@ -375,15 +377,15 @@ class CrossEntropy(Loss):
         return p[:, :, None] * (np.eye(f.shape[1]) - p[:, None, :])
 
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
-        p = u + y
-        inside = (p >= -1e-15).all(axis=1) & (np.abs(p.sum(axis=1) - 1) <= 1e-12)
-        p = np.clip(p, 0, 1)
-        return np.where(inside, xlogy(p, p).sum(axis=1), np.inf)
+        p, own = u * (1 - y), (u * y).sum(axis=1)  # probabilities of the other classes, and of the class itself less 1
+        inside = (p >= -1e-15).all(axis=1) & (own >= -1 - 1e-15) & (np.abs(u.sum(axis=1)) <= 1e-12)
+        p, own = np.clip(p, 0, 1), np.clip(own, -1, 0)
+        return np.where(inside, xlogy(p, p).sum(axis=1) + xlog1py(1 + own, own), np.inf)
 
     def project_dual(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
-        p = np.maximum(u + y, 0)
-        total = p.sum(axis=1, keepdims=True)
-        return np.where(total > 0, p / np.where(total > 0, total, 1), y) - y
+        p = np.maximum(u, 0) * (1 - y)
+        p /= np.maximum(p.sum(axis=1, keepdims=True), 1)
+        return p - y * p.sum(axis=1, keepdims=True)
 
     def centred_dual(self, u: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """As in the base class: the probabilities u + y after the shift of outputs that gives them y's class totals."""

@@ -174,7 +174,16 @@ class TestSummary:
         with pytest.raises(SystemExit, match="markers"):
             summary.insert("no markers", "new")
 
-    def test_pages_have_the_markers_and_their_results(self):
-        for page, names in summary.PAGES.items():
-            assert "new" in summary.insert(page.read_text(), "new")
-            assert list(summary.read_results(harness.RESULTS, names)) == list(names)
+    def test_pages_have_the_markers_and_what_was_measured(self):
+        results = summary.read_results(harness.RESULTS, summary.RESULT_FILES)
+        assert list(results) == list(summary.RESULT_FILES)
+        for page, rows in ((summary.ALL, results), (summary.README, summary.headlines(results))):
+            text = page.read_text("utf-8")
+            assert summary.insert(text, summary.table(rows)) == text
+
+    def test_a_headline_that_is_not_measured_is_refused(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(summary, "HEADLINES", {"path": ("R0", "R1")})
+        assert summary.headlines(self.results(tmp_path)) == self.results(tmp_path)
+        monkeypatch.setattr(summary, "HEADLINES", {"path": ("R0", "R2")})
+        with pytest.raises(SystemExit, match="path.json must have one target each"):
+            summary.headlines(self.results(tmp_path))

@@ -26,7 +26,6 @@ from convexbn.solvers.gated._conjugate_gradients import conjugate_gradients
 from convexbn.solvers.gated._driver import working_sets
 from convexbn.solvers.gated._path import gated_path
 from convexbn.solvers.gated._steps import Steps
-from convexbn.solvers.gated._working_set import WorkingSets
 from tests.problems import products_of
 
 SMOOTH = ["squared_error", "huber", "log_loss", "squared_hinge"]
@@ -186,45 +185,22 @@ def test_a_start_may_use_a_gate_twice():
     assert seen[0].objective <= problem.objective(joint)
 
 
-def test_screened_patterns_are_not_priced_again(monkeypatch):
-    problem, patterns = make_problem(n=300, fraction=0.3)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_prices_are_exact_above_weight_decay_and_bounded_below(dtype):
+    problem, patterns = make_problem("log_loss", n=300, fraction=0.3)
     patterns = sample_patterns(problem.Z, 500, random_state=1)
-    priced = []
-    original = WorkingSets.prices
-
-    def counting(self, chosen, v):
-        priced.append(chosen)
-        return original(self, chosen, v)
-
-    monkeypatch.setattr(WorkingSets, "prices", counting)
-    solution = solve_gated(problem, patterns, tol=1e-10)
-    counts = [len(chosen) for chosen in priced]
-    assert counts[0] == len(patterns)
-    assert (np.diff(counts) <= 0).all()
-    assert counts[-1] <= 100
-    used = {column.tobytes() for column in solution.neurons.gates.T.copy()}
-    assert used <= {column.tobytes() for column in patterns.directions[:, priced[-1]].T.copy()}
-    assert solution.certificate.gap <= 1e-10, "certified with all patterns"
-
-
-def test_a_bound_that_fails_over_all_patterns_is_not_believed(monkeypatch):
-    """Where screening drops what it must not, the certificate finds out and the solver starts over."""
-    problem, patterns = make_problem(fraction=0.1)
-    on_patterns = solve_gated(problem, patterns).certificate.objective
-    original, dropped = WorkingSets.screened, []
-
-    def wrong(self, alive, prices, v, objective):
-        if not dropped:
-            kept = np.argsort(prices)[:20]
-            dropped.append(True)
-            return alive[kept], prices[kept]
-        return original(self, alive, prices, v, objective)
-
-    monkeypatch.setattr(WorkingSets, "screened", wrong)
-    solution = solve_gated(problem, patterns)
-    assert dropped
-    assert solution.status is Status.CONVERGED
-    assert solution.certificate.objective == pytest.approx(on_patterns, rel=2e-6)
+    sets, rng = working_sets(problem, patterns, dtype), np.random.default_rng(0)
+    v, n_bounded = problem.zero_dual, 0
+    for size in (0.0, 0.1, 0.01, 0.01, 0.01, 0.0):
+        v = v * (1 + size * rng.standard_normal(v.shape))
+        of_gates = np.array([price_of_gates(problem.Z, patterns.take([i]), v).value for i in range(len(patterns))])
+        prices, above = sets.prices(v), of_gates > problem.weight_decay
+        assert prices[above] == pytest.approx(of_gates[above], rel=1e-5)
+        assert (prices >= of_gates * (1 - 1e-5)).all()
+        assert (prices[~above] <= problem.weight_decay * (1 + 1e-5)).all()
+        assert sets.price(v).value == pytest.approx(max(of_gates.max(), problem.weight_decay), rel=1e-12)
+        n_bounded += int((prices > of_gates * (1 + 1e-5)).sum())
+    assert n_bounded >= 100, "not all of them are computed again"
 
 
 def test_float32_that_cannot_reach_the_tolerance_says_so():

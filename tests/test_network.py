@@ -3,7 +3,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from convexbn import (
     BatchNormDesign,
@@ -16,6 +15,7 @@ from convexbn import (
 )
 from convexbn.losses import make_loss
 
+torch = pytest.importorskip("torch")
 NETWORKS = [BatchNormNetwork, WeightNormNetwork]
 
 

@@ -6,11 +6,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
-import matplotlib
 import pytest
-
-matplotlib.use("agg")
-from matplotlib import pyplot as plt
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -42,7 +38,7 @@ def printed_by(code):
     return printed.getvalue().strip()
 
 
-@pytest.mark.parametrize(("code", "output"), EXACT, ids=["proof", "images", "gradient"])
+@pytest.mark.parametrize(("code", "output"), EXACT, ids=["proof"])
 def test_example_prints_what_it_says(code, output):
     assert numbers_apart(printed_by(code)) == numbers_apart(output.strip())
 
@@ -51,12 +47,13 @@ def test_example_prints_what_it_says(code, output):
 def test_first_example_prints_what_it_says():
     """Up to what single precision, in which values are chosen, changes from processor to processor.
 
-    So does whether the work of a self-tuned fit is enough for its `tol`.
+    So does whether the work of a self-tuned fit is enough for its `tol`. The network is the best of the three.
     """
     code, output = FIRST
     words, expected = (re.split(r"[\s,():]+", text) for text in (printed_by(code), output.strip()))
-    plt.close("all")
     assert [word for word in words if not is_number(word)] == [word for word in expected if not is_number(word)]
     assert [float(word) for word in words if is_number(word)] == pytest.approx(
         [float(word) for word in expected if is_number(word)], rel=0.03, abs=1e-4
     )
+    ours, *peers = (float(word) for word in words if is_number(word))
+    assert ours > max(peers)

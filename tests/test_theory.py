@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from convexbn import dual_program, enumerate_patterns, make_network, primal_program, solve_program, solve_reference
 from convexbn.gradient import train
@@ -48,6 +47,7 @@ def test_network_reaches_the_objective_of_the_program(case, solved):
 
 
 def test_pytorch_reaches_the_objective_of_the_program(case, solved):
+    torch = pytest.importorskip("torch")
     problem, _, solution = solved
     X, y = case.data()
     network = make_network(solution.neurons, case.design())

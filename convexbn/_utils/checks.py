@@ -6,6 +6,24 @@ from typing import Any
 import numpy as np
 
 
+def real_array(name: str, values: Any) -> np.ndarray:
+    """Return numbers of any real type as an array in double precision; one of doubles is not copied.
+
+    Raises
+    ------
+    ValueError
+        If the values are complex, strings, other objects than numbers, too large for a float, or rows of different
+        lengths.
+    """
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "biufO":
+            return array.astype(np.float64, copy=False)
+    except (OverflowError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{name} must hold real numbers, in rows of one length.")
+
+
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raise a ValueError unless the value is one of these strings."""
     if not (isinstance(value, str) and value in choices):

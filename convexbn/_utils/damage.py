@@ -6,7 +6,8 @@ from struct import error as StructError
 from zipfile import BadZipFile
 from zlib import error as ZlibError
 
-_DAMAGE = (
+DAMAGE = (
+    ArithmeticError,
     AttributeError,
     BadZipFile,
     EOFError,
@@ -43,5 +44,5 @@ def damage_as_value_error(message: str) -> Iterator[None]:
     """
     try:
         yield
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(message) from error

@@ -1,7 +1,10 @@
 """Tasks on a dask cluster, and their values."""
 
-from collections.abc import Callable, Sequence
-from itertools import count
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 from uuid import uuid4
 
@@ -42,6 +45,44 @@ def submit(client: Any, tasks: Sequence[tuple[Any, ...]], merge: Callable[..., A
     return futures
 
 
+def values(client: Any, tasks: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The values of tasks (function, *arguments), in their order.
+
+    One message asks all workers for the tasks whose futures they hold, outside of the scheduler's queue, which takes a
+    fifth of the time. If any task is left, as its futures are on different workers or lost with one, all are submitted.
+
+    Raises
+    ------
+    RuntimeError
+        If values are lost with a worker, and cannot be computed again.
+    """
+    from distributed import Future, wait
+
+    with _clear_errors():
+        wait([part for task in tasks for part in task if isinstance(part, Future) and not part.done()])
+    named = [tuple(_Key(part.key) if isinstance(part, Future) else part for part in task) for task in tasks]
+    with _clear_errors():
+        found = dict(chain.from_iterable(client.run(_held_here, named, on_error="ignore").values()))
+    return (
+        [found[i] for i in range(len(tasks))] if len(found) == len(tasks) else gathered(client, submit(client, tasks))
+    )
+
+
+@dataclass(frozen=True)
+class _Key:
+    """The place of a future's value in a task."""
+
+    key: Any
+
+
+async def _held_here(tasks: list[tuple[Any, ...]], dask_worker: Any) -> list[tuple[int, Any]]:
+    """Number and value of each task whose futures a worker holds."""
+    data = dask_worker.data
+    mine = [i for i, task in enumerate(tasks) if all(part.key in data for part in task if isinstance(part, _Key))]
+    run = [asyncio.to_thread(*(data[part.key] if isinstance(part, _Key) else part for part in tasks[i])) for i in mine]
+    return list(zip(mine, await asyncio.gather(*run), strict=True))
+
+
 def gathered(client: Any, futures: list[Any]) -> list[Any]:
     """The values of futures, which are cancelled where this is interrupted.
 
@@ -50,13 +91,21 @@ def gathered(client: Any, futures: list[Any]) -> list[Any]:
     RuntimeError
         If values are lost with a worker, and cannot be computed again.
     """
+    try:
+        with _clear_errors():
+            found: list[Any] = client.gather(futures)
+    except KeyboardInterrupt:
+        client.cancel(futures)
+        raise
+    return found
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Say what was lost, where dask says that values were."""
     from distributed import CancelledError, KilledWorker
 
     try:
-        values: list[Any] = client.gather(futures)
-    except (CancelledError, KilledWorker) as error:
+        yield
+    except (CancelledError, KilledWorker, OSError) as error:
         raise RuntimeError(_LOST) from error
-    except BaseException:
-        client.cancel(futures)
-        raise
-    return values

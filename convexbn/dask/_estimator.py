@@ -10,14 +10,12 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted, check_X_y
 
 from convexbn._utils.dask_tasks import gathered
-from convexbn.dask._folds import hold_out_blocks
 from convexbn.dask._rows import WorkerRows, is_array, is_collection, partitions
 from convexbn.designs._checks import check_features
 from convexbn.designs._normalizations import NORMALIZATIONS
 from convexbn.estimators._base import Dense, Prepared
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.model._problem import Problem
-from convexbn.operators import DaskMatrix
 
 _NO_CLIENT = (
     "There is no dask client; start one: from distributed import Client, LocalCluster; client = Client(LocalCluster())."
@@ -40,17 +38,18 @@ class OnDask(_Estimator):
     _in_memory: ClassVar[type[FixedWeightDecay]]
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> Self:
-        """Choose what is "auto" on held-out blocks, and train the network.
+        """Choose what is "auto" on held-out samples, and train the network.
 
         The blocks of X are computed once and stay on their workers, with the design matrix beside them, which is as
-        large; a design matrix of up to a million entries is brought into memory. Targets, weights, and a few arrays
-        with a row for each sample, are in memory here: about ``100 + 40 C`` bytes for each sample. A quasi-Newton step
-        sends neurons out and gets sums of their size back. Newton steps, of the accurate fit, bring outputs of neurons
-        into memory, a number for each row and neuron; they are for up to some hundred thousand rows.
+        large, in a block for each thread; a design matrix of up to four million entries is brought into memory, and so
+        are held-out samples. Targets, weights, and a few arrays with a row for each sample, are in memory here: about
+        ``100 + 40 C`` bytes for each sample. A quasi-Newton step sends neurons out and gets sums of their size back.
+        Newton steps, of the accurate fit, bring outputs of neurons into memory, a number for each row and neuron; they
+        are for up to some hundred thousand rows.
 
-        Sums are added up in an order that depends on the blocks alone, so the same blocks give the same network, up to
-        the rounding of products whose arrays lie elsewhere in memory, as after the loss of a worker. Equal samples are
-        not merged.
+        Sums are added up in a fixed order, so the same rows on as many threads give the same network, up to the
+        rounding of products whose arrays lie elsewhere in memory, as after the loss of a worker. Equal samples are not
+        merged.
 
         Parameters
         ----------
@@ -75,7 +74,7 @@ class OnDask(_Estimator):
         RuntimeError
             If rows are lost with a worker, and dask cannot compute them again. The estimator is left as it was.
         KeyboardInterrupt
-            After Ctrl-C, which cancels the tasks, too. The estimator keeps the best network so far, if there is one.
+            After Ctrl-C. The estimator keeps the best network so far, if there is one.
 
         Warns
         -----
@@ -151,15 +150,6 @@ class OnDask(_Estimator):
             sample_weight=weights,
         )
         return prepared, problem
-
-    def _folds(
-        self, problem: Problem, y: np.ndarray, rng: np.random.Generator, groups: np.ndarray | None
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Whole blocks are held out, or samples where blocks are few, unequal or in memory, or groups are given."""
-        Z, folds = problem.Z, []
-        if isinstance(Z, DaskMatrix) and groups is None:
-            folds = hold_out_blocks(problem, Z.sizes, y, rng, stratified=self._margin)
-        return folds or super()._folds(problem, y, rng, groups)
 
     def _on_blocks(self, method: str, X: Any) -> Any:
         """Values of a method of the estimator in memory: of each block of a dask collection, lazily, or of X as it is.

@@ -1,7 +1,8 @@
 """Data whose blocks of rows are on the workers of a dask cluster."""
 
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
+from itertools import groupby, pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -11,8 +12,10 @@ from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._checks import check_features
 from convexbn.designs._row_statistics import RowStatistics
 from convexbn.designs._weight_norm import WeightNormDesign
-from convexbn.operators import DaskMatrix, Operator
+from convexbn.operators import DaskMatrix, DesignMatrix, Operator
 from convexbn.rows._block import check_data, float_type
+
+_LEAST_ENTRIES = 2**18  # of a block of the design matrix, where it has several
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,7 @@ class WorkerRows:
         from dask import delayed
 
         parts = [delayed(_as_rows, pure=False)(part, i) for i, part in enumerate(partitions(X))]
-        blocks = client.compute(parts)
+        blocks = _computed(client, parts)
         shapes = gathered(client, submit(client, [(np.shape, block) for block in blocks]))
         full = [i for i, shape in enumerate(shapes) if shape[0]]
         if not full:
@@ -96,9 +99,20 @@ class WorkerRows:
         return design._learn(self._known[exact])
 
     def matrix(self, design: BatchNormDesign | WeightNormDesign) -> Operator:
-        """The design matrix of the rows: on the workers, or in memory if it has few entries."""
-        blocks = submit(self.client, [(_matrix, block, design) for block in self.blocks])
-        Z: Operator = DaskMatrix(self.client, blocks, self.sizes, design._n_features_out).of_samples(slice(None))
+        """The design matrix of the rows, in memory if it has few entries.
+
+        Otherwise it is on the workers, in equal blocks, as many as they have threads.
+        """
+        (n, _), k = self.shape, design._n_features_out
+        count = max(1, min(len(_threads(self.client)), n * k // _LEAST_ENTRIES))
+        starts, ends = np.append(0, np.cumsum(self.sizes)), np.linspace(0, n, count + 1).astype(int)
+        tasks = []
+        for start, end in pairwise(ends.tolist()):
+            first, last = np.searchsorted(starts, start, side="right") - 1, np.searchsorted(starts, end)
+            rows = slice(start - starts[first], end - starts[first])
+            tasks.append((partial(_matrix, design, rows), *self.blocks[first:last]))
+        blocks = submit(self.client, tasks)
+        Z: Operator = DaskMatrix(self.client, blocks, np.diff(ends).tolist(), k).of_samples(slice(None))
         return Z
 
 
@@ -142,6 +156,22 @@ def partitions(X: Any) -> list[Any]:
     return list(X.rechunk({1: -1}).to_delayed().ravel())
 
 
+def _threads(client: Any) -> list[str]:
+    """The address of the worker of each thread of the cluster."""
+    return [address for address, count in client.nthreads().items() for _ in range(count)]
+
+
+def _computed(client: Any, parts: list[Any]) -> list[Any]:
+    """Futures of blocks: consecutive ones on one worker where they are computed, as they are joined there."""
+    threads = _threads(client)
+    if not threads:
+        return list(client.compute(parts))
+    blocks = []
+    for place, of_place in groupby(range(len(parts)), lambda i: threads[i * len(threads) // len(parts)]):
+        blocks += client.compute([parts[i] for i in of_place], workers=[place], allow_other_workers=True)
+    return blocks
+
+
 def _as_rows(block: Any, number: int) -> np.ndarray:
     """A block as an array in single or double precision, which is finite."""
     name = f"block {number}"
@@ -163,5 +193,12 @@ def _merged(*parts: RowStatistics) -> RowStatistics:
     return reduce(RowStatistics.merge, parts)
 
 
-def _matrix(rows: np.ndarray, design: BatchNormDesign | WeightNormDesign) -> Operator:
-    return design.matrix(rows)
+def _matrix(design: BatchNormDesign | WeightNormDesign, rows: slice, *blocks: np.ndarray) -> DesignMatrix:
+    """The design matrix of some rows of blocks one after the other, made of a block at a time."""
+    Z = np.empty((rows.stop - rows.start, design._n_features_out), dtype=blocks[0].dtype)
+    start = -rows.start
+    for block in blocks:
+        part = slice(max(start, 0), min(start + len(block), len(Z)))
+        Z[part] = design.matrix(block[part.start - start : part.stop - start]).Z
+        start += len(block)
+    return DesignMatrix.unchecked(Z)

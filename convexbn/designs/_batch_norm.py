@@ -247,7 +247,9 @@ class BatchNormDesign(Design):
         whitening, coloring = Vt.T / S / np.where(scale > 0, scale, np.inf)[:, None], S[:, None] * Vt * scale
         # What rounding of the moments left of mean and correlation, which is much along small directions.
         shift, correlation = moments(whitening)
-        root = cholesky(correlation, lower=True)
+        real = correlation.diagonal() > 0.5  # or the direction is what rounding of the mean made, of columns far from 0
+        S, D, whitening, coloring = S[real], D[real], whitening[:, real], coloring[real]
+        shift, root = shift[real], cholesky(correlation[np.ix_(real, real)], lower=True)
         self.mean_ = mean + shift @ coloring
         self.whitening_ = solve_triangular(root, whitening.T, lower=True).T * D
         self.coloring_ = root.T @ coloring / D[:, None]

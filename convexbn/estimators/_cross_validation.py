@@ -22,7 +22,7 @@ from convexbn.estimators._curve import Candidate, score_table
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
 from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid
 from convexbn.estimators._place import host
-from convexbn.estimators._race import AUTO_FRACTION, FIRST_POWERS
+from convexbn.estimators._race import AUTO_FRACTION
 from convexbn.estimators._scoring import FoldScorer, make_scorer, takes_sample_weight
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
@@ -34,6 +34,7 @@ from convexbn.solvers._tolerance import warn_of_gaps
 from convexbn.solvers.relu._options import FAST
 
 Components = int | float | None
+_POWERS = (0.0, 0.5, 1.0)  # spectral powers that are compared unless others are given
 _EQUAL = 1e-6  # share of the range of mean scores by which they may differ and count as equal
 
 
@@ -140,7 +141,7 @@ class CrossValidated(Dense):
 
     def _power_choices(self) -> list[float]:
         if self._searches_power:
-            return list(FIRST_POWERS)
+            return list(_POWERS)
         return super()._power_choices() if self._auto_power else _listed(self.spectral_power)
 
     def _train(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray, clock: Clock, given: Given) -> None:

@@ -230,7 +230,8 @@ class FixedWeightDecay(BaseConvexBN):
                 once=file.once,
             )
         if not tuning.compared:  # there was no time to
-            return power, AUTO_FRACTION * float(tuning.curves[0].weight_decays[0]) or 1.0, None, {}
+            power, largest = tuning.candidate.spectral_power, float(tuning.curves[0].weight_decays[0])
+            return power, AUTO_FRACTION * largest or 1.0, None, {}
         problem = replace(problem_of(tuning.candidate), weight_decay=tuning.weight_decay)
         limits = self._last_fit(problem, tuning.curves[0].average, tuning.work, clock)
         return tuning.candidate.spectral_power, tuning.weight_decay, tuning.table, limits
@@ -245,12 +246,14 @@ class FixedWeightDecay(BaseConvexBN):
             state = state.get_state()
         return ["choice", parameters, state, self.max_iter is None if self._has_fast_path else self.max_iter]
 
-    def _follow(self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray) -> Iterator[Neurons]:
+    def _follow(
+        self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray, start: Neurons | None
+    ) -> Iterator[Neurons]:
         """Networks along a path, to compare weight decays: by the fast preset, or the solver at a coarse tolerance."""
         if self._has_fast_path:
-            yield from fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
+            yield from fast_path(problem, weight_decays, start=start, random_state=seed, stop=clock.is_out)
             return
-        coarse, start = clone(self).set_params(tol=_COARSE_TOL, callback=None, verbose=False), None
+        coarse = clone(self).set_params(tol=_COARSE_TOL, callback=None, verbose=False)
         for weight_decay in weight_decays:
             solution = coarse._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
             if solution.status is Status.INTERRUPTED:

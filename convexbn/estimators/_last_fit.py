@@ -20,9 +20,12 @@ _STRONG, _MOST_ENTRIES = 0.03, 100_000
 _LEAST_NEWTON_STEPS = 500  # of such a fit, at most so many or what its share is
 _FACTORISATIONS = 20  # about so many in a Newton step
 # A fit that starts from the choice, where quasi-Newton steps lower the objective faster than Newton's. Of the work of
-# the choice, for Newton steps, and for the search that confirms a gap, whose starts take as long as so many steps.
+# the choice, for Newton steps, and for the search that confirms a gap, whose starts take as long as so many steps, and
+# with polish as so many more times k^2 / n.
 _FEWEST_NEWTON_STEPS, _FEW_NEWTON_SHARE = 5, 0.25
-_SEARCH_SHARE, _STEPS_A_START = 0.25, 50
+_SEARCH_SHARE, _STEPS_A_START, _STEPS_OF_POLISH = 0.25, 50, 100
+_FEWEST_STARTS = 30  # of a search after which no round follows
+_PROOF = replace(ACCURATE.proof, nodes_a_start=1)  # so that a proof takes about as long as the search
 
 
 @on_one_thread
@@ -55,18 +58,22 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
     small = n * k <= _MOST_ENTRIES
     if len(start) == 0 or (small and problem.weight_decay >= _STRONG * price_quickly(problem, random_state=0)):
         steps = max(_LEAST_NEWTON_STEPS, int(_NEWTON_SHARE * work / _newton_work(rows, k, ACCURATE.newton_weights)))
-        return {"options": replace(ACCURATE, newton_steps=steps)}
+        return {"options": replace(ACCURATE, newton_steps=steps, proof=_PROOF)}
     n_steps = int(np.clip(work / (n * len(start)), *_DESCENT_STEPS))
     start = descend(problem, start, n_steps=n_steps, stop=Clock(clock.left(_DESCENT_SHARE)).is_out)
     n_weights = len(start) * k
     newton_work = _newton_work(rows, k, min(n_weights, ACCURATE.newton_weights))
-    searches = _SEARCH_SHARE * work / (_STEPS_A_START * n * _n_starts(problem))
+    searches = _SEARCH_SHARE * work / ((_STEPS_A_START * n + _STEPS_OF_POLISH * k**2) * _n_starts(problem))
     options = replace(
         ACCURATE,
         newton_steps=max(_FEWEST_NEWTON_STEPS, int(_FEW_NEWTON_SHARE * work / newton_work)),
         last_search=int(np.clip(searches, 1, ACCURATE.last_search)),
+        proof=_PROOF,
     )
-    return {"start": start, "max_iter": 1 if n_weights > ACCURATE.many_weights else _ROUNDS, "options": options}
+    if n_weights <= ACCURATE.many_weights:
+        return {"start": start, "max_iter": _ROUNDS, "options": options}
+    n_starts = int(np.clip(searches * ACCURATE.n_starts, _FEWEST_STARTS, ACCURATE.n_starts))
+    return {"start": start, "max_iter": 1, "options": replace(options, n_starts=n_starts, new_neurons=1)}
 
 
 def _last_fit_after_relu(problem: PostActivationProblem, start: Neurons, work: int) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,6 +14,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from convexbn._utils.damage import damage_as_value_error
+from convexbn._utils.npz import read_npz, write_npz
 from convexbn._utils.version import __version__
 from convexbn.estimators._place import Place
 from convexbn.gradient._trace import Trace
@@ -22,6 +24,7 @@ from convexbn.solvers._certificate import Certificate, Oracle, Search, Setting
 from convexbn.solvers._solution import Status
 
 _FORMAT = "convexbn-estimator-1"
+_LARGEST_SAMPLE = 2**22  # entries, on which a loaded estimator is tried
 _RECORDS: dict[str, Any] = {kind.__name__: kind for kind in (Certificate, Setting, Trace, Place, *LOSSES.values())}
 _ENUMERATIONS: dict[str, Any] = {kind.__name__: kind for kind in (Oracle, Search, Status)}
 
@@ -53,6 +56,8 @@ class StoredEstimator:
         ValueError
             If the path has another ending, or a parameter or attribute is an object that such a file cannot hold, as a
             torch module, a splitter or a function; it is named.
+        OSError
+            If the file cannot be written, and then it is as it was.
         NotFittedError
             If the estimator is not fitted.
         """
@@ -62,8 +67,7 @@ class StoredEstimator:
         content = _Writer(arrays).written("estimator", self)
         facts = json.dumps({"format": _FORMAT, "version": __version__, "estimator": content})
         contents: dict[str, Any] = {"facts": np.frombuffer(facts.encode(), dtype=np.uint8), **arrays}
-        with path.open("wb") as file:
-            np.savez_compressed(file, **contents)
+        write_npz(path, contents)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -101,11 +105,10 @@ class StoredEstimator:
         path = _checked(path)
         stored = path.read_bytes()
         with damage_as_value_error(f"{path} is damaged, or holds no estimator saved by convexbn."):
-            with np.load(BytesIO(stored), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_npz(stored)
             facts = json.loads(arrays.pop("facts").tobytes())
             form, version, content = facts["format"], facts["version"], facts["estimator"]
-            name, parameters = content["kind"], content["parameters"]
+            name, parameters = str(content["kind"]), dict(content["parameters"])
         if form != _FORMAT:
             raise ValueError(f"{path} is of the format {form!r}, not {_FORMAT!r}; convexbn {version} wrote it.")
         kind = StoredEstimator._estimators.get(name)
@@ -118,7 +121,7 @@ class StoredEstimator:
             )
         with damage_as_value_error(f"{path} is damaged: what it holds is no {name}."):
             estimator = _read(content, arrays)
-            check_is_fitted(estimator)
+            _check_works(estimator)
         return estimator
 
 
@@ -209,6 +212,9 @@ def _read_objects(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> np.
 
 def _read_estimator(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
     estimator = StoredEstimator._estimators[content["kind"]](**_entries(content["parameters"], arrays))
+    methods = [name for name in content["learned"] if callable(getattr(estimator, name, None))]
+    if methods:
+        raise ValueError(f"it learned {methods}, which are methods")
     vars(estimator).update(_entries(content["learned"], arrays))
     return estimator
 
@@ -224,6 +230,19 @@ _READERS: dict[str, Callable[[dict[str, Any], dict[str, np.ndarray]], Any]] = {
     "network": lambda content, arrays: Stored._kinds[content["kind"]]._restored(_entries(content["arrays"], arrays)),
     "estimator": _read_estimator,
 }
+
+
+def _check_works(estimator: Any) -> None:
+    """Raise an error unless a fitted estimator takes samples of the shape that it was fitted on."""
+    check_is_fitted(estimator)
+    shape = getattr(estimator, "image_shape_", None) or (estimator.n_features_in_,)
+    if prod(shape) <= _LARGEST_SAMPLE:
+        method = "predict" if hasattr(estimator, "predict") else "transform"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the sample has no feature names
+            outputs = getattr(estimator, method)(np.zeros((2, *shape)))
+        if len(outputs) != 2:
+            raise ValueError(f"{method} gives {len(outputs)} outputs for 2 samples")
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:

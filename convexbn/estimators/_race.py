@@ -16,9 +16,12 @@ from convexbn.solvers.relu._fast import price_quickly
 
 FRACTIONS = 10.0 ** -np.arange(0, 8.5, 0.5)  # of the largest weight decay, the grid of a path
 AUTO_FRACTION = 0.03  # of weight_decay_max, where there are too few samples, or there is no time, to compare values
-FIRST_POWERS, _POWER_STEP, _LARGEST_POWER = (0.0, 0.5, 1.0), 0.5, 3.0
 _USUAL_POWER = 1.0  # chosen unless another one is better by more than two standard errors
-_FIRST_FOLDS = 2  # that all powers are validated on; the best and the usual one are on all
+_POWER_STEP, _LARGEST_POWER = 0.5, 3.0
+_FIRST_FOLDS = 2  # that all powers are validated on; the usual one, and one that may be better, are on all
+# Standard errors by which another one is better; less than the first number on these folds hardly becomes two on all.
+_MAY_BE_BETTER, _CLEARLY_BETTER = 1.0, 2.0
+_WARM = 3  # values of weight decay before the best one of the subset at which the path of all samples begins
 _SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
 
 Once = Callable[[str, Callable[[], Steps], Callable[[], bool]], Steps]
@@ -91,10 +94,10 @@ def tune(
 ) -> Tuning:
     """Choose spectral power and weight decay by the loss on held-out samples.
 
-    Powers race: all of them are validated on two folds, the best one and 1 on the others, and 1 is chosen unless the
-    best is better by more than two standard errors. Where 1 is better than 0.5, larger ones follow while that helps.
+    Powers race: the search goes from 1 and 0.5 to the side of the lower loss while that helps, on two folds. On the
+    others 1 is validated, and the best one if it is better by a standard error; it is chosen if it is by two on all.
     Where there is one fold only, that is, on many samples, powers are compared on a subset, and the weight decay is
-    chosen with all samples for the chosen power.
+    chosen with all samples for the chosen power, on a path that begins shortly before the best network of the subset.
 
     Parameters
     ----------
@@ -131,18 +134,18 @@ def tune(
         candidate = Candidate(power, n_components)
         problem = problem_of(candidate)
         curve = Curve(candidate, problem, (price_quickly(problem, random_state=0) or 1.0) * FRACTIONS, folds)
-        validate(curve, validated)
-        return curve
+        return validated_on(curve, validated)
 
-    def validate(curve: Curve, folds: Sequence[int]) -> None:
+    def validated_on(curve: Curve, validated: Sequence[int]) -> Curve:
         start = perf_counter()
-        name = f"{curve.candidate.spectral_power}, {len(curve.folds[0][0])} samples, folds {list(folds)}"
-        steps = once(name, lambda: curve.validate(folds, follow, parallel, clock), lambda: not clock.is_out())
-        curve.add(folds, steps)
+        name = f"{curve.candidate.spectral_power}, {len(curve.folds[0][0])} samples, folds {list(validated)}"
+        steps = once(name, lambda: curve.validate(validated, follow, parallel, clock), lambda: not clock.is_out())
+        curve.add(validated, steps)
         curve.seconds += perf_counter() - start
         report(curve)
+        return curve
 
-    given = list(powers) if powers is not None else list(FIRST_POWERS)
+    given = list(powers) if powers is not None else [_USUAL_POWER, _USUAL_POWER - _POWER_STEP]
     alone = len(given) == 1
     some = problem_of(Candidate(given[0], n_components))
     most = max(_SAMPLED_ROWS // some.Z.n_patches, 10 * some.n_outputs)
@@ -154,25 +157,26 @@ def tune(
     for power in given:
         if not curves or not clock.is_out():
             curves.append(curve_of(power, subset, first if not alone else [*first, *others]))
-    while powers is None and not clock.is_out():
-        best, last = min(curves, key=lambda curve: curve.least), curves[-1]
-        power = last.candidate.spectral_power
-        better = last is best and last.least < (1 - BETTER) * curves[-2].least
-        if not better or power >= _LARGEST_POWER:
-            break
-        curves.append(curve_of(power + _POWER_STEP, subset, first))
+    if powers is None and len(curves) == 2:
+        last, before = sorted(curves, key=lambda curve: curve.least)
+        step = last.candidate.spectral_power - before.candidate.spectral_power
+        while last.least < (1 - BETTER) * before.least and not clock.is_out():
+            power = last.candidate.spectral_power + step
+            if not 0 <= power <= _LARGEST_POWER:
+                break
+            last, before = curve_of(power, subset, first), last
+            curves.append(last)
     curves.sort(key=lambda curve: curve.least)
     if alone or clock.is_out():
         return Tuning(curves)
-    usual = next((curve for curve in curves if curve.candidate.spectral_power == _USUAL_POWER), curves[0])
-    finalists = [curves[0], usual if usual is not curves[0] else curves[1]]
-    if len(folds) > 1:
-        for curve in finalists if others else []:
-            validate(curve, others)
-        finalists.sort(key=lambda curve: curve.least)
-    winner = finalists[0] if finalists[0].clearly_better(usual) else usual
+    best = curves[0]
+    usual = next((curve for curve in curves if curve.candidate.spectral_power == _USUAL_POWER), best)
+    finalists = [usual, best] if best.better_by(_MAY_BE_BETTER, usual) else [usual]
+    for curve in finalists if others else []:
+        validated_on(curve, others)
+    winner = best if best in finalists and best.better_by(_CLEARLY_BETTER, usual) else usual
     if subset is not folds:
-        winner = curve_of(winner.candidate.spectral_power, folds, first)
+        winner = validated_on(winner.continued(folds, _WARM), first)
     return Tuning([winner, *(curve for curve in curves if curve is not winner)])
 
 

@@ -157,9 +157,18 @@ class Problem(Summarized):
         """
         if self.fit_intercept and (np.abs(v.sum(axis=0)) > 1e-12 * np.abs(v).sum(axis=0)).any():
             return -np.inf
-        # A shift of all targets changes nothing where v adds up to zero, and targets near zero lose fewest digits.
-        shift = self.zero_network.intercept if self.fit_intercept and not self.loss.margin else 0.0
-        return -float(self.sample_weight @ self.loss.conjugate(-v / self.sample_weight[:, None], self.y - shift))
+        return -float(self.sample_weight @ self.loss.conjugate(-v / self.sample_weight[:, None], self._near_targets))
+
+    def dual_size(self, v: np.ndarray) -> float:
+        """Sum of the sizes of the terms that `dual_objective` adds up, by which its rounding is bounded."""
+        u = -v / self.sample_weight[:, None]
+        products = np.abs(u * self._near_targets).sum(axis=1)
+        return float(self.sample_weight @ (np.abs(self.loss.conjugate(u, self._near_targets)) + products))
+
+    @cached_property
+    def _near_targets(self) -> np.ndarray:
+        """Targets less a shift of all, which changes no dual objective where v adds up to zero, to lose few digits."""
+        return self.y - self.zero_network.intercept if self.fit_intercept and not self.loss.margin else self.y
 
     @cached_property
     def zero_network(self) -> Neurons:

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_consistent_length
 
 from convexbn._utils.array_namespace import all_finite, checked_array, doubles, is_elsewhere, like, positive_part
 from convexbn._utils.html import Tabulated, sparkline
+from convexbn._utils.checks import real_array
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import check_sample_weight
 from convexbn._utils.summary import counted
@@ -80,11 +81,8 @@ class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
         if self.weights.ndim != 2 or self.output_weights.ndim != 2:
             raise ValueError("weights and output_weights must be 2-D arrays.")
         m = len(self.weights)
-        expected: dict[str, tuple[int, ...]] = dict.fromkeys(self.per_neuron, (m,))
-        expected |= {"output_weights": (m, self.n_outputs), "intercept": (self.n_outputs,)}
-        for name, shape in expected.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} must have shape {shape}, got {getattr(self, name).shape}.")
+        per_neuron = dict.fromkeys(self.per_neuron, (m,))
+        check_shapes(self, output_weights=(m, self.n_outputs), intercept=(self.n_outputs,), **per_neuron)
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -389,10 +387,17 @@ def finite(outputs: Callable[[], np.ndarray]) -> np.ndarray:
 def as_finite_arrays(network: Any) -> None:
     """Convert the fields of a network to arrays, or raise a ValueError if an entry is not finite."""
     for field in fields(network):
-        array = np.asarray(getattr(network, field.name), dtype=np.float64, order="C")
+        array = real_array(field.name, getattr(network, field.name))
         if not np.isfinite(array).all():
             raise ValueError(f"{field.name} contains NaN or infinity.")
-        object.__setattr__(network, field.name, array)
+        object.__setattr__(network, field.name, np.asarray(array, order="C"))
+
+
+def check_shapes(network: Any, **shapes: tuple[int, ...]) -> None:
+    """Raise a ValueError unless fields of a network, arrays, have these shapes."""
+    for name, shape in shapes.items():
+        if getattr(network, name).shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {getattr(network, name).shape}.")
 
 
 def check_data(X: ArrayLike, n_features: int, *, accept_sparse: bool = False) -> np.ndarray:

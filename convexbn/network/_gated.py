@@ -13,7 +13,7 @@ from convexbn._utils.torch_device import import_torch
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.model._neurons import Neurons
-from convexbn.network._base import as_finite_arrays, check_data, finite, linear, network_outputs
+from convexbn.network._base import as_finite_arrays, check_data, check_shapes, finite, linear, network_outputs
 from convexbn.network._exported import Exported
 from convexbn.network._onnx import Graph
 from convexbn.network._persistence import Stored
@@ -41,6 +41,11 @@ class GatedNetwork(Tabulated, Stored, Exported):
     intercept : ndarray of shape (C,)
         Output intercept.
 
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together or an entry is not finite.
+
     References
     ----------
     .. [1] Mishkin, Sahiner, Pilanci, "Fast Convex Optimization for Two-Layer ReLU Networks", arXiv 2202.01331.
@@ -65,6 +70,17 @@ class GatedNetwork(Tabulated, Stored, Exported):
 
     def __post_init__(self) -> None:
         as_finite_arrays(self)
+        if self.weights.ndim != 2 or self.output_weights.ndim != 2:
+            raise ValueError("weights and output_weights must be 2-D arrays.")
+        m = len(self.weights)
+        per_neuron = dict.fromkeys(("gate_offsets", "bias"), (m,))
+        check_shapes(
+            self,
+            gates=self.weights.shape,
+            output_weights=(m, self.n_outputs),
+            intercept=(self.n_outputs,),
+            **per_neuron,
+        )
 
     def __len__(self) -> int:
         return len(self.weights)

@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import fields
-from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from convexbn._utils.damage import damage_as_value_error
+from convexbn._utils.npz import read_npz, write_npz
+from convexbn._utils.whole_file import whole_file
 
 _FORMAT = "convexbn-network-1"
 
@@ -32,15 +33,18 @@ class Stored:
         ------
         ValueError
             If the path has another ending.
+        OSError
+            If the file cannot be written, and then it is as it was.
         """
         path = Path(path)
         header: dict[str, Any] = {"format": _FORMAT, "kind": type(self).__name__}
         arrays = self._contents()
         if _ending(path) == ".npz":
-            np.savez(path, **header, **arrays)
+            write_npz(path, header | arrays)
         else:
             shaped = {name: {"shape": array.shape, "values": array.ravel().tolist()} for name, array in arrays.items()}
-            path.write_text(json.dumps(header | shaped))
+            with whole_file(path) as file:
+                file.write(json.dumps(header | shaped).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -56,7 +60,7 @@ class Stored:
         path = Path(path)
         ending, stored = _ending(path), path.read_bytes()
         with damage_as_value_error(f"{path} is damaged, or holds no network saved by convexbn."):
-            content = _content_of_npz(stored) if ending == ".npz" else _content_of_json(stored)
+            content = read_npz(stored) if ending == ".npz" else _content_of_json(stored)
         if str(content.pop("format", None)) != _FORMAT:
             raise ValueError(f"{path} holds no network saved by convexbn (format {_FORMAT}).")
         name = str(content.pop("kind", None))
@@ -76,17 +80,18 @@ class Stored:
         return cls(**contents)
 
 
-def _content_of_npz(stored: bytes) -> dict[str, Any]:
-    with np.load(BytesIO(stored), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
 def _content_of_json(stored: bytes) -> dict[str, Any]:
     content = json.loads(stored)
     return {
-        name: np.reshape(np.array(entry["values"]), entry["shape"]) if isinstance(entry, dict) else entry
+        name: _array(**entry) if isinstance(entry, dict) else str(entry)
         for name, entry in (content.items() if isinstance(content, dict) else ())
     }
+
+
+def _array(shape: list[int], values: list[Any]) -> np.ndarray:
+    """Numbers, or strings as objects, of which each takes its own length alone."""
+    strings = all(isinstance(value, str) for value in values)
+    return np.array(values, dtype=object if strings and values else np.float64).reshape(shape)
 
 
 def _ending(path: Path) -> str:

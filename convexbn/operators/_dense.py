@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from convexbn._utils.scratch import scratch
 from convexbn.operators._protocol import Operator
 
 
@@ -82,7 +83,7 @@ class DesignMatrix(Operator):
     def __matmul__(self, S: np.ndarray) -> np.ndarray:
         S = S.astype(self.dtype, copy=False)
         if self.Z.dtype == self.dtype:
-            return self.Z @ S
+            return np.matmul(self.Z, S, out=scratch((self.n_rows, S.shape[1]), self.dtype))
         product = np.empty((self.n_rows, S.shape[1]), dtype=self.dtype)
         for block in self._blocks(self.n_columns):
             np.matmul(self.rows(block), S, out=product[block])
@@ -99,8 +100,9 @@ class DesignMatrix(Operator):
 
     def of_active(self, hidden: np.ndarray, A: np.ndarray) -> np.ndarray:
         """Z^T (1[hidden > 0] * A) (k, m) for A (N, m) or (N, 1); `hidden` (N, m) is overwritten."""
-        if self.Z.dtype == self.dtype:
-            return super().of_active(hidden, A)
+        if A.shape[1] == 1 and self.Z.dtype == self.dtype:
+            weighted = np.multiply(self.Z, self.cast(A), out=scratch(self.Z.shape, self.dtype))
+            return weighted.T @ np.greater(hidden, 0, out=hidden)
         return self.adjoint(np.multiply(hidden > 0, A, out=hidden))
 
     def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:

@@ -9,15 +9,15 @@ import numpy as np
 
 from convexbn._utils.array_namespace import namespace, to_numpy
 from convexbn.operators._bits import transposed
-from convexbn.operators._of_blocks import adjoint, gated_outputs, neuron_outputs, product
-from convexbn.operators._protocol import Held, Operator
+from convexbn.operators._of_blocks import OfBlocks, product
+from convexbn.operators._protocol import Held
 from convexbn.operators._slices import slices
 
 _AT_ONCE = 2**27  # entries of the largest array made of a block
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DeviceMatrix(Operator):
+class DeviceMatrix(OfBlocks):
     """A design matrix Z on a device, by the Python array API standard; its products are made there.
 
     Arguments and results are NumPy arrays as of every operator. Products with a row for each row of Z cost the way from
@@ -84,13 +84,6 @@ class DeviceMatrix(Operator):
     def _block(self, i: int) -> "_Rows":
         return self.rows_there[self._samples[i]]
 
-    def __matmul__(self, S: np.ndarray) -> np.ndarray:
-        return self.unpooled.mapped(product, S=S)
-
-    def adjoint(self, A: np.ndarray) -> np.ndarray:
-        """Z^T A (k, m) of an array A (N, m)."""
-        return self.unpooled.summed(adjoint, self.place(A))
-
     def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
         if isinstance(chosen, slice):
@@ -139,10 +132,6 @@ class DeviceMatrix(Operator):
         xp = self.rows_there.xp
         return replace(self, Z=xp.astype(self.Z, xp.float32, copy=False), dtype=np.dtype(np.float32))
 
-    def neuron_outputs(self, S: np.ndarray) -> np.ndarray:
-        """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
-        return self.mapped(neuron_outputs, S=S)
-
     def packed_sides(self, S: np.ndarray) -> np.ndarray:
         """The patterns 1[Z s >= 0] of neurons S (k, m) as `packed_patterns` has them, by the signs of `products`."""
         planes = self.hyperplanes
@@ -150,10 +139,6 @@ class DeviceMatrix(Operator):
             return np.packbits(self.unpooled.mapped(_signs, S=S) >= 0, axis=0).T
         signs, side = self._first_rows.mapped(_signs, S=S), np.sign(planes.ratio).astype(np.int8)
         return np.packbits(side[:, None] * signs[planes.group] >= 0, axis=0).T
-
-    def gated_outputs(self, gates: np.ndarray, S: np.ndarray) -> np.ndarray:
-        """Outputs of gated neurons with gates and weights (k, m): pooled 1[Z g >= 0] * (Z s), (n, m)."""
-        return self.mapped(gated_outputs, gates=gates, S=S)
 
     def packed_patterns(self, G: np.ndarray) -> np.ndarray:
         """Activation patterns 1[Z g >= 0] of directions G (k, m), as in `Patterns`: (m, ceil(N / 8)) bytes."""
@@ -176,22 +161,6 @@ class DeviceMatrix(Operator):
             part = features.T @ features
             gram = part if gram is None else gram + part
         return to_numpy(gram)
-
-    @cached_property
-    def row_norms(self) -> np.ndarray:
-        """Euclidean norms of the rows, shape (N,)."""
-        return np.sqrt(self.unpooled.mapped(_squared_norms))
-
-    @cached_property
-    def column_extremes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Least and largest entry of each column, shape (k,)."""
-        xp = self.rows_there.xp
-        return to_numpy(xp.min(self.Z, axis=0)), to_numpy(xp.max(self.Z, axis=0))
-
-    @cached_property
-    def spectral_norm(self) -> float:
-        """Largest singular value of Z, from its Gram matrix."""
-        return self.weighted_norm(np.ones((self.n_rows, 1)))
 
 
 class _Rows:
@@ -269,10 +238,6 @@ def _bits(Z: _Rows, *, G: Any, bits: Any) -> Any:
     """1[Z g >= 0] of directions G (k, m), packed: (N, m / 8) bytes."""
     active = Z.xp.astype(Z @ G >= 0, Z.xp.uint8)
     return Z.xp.sum(Z.xp.reshape(active, (active.shape[0], -1, 8)) * bits, axis=2, dtype=Z.xp.uint8)
-
-
-def _squared_norms(Z: _Rows) -> Any:
-    return Z.xp.sum(Z.array**2, axis=1)
 
 
 def _gram(Z: _Rows, weights: Any) -> Any:

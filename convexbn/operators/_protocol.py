@@ -175,7 +175,7 @@ class Operator(Summarized, ABC):
     def hidden(self, S: np.ndarray) -> np.ndarray:
         """relu(Z S) (N, m) of neurons S (k, m)."""
         inner = self @ S
-        return np.maximum(inner, 0, out=inner)
+        return np.clip(inner, 0, np.inf, out=inner)  # a third of the time of `maximum` with a number
 
     def active(self, S: np.ndarray) -> np.ndarray:
         """1[Z S > 0] (N, m) of neurons S (k, m), as numbers."""
@@ -186,7 +186,7 @@ class Operator(Summarized, ABC):
         """Z^T (1[hidden > 0] * A) (k, m) for A (N, m) or (N, 1); `hidden` (N, m) is overwritten."""
         if A.shape[1] == 1:
             return self.weighted(A).adjoint(np.greater(hidden, 0, out=hidden))
-        return self.adjoint((hidden > 0) * A)
+        return self.adjoint(np.multiply(np.greater(hidden, 0, out=hidden), A, out=hidden))
 
     @cached_property
     def dtype(self) -> Any:
@@ -209,7 +209,7 @@ class Operator(Summarized, ABC):
     @cached_property
     def row_norms(self) -> np.ndarray:
         """Euclidean norms of the rows, shape (N,)."""
-        return np.concatenate([np.linalg.norm(self.rows(block), axis=1) for block in self._blocks(self.n_columns)])
+        return self.mapped(_row_norms)
 
     @cached_property
     def spectral_norm(self) -> float:
@@ -225,11 +225,8 @@ class Operator(Summarized, ABC):
     @cached_property
     def column_extremes(self) -> tuple[np.ndarray, np.ndarray]:
         """Least and largest entry of each column, shape (k,)."""
-        low, high = np.full(self.n_columns, np.inf), np.full(self.n_columns, -np.inf)
-        for block in self._blocks(self.n_columns):
-            rows = self.rows(block)
-            low, high = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
-        return low, high
+        extremes = self.mapped(_column_extremes)
+        return extremes[:, 0].min(axis=0), extremes[:, 1].max(axis=0)
 
     @property
     def has_few_columns(self) -> bool:
@@ -309,7 +306,7 @@ class Operator(Summarized, ABC):
 
     def packed_patterns(self, G: np.ndarray) -> np.ndarray:
         """Activation patterns 1[Z g >= 0] of directions G (k, m), as in `Patterns`: (m, ceil(N / 8)) bytes."""
-        return np.packbits(self @ G >= 0, axis=0).T
+        return np.packbits(self.mapped(_patterns, G=G), axis=0).T
 
     def pool(self, A: np.ndarray) -> np.ndarray:
         """Average an (N, m) array over the patches of each sample: (n, m)."""
@@ -325,7 +322,7 @@ class Operator(Summarized, ABC):
         outputs = np.empty((self.n_samples, S.shape[1]))
         for samples, Z in self._parts(S.shape[1]):
             active = Z @ S
-            outputs[samples] = Z.pool(np.maximum(active, 0, out=active))
+            outputs[samples] = Z.pool(np.clip(active, 0, np.inf, out=active))
         return outputs
 
     def gated_outputs(self, gates: np.ndarray, S: np.ndarray) -> np.ndarray:
@@ -337,7 +334,7 @@ class Operator(Summarized, ABC):
 
     def masked_adjoint(self, masks: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Z^T D_i v for every activation pattern: masks (N, P) and a dual point (n, 1) give (k, P)."""
-        return self.adjoint(masks * self.unpool(v))
+        return self.summed(_masked_adjoint, self.place(masks), self.place(v))
 
     def masked_features(self, masks: np.ndarray, samples: slice) -> np.ndarray:
         """Pooled features D_j Z of some samples, for masks (N, m), which may hold signs: (samples, m, k)."""
@@ -385,6 +382,24 @@ def _masked_gram(Z: Operator, masks: np.ndarray, weights: np.ndarray) -> np.ndar
         features *= roots[samples, None]
         gram = dsyrk(1.0, features.T, beta=1.0, c=gram, overwrite_c=True, lower=True)
     return gram
+
+
+def _row_norms(Z: Any) -> Any:
+    rows = Z.rows()
+    return Z.xp.sqrt(Z.xp.sum(rows * rows, axis=1))
+
+
+def _column_extremes(Z: Any) -> Any:
+    rows = Z.rows()
+    return Z.xp.stack([Z.xp.min(rows, axis=0), Z.xp.max(rows, axis=0)])[None, ...]
+
+
+def _patterns(Z: Any, *, G: Any) -> Any:
+    return Z @ G >= 0
+
+
+def _masked_adjoint(Z: Any, masks: Any, v: Any) -> Any:
+    return Z.adjoint(Z.cast(masks) * Z.unpool(v))
 
 
 def _same(Z: Any, held: Any) -> Any:

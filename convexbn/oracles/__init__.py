@@ -28,7 +28,7 @@ from convexbn.oracles._of_patterns import (
 )
 from convexbn.oracles._price import Price, Scope
 from convexbn.oracles._weight_decay_max import weight_decay_max
-from convexbn.oracles._without_search import price_without_search
+from convexbn.oracles._without_search import price_size, price_without_search
 
 __all__ = [
     "LocalMaxima",
@@ -51,6 +51,7 @@ __all__ = [
     "price_of_normalized_patterns",
     "price_of_pattern",
     "price_of_patterns",
+    "price_size",
     "price_without_search",
     "priced_neurons",
     "quickly_enumerated",

@@ -12,6 +12,7 @@ from convexbn.patterns._patterns import Patterns, count_patterns
 _QUICK_WORK = 3e6  # patterns times rows up to which all of them take a few seconds
 _RANK = 1e-9  # singular values up to here, relative to the largest, are rounding
 _HELD = 1e6  # weight of equations in a least-squares problem
+_ROUNDING = 64 * float(np.finfo(float).eps)  # of a price, relative to |v|, times the condition of a pattern's features
 
 
 def normalized_quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
@@ -45,7 +46,9 @@ def price_of_normalized_patterns(
     """Largest price |v^T h| / |h| over the neurons h = D_i Z w + shift with w in the cone of one of these patterns.
 
     In a cone the price is the length of the projection of v on the image of the cone, a least-squares problem with
-    inequalities. It is solved by its dual, whose feasible points give upper bounds.
+    inequalities. It is solved by its dual, whose feasible points give upper bounds, to which is added what rounding may
+    have moved the image by. Activations that vary by no more than about 1e-12 |z||w|, the rounding of z·w, count as
+    constant.
 
     Parameters
     ----------
@@ -63,8 +66,8 @@ def price_of_normalized_patterns(
     Returns
     -------
     price : Price or None
-        Scope "global" if the patterns are complete, else "patterns"; with the direction that attains it. None if it
-        was stopped.
+        Scope "global" if the patterns are complete, else "patterns"; with the direction that attains it, but for
+        rounding. None if it was stopped.
 
     Examples
     --------
@@ -78,8 +81,9 @@ def price_of_normalized_patterns(
     """
     rows, root = Z.rows(), np.sqrt(p)
     u = v[:, 0] / root
-    constant = abs(float(v.sum()))
-    largest, direction = constant, None
+    size = float(np.linalg.norm(u))
+    largest = best = abs(float(v.sum()))
+    direction = None
     for mask in patterns.masks().T:
         if stop is not None and stop():
             return None
@@ -89,15 +93,17 @@ def price_of_normalized_patterns(
         rank = int((values > _RANK * values[0]).sum())
         inverse = right[:rank].T / values[:rank]
         along = left[:, :rank].T @ (basis.T @ u)
-        if np.linalg.norm(along) <= largest:
+        rounding = _ROUNDING * size * float(values[0] / values[rank - 1])
+        if np.linalg.norm(along) + rounding <= largest:
             continue
         inverse, free = inverse[:-1], right[rank:].T[:-1]  # hidden weights, without the shift
         signed = np.where(mask, 1.0, -1.0)[:, None] * rows
         cone, of_free = signed @ inverse, signed @ free
         for sign in (1.0, -1.0):
             value, x = _projected(sign * along, cone, of_free)
-            if value > largest:
-                largest, direction = value, inverse @ x + free @ _shift(of_free, cone @ x)
+            largest = max(largest, value + rounding)
+            if value > best:
+                best, direction = value, inverse @ x + free @ _shift(of_free, cone @ x)
     return Price(largest, "global" if patterns.complete else "patterns", direction)
 
 

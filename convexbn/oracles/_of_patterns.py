@@ -11,6 +11,8 @@ from convexbn.oracles._price import Price
 from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns
 
 _BLOCK_ENTRIES = 2**24  # entries of the masks unpacked at once
+_MERGED = 1e-12  # angle at which hyperplanes count as one in an enumeration, and cells as none
+_ROUNDING = 16 * float(np.finfo(float).eps)  # of a sum, relative to the sizes of its terms
 _QUICK_PATTERNS, _QUICK_FACES = 10_000, 1_000_000  # of all cones together
 
 
@@ -62,12 +64,19 @@ def price_of_pattern(
     >>> price_of_pattern(Z, np.array([True, True]), v)
     (3.0, array([3., 0.]))
     """
+    return _price_of_pattern(Z, mask, v, flats)[:2]
+
+
+def _price_of_pattern(
+    Z: Operator, mask: np.ndarray, v: np.ndarray, flats: list[np.ndarray] | None
+) -> tuple[float, np.ndarray, float]:
+    """Price of one pattern, the direction that attains it, and what rounding of the sum over mu may hide."""
     cone = Z.rows().T * np.where(mask, 1.0, -1.0)
     if v.shape[1] > 1:
-        return largest_on_cone(_adjoints(Z, mask[:, None], v)[0], cone, flats or flats_of_rows(Z))
+        return *largest_on_cone(_adjoints(Z, mask[:, None], v)[0], cone, flats or flats_of_rows(Z)), 0.0
     gated = Z.masked_adjoint(mask[:, None], v)[:, 0]
     mu, price = nnls(cone, -gated)
-    return float(price), gated + cone @ mu
+    return float(price), gated + cone @ mu, _ROUNDING * float(mu @ Z.row_norms)
 
 
 def price_of_patterns(Z: Operator, patterns: Patterns, v: np.ndarray) -> Price:
@@ -88,6 +97,8 @@ def price_of_patterns(Z: Operator, patterns: Patterns, v: np.ndarray) -> Price:
     Returns
     -------
     price : Price
+        Of complete patterns at least the price of every direction: more than the largest of the patterns by what cells
+        of a width below 1e-12, which are not told from rounding, may hold.
 
     Raises
     ------
@@ -105,21 +116,26 @@ def price_of_patterns(Z: Operator, patterns: Patterns, v: np.ndarray) -> Price:
     >>> from convexbn import enumerate_patterns
     >>> from convexbn.oracles import price_of_patterns
     >>> Z, v = DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])
-    >>> price_of_patterns(Z, enumerate_patterns(Z), v).value
+    >>> round(price_of_patterns(Z, enumerate_patterns(Z), v).value, 9)
     4.0
     """
     flats, signs = _flats_and_signs(Z, v)
     gated = _gated_prices(Z, patterns, v)
-    best, direction = 0.0, None
+    best = largest = 0.0
+    direction = None
     for i in np.argsort(-gated, kind="stable"):
         if gated[i] <= best:
             break
         mask = patterns.masks(np.array([i]))[:, 0]
         for sign in signs:
-            price, w = price_of_pattern(Z, mask, sign * v, flats)
+            price, w, rounding = _price_of_pattern(Z, mask, sign * v, flats)
+            largest = max(largest, price + rounding)
             if price > best:
                 best, direction = price, w / price
-    return Price(best, "global" if patterns.complete else "patterns", direction)
+    if not patterns.complete:
+        return Price(largest, "patterns", direction)
+    hidden = _MERGED * float(Z.row_norms @ np.linalg.norm(Z.unpool(v), axis=1))
+    return Price(largest + hidden, "global", direction)
 
 
 def most_violated_patterns(

@@ -27,7 +27,7 @@ class Price:
     >>> from convexbn import DesignMatrix
     >>> from convexbn.oracles import price_by_enumeration
     >>> price = price_by_enumeration(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]]))
-    >>> price.value, price.scope, price.direction + 0.0
+    >>> round(price.value, 9), price.scope, price.direction + 0.0
     (4.0, 'global', array([0., 1.]))
     """
 

@@ -1,4 +1,4 @@
-"""The upper bound of all prices that needs no search, of every kind of training problem."""
+"""What is known of all prices without a search, of every kind of training problem."""
 
 import numpy as np
 
@@ -36,3 +36,31 @@ def price_without_search(problem: Problem, v: np.ndarray) -> Price:
     if isinstance(problem, PostActivationProblem):
         return normalized_price_bound(v, problem.sample_weight)
     return price_bound(problem.Z, v, problem.sample_weight)
+
+
+def price_size(problem: Problem, v: np.ndarray) -> float:
+    """Largest sum of the sizes of the terms that the price of a neuron adds up, by which its rounding is bounded.
+
+    Parameters
+    ----------
+    problem : Problem or PostActivationProblem
+        Training problem.
+    v : ndarray of shape (n, C)
+        Dual point.
+
+    Returns
+    -------
+    size : float
+        At least ``sum_i |v_i| |h_i|`` for every neuron h of unit cost.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexbn import Problem
+    >>> from convexbn.oracles import price_size
+    >>> price_size(Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1), np.array([[1.0], [-2.0]]))
+    3.0
+    """
+    if isinstance(problem, PostActivationProblem):
+        return float(np.linalg.norm(v / np.sqrt(problem.sample_weight)[:, None]))
+    return float(problem.Z.row_norms @ np.linalg.norm(problem.Z.unpool(v), axis=1))

@@ -24,6 +24,8 @@ class Layout:
         """The layout of a block, or of the headers of its arrays; a ValueError unless the shapes are those of one."""
         if len(X.shape) != 2:
             raise ValueError(f"X of {name} must have shape (m, d), got {X.shape}.")
+        if not X.shape[1]:
+            raise ValueError(f"X of {name} must have a column at least, got shape {X.shape}.")
         n = X.shape[0]
         if y is not None and (len(y.shape) not in (1, 2) or y.shape[0] != n):
             raise ValueError(f"y of {name} must hold one target for each of its {n} rows, got shape {y.shape}.")

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import IO
 from zipfile import ZipFile
 
 import numpy as np
-from numpy.lib import format as npy
 
+from convexbn._utils.npz import HEADER_BYTES, Header, member_header
 from convexbn._utils.summary import counted
 from convexbn.rows._arrays import BLOCK_BYTES, sizes_of
 from convexbn.rows._block import Block, float_type
@@ -19,21 +18,6 @@ from convexbn.rows._layout import Layout
 from convexbn.rows._source import RowSource
 
 _FIELDS = ("X", "y", "sample_weight")
-
-
-@dataclass(frozen=True)
-class _Header:
-    """What the header of an array says."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    @classmethod
-    def of(cls, file: IO[bytes]) -> "_Header":
-        version = npy.read_magic(file)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read(file)
-        return cls(shape, dtype)
 
 
 @dataclass(frozen=True)
@@ -60,22 +44,19 @@ class _Arrays:
     def zipped(self) -> bool:
         return self.path.suffix == ".npz"
 
-    def headers(self) -> dict[str, _Header]:
+    def headers(self) -> dict[str, Header]:
         return {field: self._header(field) for field in self.files}
 
-    def _header(self, field: str) -> _Header:
+    def _header(self, field: str) -> Header:
         path = self.files[field]
         with reading(path):
             if self.zipped:
-                with ZipFile(path) as archive, archive.open(f"{field}.npy") as member:
-                    return _Header.of(member)
+                with ZipFile(path) as archive:
+                    return member_header(archive, f"{field}.npy", path.stat().st_size)
             with path.open("rb") as file:
-                header = _Header.of(file)
-                size = file.tell() + int(np.prod(header.shape)) * header.dtype.itemsize
-            if header.dtype.hasobject:
-                raise ValueError("it holds Python objects, which are not read; save an array of numbers")
-            if path.stat().st_size < size:
-                raise ValueError(f"it has {path.stat().st_size} bytes of {size}")
+                header = Header.of(file.read(HEADER_BYTES))
+            if path.stat().st_size < header.n_bytes:
+                raise ValueError(f"it has {path.stat().st_size} bytes of {header.n_bytes}")
             return header
 
     def load(self, field: str) -> np.ndarray | None:
@@ -86,7 +67,7 @@ class _Arrays:
         with reading(path):
             if not self.zipped:
                 return np.load(path, mmap_mode="r", allow_pickle=False)
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(path, allow_pickle=False) as arrays:  # its size is that of the header
                 return np.asarray(arrays[field])
 
 

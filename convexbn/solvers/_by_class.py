@@ -85,7 +85,9 @@ class Classes:
         apart = np.linalg.norm(v - self.restored_dual(means), axis=1) @ self.whole.Z.row_norms
         Z = self.problem.Z
         found, _ = largest_on_cone(Z @ means, np.eye(len(means)), flats_of_rows(Z))
-        return Price(found + float(apart), "global")
+        # The weighted norm of the outputs of a unit direction, over that of whitened data: 1 but for what is not white.
+        norm = self.whole.Z.weighted_norm(self.whole.sample_weight[:, None])
+        return Price(found * max(1.0, norm / row_scale(self.whole) ** 0.5) + float(apart), "global")
 
 
 def solve_by_class(

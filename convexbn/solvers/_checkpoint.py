@@ -7,7 +7,7 @@ holds whole steps. It is an npz of arrays and one JSON text; nothing is pickled.
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 
 from convexbn._utils.arrays_apart import put_together, taken_apart
 from convexbn._utils.damage import damage_as_value_error
+from convexbn._utils.npz import read_npz, write_npz
 from convexbn._utils.version import __version__
 from convexbn.model._neurons import Neurons
 from convexbn.model._normalized_neurons import NormalizedNeurons
@@ -109,41 +110,27 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return []
         with damage_as_value_error(self._damage):
-            with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                facts, arrays = json.loads(str(file["facts"])), {name: file[name] for name in file.files}
+            arrays = read_npz(self.path.read_bytes())
+            facts = json.loads(str(arrays["facts"]))
             if facts["format"] != _FORMAT:
                 return [_Run("of another version")]
+            if str(arrays.pop("digest")) != _digest(arrays):
+                raise ValueError("it is not as it was written")
             return [
-                _Run(
-                    run["fingerprint"],
-                    run["trees"],
-                    {name: [arrays[key] for key in keys] for name, keys in run["arrays"].items()},
-                )
-                for run in facts["runs"]
+                _Run(fingerprint, trees, {name: [arrays[key] for key in keys[name]] for name in keys})
+                for fingerprint, trees, keys in facts["runs"]
             ]
 
     def _write(self, path: Path) -> None:
-        contents: dict[str, Any] = {}
+        arrays: dict[str, np.ndarray] = {}
         runs = []
         for depth, run in enumerate(self._runs):
-            named = {
-                name: {f"{depth}.{name}.{i}": array for i, array in enumerate(run.arrays[name])} for name in run.arrays
-            }
-            runs.append(
-                {
-                    "fingerprint": run.fingerprint,
-                    "trees": run.trees,
-                    "arrays": {name: list(named[name]) for name in named},
-                }
-            )
-            for arrays in named.values():
-                contents |= arrays
-        draft = path.with_name(path.name + ".draft")
-        with draft.open("wb") as file:
-            np.savez(file, facts=json.dumps({"format": _FORMAT, "runs": runs}), **contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+            keys = {name: [f"{depth}.{name}.{i}" for i in range(len(found))] for name, found in run.arrays.items()}
+            for name, found in run.arrays.items():
+                arrays |= dict(zip(keys[name], found, strict=True))
+            runs.append((run.fingerprint, run.trees, keys))
+        arrays["facts"] = np.array(json.dumps({"format": _FORMAT, "runs": runs}))
+        write_npz(path, arrays | {"digest": np.array(_digest(arrays))})
 
 
 @dataclass
@@ -197,8 +184,7 @@ def fingerprint_of(problem: Problem, parameters: Any, arrays: Iterable[np.ndarra
     size = max(1, _BLOCK_ENTRIES // Z.n_columns)
     blocks = (Z.rows(slice(first, min(first + size, Z.n_rows))) for first in range(0, Z.n_rows, size))
     for array in (problem.y, problem.sample_weight, *arrays, *blocks):
-        digest.update(repr((array.shape, array.dtype)).encode())
-        digest.update(np.ascontiguousarray(array).data)
+        _update(digest, array)
     return digest.hexdigest()
 
 
@@ -207,6 +193,20 @@ def arrays_of(neurons: Any) -> list[np.ndarray]:
     arrays: list[np.ndarray] = []
     taken_apart(neurons, arrays)
     return arrays
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Of arrays and their names, so that a file that was changed is known."""
+    digest = sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        _update(digest, arrays[name])
+    return digest.hexdigest()
+
+
+def _update(digest: Any, array: np.ndarray) -> None:
+    digest.update(repr((array.shape, array.dtype)).encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
 
 
 def check_checkpoint(path: object) -> None:

@@ -61,10 +61,10 @@ def solve_gated(
     ``f = sum_j 1[Z g_j >= 0] * (Z s_j) + intercept``, over all patterns j. With several outputs the weights of a
     pattern are a matrix, which costs its nuclear norm, and neurons are its singular triplets.
 
-    Each round prices the gates, drops those that a sphere around the dual optimum proves unused (gap-safe screening),
-    lets those of largest price enter the working set, and improves its weights by proximal and Newton steps. Memory
-    grows with the gates in use, not with those given: masks are unpacked block by block. Where Z has at least as many
-    columns as rows and there are many gates for few outputs, an interior-point method on the dual takes their place.
+    Each round prices the gates that the change of the dual point may have brought above weight_decay, lets those of
+    largest price enter the working set, and improves its weights by proximal and Newton steps. Memory grows with the
+    gates in use, not with those given: masks are unpacked block by block. Where Z has at least as many columns as rows
+    and there are many gates for few outputs, an interior-point method on the dual takes their place.
 
     Parameters
     ----------
@@ -115,8 +115,6 @@ def solve_gated(
     .. [1] Mishkin, Sahiner, Pilanci, "Fast Convex Optimization for Two-Layer ReLU Networks", arXiv 2202.01331.
     .. [2] Sahiner, Ergen, Pauly, Pilanci, "Vector-output ReLU Neural Network Problems are Copositive Programs",
        arXiv 2012.13329.
-    .. [3] Ndiaye, Fercoq, Gramfort, Salmon, "Gap Safe Screening Rules for Sparsity Enforcing Penalties",
-       arXiv 1611.05780.
 
     Examples
     --------

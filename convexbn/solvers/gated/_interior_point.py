@@ -42,8 +42,8 @@ def interior_rounds(
     sets: WorkingSets, state: State, tolerance: Tolerance, out_of_time: Callable[[], bool]
 ) -> Iterator[State]:
     """A state, and those after it along the central path; then, where rounding ends the path too early, of rounds."""
-    problem, everything, over = sets.problem, np.arange(len(sets.patterns)), _N_FALLS + 1
-    mus = problem.zero_objective / problem.n_outputs / len(everything) * _FALL ** np.arange(_N_FALLS)
+    problem, over = sets.problem, _N_FALLS + 1
+    mus = problem.zero_objective / problem.n_outputs / len(sets.patterns) * _FALL ** np.arange(_N_FALLS)
     if state.n_falls < over:
         yield state
         path = _CentralPath(sets, state.centre)
@@ -52,7 +52,7 @@ def interior_rounds(
                 mu = mus[n_falls]
                 path.centre(mu, out_of_time)
                 v = problem.feasible_dual(path.v)
-                state = state.bounded(v, sets.bound(v, sets.prices(everything, v)))
+                state = state.bounded(v, sets.bound(v, sets.prices(v)))
                 objective, n_rounds = path.objective(mu), state.n_rounds + 1
                 slack = max(objective - state.bound, tolerance.relative(objective) * objective)
                 point = path.point(mu, _DROPPED * slack, of_fewest_neurons=tolerance.reached(objective, state.bound))

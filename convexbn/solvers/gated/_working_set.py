@@ -1,7 +1,7 @@
 """Gated networks by working sets: price the gates, let those of largest price enter, improve their weights, repeat.
 
-The rounds, the bounds, gap-safe screening and the continuation in weight decay; steps are in `_steps`, norms of the
-weights in `_euclidean_norm` and `_nuclear_norm`.
+The rounds, the bounds on prices and the continuation in weight decay; steps are in `_steps`, norms of the weights in
+`_euclidean_norm` and `_nuclear_norm`.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,9 +37,9 @@ _HELD_ENTRIES = 2**22  # up to this many, masks of all patterns stay unpacked
 class Known:
     """Cache of the last round, for the next round or the next weight decay."""
 
-    v: np.ndarray | None = None
-    priced: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
-    prices: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    v: np.ndarray
+    prices: np.ndarray  # upper bounds of the prices at v, apart from rounding
+    exact: np.ndarray  # which of them are the prices
     w: np.ndarray | None = None
     overlapping: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
     K: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
@@ -57,8 +57,6 @@ class State:
         The best dual point.
     bound : float
         Its lower bound of the objective.
-    alive : ndarray of shape (a,)
-        Patterns that are not screened.
     known : Known
         Cache of the last round.
     weight_decay : float or None
@@ -78,7 +76,6 @@ class State:
     best: Point
     v: np.ndarray
     bound: float
-    alive: np.ndarray
     known: Known
     weight_decay: float | None = None
     last_gap: float = np.inf
@@ -104,7 +101,8 @@ class WorkingSets:
         self.basis = basis if row_basis is None else row_basis @ basis
         self.largest = max(float(eigenvalues[-1]), np.finfo(float).tiny)
         self.columns = np.maximum(eigenvalues, 1e-12 * self.largest)
-        self.dtype, self.known = dtype, Known()
+        unpriced = np.full(len(patterns), np.inf), np.zeros(len(patterns), dtype=bool)
+        self.dtype, self.known = dtype, Known(problem.zero_dual, *unpriced)
         rotated = Z.times(self.basis)
         self.rows = {np.dtype("float64"): rotated, np.dtype("float32"): rotated.in_single_precision}
         self.bits = Z.place(transposed(patterns.packed, Z.n_rows))
@@ -139,43 +137,33 @@ class WorkingSets:
 
     def priced(self, point: Point) -> "State":
         """The state of a point before the first round."""
-        everything = np.arange(len(self.patterns))
         v = self.dual_point(point)
-        return State(point, point, v, self.bound(v, self.prices(everything, v)), everything, self.known)
+        return State(point, point, v, self.bound(v, self.prices(v)), self.known)
 
     def rounds(self, state: "State", tolerance: Tolerance, out_of_time: Callable[[], bool]) -> Iterator["State"]:
-        """A state, and those after the rounds that improve its point.
-
-        Goes on below the tolerance with all patterns priced again: a bound over the patterns that are not screened is
-        one over all, but the caller may not get it from this dual point.
-        """
+        """A state, and those after the rounds that improve its point."""
         while True:
             yield state
             point, objective, gap = state.point, self.objective(state.best), self.gap(state)
-            if tolerance.reached(objective, state.bound) and len(state.alive) < len(self.patterns):
-                again = self.priced(point)
-                state = replace(state, v=again.v, bound=again.bound, alive=again.alive, n_rounds=state.n_rounds + 1)
-                continue
             progress = gap < 0.9 * state.last_gap or objective < (1 - 1e-9) * state.last_objective
             since = 0 if progress else state.since + 1
             if since == _PATIENCE:
                 return
 
             v = self.dual_point(point)
-            alive, prices = self.screened(state.alive, self.prices(state.alive, v), v, objective)
+            prices = self.prices(v)
             stage, stage_gap = self.next_stage(state.weight_decay, point, v, prices)
             last_stage = stage.problem.weight_decay == self.problem.weight_decay
             precision = _PRECISION * max(stage_gap, tolerance.relative(objective) if last_stage else _STAGE_GAP)
-            point = stage.improved(stage.working_set(point, alive, prices), precision, out_of_time)
+            point = stage.improved(stage.working_set(point, prices), precision, out_of_time)
             used = point.used
             point = stage.point(point.chosen[used], point.S[used], point.intercept)
 
             v = self.dual_point(point)
             state = replace(
-                state.bounded(v, self.bound(v, self.prices(alive, v))),
+                state.bounded(v, self.bound(v, self.prices(v))),
                 point=point,
                 best=point if self.objective(point) <= objective else state.best,
-                alive=alive,
                 weight_decay=stage.problem.weight_decay,
                 last_gap=gap,
                 last_objective=objective,
@@ -239,20 +227,33 @@ class WorkingSets:
         """Dual point (n, C) in the domain of the conjugate."""
         return self.problem.feasible_dual(self.problem.dual_point(point.f + point.intercept))
 
-    def prices(self, chosen: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """|Z^T D_i v| of the chosen patterns."""
+    def prices(self, v: np.ndarray) -> np.ndarray:
+        """|Z^T D_i v| of the patterns where it exceeds weight_decay, and an upper bound that does not elsewhere.
+
+        Z^T D_i diag(p)^(1/2) has no larger norm than C^(1/2), which bounds how far prices rise from one dual point to
+        the next. Only those that may exceed weight_decay are computed again.
+        """
         known = self.known
-        if known.v is None or not (np.array_equal(v, known.v) and np.array_equal(chosen, known.priced)):
-            known.v, known.priced, known.prices = v, chosen, self._priced(chosen, v, self.dtype)
-        return known.prices
+        if not np.array_equal(v, known.v):
+            known.prices += self._rise(v)
+            known.v, known.exact = v, np.zeros_like(known.exact)
+        chosen = np.flatnonzero((known.prices > self.problem.weight_decay) & ~known.exact)
+        known.prices[chosen], known.exact[chosen] = self._priced(chosen, v, self.dtype), True
+        return known.prices.copy()
 
     def price(self, v: np.ndarray) -> Price:
-        """Largest price over all patterns in float64, of those that may have it by known bounds."""
-        known, candidates = self.known, np.arange(len(self.patterns))
-        if known.v is not None and len(known.priced) == len(candidates):
-            near = self.rounding(v) + self._row_norms(v - known.v)
-            candidates = candidates[known.prices >= known.prices.max() - 2 * near]
-        return Price(float(self._priced(candidates, v, np.dtype("float64")).max()), "patterns")
+        """Largest price over all patterns in float64, or an upper bound that does not exceed weight_decay."""
+        known, rise = self.known, self._rise(v)
+        found = float(known.prices[known.exact].max(initial=0)) - rise
+        candidates = known.prices + rise >= max(found, self.problem.weight_decay)
+        prices = known.prices + rise
+        prices[candidates] = self._priced(np.flatnonzero(candidates), v, np.dtype("float64"))
+        return Price(float(prices.max()), "patterns")
+
+    def _rise(self, v: np.ndarray) -> float:
+        """Upper bound of the change of a price from the dual point where they are known to another, with rounding."""
+        change = np.linalg.norm((v - self.known.v) / np.sqrt(self.problem.sample_weight[:, None]))
+        return float(np.sqrt(self.largest) * change) + self.rounding(self.known.v) + self.rounding(v)
 
     def _priced(self, chosen: np.ndarray, v: np.ndarray, dtype: np.dtype) -> np.ndarray:
         size = max(1, _PRICED_ENTRIES // (self.problem.Z.n_columns * v.shape[1]))
@@ -265,10 +266,8 @@ class WorkingSets:
 
     def rounding(self, v: np.ndarray) -> float:
         """Upper bound of the rounding error of a price."""
-        return 10 * float(np.finfo(self.rows[self.dtype].dtype).eps) * self._row_norms(v)
-
-    def _row_norms(self, v: np.ndarray) -> float:
-        return float(self.problem.Z.row_norms @ np.linalg.norm(self.problem.Z.unpool(v), axis=1))
+        sizes = np.linalg.norm(self.problem.Z.unpool(v), axis=1)
+        return 10 * float(np.finfo(self.rows[self.dtype].dtype).eps) * float(self.problem.Z.row_norms @ sizes)
 
     def products(self, chosen: np.ndarray, dtype: np.dtype, *, hold: bool = False) -> Products:
         """Products with the masked design matrices of the chosen patterns."""
@@ -305,29 +304,12 @@ class WorkingSets:
         """Lower bound from a dual point whose prices are known."""
         return dual_bound(self.problem, v, Price(float(prices.max(initial=0)), "patterns"))
 
-    def screened(
-        self, alive: np.ndarray, prices: np.ndarray, v: np.ndarray, objective: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Patterns that the optimum may use, and their prices.
-
-        The dual objective falls from its maximum by at least sum_i |v_i - v*_i|^2 / (2 p_i curvature), which is no more
-        than the gap of a feasible v, and Z^T D_i diag(p)^(1/2) has no larger norm than C^(1/2): in that sphere the
-        price of a pattern rises by at most (2 curvature gap |C|)^(1/2). A pattern priced below weight_decay all over
-        the sphere has zero weights.
-        """
-        weight_decay, prices_above = self.problem.weight_decay, prices + self.rounding(v)
-        scale = min(1.0, weight_decay / prices_above.max(initial=0))
-        gap = objective - self.problem.dual_objective(scale * v)
-        rise = np.sqrt(2 * self.problem.loss.curvature * max(gap, 0.0) * self.largest)
-        kept = scale * prices_above + rise >= weight_decay
-        return alive[kept], prices[kept]
-
-    def working_set(self, point: Point, alive: np.ndarray, prices: np.ndarray) -> Point:
+    def working_set(self, point: Point, prices: np.ndarray) -> Point:
         """The patterns in use, and those of largest price of the others."""
         others = prices > self.problem.weight_decay
-        others[np.isin(alive, point.chosen)] = False
+        others[point.chosen] = False
         count = min(int(others.sum()), max(_ENTERING, len(point.chosen)))
-        entering = alive[np.argsort(-np.where(others, prices, 0), kind="stable")[:count]]
+        entering = np.argsort(-np.where(others, prices, 0), kind="stable")[:count]
         S = np.concatenate([point.S, np.zeros((count, *point.S.shape[1:]))])
         return replace(point, chosen=np.concatenate([point.chosen, entering]), S=S)
 

@@ -61,17 +61,16 @@ def lbfgs(
     >>> lbfgs(lambda x: (scales @ x**2 / 2, scales * x), np.ones(2), max_steps=50, ftol=1e-16).round(6) + 0.0
     array([0., 0.])
     """
-    memory = _Memory(start.size)
     x = start
     value, gradient = function(x)
-    values = [value]
+    memory, values = _Memory(gradient), [value]
     for _ in range(max_steps):
-        direction = -memory.times(gradient)
+        direction = memory.direction()
         slope = float(direction @ gradient)
         if not slope < 0:
             if len(memory) == 0:
                 break
-            memory, direction = _Memory(start.size), -gradient
+            memory, direction = _Memory(gradient), -gradient
             slope = float(direction @ gradient)
         t = 1.0 if len(memory) else min(1.0, 1 / max(float(np.abs(gradient).sum()), _TINY))
         for _ in range(_HALVINGS):
@@ -83,7 +82,7 @@ def lbfgs(
             t *= min(max(-slope * t / 2 / max(later_value - value - slope * t, 1e-300), 0.1), 0.5)
         else:
             break
-        memory.add(later - x, later_gradient - gradient)
+        memory.add(later - x, later_gradient)
         decrease = value - later_value
         x, value, gradient = later, later_value, later_gradient
         values.append(value)
@@ -93,42 +92,46 @@ def lbfgs(
 
 
 class _Memory:
-    """The last steps and changes of the gradient, in a ring, and their inner products."""
+    """The last steps and changes of the gradient, in a ring; their inner products with each other and the gradient."""
 
-    def __init__(self, size: int):
-        self.steps, self.changes = np.empty((_MEMORY, size)), np.empty((_MEMORY, size))
+    def __init__(self, gradient: np.ndarray):
+        self.gradient = gradient
+        self.steps, self.changes = np.empty((_MEMORY, gradient.size)), np.empty((_MEMORY, gradient.size))
         self.mixed, self.gram = np.zeros((_MEMORY, _MEMORY)), np.zeros((_MEMORY, _MEMORY))
+        self.along_steps, self.along_changes = np.zeros(_MEMORY), np.zeros(_MEMORY)
         self.order: list[int] = []  # places in the ring, the oldest first
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def add(self, step: np.ndarray, change: np.ndarray) -> None:
-        """Take in a pair along which the function is convex."""
-        curvature = float(step @ change)
-        if curvature <= _CURVED * float(np.sqrt((step @ step) * (change @ change))):
+    def add(self, step: np.ndarray, gradient: np.ndarray) -> None:
+        """Go on to the gradient after a step; the pair is kept if the function is convex along it."""
+        used, change = len(self.order), gradient - self.gradient
+        along_steps, along_changes = self.steps[:used] @ gradient, self.changes[:used] @ gradient
+        mixed, gram = along_steps - self.along_steps[:used], along_changes - self.along_changes[:used]
+        self.gradient, self.along_steps[:used], self.along_changes[:used] = gradient, along_steps, along_changes
+        curvature, size = float(step @ change), float(change @ change)
+        if curvature <= _CURVED * float(np.sqrt((step @ step) * size)):
             return
-        place = self.order.pop(0) if len(self.order) == _MEMORY else len(self.order)
+        place = self.order.pop(0) if used == _MEMORY else used
         self.order.append(place)
         self.steps[place], self.changes[place] = step, change
-        used = len(self.order)
-        self.mixed[:used, place] = self.steps[:used] @ change
-        self.mixed[place, :used] = self.changes[:used] @ step
-        self.gram[:used, place] = self.gram[place, :used] = self.changes[:used] @ change
+        self.along_steps[place], self.along_changes[place] = step @ gradient, change @ gradient
+        self.mixed[:used, place] = mixed  # of steps with later changes: only that triangle is read
+        self.gram[:used, place] = self.gram[place, :used] = gram
+        self.mixed[place, place], self.gram[place, place] = curvature, size
 
-    def times(self, gradient: np.ndarray) -> np.ndarray:
-        """Product of the inverse Hessian with a gradient."""
+    def direction(self) -> np.ndarray:
+        """Minus the product of the inverse Hessian with the gradient."""
         used = len(self.order)
         if used == 0:
-            return gradient
+            return -self.gradient
         order = slice(used) if self.order[0] == 0 else np.array(self.order)  # which indexing takes long
-        steps, changes = self.steps[:used], self.changes[:used]
         mixed, gram = (np.ascontiguousarray(M[order][:, order]) for M in (self.mixed, self.gram))
         diagonal = mixed.diagonal()
         scale = diagonal[-1] / gram[-1, -1]
-        along_steps, along_changes = (steps @ gradient)[order], (changes @ gradient)[order]
-        inner = dtrtrs(mixed, along_steps)[0]
-        outer = dtrtrs(mixed, diagonal * inner + scale * (gram @ inner - along_changes), trans=1)[0]
+        inner = dtrtrs(mixed, self.along_steps[order])[0]
+        outer = dtrtrs(mixed, diagonal * inner + scale * (gram @ inner - self.along_changes[order]), trans=1)[0]
         ring_inner, ring_outer = np.empty(used), np.empty(used)
         ring_inner[order], ring_outer[order] = inner, outer
-        return scale * gradient + ring_outer @ steps - scale * (ring_inner @ changes)
+        return scale * (ring_inner @ self.changes[:used] - self.gradient) - ring_outer @ self.steps[:used]

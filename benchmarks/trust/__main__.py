@@ -1,0 +1,40 @@
+"""Run cases that are not in the record yet, the quick ones first, and append a line for each."""
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks.harness import plain, threads
+from benchmarks.trust.cases import Case
+from benchmarks.trust.check import MAX_TIME, check
+
+
+def main() -> None:
+    """Read the arguments, run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.trust", description=__doc__)
+    parser.add_argument("--cases", type=int, default=100, help="cases 0 to N - 1 of the seed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="the record, a line a case")
+    parser.add_argument("--max-time", type=float, default=MAX_TIME, help="seconds of a solve")
+    parser.add_argument(
+        "--part", type=int, nargs=2, default=(0, 1), metavar=("I", "OF"), help="every OF-th case from I"
+    )
+    args = parser.parse_args()
+    run(args.cases, args.seed, args.out, max_time=args.max_time, part=tuple(args.part))
+
+
+def run(count: int, seed: int, out: Path, *, max_time: float = MAX_TIME, part: tuple[int, int] = (0, 1)) -> None:
+    """Check the cases of a part that the file does not hold, and append them."""
+    lines = out.read_text("utf-8").splitlines() if out.exists() else []
+    done = {json.loads(line)["number"] for line in lines}
+    numbers = (number for number in range(part[0], count, part[1]) if number not in done)
+    cases = sorted((Case(seed, number) for number in numbers), key=lambda case: case.cost)
+    with threads(1):
+        for case in cases:
+            line = json.dumps(plain(check(case, max_time)))
+            with out.open("a", encoding="utf-8") as record:
+                record.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,10 @@ from convexbn import (
     ConvexBNConvRegressor,
     ConvexBNRegressor,
     ConvexBNRegressorCV,
+    ConvexBNStackClassifier,
+    ConvexBNStackRegressor,
+    FrozenModule,
+    RandomBatchNormLayers,
 )
 from convexbn.operators import DeviceMatrix
 
@@ -32,6 +36,9 @@ ESTIMATORS = [
     ConvexBNRegressor(0.05, activation="gated_relu"),
     ConvexBNClassifier(0.05, tol=1e-3),
     ConvexBNRegressorCV(n_weight_decays=2, cv=2, n_components=1, spectral_power=0.0, tol=0.1),
+    ConvexBNStackRegressor(ConvexBNRegressor(0.3, tol=0.1, prove=False)),
+    ConvexBNStackClassifier(ConvexBNClassifier(0.2, tol=0.1, prove=False)),
+    RandomBatchNormLayers((5, 4)),
 ]
 
 
@@ -67,13 +74,20 @@ FITTED = {
     "two classes": (ConvexBNClassifier(0.02), X, LABELS > 0),
     "classes": (ConvexBNClassifier(0.02, tol=1e-3), X, LABELS),
     "cross-validated": (ConvexBNClassifierCV(n_components=1, n_weight_decays=3, cv=2), X, NOISY > 0),
+    "stack": (ConvexBNStackRegressor(ConvexBNRegressor(0.3, prove=False)), X, Y),
+    "stack of classes": (ConvexBNStackClassifier(ConvexBNClassifier(0.1, tol=1e-3)), X, LABELS > 0),
+    "stack on random layers": (
+        ConvexBNStackRegressor(ConvexBNRegressor(0.3, tol=1e-3), n_stages=1, features=RandomBatchNormLayers((8,))),
+        X,
+        Y,
+    ),
     "images": (ConvexBNConvRegressor(0.05, kernel_size=2), IMAGES, IMAGES[:, 0, 0, 0]),
     "classes of images": (ConvexBNConvClassifier(0.05, kernel_size=3, padding=1), IMAGES, IMAGES[:, 0, 0, 0] > 0),
 }
 
 
 def predictions(model, data):
-    methods = ("predict", "predict_proba", "decision_function")
+    methods = ("predict", "predict_proba", "decision_function", "hidden_features")
     return [getattr(model, name)(data) for name in methods if hasattr(model, name)]
 
 
@@ -81,6 +95,10 @@ def in_numpy(found, expected, data):
     """Predictions of the network of an estimator, by one that was fitted on NumPy arrays."""
     model = copy(expected)
     model.network_ = found.network_
+    if hasattr(model, "estimators_"):
+        last = copy(model.estimators_[-1])
+        last.network_ = found.estimators_[-1].network_
+        model.estimators_ = (*model.estimators_[:-1], last)
     return predictions(model, data)
 
 
@@ -117,7 +135,8 @@ def test_rows_on_a_device(case, monkeypatch):
         check(self, Z, *args, **options)
 
     monkeypatch.setattr(DeviceMatrix, "__init__", watched)
-    found = sklearn.clone(model).set_params(device="cpu").fit(data, y)
+    parameter = "estimator__device" if hasattr(model, "estimator") else "device"
+    found = sklearn.clone(model).set_params(**{parameter: "cpu"}).fit(data, y)
     assert set(seen) == {"torch"}
     assert found.certificate_.objective == pytest.approx(expected.certificate_.objective, rel=1e-3)
     for there, here in zip(predictions(found, data), in_numpy(found, expected, data), strict=True):
@@ -125,6 +144,37 @@ def test_rows_on_a_device(case, monkeypatch):
         np.testing.assert_allclose(there, here, atol=1e-12)
     again = pickle.loads(pickle.dumps(found))
     np.testing.assert_array_equal(again.predict(data), found.predict(data))
+
+
+def features():
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.ReLU())
+    return [FrozenModule(module, "batch"), RandomBatchNormLayers((5, 4))]
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_transformers_follow_X(name):
+    asarray, weights = library(name), RNG.uniform(0.5, 2, len(X))
+    for transformer in features():
+        expected = sklearn.clone(transformer).fit(X, sample_weight=weights)
+        found = sklearn.clone(transformer).fit(asarray(X), sample_weight=asarray(weights))
+        there = found.transform(asarray(X))
+        assert type(there) is type(asarray(X))
+        np.testing.assert_allclose(np.asarray(there), expected.transform(X), atol=1e-12)
+        with pytest.raises(ValueError, match=r"\.transform\(\) must use the same namespace"):
+            found.transform(X)
+        with pytest.raises(ValueError, match="NaN"):
+            found.transform(asarray(np.full((2, 3), np.nan)))
+        with pytest.raises(ValueError, match="X has 2 features"):
+            found.transform(asarray(X[:, :2]))
+
+
+def test_a_stack_on_a_torch_module_follows_X():
+    asarray, (module, _) = library("torch"), features()
+    model = ConvexBNStackRegressor(ConvexBNRegressor(0.1, tol=1e-2, prove=False), features=module)
+    there = model.fit(asarray(X), asarray(Y)).predict(asarray(X))
+    assert type(there) is type(asarray(X))
+    assert model.score(asarray(X), asarray(Y)) > 0.5
 
 
 def test_strings_stay_numpy_labels():

@@ -1,6 +1,8 @@
+import os
 import subprocess
 import sys
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from convexbn import (
     ConvexBNRegressor,
     PostActivationProblem,
     Problem,
+    sample_patterns,
     solve,
     solve_column_generation,
+    solve_gated,
 )
 from convexbn.solvers import ACCURATE
 
@@ -42,10 +46,26 @@ def problem(loss="squared_error", n_outputs=1, weight_decay=0.02, d=4, **changes
     return Problem(BatchNormDesign().fit_transform(X), y, loss, **options)
 
 
+def wide(n=40):
+    """A design matrix of more columns than rows, on which gated networks take the interior-point method."""
+    return np.random.default_rng(1).standard_normal((n, n + 5)) / np.sqrt(n)
+
+
 def same(one, other):
     """Whether two networks are equal to the last bit."""
-    parts = ("weights", "output_weights", "intercept")
-    return all(np.array_equal(getattr(one, part), getattr(other, part)) for part in parts)
+    parts = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(one)]
+    return all(a is b is None or np.array_equal(a, b) for a, b in parts)
+
+
+def after_relu(d=4, n_outputs=1):
+    X, y = data(d=d, n_outputs=n_outputs)
+    return PostActivationProblem(X, y, weight_decay=0.05, fit_intercept=True)
+
+
+def solve_with_gates(problem, **options):
+    """The gated network of a hundred patterns."""
+    patterns = sample_patterns(problem.Z, 100, random_state=0)
+    return solve_gated(problem, patterns, **{name: value for name, value in options.items() if name != "random_state"})
 
 
 LARGE = replace(ACCURATE, many_weights=100)  # coarse rounds first
@@ -58,6 +78,14 @@ CASES = {
     ),
     "coarse rounds": (problem(n_outputs=2, weight_decay=0.005), {"options": LARGE, "max_iter": 6}),
     "no first neurons": (problem(), {"options": replace(ACCURATE, first_neurons=(0, 0)), "prove": False}),
+    "after the ReLU": (after_relu(), {"prove": False, "max_iter": 5}),
+    "after the ReLU, proved": (after_relu(d=2), {"tol": 1e-9}),
+    "after the ReLU, several outputs": (after_relu(n_outputs=2), {"max_iter": 4}),
+    "gated": (problem(), {"tol": 1e-8}),
+    "gated, log loss": (problem("log_loss", weight_decay=0.003), {"tol": 1e-9}),
+    "gated, several outputs": (problem(n_outputs=2), {"tol": 1e-8}),
+    "gated, float32": (problem(n_outputs=2), {"tol": 1e-5, "dtype": "float32"}),
+    "gated, many columns": (replace(problem(), Z=wide()), {"tol": 1e-8}),
 }
 
 
@@ -67,12 +95,13 @@ def test_a_run_killed_again_and_again_ends_in_the_same_network(case, tmp_path):
     problem, options = CASES[case]
     options = {"random_state": 3} | options
     path = tmp_path / "run.npz"
-    whole = solve_column_generation(problem, **options)
+    solver = solve_with_gates if "gated" in case else solve_column_generation
+    whole = solver(problem, **options)
     for n_rounds in range(1, whole.n_iter + 1):
         with pytest.raises(Killed):
-            solve_column_generation(problem, checkpoint=path, callback=kill_after(n_rounds), **options)
+            solver(problem, checkpoint=path, callback=kill_after(n_rounds), **options)
     n_calls = []
-    resumed = solve_column_generation(problem, checkpoint=path, callback=n_calls.append, **options)
+    resumed = solver(problem, checkpoint=path, callback=n_calls.append, **options)
     assert whole.n_iter >= 3
     assert len(n_calls) == 1  # the last round alone
     assert (whole.certificate.scope == "global") == ("proved" in case)
@@ -89,51 +118,105 @@ def test_a_run_killed_again_and_again_ends_in_the_same_network(case, tmp_path):
 SCRIPT = """
 import os, signal, sys
 import numpy as np
-from convexbn import ConvexBNRegressor, Problem, solve_column_generation
+from convexbn import ConvexBNRegressor
 
-def kill(*args):
-    os.kill(os.getpid(), signal.SIGKILL)
+number, weight_decay, path, *data = sys.argv[1:]
+writes, fsync = [], os.fsync
 
-X, y = (np.load(path) for path in sys.argv[3:])
-if sys.argv[1] == "in a round":
-    callback = lambda progress: progress.n_iter == 3 and kill()
-    solve_column_generation(
-        Problem(X, y, weight_decay=0.02), prove=False, random_state=0, callback=callback, checkpoint=sys.argv[2]
-    )
-else:
-    calls, fsync = [], os.fsync
-    os.fsync = lambda file: kill() if len(calls) == 2 else (calls.append(file), fsync(file))
-    ConvexBNRegressor(0.02, tol=1e-7, prove=False, checkpoint=sys.argv[2]).fit(X, y)
+def killed_in_a_write(file):
+    writes.append(file)
+    if len(writes) == int(number):
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(file)
+
+os.fsync = killed_in_a_write
+X, y = (np.load(path) for path in data)
+weight_decay = weight_decay if weight_decay == "auto" else float(weight_decay)
+ConvexBNRegressor(weight_decay, tol=1e-7, max_iter=20, prove=False, checkpoint=path).fit(X, y)
 """
 
 
+def assert_same_model(one, other, X):
+    assert one.n_iter_ == other.n_iter_
+    assert (one.weight_decay_, one.spectral_power_) == (other.weight_decay_, other.spectral_power_)
+    assert np.array_equal(one.predict(X), other.predict(X))
+    assert one.certificate_ == other.certificate_
+    scores = [getattr(model, "validation_scores_", {}) for model in (one, other)]
+    np.testing.assert_equal(*scores)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-@pytest.mark.parametrize("moment", ["in a round", "in a write"])
-def test_sigkill(moment, tmp_path):
+@pytest.mark.parametrize(("weight_decay", "moments"), [("0.02", [3]), ("auto", [1, 4, 9])])
+def test_sigkill_amid_a_write(weight_decay, moments, tmp_path):
+    """Again and again: the moments count writes of a process, of seed, race and rounds."""
     X, y = data()
     y, path = y[:, 0], tmp_path / "run.npz"
-    np.save(tmp_path / "X.npy", X)
-    np.save(tmp_path / "y.npy", y)
-    arguments = [moment, path, tmp_path / "X.npy", tmp_path / "y.npy"]
-    killed = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], timeout=60, check=False, capture_output=True)
-    assert killed.returncode == -9, killed.stderr
+    files = tmp_path / "X.npy", tmp_path / "y.npy"
+    for file, array in zip(files, (X, y), strict=True):
+        np.save(file, array)
+    for moment in moments:
+        arguments = [str(moment), weight_decay, path, *files]
+        killed = subprocess.run(
+            [sys.executable, "-c", SCRIPT, *arguments], timeout=60, check=False, capture_output=True
+        )
+        assert killed.returncode == -9, killed.stderr
+        assert path.with_name("run.npz.draft").exists()
+    options = {"tol": 1e-7, "max_iter": 20, "prove": False}
+    given = weight_decay if weight_decay == "auto" else float(weight_decay)
     kept = path.read_bytes()
-    assert path.with_name("run.npz.draft").exists() == (moment == "in a write")
-    if moment == "in a round":
-        options = {"prove": False, "random_state": 0}
-        problem = Problem(X, y, weight_decay=0.02)
-        resumed = solve_column_generation(problem, checkpoint=path, **options)
-        whole = solve_column_generation(problem, **options)
-        assert same(resumed.neurons, whole.neurons)
-        assert len(whole.history) == len(resumed.history) > 3
-    else:
-        model = ConvexBNRegressor(0.02, tol=1e-7, prove=False, checkpoint=path).fit(X, y)
-        whole = ConvexBNRegressor(0.02, tol=1e-7, prove=False).fit(X, y)
-        assert model.n_iter_ == whole.n_iter_ > 2
-        assert np.array_equal(model.predict(X), whole.predict(X))
-        assert model.certificate_ == whole.certificate_
+    model = ConvexBNRegressor(given, checkpoint=path, **options).fit(X, y)
+    assert_same_model(model, ConvexBNRegressor(given, **options).fit(X, y), X)
+    assert model.n_iter_ > 2
     assert path.read_bytes() != kept
     assert not path.with_name("run.npz.draft").exists()
+
+
+QUICK = {"tol": 1e-9, "max_iter": 4, "prove": False}
+CHOICES = {
+    "default": ConvexBNRegressor(),
+    "classes": ConvexBNClassifier(**QUICK),
+    "one power": ConvexBNRegressor(spectral_power=0.5, **QUICK),
+    "after the ReLU": ConvexBNRegressor(normalization="batch_after_relu", **QUICK),
+    "weights": ConvexBNClassifier(normalization="weight", **QUICK),
+    "gated": ConvexBNRegressor(
+        activation="gated_relu", tol=0.1, n_patterns=5, max_iter=3, spectral_power=0.5, n_components=1
+    ),
+    "no seed": ConvexBNRegressor(random_state=None, **QUICK),
+    "a generator": ConvexBNRegressor(random_state=np.random.default_rng(3), **QUICK),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("case", CHOICES)
+def test_a_choice_killed_again_and_again_ends_in_the_same_network(case, tmp_path, monkeypatch):
+    X, y = data(n=15, d=2)
+    y = y[:, 0] > np.median(y) if case in ("classes", "weights") else y[:, 0]
+    path, again = tmp_path / "run", tmp_path / "whole"
+    writes, fsync = [], os.fsync
+
+    def killed_in_a_write(file):
+        writes.append(file)
+        if len(writes) == (2 if case == "one power" else 3):
+            raise Killed
+        fsync(file)
+
+    def model(path):
+        return deepcopy(CHOICES[case]).set_params(checkpoint=path)
+
+    n_kills, resumed = 0, None
+    with monkeypatch.context() as context:
+        context.setattr(os, "fsync", killed_in_a_write)
+        while resumed is None and n_kills < 60:
+            writes.clear()
+            try:
+                resumed = model(path).fit(X, y)
+            except Killed:
+                n_kills += 1
+                if n_kills == 1:
+                    again.write_bytes(path.read_bytes())
+    assert n_kills >= 2
+    assert_same_model(resumed, model(again if case == "no seed" else None).fit(X, y), X)
+    assert_same_model(model(path).fit(X, y), resumed, X)
 
 
 def test_a_finished_run_is_read_and_a_larger_limit_goes_on(tmp_path):
@@ -305,17 +388,16 @@ def test_solve_passes_it_on_or_refuses_it(tmp_path):
     with pytest.raises(Killed):
         solve(problem(), prove=False, random_state=0, checkpoint=path, callback=kill_after(3))
     assert same(solve(problem(), prove=False, random_state=0, checkpoint=path).neurons, whole.neurons)
-    X, y = data()
-    after_relu = PostActivationProblem(X, y, weight_decay=0.1, fit_intercept=True)
     hinge = replace(problem("log_loss"), loss="hinge")
     for other, options in [
-        (problem(), {"activation": "gated_relu"}),
         (problem(), {"solver": "CLARABEL"}),
-        (after_relu, {}),
+        (problem(), {"activation": "gated_relu", "solver": "CLARABEL", "random_state": 0}),
         (hinge, {}),
     ]:
-        with pytest.raises(ValueError, match="takes column generation"):
+        with pytest.raises(ValueError, match="takes a solver with rounds"):
             solve(other, checkpoint=path, **options)
+    with pytest.raises(ValueError, match="takes gates that can be drawn again; set random_state"):
+        solve(problem(), activation="gated_relu", checkpoint=path)
 
 
 def test_one_sample_a_class(tmp_path):
@@ -343,5 +425,3 @@ def test_estimators(tmp_path):
     assert np.array_equal(second.predict_proba(X), whole.predict_proba(X))
     with pytest.raises(ValueError, match="other data"):
         ConvexBNClassifier(0.01, checkpoint=path, **options).fit(X[:-1], labels[:-1])
-    with pytest.raises(ValueError, match=r"checkpoint=.* takes a weight_decay that is given"):
-        ConvexBNClassifier(checkpoint=path).fit(X, labels)

@@ -53,8 +53,8 @@ def test_it_equals_the_program(loss, C, fit_intercept, fraction):
 def test_working_sets_agree(C, fraction):
     problem, patterns = make_problem("squared_error", C, fraction=fraction)
     sets = working_sets(problem, patterns, "float64")
-    rounds = sets.rounds(sets.first(None), Tolerance(1e-7), lambda: False)
-    best = next(best for best, _, gap in rounds if gap <= 1e-7)
+    rounds = sets.rounds(sets.priced(sets.first(None)), Tolerance(1e-7), lambda: False)
+    best = next(state.best for state in rounds if sets.gap(state) <= 1e-7)
     assert solve_gated(problem, patterns, tol=1e-7).certificate.objective == pytest.approx(
         sets.objective(best), rel=2e-7
     )

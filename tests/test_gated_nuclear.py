@@ -115,8 +115,8 @@ def test_one_output_is_the_group_lasso(loss, fit_intercept):
     problem = replace(problem, weight_decay=0.1 * largest_price(problem, patterns, problem.zero_dual))
     group_lasso = solve_gated(problem, patterns, tol=1e-8).certificate.objective
     method = WorkingSets(problem, patterns, np.dtype("float64"), NuclearNorm)
-    rounds = method.rounds(method.first(None), Tolerance(1e-8), lambda: False)
-    best = next(best for best, _, gap in rounds if gap <= 1e-8)
+    rounds = method.rounds(method.priced(method.first(None)), Tolerance(1e-8), lambda: False)
+    best = next(state.best for state in rounds if method.gap(state) <= 1e-8)
     assert problem.objective(method.neurons(best)) == pytest.approx(group_lasso, rel=2e-8)
 
 

@@ -25,9 +25,11 @@ from convexbn import (
     convexbn_path,
     count_patterns,
     prove,
+    read_rows,
     sample_patterns,
     solve_column_generation,
     solve_gated,
+    weight_decay_max,
 )
 from convexbn._utils.row_order import as_rows, sorted_rows
 from convexbn._utils.sample_weight import merge_equal_samples
@@ -429,3 +431,37 @@ def test_a_search_starts_from_fewer_directions(large):
     Z = SparseDesignMatrix(large[0])
     assert 60 <= Z.most_directions == 2**22 // D < 8 * ACCURATE.n_starts
     assert DesignMatrix(X).most_directions == np.inf
+
+
+def test_weight_decay_max_of_a_matrix_that_is_never_dense():
+    """Columns of zeros, so many that all entries would be too many, change nothing: of few patterns an exact value."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 3)), rng.standard_normal(40)
+    wide = SparseDesignMatrix(sparse.hstack([sparse.csr_array(X), sparse.csr_array((40, 110_000))], format="csr"))
+    assert not wide.has_few_entries
+    exact = weight_decay_max(Problem(X, y, weight_decay=1.0, fit_intercept=True))
+    found = weight_decay_max(Problem(wide, y, weight_decay=1.0, fit_intercept=True))
+    assert found == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "blocks"])
+def test_a_design_of_data_as_it_is_makes_no_square_matrix_of_the_columns(kind):
+    d = 3000  # of which a square matrix takes 72 MB
+    X = 1e-3 * np.random.default_rng(0).standard_normal((8, d))
+    expected = WeightNormDesign().fit(X)
+    data = {"dense": X, "sparse": sparse.csr_array(X), "blocks": read_rows(X)}[kind]
+    tracemalloc.start()
+    design = WeightNormDesign().fit(data)
+    Z = design.matrix(data)
+    S = np.ones((d + 1, 2))
+    products = Z @ S, Z.adjoint(np.ones((8, 1))), Z.rows(np.array([[0, 1], [2, 3]]))
+    neurons = design.neurons(*list(vars(design.neuron_weights(S)).values())[:3])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6
+    rows = np.hstack([X, np.full((8, 1), expected.bias_unit_)])
+    assert 0 < expected.bias_unit_ < 1
+    assert design.bias_unit_ == expected.bias_unit_
+    for product, there in zip(products, (rows @ S, rows.sum(axis=0)[:, None], rows[[[0, 1], [2, 3]]]), strict=True):
+        np.testing.assert_allclose(product, there, atol=1e-12)
+    np.testing.assert_allclose(neurons, S)

@@ -53,8 +53,20 @@ def is_elsewhere(values: Any) -> bool:
     """
     if isinstance(values, (np.ndarray, np.generic)):
         return False
+    return hasattr(values, "__array_namespace__") or is_torch(values)
+
+
+def is_torch(values: Any) -> bool:
+    """Whether this is a tensor of PyTorch.
+
+    Examples
+    --------
+    >>> from convexbn._utils.array_namespace import is_torch
+    >>> is_torch([1.0])
+    False
+    """
     torch = sys.modules.get("torch")
-    return hasattr(values, "__array_namespace__") or (torch is not None and isinstance(values, torch.Tensor))
+    return torch is not None and isinstance(values, torch.Tensor)
 
 
 def like(values: Any, *arrays: np.ndarray) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from convexbn._utils.dask_tasks import gathered, submit
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._checks import check_features
+from convexbn.designs._moments import Moments
 from convexbn.designs._row_statistics import RowStatistics
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.operators import DaskMatrix, DesignMatrix, Operator
@@ -44,7 +45,7 @@ class WorkerRows:
     n_features: int
     feature_names: list[str] | None = None
     weights: np.ndarray | None = None
-    _known: dict[bool, RowStatistics] = field(default_factory=dict)
+    _known: dict[type[Moments], RowStatistics] = field(default_factory=dict)
 
     @classmethod
     def of(cls, client: Any, X: Any) -> Self:
@@ -89,14 +90,14 @@ class WorkerRows:
 
     def learned(self, design: BatchNormDesign | WeightNormDesign) -> BatchNormDesign | WeightNormDesign:
         """The design, fitted on the statistics of all rows, which are merged from those of blocks on the workers."""
-        exact = design.needs_exact_moments
-        if exact not in self._known:
+        kind = design.moments_kind
+        if kind not in self._known:
             weights = np.ones(self.shape[0]) if self.weights is None else self.weights
             parts = np.split(weights, np.cumsum(self.sizes)[:-1])
-            tasks = [(_statistics, block, part, exact) for block, part in zip(self.blocks, parts, strict=True)]
-            self._known[exact] = gathered(self.client, submit(self.client, tasks, _merged))[0]
+            tasks = [(_statistics, block, part, kind) for block, part in zip(self.blocks, parts, strict=True)]
+            self._known[kind] = gathered(self.client, submit(self.client, tasks, _merged))[0]
         check_features(design, replace(self, feature_names=None), reset=True)
-        return design._learn(self._known[exact])
+        return design._learn(self._known[kind])
 
     def matrix(self, design: BatchNormDesign | WeightNormDesign) -> Operator:
         """The design matrix of the rows, in memory if it has few entries.
@@ -185,8 +186,8 @@ def _chosen(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return rows[chosen]
 
 
-def _statistics(rows: np.ndarray, weights: np.ndarray, exact: bool) -> RowStatistics | None:
-    return RowStatistics.of(rows, weights, exact=exact)
+def _statistics(rows: np.ndarray, weights: np.ndarray, kind: type[Moments]) -> RowStatistics | None:
+    return RowStatistics.of(rows, weights, kind=kind)
 
 
 def _merged(*parts: RowStatistics) -> RowStatistics:

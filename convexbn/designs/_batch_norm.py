@@ -30,6 +30,7 @@ from convexbn.designs._column_statistics import column_statistics
 from convexbn.designs._design import PRECISIONS, Design
 from convexbn.designs._deviations import Deviations, slices
 from convexbn.designs._layer_weights import LayerWeights
+from convexbn.designs._moments import Moments, TriangularMoments
 from convexbn.designs._principal_directions import SMALLEST_WEIGHT, leading_directions, rank_to_keep
 from convexbn.designs._row_statistics import EXACT_BELOW, RowStatistics
 from convexbn.designs._sparse_deviations import SparseDeviations
@@ -161,7 +162,7 @@ class BatchNormDesign(Design):
         self._check_parameters()
         if isinstance(X, RowSource):
             check_features(self, X, reset=True)
-            return self._learn(RowStatistics.of_source(X, sample_weight, exact=self.needs_exact_moments))
+            return self._learn(RowStatistics.of_source(X, sample_weight, kind=self.moments_kind))
         data = validate_data(self, X, dtype=PRECISIONS, accept_sparse="csr")
         if issparse(data):
             self._check_sparse()
@@ -177,9 +178,9 @@ class BatchNormDesign(Design):
         return self
 
     @property
-    def needs_exact_moments(self) -> bool:
-        """Whether `rtol` keeps directions so small that moments of parts must be triangular factors."""
-        return self.rtol < EXACT_BELOW
+    def moments_kind(self) -> type[Moments]:
+        """Moments of parts to learn from: triangular factors where `rtol` keeps directions that are so small."""
+        return TriangularMoments if self.rtol < EXACT_BELOW else Moments
 
     def _learn(self, statistics: RowStatistics) -> Self:
         """Learn mean and whitening from the statistics of all rows, merged from those of blocks."""

@@ -154,6 +154,23 @@ class TriangularMoments(Moments):
         return S, with_signs(Vt), float(np.sum(S**2))
 
 
+class Variances(Moments):
+    """Moments whose `second` is the diagonal (d,) alone, for what needs no directions: d numbers, not d^2."""
+
+    @staticmethod
+    def _products(deviations: np.ndarray) -> np.ndarray:
+        return np.einsum("id,id->d", deviations, deviations)
+
+    @staticmethod
+    def _sum(one: np.ndarray, other: np.ndarray, row: np.ndarray) -> np.ndarray:
+        return one + other + row**2
+
+    @property
+    def std(self) -> np.ndarray:
+        """Standard deviations (d,)."""
+        return np.sqrt(self.second / self.weight)
+
+
 def _factor(rows: np.ndarray) -> np.ndarray:
     """The triangular factor of a QR decomposition of the rows."""
     factor: np.ndarray = qr(rows, mode="r", overwrite_a=True, check_finite=False)[0]

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from convexbn._utils.sample_weight import check_sample_weight
 from convexbn.designs._column_ranges import ColumnRanges
-from convexbn.designs._moments import Moments, TriangularMoments
+from convexbn.designs._moments import Moments
 from convexbn.rows import RowSource
 
 EXACT_BELOW = 1e-4  # as `rtol`: singular values that are smaller, over the largest, need triangular factors
@@ -28,7 +28,7 @@ class RowStatistics:
     n_rows : int
         Rows.
     moments : Moments
-        Their moments, which may be `TriangularMoments`.
+        Their moments, which may be `TriangularMoments` or `Variances`.
     ranges : ColumnRanges
         Ranges of their columns.
     """
@@ -38,7 +38,7 @@ class RowStatistics:
     ranges: ColumnRanges
 
     @classmethod
-    def of(cls, X: np.ndarray, weights: np.ndarray | None = None, *, exact: bool = False) -> Self | None:
+    def of(cls, X: np.ndarray, weights: np.ndarray | None = None, *, kind: type[Moments] = Moments) -> Self | None:
         """Statistics of rows X (m, d) with weights (m,), None if there are no rows of positive weight.
 
         Parameters
@@ -47,14 +47,13 @@ class RowStatistics:
             Finite data in single or double precision.
         weights : ndarray of shape (m,) or None, default=None
             Weights from zero on; ones if None.
-        exact : bool, default=False
-            Whether moments are triangular factors, which are about four times the work.
+        kind : type, default=Moments
+            Kind of the moments; `TriangularMoments` are about four times the work, `Variances` far less.
         """
         if weights is not None and not weights.all():
             X, weights = X[weights > 0], weights[weights > 0]
         if not len(X):
             return None
-        kind = TriangularMoments if exact else Moments
         size = max(X.shape[1], _SLICE_ENTRIES // X.shape[1])
         parts = (
             kind.of(X[start : start + size], None if weights is None else weights[start : start + size])
@@ -63,7 +62,7 @@ class RowStatistics:
         return cls(len(X), reduce(kind.merge, parts), ColumnRanges.of(X))
 
     @classmethod
-    def of_source(cls, source: RowSource, sample_weight: ArrayLike | None, *, exact: bool) -> Self:
+    def of_source(cls, source: RowSource, sample_weight: ArrayLike | None, *, kind: type[Moments]) -> Self:
         """Statistics of a source in one pass, with its own weights if `sample_weight` is None.
 
         Raises
@@ -76,7 +75,7 @@ class RowStatistics:
         found = None
         for i in range(source.n_blocks):
             rows = slice(source.starts[i], source.starts[i + 1])
-            of_block = cls.of(source.block(i).X, None if weights is None else weights[rows], exact=exact)
+            of_block = cls.of(source.block(i).X, None if weights is None else weights[rows], kind=kind)
             found = of_block if found is None else found if of_block is None else found.merge(of_block)
         assert found is not None  # a source has rows, and weights are not all zero
         return found

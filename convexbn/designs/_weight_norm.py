@@ -4,7 +4,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import csr_array, hstack, issparse
+from scipy.sparse import csr_array, eye_array, hstack, issparse
 from sklearn.utils.validation import check_is_fitted
 
 from convexbn._utils.all_or_nothing import all_or_nothing
@@ -17,6 +17,7 @@ from convexbn.designs._checks import check_components, check_features, check_rto
 from convexbn.designs._design import PRECISIONS, Design
 from convexbn.designs._deviations import Deviations
 from convexbn.designs._layer_weights import LayerWeights
+from convexbn.designs._moments import Moments, TriangularMoments, Variances
 from convexbn.designs._principal_directions import MOMENTS_RTOL, SMALLEST_WEIGHT, leading_directions, rank_to_keep
 from convexbn.designs._row_statistics import EXACT_BELOW, RowStatistics
 from convexbn.designs._sparse_deviations import SparseDeviations
@@ -51,8 +52,8 @@ class WeightNormDesign(Design):
     Attributes
     ----------
     basis_ : ndarray of shape (d, r), or None
-        Orthonormal columns; ``X @ basis_ * spectral_weights_`` are the first columns of Z. None where sparse X is taken
-        as it is.
+        Orthonormal columns; ``X @ basis_ * spectral_weights_`` are the first columns of Z. None where X is taken as it
+        is.
     spectral_weights_ : ndarray of shape (r,)
         Weights of these columns, all one if ``spectral_power=0``.
     variance_share_ : float
@@ -118,7 +119,7 @@ class WeightNormDesign(Design):
         check_rtol(self.rtol)
         if isinstance(X, RowSource):
             check_features(self, X, reset=True)
-            return self._learn(RowStatistics.of_source(X, sample_weight, exact=self.needs_exact_moments))
+            return self._learn(RowStatistics.of_source(X, sample_weight, kind=self.moments_kind))
         data = self._validated(X, reset=True)
         if issparse(data):
             self._check_sparse()
@@ -130,7 +131,7 @@ class WeightNormDesign(Design):
         mean_square = float(weights / weights.sum() @ squares.mean(axis=1, dtype=np.float64))
         self._set_bias_unit(size, mean_square)
         if self._takes_as_it_is:
-            self._set_identity(data.shape[1], dense=not issparse(data))
+            self._set_identity(data.shape[1])
         else:
             zero = np.zeros(data.shape[1])
             kind = SparseDeviations if issparse(data) else Deviations
@@ -139,9 +140,11 @@ class WeightNormDesign(Design):
         return self
 
     @property
-    def needs_exact_moments(self) -> bool:
-        """Whether `rtol` keeps directions so small that moments of parts must be triangular factors."""
-        return self.rtol < EXACT_BELOW and not self._takes_as_it_is
+    def moments_kind(self) -> type[Moments]:
+        """Moments of parts to learn from: triangular factors where `rtol` keeps directions that are so small."""
+        if self._takes_as_it_is:
+            return Variances
+        return TriangularMoments if self.rtol < EXACT_BELOW else Moments
 
     def _learn(self, statistics: RowStatistics) -> Self:
         """Learn the directions from the statistics of all rows, merged from those of blocks."""
@@ -150,11 +153,12 @@ class WeightNormDesign(Design):
         check_components(self.n_components, min(statistics.n_rows, n_features))
         self._check_size(extremes)
         size, zero = power_of_two_above(extremes), np.zeros(n_features)
-        S, Vt, square = statistics.moments.about(zero).directions(zero + size, self.n_components)
-        self._set_bias_unit(size, square / n_features)
+        moments = statistics.moments.about(zero)
+        self._set_bias_unit(size, float(np.square(moments.std / size).mean()))
         if self._takes_as_it_is:
             self._set_identity(n_features)
         else:
+            S, Vt, square = moments.directions(zero + size, self.n_components)
             keep = rank_to_keep(S, self.n_components, self.rtol)
             self._set_directions(S[:keep], Vt[:keep], square)
         return self
@@ -170,9 +174,8 @@ class WeightNormDesign(Design):
         root_mean_square = size * 2.0 ** np.round(np.log2(mean_square) / 2)
         self.bias_unit_ = 1.0 if root_mean_square >= _SMALL else _BIAS_UNIT * root_mean_square
 
-    def _set_identity(self, n_features: int, dense: bool = True) -> None:
-        self.basis_ = np.eye(n_features) if dense else None
-        self.spectral_weights_, self.variance_share_ = np.ones(n_features), 1.0
+    def _set_identity(self, n_features: int) -> None:
+        self.basis_, self.spectral_weights_, self.variance_share_ = None, np.ones(n_features), 1.0
 
     def _set_directions(self, S: np.ndarray, Vt: np.ndarray, squares: float) -> None:
         D = (S / S[0]) ** self.spectral_power
@@ -181,10 +184,11 @@ class WeightNormDesign(Design):
         self.variance_share_ = float(np.sum(S[keep] ** 2) / squares)
 
     def _row_blocks(self, source: RowSource) -> RowBlocks:
-        slopes = np.eye(source.n_features) if self.basis_ is None else self.basis_ * self.spectral_weights_
-        if self.bias:
-            slopes = np.pad(slopes, ((0, 0), (0, 1)))
-        offsets = np.zeros(slopes.shape[1])
+        shape = source.n_features, self._n_features_out
+        slopes = eye_array(*shape, format="csr")
+        if self.basis_ is not None:
+            slopes = np.pad(self.basis_ * self.spectral_weights_, ((0, 0), (0, int(self.bias))))
+        offsets = np.zeros(shape[1])
         if self.bias:
             offsets[-1] = self.bias_unit_
         return RowBlocks(source, np.zeros(source.n_features), slopes, offsets)
@@ -197,7 +201,7 @@ class WeightNormDesign(Design):
         """Design rows [D basis^T x; bias_unit] for any X (n', d): (n', k), sparse where sparse X is taken as it is."""
         check_is_fitted(self)
         Z = self._validated(X, reset=False)
-        if self.basis_ is not None and not self._takes_as_it_is:
+        if self.basis_ is not None:
             Z = Z @ (self.basis_ * self.spectral_weights_).astype(Z.dtype)
         if not self.bias:
             return Z

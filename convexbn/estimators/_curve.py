@@ -5,7 +5,6 @@ Whitening is shared by all folds: it does not depend on targets.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -93,7 +92,11 @@ class Curve:
     @property
     def work(self) -> int:
         """Quasi-Newton steps of the paths times rows and neurons."""
-        rows = sum(len(train) for (train, _), done in zip(self.folds, np.isfinite(self.losses[self.first]), strict=True) if done)
+        rows = sum(
+            len(train)
+            for (train, _), done in zip(self.folds, np.isfinite(self.losses[self.first]), strict=True)
+            if done
+        )
         return rows * self.problem.Z.n_patches * self.length * FAST.work_a_row(rows)
 
     @property
@@ -112,26 +115,36 @@ class Curve:
         difference = np.concatenate([theirs[fold] - mine[fold] for fold in mine if fold in theirs])
         return bool(difference.mean() > errors * _standard_deviation(difference) / np.sqrt(len(difference)))
 
-    def validate(self, folds: Sequence[int], follow: "Follow", parallel: Parallel, clock: Clock) -> None:
-        """Follow the paths of some folds to the same weight decay: while the loss falls, or as far as earlier folds."""
-        start = perf_counter()
+    def validate(self, folds: Sequence[int], follow: "Follow", parallel: Parallel, clock: Clock) -> "Steps":
+        """Follow the paths of some folds to the same weight decay: while the loss falls, or as far as earlier folds.
+
+        Returns
+        -------
+        steps : list of list of (Neurons, ndarray)
+            For each weight decay and fold the network, and its losses on the held-out samples; for `add`.
+        """
         leads = self.n_validated == 0
         end = len(self.weight_decays) if leads else self.first + self.length
         grid = self.weight_decays[self.first : end]
         paths = [follow(self.problem.restricted(self.folds[fold][0]), grid, self.start) for fold in folds]
         tests = [HeldOut.of(self.problem, self.folds[fold][1]) for fold in folds]
+        steps: Steps = []
         least, since = np.inf, 0
-        for index in range(self.first, end):
-            steps = parallel(delayed(_step)(path, test) for path, test in zip(paths, tests, strict=True))
-            for fold, (neurons, of_samples) in zip(folds, steps, strict=True):
-                self.networks[index][fold], self.of_samples[index][fold] = neurons, of_samples
-                self.losses[index, fold] = of_samples.mean()
-            loss = float(self.losses[index, list(folds)].mean())
+        for _ in grid:
+            steps.append(parallel(delayed(_step)(path, test) for path, test in zip(paths, tests, strict=True)))
+            loss = float(np.mean([of_samples.mean() for _, of_samples in steps[-1]]))
             since = 0 if loss < least * (1 - BETTER) else since + 1
             least = min(least, loss)
             if (leads and since >= _PATIENCE) or clock.is_out():
                 break
-        self.seconds += perf_counter() - start
+        return steps
+
+    def add(self, folds: Sequence[int], steps: "Steps") -> None:
+        """Take in what `validate` returned of some folds."""
+        for index, step in enumerate(steps, self.first):
+            for fold, (neurons, of_samples) in zip(folds, step, strict=True):
+                self.networks[index][fold], self.of_samples[index][fold] = neurons, of_samples
+                self.losses[index, fold] = of_samples.mean()
 
     def continued(self, folds: Sequence[tuple[np.ndarray, np.ndarray]], before: int) -> "Curve":
         """The curve on other folds, of paths that begin so many values before the best one, at the network there."""
@@ -153,6 +166,7 @@ class Curve:
         )
 
 
+Steps = list[list[tuple[Neurons, np.ndarray]]]
 Follow = Callable[[Problem, np.ndarray, Neurons | None], Iterator[Neurons]]
 
 

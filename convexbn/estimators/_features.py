@@ -9,11 +9,13 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from convexbn._utils.all_or_nothing import all_or_nothing
+from convexbn._utils.array_namespace import checked_array, is_torch
 from convexbn._utils.checks import check_choice, is_integer, make_generator
 from convexbn._utils.data_checks import validate_data
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples, weighted_samples
 from convexbn.estimators._onnx import OnnxEstimator
 from convexbn.estimators._persistence import StoredEstimator
+from convexbn.estimators._place import NUMPY, Place, host, is_dispatched
 from convexbn.network import BatchNormNetwork
 from convexbn.network._base import import_torch
 from convexbn.network._folded import affine_layers
@@ -31,7 +33,9 @@ class RandomBatchNormLayers(
     """Hidden layers of a batch-normalized ReLU network at its initialization.
 
     Weights are Gaussian, gamma is one, bias zero, and the statistics are those of the training data. With at least as
-    many neurons in the last layer as samples the features generally have full row rank.
+    many neurons in the last layer as samples the features generally have full row rank. Arrays of PyTorch and other
+    libraries of the array API standard are transformed where they are, with
+    ``sklearn.set_config(array_api_dispatch=True)``.
 
     Parameters
     ----------
@@ -56,6 +60,8 @@ class RandomBatchNormLayers(
     >>> features.shape, np.linalg.matrix_rank(features)
     ((20, 40), np.int64(20))
     """
+
+    _place: Place = NUMPY
 
     def __init__(self, widths: Any = (100,), random_state: int | np.random.Generator | None = 0):
         self.widths = widths
@@ -88,21 +94,25 @@ class RandomBatchNormLayers(
         if not widths or not all(is_integer(m) and m >= 1 for m in widths):
             raise ValueError(f"widths={self.widths!r} must be a list of positive integers, one for each layer.")
         rng = make_generator(self.random_state)
-        features = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        weights = check_sample_weight(sample_weight, len(features))
+        place = Place.of(X, None)
+        features = validate_data(self, host(X), dtype=np.float64, ensure_min_samples=2)
+        weights = check_sample_weight(host(sample_weight), len(features))
         features, _, weights = merge_equal_samples(features, np.zeros((len(features), 0)), weights)
         layers = []
         for width in widths:
             layer = BatchNormNetwork.at_initialization(features, width, sample_weight=weights, random_state=rng)
             features = layer.hidden(features)
             layers.append(layer)
-        self.layers_ = tuple(layers)
+        self.layers_, self._place = tuple(layers), place
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Hidden neurons of the last layer, (n, widths[-1]) for X (n, d)."""
         check_is_fitted(self)
-        features = validate_data(self, X, dtype=np.float64, reset=False)
+        self._place.check_same(X, f"{type(self).__name__}.transform")
+        if is_dispatched(X):
+            validate_data(self, X, reset=False, skip_check_array=True)
+        features: Any = X if is_dispatched(X) else validate_data(self, X, dtype=np.float64, reset=False)
         for layer in self.layers_:
             features = layer.hidden(features)
         return features
@@ -110,6 +120,11 @@ class RandomBatchNormLayers(
     @property
     def _n_features_out(self) -> int:
         return len(self.layers_[-1])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
 
     def _onnx_outputs(self, graph: Graph, x: str) -> list[Output]:
         for weights, offsets in affine_layers(self.layers_)[:-1]:
@@ -130,7 +145,9 @@ class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     """A torch module as a transformer: its outputs in ``eval()`` are features.
 
     X may have any number of dimensions, as images (n, channels, height, width) have. It becomes a tensor in double
-    precision, except that integers stay integers for a module with an embedding layer.
+    precision, except that integers stay integers for a module with an embedding layer. With
+    ``sklearn.set_config(array_api_dispatch=True)`` features are where X is: the copy of the module goes to the device
+    of a tensor X.
 
     Parameters
     ----------
@@ -157,6 +174,8 @@ class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     array([[1., 0.],
            [0., 4.]])
     """
+
+    _place: Place = NUMPY
 
     def __init__(self, module: Any, statistics: str = "running"):
         self.module = module
@@ -193,9 +212,10 @@ class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         for part in self._normalizations(self.module):
             if self.statistics == "running" and part.running_mean is None:
                 raise ValueError(f"module's {part} keeps no running statistics; give statistics='batch'.")
-        data = self._validate(X, self.module)
-        weights, data = weighted_samples(sample_weight, data)
-        self.module_ = _plain(self.module)
+        place = Place.of(X, None)
+        data = self._validate(host(X), self.module)
+        weights, data = weighted_samples(host(sample_weight), data)
+        self._place, self.module_ = place, _plain(self.module).to(place.torch_device)
         if self.statistics == "batch":
             self._take_statistics(data, weights)
         self._n_features_out = self._outputs(data[:1]).shape[1]
@@ -206,15 +226,19 @@ class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         kind = import_torch().nn.modules.batchnorm._BatchNorm
         return [part for part in module.modules() if isinstance(part, kind)]
 
-    def _validate(self, X: ArrayLike, module: Any, reset: bool = True) -> np.ndarray:
+    def _validate(self, X: Any, module: Any, reset: bool = True) -> Any:
         nn = import_torch().nn
         embeds = any(isinstance(part, (nn.Embedding, nn.EmbeddingBag)) for part in module.modules())
-        data: np.ndarray = validate_data(self, X, dtype="numeric", allow_nd=True, reset=reset)
+        if is_torch(X) and is_dispatched(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            X = checked_array(X, ensure_2d=False)
+            return X.long() if embeds and not X.is_floating_point() else X.double()
+        data: np.ndarray = validate_data(self, host(X), dtype="numeric", allow_nd=True, reset=reset)
         return data.astype(np.int64 if embeds and data.dtype.kind in "iu" else np.float64, copy=False)
 
     def _take_statistics(self, X: np.ndarray, sample_weight: np.ndarray) -> None:
         """Set statistics of normalization layers to those of the full batch, from the first to the last in one pass."""
-        shares = import_torch().tensor(sample_weight / sample_weight.sum())
+        shares = import_torch().tensor(sample_weight / sample_weight.sum(), device=self._place.torch_device)
 
         def take(normalization: Any, inputs: tuple[Any, ...]) -> None:
             values = inputs[0].transpose(0, 1).flatten(1)  # of each channel, all positions of a sample in a row
@@ -228,11 +252,11 @@ class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         for hook in hooks:
             hook.remove()
 
-    def _outputs(self, X: np.ndarray) -> np.ndarray:
-        """Outputs of the module for one batch, one row for each sample."""
+    def _outputs(self, X: Any) -> Any:
+        """Outputs of the module for one batch, a tensor with one row for each sample."""
         torch = import_torch()
         try:
-            outputs = self.module_(torch.tensor(X))
+            outputs = self.module_(X if is_torch(X) else torch.tensor(X, device=self._place.torch_device))
         except (RuntimeError, IndexError) as error:
             raise ValueError(f"module does not take X of shape {X.shape} and dtype {X.dtype}: {error}") from error
         if not isinstance(outputs, torch.Tensor) or outputs.ndim < 2 or len(outputs) != len(X):
@@ -241,7 +265,7 @@ class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 f"module must return one tensor with a row of features for each sample, got {got} for X of shape "
                 f"{X.shape}; wrap it in a module that returns the features alone."
             )
-        return outputs.double().numpy().reshape(len(X), -1)
+        return outputs.double().reshape(len(X), -1)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
@@ -260,9 +284,16 @@ class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Outputs of the module, one row for each sample of X (n, ...), flattened."""
         check_is_fitted(self)
+        self._place.check_same(X, f"{type(self).__name__}.transform")
         data = self._validate(X, self.module_, reset=False)
         starts = range(0, len(data), _BLOCK_SAMPLES)
-        return np.concatenate([self._outputs(data[start : start + _BLOCK_SAMPLES]) for start in starts])
+        features = import_torch().cat([self._outputs(data[start : start + _BLOCK_SAMPLES]) for start in starts])
+        return features if is_torch(data) else self._place.bring(features.cpu().numpy())
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
 
     def to_torch(self) -> "torch.nn.Sequential":
         """Return a copy of `module_` and a layer that flattens its outputs, in ``eval()``."""

@@ -1,7 +1,7 @@
 """Training at a weight decay that is given, or chosen on held-out samples."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
@@ -20,18 +20,24 @@ from convexbn.estimators._curve import Candidate, Curve
 from convexbn.estimators._hold_out import hold_out
 from convexbn.estimators._place import host
 from convexbn.estimators._race import AUTO_FRACTION, tune
+from convexbn.losses import make_loss
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
 from convexbn.rows import RowSource
-from convexbn.solvers._checkpoint import check_checkpoint
+from convexbn.solvers._auto import check_has_rounds
+from convexbn.solvers._checkpoint import Checkpoint, check_checkpoint, fingerprint_of
 from convexbn.solvers._closed_form import check_closed_form
 from convexbn.solvers._fast_path import fast_path
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers._solution import Status
+from convexbn.solvers.relu._options import Options, ProofOptions
 
 _TUNING_SHARE = 0.5  # of max_time, for the choice
 _COARSE_TOL = 3e-3  # of the solvers that have no fast preset
+# Parameters that a choice in a checkpoint does not depend on, or that its problem, seed and limits stand for.
+_FREE = {"loss", "random_state", "max_iter", "max_time", "checkpoint", "warm_start", "callback", "verbose", "n_jobs"}
+_FREE |= {"client"}  # of dask
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -101,14 +107,10 @@ class FixedWeightDecay(BaseConvexBN):
             raise ValueError(f'weight_decay={self.weight_decay!r} must be a positive finite number or "auto".')
         if not self._auto():
             check_weight_decay(self.weight_decay)
-        elif self.checkpoint is not None:
-            raise ValueError(
-                f"checkpoint={str(self.checkpoint)!r} takes a weight_decay that is given, as a choice is not kept; fit "
-                "once without a checkpoint and pass its weight_decay_ and spectral_power_ on."
-            )
         check_checkpoint(self.checkpoint)
         check_flag("warm_start", self.warm_start)
         super()._check_parameters()
+        check_has_rounds(self.checkpoint, self.activation, make_loss(self.loss), self.solver, self.random_state)
 
     def _auto(self) -> bool:
         return isinstance(self.weight_decay, str) and self.weight_decay == "auto"
@@ -160,8 +162,7 @@ class FixedWeightDecay(BaseConvexBN):
 
     def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None, clock: Clock) -> None:
         """Choose weight decay and spectral power on held-out samples, then train on all."""
-        seed = fixed_seed(self)
-        rng = np.random.default_rng(seed)
+        facts, seed = self._choice_facts(), fixed_seed(self)
         prepared: dict[float, tuple[Prepared, Problem]] = {}
 
         def problem_of(candidate: Candidate) -> Problem:
@@ -172,14 +173,47 @@ class FixedWeightDecay(BaseConvexBN):
 
         closed_form = self.solver == "closed_form"  # of power 0 alone
         powers = None if self._searches_power and not closed_form else self._power_choices()
-        some_power = (powers or [0.0])[0]
-        some = problem_of(Candidate(some_power, self.n_components))
+        some = problem_of(Candidate((powers or [0.0])[0], self.n_components))
         if closed_form:
             check_closed_form(some)
+        of_groups = [] if groups is None else [groups]
+        file = Checkpoint(self.checkpoint, lambda: fingerprint_of(some, facts, of_groups), Options, ProofOptions)
+        choice = file.get("choice")
+        if choice is None:
+            drawn = file.once("seed", lambda: seed)
+            choice = self._choice(problem_of, powers, some, y, groups, drawn, clock, file)
+            file.keep("choice", choice, alone=True)
+        power, weight_decay, table, limits = choice
+        problem = replace(problem_of(Candidate(power, self.n_components)), weight_decay=weight_decay)
+        if self.verbose and table is not None:
+            print(f"chosen: spectral_power={power:g}, weight_decay={weight_decay:.3g}; last fit", flush=True)
+        within = None if self.checkpoint is None else file
+        self._learn(prepared[power][0], problem, clock, checkpoint=within, **limits)
+        if table is None:
+            return
+        if self.verbose:
+            print(f"last fit: {counted(len(self.network_), 'neuron')}, {self.certificate_._summary()}", flush=True)
+        self.validation_scores_ = table
+
+    def _choice(
+        self,
+        problem_of: Callable[[Candidate], Problem],
+        powers: list[float] | None,
+        some: Problem,
+        y: np.ndarray,
+        groups: np.ndarray | None,
+        seed: int,
+        clock: Clock,
+        file: Checkpoint,
+    ) -> tuple[float, float, dict[str, np.ndarray] | None, dict[str, Any]]:
+        """Spectral power, weight decay, table of the validation, start and limits of the last fit.
+
+        Where nothing is compared on held-out samples, the usual share of the largest weight decay, without a table.
+        """
+        power, rng = (powers or [0.0])[0], np.random.default_rng(seed)
         folds = self._folds(some, y, rng, groups)
         if not folds:
-            self._learn_untuned(*prepared[some_power], weight_decay_max(some), clock)
-            return
+            return power, AUTO_FRACTION * weight_decay_max(some) or 1.0, None, {}
         time = Clock(clock.left(_TUNING_SHARE))
         with warnings.catch_warnings():  # outside of the threads, which share the filters
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -193,23 +227,24 @@ class FixedWeightDecay(BaseConvexBN):
                 n_jobs=self.n_jobs if self._has_fast_path else None,  # cvxpy sets the filters, too
                 clock=time,
                 report=_Stages().report if self.verbose else lambda curve: None,
+                once=file.once,
             )
         if not tuning.compared:  # there was no time to
-            self._learn_untuned(*prepared[tuning.candidate.spectral_power], tuning.curves[0].weight_decays[0], clock)
-            return
-        design, problem = prepared[tuning.candidate.spectral_power]
-        problem = replace(problem, weight_decay=tuning.weight_decay)
-        if self.verbose:
-            power = tuning.candidate.spectral_power
-            print(f"chosen: spectral_power={power:g}, weight_decay={tuning.weight_decay:.3g}; last fit", flush=True)
-        self._learn(design, problem, clock, **self._last_fit(problem, tuning.curves[0].average, tuning.work, clock))
-        if self.verbose:
-            print(f"last fit: {counted(len(self.network_), 'neuron')}, {self.certificate_._summary()}", flush=True)
-        self.validation_scores_ = tuning.table
+            power, largest = tuning.candidate.spectral_power, float(tuning.curves[0].weight_decays[0])
+            return power, AUTO_FRACTION * largest or 1.0, None, {}
+        problem = replace(problem_of(tuning.candidate), weight_decay=tuning.weight_decay)
+        limits = self._last_fit(problem, tuning.curves[0].average, tuning.work, clock)
+        return tuning.candidate.spectral_power, tuning.weight_decay, tuning.table, limits
 
-    def _learn_untuned(self, prepared: Prepared, problem: Problem, largest: float, clock: Clock) -> None:
-        """Train at the usual share of the largest weight decay, where nothing was compared on held-out samples."""
-        self._learn(prepared, replace(problem, weight_decay=AUTO_FRACTION * largest or 1.0), clock)
+    def _choice_facts(self) -> list[Any]:
+        """Parameters that a choice depends on, beside those of its problem."""
+        parameters = {name: value for name, value in self.get_params(deep=False).items() if name not in _FREE}
+        state: Any = self.random_state
+        if isinstance(state, np.random.Generator):
+            state = state.bit_generator.state
+        elif isinstance(state, np.random.RandomState):
+            state = state.get_state()
+        return ["choice", parameters, state, self.max_iter is None if self._has_fast_path else self.max_iter]
 
     def _follow(
         self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray, start: Neurons | None

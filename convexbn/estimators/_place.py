@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn import get_config
 
-from convexbn._utils.array_namespace import is_elsewhere, namespace, to_numpy
+from convexbn._utils.array_namespace import is_elsewhere, is_torch, namespace, to_numpy
 from convexbn._utils.torch_device import placed
 from convexbn.model._problem import Problem
 from convexbn.operators import DesignMatrix, DeviceMatrix
@@ -56,6 +56,11 @@ class Place:
         """A fitted attribute, at the place of the data if it is an array of numbers."""
         numbers = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
         return self.bring(value) if self.follows and numbers else value
+
+    @property
+    def torch_device(self) -> Any:
+        """The device of PyTorch that modules go to: that of the data, if PyTorch has it."""
+        return self.example.device if is_torch(self.example) else "cpu"
 
     def problem(self, problem: Problem) -> Problem:
         """The problem with its design matrix at this place.

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from joblib import Parallel  # scikit-learn's, which sets the filters of warnings, is not safe in threads
 
 from convexbn._utils.threads import on_one_thread
-from convexbn.estimators._curve import BETTER, Candidate, Curve, Follow, score_table
+from convexbn.estimators._curve import BETTER, Candidate, Curve, Follow, Steps, score_table
 from convexbn.model._problem import Problem
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._fast import price_quickly
@@ -22,6 +23,8 @@ _FIRST_FOLDS = 2  # that all powers are validated on; the usual one, and one tha
 _MAY_BE_BETTER, _CLEARLY_BETTER = 1.0, 2.0
 _WARM = 3  # values of weight decay before the best one of the subset at which the path of all samples begins
 _SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
+
+Once = Callable[[str, Callable[[], Steps], Callable[[], bool]], Steps]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,7 @@ def tune(
     n_jobs: int | None,
     clock: Clock,
     report: Callable[[Any], None],
+    once: Once = lambda name, compute, whole: compute(),
 ) -> Tuning:
     """Choose spectral power and weight decay by the loss on held-out samples.
 
@@ -115,6 +119,9 @@ def tune(
         Time limit, after which candidates so far are compared.
     report : callable
         Called with every curve once it is computed.
+    once : callable, optional
+        Returns the result of a step, given by its name, how to compute it, and how to know that no limit cut it short:
+        `Checkpoint.once`.
 
     Returns
     -------
@@ -130,7 +137,11 @@ def tune(
         return validated_on(curve, validated)
 
     def validated_on(curve: Curve, validated: Sequence[int]) -> Curve:
-        curve.validate(validated, follow, parallel, clock)
+        start = perf_counter()
+        name = f"{curve.candidate.spectral_power}, {len(curve.folds[0][0])} samples, folds {list(validated)}"
+        steps = once(name, lambda: curve.validate(validated, follow, parallel, clock), lambda: not clock.is_out())
+        curve.add(validated, steps)
+        curve.seconds += perf_counter() - start
         report(curve)
         return curve
 

@@ -20,6 +20,7 @@ from sklearn.utils.validation import (
 )
 
 from convexbn._utils.all_or_nothing import all_or_nothing
+from convexbn._utils.array_namespace import to_numpy
 from convexbn._utils.checks import check_count
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples
 from convexbn.estimators._base import BaseConvexBN
@@ -28,6 +29,7 @@ from convexbn.estimators._convolutional import Convolutional
 from convexbn.estimators._cross_validation import CrossValidated
 from convexbn.estimators._onnx import OnnxEstimator
 from convexbn.estimators._persistence import StoredEstimator
+from convexbn.estimators._place import NUMPY, Place, host, is_dispatched
 from convexbn.estimators._regressor import ConvexBNRegressor
 from convexbn.network import DeepNetwork, NormalizedNetwork
 from convexbn.network._base import import_torch
@@ -42,6 +44,7 @@ class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
     """Base class of the stacks; `_default` is the estimator where none is given."""
 
     _default: type[BaseConvexBN]
+    _place: Place = NUMPY
 
     def __init__(self, estimator: Any = None, *, n_stages: int = 2, features: Any = None):
         self.estimator = estimator
@@ -102,8 +105,9 @@ class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
         self, estimator: BaseConvexBN, X: Any, y: Any, sample_weight: ArrayLike | None, groups: ArrayLike | None
     ) -> bool:
         """Train the stages; True if Ctrl-C ended them early."""
-        features = self.features
-        data, targets = self._validate(X, y)
+        self._place, features = Place.of(X, None), self.features
+        data, targets = self._validate(X if features is not None else host(X), host(y))
+        sample_weight, groups = host(sample_weight), host(groups)
         weights = check_sample_weight(sample_weight, len(targets))
         if features is not None:
             weighted = {"sample_weight": sample_weight} if has_fit_parameter(features, "sample_weight") else {}
@@ -115,12 +119,12 @@ class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
         for_stage: dict[str, Any] = {} if folded and sample_weight is None else {"sample_weight": weights}
         if groups is not None:
             for_stage["groups"] = groups
-        H = data if features is None else _outputs(features, data)
+        H = self._place.bring(data) if features is None else _outputs(features, data)
         stages: list[BaseConvexBN] = []
         networks: list[NormalizedNetwork] = []
         interrupted = False
         try:
-            while len(stages) < self.n_stages and (not stages or _vary(H[weights > 0])):
+            while len(stages) < self.n_stages and (not stages or _vary(to_numpy(H)[weights > 0])):
                 stage = clone(estimator)
                 try:
                     stage.fit(H, targets, **for_stage)
@@ -180,16 +184,21 @@ class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
 
     def hidden_features(self, X: ArrayLike) -> np.ndarray:
         """Features (n, m) that the last two layers are trained on, for X (n, d)."""
+        return self._hidden(X, "hidden_features")
+
+    def _hidden(self, X: Any, method: str) -> Any:
+        """The same for a method of this name, where X is."""
         check_is_fitted(self)
-        if self.features_ is None:
+        self._place.check_same(X, f"{type(self).__name__}.{method}")
+        if self.features_ is None and not is_dispatched(X):
             return self.network_.features(validate_data(self, X, dtype=np.float64, reset=False))
-        H = _outputs(self.features_, X)
+        H = X if self.features_ is None else _outputs(self.features_, X)
         validate_data(self, X, reset=False, skip_check_array=True)  # the names and the number of features alone
         return self.network_.features(H)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict targets or labels of X (n, d)."""
-        return self._last.predict(self.hidden_features(X))
+        return self._last.predict(self._hidden(X, "predict"))
 
     @property
     def _last(self) -> Any:
@@ -241,6 +250,7 @@ class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags = get_tags(self._estimator()).target_tags
+        tags.array_api_support = True
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -350,12 +360,12 @@ class ConvexBNStackClassifier(ClassifierMixin, _Stack):
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Network outputs for X (n, d), as those of the last stage."""
-        return self._last.decision_function(self.hidden_features(X))
+        return self._last.decision_function(self._hidden(X, "decision_function"))
 
     @available_if(lambda stack: hasattr(stack._estimator(), "predict_proba"))
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Probabilities of the classes for X (n, d); only where `estimator` has them."""
-        return self._last.predict_proba(self.hidden_features(X))
+        return self._last.predict_proba(self._hidden(X, "predict_proba"))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -366,6 +376,8 @@ class ConvexBNStackClassifier(ClassifierMixin, _Stack):
 def _outputs(features: Any, X: Any) -> np.ndarray:
     """Outputs of a transformer, sparse ones and data frames too, as an array of finite numbers."""
     outputs = features.transform(X)
+    if is_dispatched(outputs):
+        return outputs
     array: np.ndarray = check_array(
         outputs.toarray() if issparse(outputs) else outputs, dtype=np.float64, input_name="features"
     )

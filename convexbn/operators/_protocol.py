@@ -234,6 +234,11 @@ class Operator(Summarized, ABC):
         return self.n_columns <= self.n_rows
 
     @property
+    def has_few_entries(self) -> bool:
+        """Whether `rows` may be all of them, as one dense array in memory."""
+        return True
+
+    @property
     def most_directions(self) -> float:
         """Directions (k, m) that a search may start from, so that they take little memory beside the matrix."""
         return np.inf

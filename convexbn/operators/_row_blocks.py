@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from convexbn._utils.threads import in_order
 from convexbn.operators._dense import DesignMatrix
@@ -33,7 +34,7 @@ class RowBlocks(Operator):
         Data, such as an `ArrayRows` of a memory map.
     mean : ndarray of shape (d,)
         What is subtracted from every row.
-    slopes : ndarray of shape (d, k)
+    slopes : ndarray or sparse array of shape (d, k)
         What the centred rows are multiplied by.
     offsets : ndarray of shape (k,)
         The affine map.
@@ -56,7 +57,7 @@ class RowBlocks(Operator):
 
     data: RowSource
     mean: np.ndarray
-    slopes: np.ndarray
+    slopes: np.ndarray | csr_array
     offsets: np.ndarray
     weights: np.ndarray | None = None
     dtype: Any = np.float64
@@ -115,7 +116,9 @@ class RowBlocks(Operator):
 
     def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
-        rows = (self.data.rows(chosen) - self.mean) @ self.slopes + self.offsets
+        deviations = self.data.rows(chosen) - self.mean
+        rows = deviations.reshape(-1, len(self.mean)) @ self.slopes + self.offsets
+        rows = rows.reshape(*deviations.shape[:-1], self.n_columns)
         return (rows if self.weights is None else rows * self.weights[chosen]).astype(self.dtype, copy=False)
 
     def of_samples(self, samples: slice | np.ndarray) -> Self:
@@ -126,6 +129,11 @@ class RowBlocks(Operator):
         return replace(
             self, data=ArrayRows(self.data.rows(samples)) if few else self.data.part(samples), weights=weights
         )
+
+    @property
+    def has_few_entries(self) -> bool:
+        """Whether `rows` may be all of them, as one array in memory."""
+        return self.n_rows * max(self.data.n_features, self.n_columns) <= _IN_MEMORY
 
     @property
     def unpooled(self) -> Self:

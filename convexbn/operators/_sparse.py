@@ -92,7 +92,7 @@ class SparseDesignMatrix(Operator):
         return self.Z[chosen.ravel()].toarray().reshape(*chosen.shape, self.n_columns)
 
     def _check_few_entries(self) -> None:
-        if self.n_rows * self.n_columns > _MOST_ENTRIES:
+        if not self.has_few_entries:
             raise ValueError(
                 f"Z is sparse, and its {self.n_rows} rows of {self.n_columns} columns are too many for a solver that "
                 "works on all of them as a dense array; take activation='relu' with a smooth loss and "
@@ -128,7 +128,12 @@ class SparseDesignMatrix(Operator):
     @property
     def has_few_columns(self) -> bool:
         """Whether the space of its rows is no better: where a dense basis of it would have too many entries, too."""
-        return super().has_few_columns or self.n_rows * self.n_columns > _MOST_ENTRIES
+        return super().has_few_columns or not self.has_few_entries
+
+    @property
+    def has_few_entries(self) -> bool:
+        """Whether `rows` may be all of them, as one dense array."""
+        return self.n_rows * self.n_columns <= _MOST_ENTRIES
 
     @property
     def most_directions(self) -> float:

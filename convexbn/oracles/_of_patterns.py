@@ -261,6 +261,8 @@ def price_by_enumeration(Z: Operator, v: np.ndarray, *, max_patterns: int = 100_
 def quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
     """Whether `price_by_enumeration` takes about a second at most, by a bound of the number of patterns and faces.
 
+    Never where the rows are too many for one array in memory.
+
     Parameters
     ----------
     Z : Operator
@@ -281,6 +283,8 @@ def quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
     >>> quickly_enumerated(Z, n_outputs=1), quickly_enumerated(Z, n_outputs=2)
     (True, False)
     """
+    if not Z.has_few_entries:
+        return False
     if n_outputs == 1:
         return count_patterns(Z) <= _QUICK_PATTERNS
     if Z.n_columns > 1 and Z.n_rows**2 > _QUICK_FACES:  # a pattern and a face for each row, if their rank is above one

@@ -1,18 +1,18 @@
 """The choice of a solver for a problem."""
 
-from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from convexbn._utils.checks import check_choice, check_count, check_random_state
+from convexbn.losses import Loss
 from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_problem
 from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns, sample_patterns
 from convexbn.solvers._by_class import Classes, solve_by_class
-from convexbn.solvers._checkpoint import check_checkpoint
+from convexbn.solvers._checkpoint import Checkpoint, CheckpointPath, check_checkpoint
 from convexbn.solvers._closed_form import closed_form_obstacle, solve_closed_form
 from convexbn.solvers._monitor import Callback, check_max_iter, check_max_time
 from convexbn.solvers._solution import Solution
@@ -37,6 +37,22 @@ def check_solver(solver: str, activation: Activation) -> None:
         raise ValueError(f"solver={solver!r} is for activation='relu', not {activation!r}.")
 
 
+def check_has_rounds(checkpoint: object, activation: Activation, loss: Loss, solver: str, random_state: object) -> None:
+    """Raise a ValueError if a checkpoint is asked for of a solver that has no rounds, or of gates drawn anew."""
+    if checkpoint is None:
+        return
+    if activation != "relu" and random_state is None:
+        raise ValueError(
+            f"checkpoint={str(checkpoint)!r} of a gated network takes gates that can be drawn again; set random_state "
+            "to an integer."
+        )
+    if not (solver in OWN_SOLVERS and np.isfinite(loss.curvature)):
+        raise ValueError(
+            f"checkpoint={str(checkpoint)!r} takes a solver with rounds: one of {list(OWN_SOLVERS)} at a smooth loss, "
+            f"got solver={solver!r} and loss {loss.name!r}; leave it at None for these."
+        )
+
+
 def solve(
     problem: Problem,
     *,
@@ -51,7 +67,7 @@ def solve(
     prove: Proof = True,
     options: Options = ACCURATE,
     random_state: int | np.random.Generator | None = None,
-    checkpoint: str | PathLike[str] | None = None,
+    checkpoint: CheckpointPath | Checkpoint | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
 ) -> Solution:
@@ -86,8 +102,9 @@ def solve(
     random_state : int, Generator or None, default=None
         Seed of whatever is random.
     checkpoint : path or None, default=None
-        File from which column generation of ReLU networks goes on after the process was killed, as in
-        `solve_column_generation`; closed forms have no rounds and write none, the other solvers refuse it.
+        File from which the run goes on after the process was killed, as in `solve_column_generation`. Closed forms, and
+        the convex program that small gated problems are solved by, have no rounds: nothing is written, and they start
+        again. Losses with a kink and the solvers of cvxpy refuse it.
 
     Returns
     -------
@@ -118,12 +135,8 @@ def solve(
     check_checkpoint(checkpoint)
     if not (start is None or isinstance(start, BaseNeurons)):
         raise ValueError(f"start={start!r} must be neurons, such as those of a solution, or None.")
+    check_has_rounds(checkpoint, activation, problem.loss, solver, random_state)
     smooth = bool(np.isfinite(problem.loss.curvature))
-    if checkpoint is not None and not (activation == "relu" and solver in OWN_SOLVERS and smooth):
-        raise ValueError(
-            f"checkpoint={str(checkpoint)!r} takes column generation: activation='relu', a smooth loss and one of the "
-            f"solvers {list(OWN_SOLVERS)}; leave it at None for the others."
-        )
     rule: dict[str, Any] = {"tol": tol, "relative_to": relative_to}
     limits: dict[str, Any] = {"max_time": max_time, "start": start, "callback": callback, "verbose": verbose}
     if activation == "relu":
@@ -138,7 +151,7 @@ def solve(
             return solve_column_generation(problem, options=options, **search)
     patterns = patterns_of(problem, n_patterns, random_state)
     if activation == "gated_relu" and takes_working_sets(problem, patterns, solver, tol):
-        return solve_gated(problem, patterns, max_iter=max_iter or 500, **rule, **limits)
+        return solve_gated(problem, patterns, max_iter=max_iter or 500, checkpoint=checkpoint, **rule, **limits)
     from convexbn.solvers.conic import solve_reference  # imports cvxpy, which takes a while
 
     return solve_reference(

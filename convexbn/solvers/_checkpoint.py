@@ -1,120 +1,223 @@
-"""The checkpoint of a run of column generation: a file from which a killed run goes on.
+"""The checkpoint of a run: a file of the steps that are completed, from which a killed run goes on.
 
-The file holds the last completed round: network, counters, state of the random generator, history. All later rounds
-follow from these, so a run that goes on ends in the network of one that was never stopped. Every round is written to a
-draft beside the file, which then takes its place in one step: whenever the power fails, the file holds a whole round.
-It is an npz of arrays and one JSON text; nothing is pickled.
+All later steps follow from those in the file, so a run that goes on ends in the network of one that was never stopped.
+Every step is written to a draft beside the file, which then takes its place at once: whenever the power fails, the file
+holds whole steps. It is an npz of arrays and one JSON text; nothing is pickled.
 """
 
 import json
 import os
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 
+from convexbn._utils.arrays_apart import put_together, taken_apart
 from convexbn._utils.damage import damage_as_value_error
 from convexbn._utils.npz import read_npz, write_npz
 from convexbn._utils.version import __version__
 from convexbn.model._neurons import Neurons
+from convexbn.model._normalized_neurons import NormalizedNeurons
 from convexbn.model._problem import Problem
+from convexbn.oracles import LocalMaxima, NormalizedMaxima, Price
+from convexbn.solvers._monitor import Monitor
 from convexbn.solvers._solution import Progress
-from convexbn.solvers.relu._state import Run, State
 
-_FORMAT = "convexbn-checkpoint-1"
+Value = TypeVar("Value")
+CheckpointPath = str | os.PathLike[str]
+_FORMAT = "convexbn-checkpoint-2"
 _BLOCK_ENTRIES = 2**22  # of Z, that are made at once
-_ROUNDING = 1e-6  # of an objective that is computed on another machine
-_MADE_ANEW = ("neurons", "searched", "proof")  # by the next call of the oracle, but for the neurons, which are arrays
-_ARRAYS = ("weights", "output_weights", "intercept")
+_KINDS = (Neurons, NormalizedNeurons, LocalMaxima, NormalizedMaxima, Price, Progress)
 
 
-@dataclass(frozen=True)
 class Checkpoint:
-    """A file of the last completed round, and what it must be of.
+    """The completed steps of a run by name, in a file; without a path nothing is kept.
+
+    A run within it, such as the last fit after a choice, keeps its steps in the same file.
 
     Parameters
     ----------
-    path : Path
-        The file, which need not exist yet.
-    fingerprint : str
-        Of data and parameters; a file of another one is refused.
+    path : path, Checkpoint or None
+        The file, which need not exist yet, or the checkpoint of the run around this one.
+    fingerprint : callable
+        Returns the fingerprint of data and parameters; not called without a path.
+    *kinds : type
+        Dataclasses that the steps hold, beside those of every solver.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or no checkpoint, or is one of other data or parameters.
     """
 
-    path: Path
-    fingerprint: str
-
-    @classmethod
-    def of(cls, path: str | os.PathLike[str], problem: Problem, start: Neurons | None, parameters: list[Any]) -> Self:
-        """The checkpoint of a problem, a start, and the other parameters that rounds depend on."""
-        Z, loss = problem.Z, problem.loss
-        facts = [__version__, loss.name, vars(loss), problem.weight_decay, problem.fit_intercept, Z.n_patches]
-        digest = sha256(_json(facts + parameters).encode())
-        size = max(1, _BLOCK_ENTRIES // Z.n_columns)
-        blocks = (Z.rows(slice(first, min(first + size, Z.n_rows))) for first in range(0, Z.n_rows, size))
-        small = [problem.y, problem.sample_weight, *(() if start is None else _arrays(start).values())]
-        for array in (*small, *blocks):
-            digest.update(repr((array.shape, array.dtype)).encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return cls(Path(path), digest.hexdigest())
-
-    def keep(self, run: Run, state: State) -> None:
-        """Write a completed round; one that was cut short by the time limit is none, and changes nothing."""
-        if run.monitor.out_of_time():
-            return
-        counters = {field.name: getattr(state, field.name) for field in fields(state) if field.name not in _MADE_ANEW}
-        history = [astuple(progress) for progress in run.monitor.history]
-        facts = {"format": _FORMAT, "fingerprint": self.fingerprint, "state": counters, "history": history}
-        facts["random"] = run.rng.bit_generator.state
-        write_npz(self.path, {"facts": _json(facts), **_arrays(state.neurons)})
-
-    def resume(self, run: Run) -> State | None:
-        """The state of the last completed round, with history and random generator as they were; None without a file.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged or no checkpoint, or is one of other data or parameters.
-        """
-        if not self.path.exists():
-            return None
-        name = f"checkpoint={str(self.path)!r}"
-        with damage_as_value_error(f"{name} is damaged, or no checkpoint; delete it, or name another file."):
-            contents = read_npz(self.path.read_bytes())
-            facts = json.loads(str(contents["facts"]))
-            known = facts["format"] == _FORMAT and facts["fingerprint"] == self.fingerprint
-        if not known:
+    def __init__(self, path: "CheckpointPath | Checkpoint | None", fingerprint: Callable[[], str], *kinds: type):
+        self._kinds = {kind.__name__: kind for kind in (*_KINDS, *kinds)}
+        self.path: Path | None
+        self._depth: int
+        self._runs: list[_Run]  # this one, and those around it and within
+        if isinstance(path, Checkpoint):
+            self.path, self._runs, self._depth = path.path, path._runs, path._depth + 1
+        else:
+            self.path, self._depth = None if path is None else Path(path), 0
+            self._runs = self._read()
+        self._fingerprint = "" if self.path is None else fingerprint()
+        if self._depth < len(self._runs) and self._runs[self._depth].fingerprint != self._fingerprint:
             raise ValueError(
-                f"{name} is of other data, other parameters or another version of convexbn; go on with those that it "
-                "was made with, delete it, or name another file."
+                f"{self._name} is of other data, other parameters or another version of convexbn; go on with those "
+                "that it was made with, delete it, or name another file."
             )
-        with damage_as_value_error(f"{name} is damaged; delete it, or name another file."):
-            history = facts["history"]
-            numbers = [*facts["state"].values(), *(entry for progress in history for entry in progress)]
-            if not all(isinstance(number, (int, float)) for number in numbers):
-                raise ValueError("it counts what is no number")
-            state = State(Neurons(*(contents[part] for part in _ARRAYS)), **facts["state"])
-            if not np.isclose(run.problem.objective(state.neurons), state.objective, rtol=_ROUNDING):
-                raise ValueError("the network has another objective")
-            run.monitor.resume([Progress(*progress) for progress in history])
-            run.rng.bit_generator.state = facts["random"]
-            return state
+
+    def get(self, name: str) -> Any:
+        """The value of a completed step, None if it is not there."""
+        run = self._runs[self._depth] if self._depth < len(self._runs) else None
+        if run is None or name not in run.trees:
+            return None
+        with damage_as_value_error(self._damage):
+            return put_together(run.trees[name], run.arrays[name], self._kinds)
+
+    def keep(self, name: str, value: Any, *, alone: bool = False) -> None:
+        """Write a completed step, in the place of one of this name, or of all; runs within start again."""
+        if self.path is None:
+            return
+        known = self._runs[self._depth] if self._depth < len(self._runs) and not alone else None
+        run = _Run(self._fingerprint) if known is None else known
+        run.arrays[name] = []
+        run.trees[name] = taken_apart(value, run.arrays[name])
+        self._runs[self._depth :] = [run]
+        self._write(self.path)
+
+    def once(self, name: str, compute: Callable[[], Value], whole: Callable[[], bool] = lambda: True) -> Value:
+        """The value of a step: as it was kept, or computed now and kept if it is whole then."""
+        found = self.get(name)
+        if found is None:
+            found = compute()
+            if whole():
+                self.keep(name, found)
+        return found
+
+    @property
+    def _name(self) -> str:
+        return f"checkpoint={str(self.path)!r}"
+
+    @property
+    def _damage(self) -> str:
+        return f"{self._name} is damaged, or no checkpoint; delete it, or name another file."
+
+    def _read(self) -> "list[_Run]":
+        if self.path is None or not self.path.exists():
+            return []
+        with damage_as_value_error(self._damage):
+            arrays = read_npz(self.path.read_bytes())
+            facts = json.loads(str(arrays["facts"]))
+            if facts["format"] != _FORMAT:
+                return [_Run("of another version")]
+            if str(arrays.pop("digest")) != _digest(arrays):
+                raise ValueError("it is not as it was written")
+            return [
+                _Run(fingerprint, trees, {name: [arrays[key] for key in keys[name]] for name in keys})
+                for fingerprint, trees, keys in facts["runs"]
+            ]
+
+    def _write(self, path: Path) -> None:
+        arrays: dict[str, np.ndarray] = {}
+        runs = []
+        for depth, run in enumerate(self._runs):
+            keys = {name: [f"{depth}.{name}.{i}" for i in range(len(found))] for name, found in run.arrays.items()}
+            for name, found in run.arrays.items():
+                arrays |= dict(zip(keys[name], found, strict=True))
+            runs.append((run.fingerprint, run.trees, keys))
+        arrays["facts"] = np.array(json.dumps({"format": _FORMAT, "runs": runs}))
+        write_npz(path, arrays | {"digest": np.array(_digest(arrays))})
+
+
+@dataclass
+class _Run:
+    """The steps of a run as trees, and their arrays, by name."""
+
+    fingerprint: str
+    trees: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+
+class Rounds:
+    """The last completed round of a solver: its state, the history, the random generator.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Where the round is kept.
+    monitor : Monitor
+        Of the run.
+    rng : Generator or None, default=None
+        Of the run.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, monitor: Monitor, rng: np.random.Generator | None = None):
+        self.checkpoint, self.monitor, self.rng = checkpoint, monitor, rng
+
+    def keep(self, state: Any) -> None:
+        """Write a completed round; one that was cut short by the time limit is none, and changes nothing."""
+        if self.checkpoint.path is None or self.monitor.out_of_time():
+            return
+        random = None if self.rng is None else self.rng.bit_generator.state
+        self.checkpoint.keep("round", {"state": state, "history": self.monitor.history, "random": random})
+
+    def resume(self) -> Any:
+        """The state of the last completed round, with history and random generator as they were; None without one."""
+        kept = self.checkpoint.get("round")
+        if kept is None:
+            return None
+        self.monitor.resume(kept["history"])
+        if self.rng is not None:
+            self.rng.bit_generator.state = kept["random"]
+        return kept["state"]
+
+
+def fingerprint_of(problem: Problem, parameters: Any, arrays: Iterable[np.ndarray] = ()) -> str:
+    """Fingerprint of a problem, and of parameters and arrays that steps depend on."""
+    Z, loss = problem.Z, problem.loss
+    facts = [__version__, loss.name, vars(loss), problem.weight_decay, problem.fit_intercept, Z.n_patches]
+    digest = sha256(_json([type(problem).__name__, *facts, parameters]).encode())
+    size = max(1, _BLOCK_ENTRIES // Z.n_columns)
+    blocks = (Z.rows(slice(first, min(first + size, Z.n_rows))) for first in range(0, Z.n_rows, size))
+    for array in (problem.y, problem.sample_weight, *arrays, *blocks):
+        _update(digest, array)
+    return digest.hexdigest()
+
+
+def arrays_of(neurons: Any) -> list[np.ndarray]:
+    """The arrays of a network to start from, none if it is None."""
+    arrays: list[np.ndarray] = []
+    taken_apart(neurons, arrays)
+    return arrays
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Of arrays and their names, so that a file that was changed is known."""
+    digest = sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        _update(digest, arrays[name])
+    return digest.hexdigest()
+
+
+def _update(digest: Any, array: np.ndarray) -> None:
+    digest.update(repr((array.shape, array.dtype)).encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
 
 
 def check_checkpoint(path: object) -> None:
     """Raise a ValueError unless `path` is None, or names a file in a folder that can be written to."""
-    if path is None:
+    if path is None or isinstance(path, Checkpoint):
         return
     if not isinstance(path, (str, os.PathLike)) or not str(path):
         raise ValueError(f"checkpoint={path!r} must be the path of a file, such as 'run.npz', or None.")
     folder = Path(path).parent
     if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f"checkpoint={str(path)!r} must be a file in a folder that exists and can be written to.")
-
-
-def _arrays(neurons: Neurons) -> dict[str, np.ndarray]:
-    return {name: getattr(neurons, name) for name in _ARRAYS}
 
 
 def _json(facts: Any) -> str:

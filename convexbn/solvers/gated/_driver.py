@@ -21,6 +21,14 @@ from convexbn.model._post_activation import check_not_gated
 from convexbn.model._problem import Problem, check_problem
 from convexbn.patterns._patterns import Patterns, check_patterns
 from convexbn.solvers._certificate import Certificate, Search, certify
+from convexbn.solvers._checkpoint import (
+    Checkpoint,
+    CheckpointPath,
+    Rounds,
+    arrays_of,
+    check_checkpoint,
+    fingerprint_of,
+)
 from convexbn.solvers._monitor import Callback, Monitor
 from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._solution import Solution, Status, status_of
@@ -29,7 +37,7 @@ from convexbn.solvers.gated._euclidean_norm import EuclideanNorm
 from convexbn.solvers.gated._interior_point import fits_everything, interior_rounds
 from convexbn.solvers.gated._nuclear_norm import NuclearNorm
 from convexbn.solvers.gated._steps import Point
-from convexbn.solvers.gated._working_set import WorkingSets, check_start
+from convexbn.solvers.gated._working_set import Known, State, WorkingSets, check_start
 
 
 @on_one_thread
@@ -43,6 +51,7 @@ def solve_gated(
     max_time: float | None = None,
     start: Neurons | None = None,
     dtype: DTypeLike = "float64",
+    checkpoint: CheckpointPath | Checkpoint | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
 ) -> Solution:
@@ -77,6 +86,8 @@ def solve_gated(
     dtype : {"float64", "float32"}, default="float64"
         Precision of the products with Z. In float32 they are twice as fast and take half the memory; objective and
         certificate are in float64 all the same.
+    checkpoint : path or None, default=None
+        File that holds the last completed round, as in `solve_column_generation`.
     callback : callable or None, default=None
         Called with a `Progress` after every round; a true value ends the run.
     verbose : bool, default=False
@@ -91,7 +102,8 @@ def solve_gated(
     Raises
     ------
     ValueError
-        If the loss is not smooth, patterns or start do not fit the problem, or an option is out of range.
+        If the loss is not smooth, patterns or start do not fit the problem, or an option is out of range; or if
+        `checkpoint` is damaged, or of other data, parameters or version than this call.
 
     Warns
     -----
@@ -119,6 +131,7 @@ def solve_gated(
     """
     tolerance = Tolerance.of(problem, tol, relative_to)
     check_not_gated(problem)
+    check_checkpoint(checkpoint)
     if not (start is None or isinstance(start, Neurons)):
         raise ValueError(f"start={start!r} must be the Neurons of a gated network, or None.")
     if start is not None:
@@ -127,7 +140,10 @@ def solve_gated(
     sets = working_sets(scaling.problem, patterns, dtype)
     first = sets.first(None if start is None else scaling.scaled(start))
     monitor = Monitor("gated", max_iter=max_iter, max_time=max_time, callback=callback, verbose=verbose)
-    return solved(problem, scaling, sets, first, tolerance, monitor)[0]
+    kept = [*arrays_of(start), patterns.directions, patterns.packed]
+    parameters = ["gated", tolerance, sets.dtype]
+    file = Checkpoint(checkpoint, lambda: fingerprint_of(problem, parameters, kept), State, Point, Known)
+    return solved(problem, scaling, sets, first, tolerance, monitor, Rounds(file, monitor))[0]
 
 
 def working_sets(problem: Problem, patterns: Patterns, dtype: DTypeLike) -> WorkingSets:
@@ -139,7 +155,13 @@ def working_sets(problem: Problem, patterns: Patterns, dtype: DTypeLike) -> Work
 
 @on_one_thread
 def solved(
-    problem: Problem, scaling: Scaling, sets: WorkingSets, first: Point, tolerance: Tolerance, monitor: Monitor
+    problem: Problem,
+    scaling: Scaling,
+    sets: WorkingSets,
+    first: Point,
+    tolerance: Tolerance,
+    monitor: Monitor,
+    kept: Rounds | None = None,
 ) -> tuple[Solution, Point]:
     """Solve a problem within the limits of a monitor: the solution, and its point to go on from.
 
@@ -153,11 +175,20 @@ def solved(
 
     best, v, found = first, sets.problem.zero_dual, None
     scaled_tolerance = scaling.scaled_tolerance(tolerance)
+    interior = fits_everything(sets)
+    start: State | None = None if kept is None else kept.resume()
+    if start is not None:
+        sets.known, best, v = start.known, start.best, start.v
     with monitor:
-        rounds = interior_rounds if fits_everything(sets) else WorkingSets.rounds
-        for n_rounds, (best, v, gap) in enumerate(rounds(sets, first, scaled_tolerance, monitor.out_of_time)):
-            found, objective = None, sets.objective(best)
-            goes_on = n_rounds == 0 or monitor.goes_on(
+        if start is None:
+            start = sets.priced(min(first, sets.first(None), key=sets.objective) if interior else first)
+        rounds = interior_rounds if interior else WorkingSets.rounds
+        for state in rounds(sets, start, scaled_tolerance, monitor.out_of_time):
+            if kept is not None:
+                kept.keep(state)
+            best, v, found = state.best, state.v, None
+            objective, gap = sets.objective(best), sets.gap(state)
+            goes_on = state.n_rounds == 0 or monitor.goes_on(
                 scaling.unscaled_objective(objective), gap, len(sets.neurons(best))
             )
             if gap <= scaled_tolerance.relative(objective):

@@ -12,16 +12,16 @@ The gap is then at most mu times the number of gates and outputs.
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from convexbn.model._merging import caratheodory
-from convexbn.solvers._certificate import relative_gap
 from convexbn.solvers._tolerance import Tolerance
 from convexbn.solvers.gated._nuclear_norm import factors
 from convexbn.solvers.gated._steps import Point
-from convexbn.solvers.gated._working_set import WorkingSets
+from convexbn.solvers.gated._working_set import State, WorkingSets
 
 _MOST_ENTRIES = 2**24  # of the patterns' Hessians
 _TO_BOUNDARY = 0.9  # of the step to the boundary, at most
@@ -39,41 +39,41 @@ def fits_everything(sets: WorkingSets) -> bool:
 
 
 def interior_rounds(
-    sets: WorkingSets, first: Point, tolerance: Tolerance, out_of_time: Callable[[], bool]
-) -> Iterator[tuple[Point, np.ndarray, float]]:
-    """The best point, the best dual point and their relative gap: of a first point, then along the central path."""
-    problem = sets.problem
-    best = min(first, sets.first(None), key=sets.objective)
-    best_v = sets.dual_point(best)
-    bound = sets.bound(best_v, sets.prices(best_v))
-    yield best, best_v, relative_gap(sets.objective(best), bound)
-    path = _CentralPath(sets)
-    with suppress(np.linalg.LinAlgError):
-        for mu in problem.zero_objective / problem.n_outputs / len(sets.patterns) * _FALL ** np.arange(_N_FALLS):
-            path.centre(mu, out_of_time)
-            v = problem.feasible_dual(path.v)
-            found = sets.bound(v, sets.prices(v))
-            if found > bound:
-                bound, best_v = found, v
-            objective = path.objective(mu)
-            slack = max(objective - bound, tolerance.relative(objective) * objective)
-            point = path.point(mu, _DROPPED * slack, of_fewest_neurons=tolerance.reached(objective, bound))
-            best = min(best, point, key=sets.objective)
-            yield best, best_v, relative_gap(sets.objective(best), bound)
-    for point, v, gap in sets.rounds(best, tolerance, out_of_time):  # where rounding ended the path too early
-        found = sets.objective(point) * (1 - gap)
-        if found > bound:
-            bound, best_v = found, v
-        yield point, best_v, relative_gap(sets.objective(point), bound)
+    sets: WorkingSets, state: State, tolerance: Tolerance, out_of_time: Callable[[], bool]
+) -> Iterator[State]:
+    """A state, and those after it along the central path; then, where rounding ends the path too early, of rounds."""
+    problem, over = sets.problem, _N_FALLS + 1
+    mus = problem.zero_objective / problem.n_outputs / len(sets.patterns) * _FALL ** np.arange(_N_FALLS)
+    if state.n_falls < over:
+        yield state
+        path = _CentralPath(sets, state.centre)
+        with suppress(np.linalg.LinAlgError):
+            for n_falls in range(state.n_falls, _N_FALLS):
+                mu = mus[n_falls]
+                path.centre(mu, out_of_time)
+                v = problem.feasible_dual(path.v)
+                state = state.bounded(v, sets.bound(v, sets.prices(v)))
+                objective, n_rounds = path.objective(mu), state.n_rounds + 1
+                slack = max(objective - state.bound, tolerance.relative(objective) * objective)
+                point = path.point(mu, _DROPPED * slack, of_fewest_neurons=tolerance.reached(objective, state.bound))
+                best = min(state.best, point, key=sets.objective)
+                centre = path.v, path.f, path.intercept
+                state = replace(state, point=best, best=best, centre=centre, n_falls=n_falls + 1, n_rounds=n_rounds)
+                yield state
+        state = replace(state, n_falls=over, n_rounds=state.n_rounds + 1)
+    yield from sets.rounds(state, tolerance, out_of_time)
 
 
 class _CentralPath:
     """The dual point v, the outputs f and the intercept, by Newton's method from where they are."""
 
-    def __init__(self, sets: WorkingSets):
+    def __init__(self, sets: WorkingSets, centre: tuple[np.ndarray, np.ndarray, np.ndarray] | None):
         self.sets, self.problem, self.limit = sets, sets.problem, sets.problem.weight_decay
         rows = sets.rows[np.dtype("float64")].rows()
         self.F = np.unpackbits(sets.patterns.packed, axis=1, count=len(rows))[:, :, None] * rows
+        if centre is not None:
+            self.v, self.f, self.intercept = centre
+            return
         self.intercept, self.v = self.problem.zero_network.intercept, self.problem.zero_dual
         self.f = np.zeros(self.problem.y.shape) + self.intercept
         self.v = self.v * min(1.0, self.limit / (2 * self._largest(self.v) or np.inf))

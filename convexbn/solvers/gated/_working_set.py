@@ -34,7 +34,7 @@ _HELD_ENTRIES = 2**22  # up to this many, masks of all patterns stay unpacked
 
 
 @dataclass
-class _Known:
+class Known:
     """Cache of the last round, for the next round or the next weight decay."""
 
     v: np.ndarray
@@ -43,6 +43,51 @@ class _Known:
     w: np.ndarray | None = None
     overlapping: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
     K: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What is known between two rounds.
+
+    Parameters
+    ----------
+    point, best : Point
+        The point of the last round, and that of least objective.
+    v : ndarray of shape (n, C)
+        The best dual point.
+    bound : float
+        Its lower bound of the objective.
+    known : Known
+        Cache of the last round.
+    weight_decay : float or None
+        Weight decay of the last round.
+    last_gap, last_objective : float
+        Before the last round.
+    since : int
+        Rounds without progress.
+    n_rounds : int
+        Completed rounds.
+    n_falls, centre : int, tuple of ndarray or None
+        How often mu has fallen along the central path of the interior-point method, and its point there: v, outputs
+        and intercept.
+    """
+
+    point: Point
+    best: Point
+    v: np.ndarray
+    bound: float
+    known: Known
+    weight_decay: float | None = None
+    last_gap: float = np.inf
+    last_objective: float = np.inf
+    since: int = 0
+    n_rounds: int = 0
+    n_falls: int = 0
+    centre: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def bounded(self, v: np.ndarray, bound: float) -> "State":
+        """The same with another dual point, if its bound is better."""
+        return replace(self, v=v, bound=bound) if bound > self.bound else self
 
 
 class WorkingSets:
@@ -57,7 +102,7 @@ class WorkingSets:
         self.largest = max(float(eigenvalues[-1]), np.finfo(float).tiny)
         self.columns = np.maximum(eigenvalues, 1e-12 * self.largest)
         unpriced = np.full(len(patterns), np.inf), np.zeros(len(patterns), dtype=bool)
-        self.dtype, self.known = dtype, _Known(problem.zero_dual, *unpriced)
+        self.dtype, self.known = dtype, Known(problem.zero_dual, *unpriced)
         rotated = Z.times(self.basis)
         self.rows = {np.dtype("float64"): rotated, np.dtype("float32"): rotated.in_single_precision}
         self.bits = Z.place(transposed(patterns.packed, Z.n_rows))
@@ -90,45 +135,56 @@ class WorkingSets:
         """Objective of a point."""
         return point.loss + self.problem.weight_decay * point.cost
 
-    def rounds(
-        self, point: Point, tolerance: Tolerance, out_of_time: Callable[[], bool]
-    ) -> Iterator[tuple[Point, np.ndarray, float]]:
-        """Improve a point round by round: the best point, the best dual point, and their relative gap."""
-        best, bound, best_v, since = point, -np.inf, self.problem.zero_dual, 0
-        stage, last_gap, last_objective = None, np.inf, np.inf
+    def priced(self, point: Point) -> "State":
+        """The state of a point before the first round."""
+        v = self.dual_point(point)
+        return State(point, point, v, self.bound(v, self.prices(v)), self.known)
+
+    def rounds(self, state: "State", tolerance: Tolerance, out_of_time: Callable[[], bool]) -> Iterator["State"]:
+        """A state, and those after the rounds that improve its point."""
         while True:
-            v = self.dual_point(point)
-            prices = self.prices(v)
-            found = self.bound(v, prices)
-            if found > bound:
-                bound, best_v = found, v
-            if self.objective(point) <= self.objective(best):
-                best = point
-            objective = self.objective(best)
-            gap = relative_gap(objective, bound)
-            yield best, best_v, gap
-            progress = gap < 0.9 * last_gap or objective < (1 - 1e-9) * last_objective
-            since = 0 if progress else since + 1
+            yield state
+            point, objective, gap = state.point, self.objective(state.best), self.gap(state)
+            progress = gap < 0.9 * state.last_gap or objective < (1 - 1e-9) * state.last_objective
+            since = 0 if progress else state.since + 1
             if since == _PATIENCE:
                 return
-            last_gap, last_objective = gap, objective
 
-            stage, stage_gap = self.next_stage(stage, point, v, prices)
+            v = self.dual_point(point)
+            prices = self.prices(v)
+            stage, stage_gap = self.next_stage(state.weight_decay, point, v, prices)
             last_stage = stage.problem.weight_decay == self.problem.weight_decay
             precision = _PRECISION * max(stage_gap, tolerance.relative(objective) if last_stage else _STAGE_GAP)
             point = stage.improved(stage.working_set(point, prices), precision, out_of_time)
             used = point.used
             point = stage.point(point.chosen[used], point.S[used], point.intercept)
 
-    def next_stage(self, stage: Self | None, point: Point, v: np.ndarray, prices: np.ndarray) -> tuple[Self, float]:
+            v = self.dual_point(point)
+            state = replace(
+                state.bounded(v, self.bound(v, self.prices(v))),
+                point=point,
+                best=point if self.objective(point) <= objective else state.best,
+                weight_decay=stage.problem.weight_decay,
+                last_gap=gap,
+                last_objective=objective,
+                since=since,
+                n_rounds=state.n_rounds + 1,
+            )
+
+    def gap(self, state: "State") -> float:
+        """Relative gap of the best point and the best bound."""
+        return relative_gap(self.objective(state.best), state.bound)
+
+    def next_stage(
+        self, weight_decay: float | None, point: Point, v: np.ndarray, prices: np.ndarray
+    ) -> tuple[Self, float]:
         """The problem of the next round, of the same or larger weight decay, and the point's gap there.
 
         At small weight decay most steps from a distant point would be cut short, where some neuron passes through zero.
         So weight decay starts where the point has a small gap, and is halved where the gap is small.
         """
         target = self.problem.weight_decay
-        if stage is None:
-            stage = self.at(max(float(prices.max(initial=0)) / 2, target))
+        stage = self.at(max(float(prices.max(initial=0)) / 2, target) if weight_decay is None else weight_decay)
         while True:
             gap = relative_gap(stage.objective(point), stage.bound(v, prices))
             if gap > _STAGE_GAP or stage.problem.weight_decay == target:

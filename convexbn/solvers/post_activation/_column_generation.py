@@ -1,9 +1,8 @@
 """Column generation for networks that are batch-normalized after the ReLU."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from convexbn.oracles import (
 )
 from convexbn.patterns._patterns import Patterns, enumerate_patterns
 from convexbn.solvers._certificate import Certificate, Oracle, Search, certify, dual_bound
+from convexbn.solvers._checkpoint import Checkpoint, CheckpointPath, Rounds, arrays_of, fingerprint_of
 from convexbn.solvers._monitor import Callback, Monitor
 from convexbn.solvers._solution import Solution, Status, status_of
 from convexbn.solvers._tolerance import Reference, Tolerance
@@ -53,6 +53,7 @@ def solve_post_activation(
     prove: bool | str = True,
     options: Options = ACCURATE,
     random_state: int | np.random.Generator | None = None,
+    checkpoint: CheckpointPath | Checkpoint | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
 ) -> Solution:
@@ -68,7 +69,7 @@ def solve_post_activation(
     ----------
     problem : PostActivationProblem
         Training problem with a smooth loss.
-    tol, relative_to, max_iter, max_time, callback, verbose
+    tol, relative_to, max_iter, max_time, checkpoint, callback, verbose
         As in `solve_column_generation`.
     start : NormalizedNeurons or None, default=None
         Network to start from.
@@ -87,7 +88,8 @@ def solve_post_activation(
     Raises
     ------
     ValueError
-        If the loss is not smooth, or an argument is out of range.
+        If the loss is not smooth, or an argument is out of range; or if `checkpoint` is damaged, or of other data,
+        parameters or version than this call.
 
     Warns
     -----
@@ -115,10 +117,19 @@ def solve_post_activation(
     inside = whitened.problem
     provable = bool(prove) and normalized_quickly_enumerated(inside.Z, inside.n_outputs)
     patterns = enumerate_patterns(inside.Z) if provable else None
-    run = Run(inside, options, whitened.scaled_tolerance(tolerance), make_generator(random_state), monitor)
-    state = State(inside.zero_network if start is None else whitened.scaled(start))
+    rng = make_generator(random_state)
+    seed = None if random_state is None else rng.bit_generator.state
+    parameters = ["column generation", options, tolerance, bool(prove), seed]
+    rounds = Rounds(
+        Checkpoint(checkpoint, lambda: fingerprint_of(problem, parameters, arrays_of(start)), State), monitor, rng
+    )
+    run = Run(inside, options, whitened.scaled_tolerance(tolerance), rng, monitor, rounds.keep)
+    resumed = rounds.resume()
+    state = State(inside.zero_network if start is None else whitened.scaled(start)) if resumed is None else resumed
     with monitor:
-        state = _with_first_neurons(run, state) if start is None else state
+        if resumed is None:
+            state = _with_first_neurons(run, state) if start is None else state
+            run.keep(state)
         for later in column_generation(run, state, patterns):
             state = later
     neurons = whitened.unscaled(prune_normalized(state.neurons, inside.Z, inside.sample_weight))
@@ -130,18 +141,25 @@ def solve_post_activation(
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What stays the same in a run; the problem is whitened, with targets of order one."""
+    """What stays the same in a run; the problem is whitened, with targets of order one.
+
+    `keep` is called with the state after every completed round.
+    """
 
     problem: PostActivationProblem
     options: Options
     tolerance: Tolerance
     rng: np.random.Generator
     monitor: Monitor
+    keep: Callable[["State"], None] = lambda state: None
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """The network, and what the last call of the oracle said of it."""
+    """The network, what the last call of the oracle said of it or of the one before, and of the rounds so far.
+
+    `gap` is that of the last round; `progress` the relative decrease of the objective in it.
+    """
 
     neurons: NormalizedNeurons
     v: np.ndarray | None = None
@@ -150,14 +168,17 @@ class State:
     bound: float = 0.0
     thorough: bool = False
     progress: float = np.inf
+    gap: float = np.inf
+    stalled: int = 0
+    n_rounds: int = 0
 
 
 def column_generation(run: Run, state: State, patterns: Patterns | None = None) -> Iterator[State]:
     """Yield the states of column generation, whose objective never rises."""
-    problem, stop, gap, stalled = run.problem, run.monitor.out_of_time, np.inf, 0
-    for n_rounds in count(1):
+    problem, stop = run.problem, run.monitor.out_of_time
+    while state.n_rounds != run.options.max_rounds:
         objective = problem.objective(state.neurons)
-        polish = gap < _POLISHED_GAP or state.progress <= _STALLED
+        polish = state.gap < _POLISHED_GAP or state.progress <= _STALLED
         state = _searched(run, state, 1, polish)  # linear minimisation oracle
         if run.tolerance.reached(objective, state.bound) and not stop():
             state = _searched(run, state, _CONFIRMING)
@@ -166,16 +187,16 @@ def column_generation(run: Run, state: State, patterns: Patterns | None = None) 
         yield state
         gap = (objective - state.bound) / max(objective, np.finfo(float).tiny)
         goes_on = run.monitor.goes_on(objective, gap, len(state.neurons))
-        stalled = stalled + 1 if state.progress <= _STALLED and state.thorough else 0
+        stalled = state.stalled + 1 if state.progress <= _STALLED and state.thorough else 0
         if run.tolerance.reached(objective, state.bound) or stalled == run.options.stalled_rounds or not goes_on:
             return
         neurons = _enlarged(run, state)  # restricted master problem
         neurons = _corrected(run, neurons, gap, state.progress)  # corrective step
         progress = (objective - problem.objective(neurons)) / max(objective, np.finfo(float).tiny)
-        state = replace(state, neurons=neurons, progress=progress)
-        if n_rounds == run.options.max_rounds:
-            yield state
-            return
+        n_rounds = state.n_rounds + 1
+        state = replace(state, neurons=neurons, progress=progress, gap=gap, stalled=stalled, n_rounds=n_rounds)
+        run.keep(state)
+        yield state
 
 
 def _with_first_neurons(run: Run, state: State) -> State:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from os import PathLike
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from convexbn.model._merging import merge, prune
 from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem, check_problem
-from convexbn.solvers._checkpoint import Checkpoint, check_checkpoint
+from convexbn.solvers._checkpoint import Checkpoint, CheckpointPath, Rounds, arrays_of, check_checkpoint, fingerprint_of
 from convexbn.solvers._monitor import Callback, Monitor
 from convexbn.solvers._scaling import Scaling
 from convexbn.solvers._solution import Solution, Status, status_of
@@ -24,7 +23,7 @@ from convexbn.solvers.relu._master import enlarged
 from convexbn.solvers.relu._options import ACCURATE, Options, check_options
 from convexbn.solvers.relu._oracle import searched
 from convexbn.solvers.relu._proof import check_prove, plan, provable, proved
-from convexbn.solvers.relu._state import Proof, Run, State
+from convexbn.solvers.relu._state import Proof, Run, Searched, State
 
 
 @on_one_thread
@@ -39,7 +38,7 @@ def solve_column_generation(
     prove: Proof = True,
     options: Options = ACCURATE,
     random_state: int | np.random.Generator | None = None,
-    checkpoint: str | PathLike[str] | None = None,
+    checkpoint: CheckpointPath | Checkpoint | None = None,
     callback: Callback | None = None,
     verbose: bool = False,
 ) -> Solution:
@@ -126,11 +125,6 @@ def solve_column_generation(
     check_prove(prove)
     check_checkpoint(checkpoint)
     if isinstance(problem, PostActivationProblem):
-        if checkpoint is not None:
-            raise ValueError(
-                f"checkpoint={str(checkpoint)!r} takes column generation of networks that are normalized before the "
-                "ReLU; leave it at None here."
-            )
         return solve_post_activation(
             problem,
             tol=tol,
@@ -141,6 +135,7 @@ def solve_column_generation(
             prove=prove,
             options=options,
             random_state=random_state,
+            checkpoint=checkpoint,
             callback=callback,
             verbose=verbose,
         )
@@ -158,11 +153,11 @@ def solve_column_generation(
         prove=prove if provable(scaled, options.proof) else False,
         objective_scale=scaling.unscaled_objective(1.0),
     )
-    resumed = None
-    if checkpoint is not None:
-        seed = None if random_state is None else run.rng.bit_generator.state
-        file = Checkpoint.of(checkpoint, problem, start, [options, tolerance, prove, seed])
-        run, resumed = replace(run, keep=file.keep), file.resume(run)
+    seed = None if random_state is None else run.rng.bit_generator.state
+    parameters = ["column generation", options, tolerance, prove, seed]
+    file = Checkpoint(checkpoint, lambda: fingerprint_of(problem, parameters, arrays_of(start)), State, Searched)
+    rounds = Rounds(file, monitor, run.rng)
+    run, resumed = replace(run, keep=rounds.keep), rounds.resume()
     neurons = scaled.zero_network if start is None else scaling.scaled(start).with_unit_outputs()
     neurons = neurons if problem.fit_intercept else replace(neurons, intercept=scaled.zero_network.intercept)
     state = State.of(scaled, merge(scaled, neurons), options) if resumed is None else resumed
@@ -170,7 +165,7 @@ def solve_column_generation(
         if resumed is None:
             state = with_first_neurons(run, state) if start is None else state
             state = corrected(run, state)
-            run.keep(run, state)
+            run.keep(state)
         for later in column_generation(run, state):
             state = later
         return _solution(run, state, scaling, problem, tolerance)
@@ -223,7 +218,7 @@ def column_generation(run: Run, state: State) -> Iterator[State]:
         state = enlarged(run, state)  # restricted master problem
         state = corrected(run, state)  # corrective step
         state = replace(state, n_rounds=state.n_rounds + 1)
-        run.keep(run, state)
+        run.keep(state)
         yield state
     else:  # the last round of the options has no other call of the oracle
         return

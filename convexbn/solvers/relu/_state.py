@@ -38,7 +38,7 @@ class Run:
     objective_scale : float, default=1.0
         Objective of the original problem over that of the scaled one, for the monitor.
     keep : callable, optional
-        Called with the run and the state after every completed round.
+        Called with the state after every completed round.
     """
 
     problem: Problem
@@ -48,7 +48,7 @@ class Run:
     monitor: Monitor
     prove: Proof = False
     objective_scale: float = 1.0
-    keep: Callable[["Run", "State"], None] = lambda run, state: None
+    keep: Callable[["State"], None] = lambda state: None
 
     @property
     def several(self) -> int:

@@ -28,8 +28,8 @@ from convexbn.plotting import (
     NeuronsDisplay,
     PathDisplay,
     SpectralTraceDisplay,
+    _style,
 )
-from convexbn.plotting import _style
 
 RNG = np.random.default_rng(0)
 X = pd.DataFrame(RNG.uniform(-1, 1, (60, 3)), columns=["a", "b", "c"])

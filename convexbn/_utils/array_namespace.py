@@ -108,7 +108,7 @@ def block_entries(values: Any, entries: int) -> int:
 
 def positive_part(values: Any) -> Any:
     """max(values, 0), entry by entry."""
-    return namespace(values).clip(values, 0, None) if is_elsewhere(values) else np.maximum(values, 0)
+    return namespace(values).clip(values, 0.0, None) if is_elsewhere(values) else np.maximum(values, 0)
 
 
 def all_finite(values: Any) -> bool:

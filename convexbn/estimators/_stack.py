@@ -240,8 +240,14 @@ class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
         given = self.features_
         if given is not None:
             if not isinstance(given, OnnxEstimator):
+                whole = (
+                    "torch.onnx.export(model.to_torch(), ...) writes the whole network, and "
+                    if hasattr(given, "to_torch")
+                    else ""
+                )
                 raise ValueError(
-                    f"features={given!r} has no form in ONNX here; network_.to_onnx() is the part behind the features."
+                    f"features={given!r} has no form in ONNX here; {whole}network_.to_onnx() is the part behind the "
+                    "features."
                 )
             (features,) = given._onnx_outputs(graph, x)
             x = features.value

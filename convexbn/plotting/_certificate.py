@@ -84,22 +84,7 @@ class CertificateDisplay:
         return cls(model.certificate_, runs).plot(ax)
 
     def plot(self, ax: "Axes | None" = None) -> Self:
-        """Draw the lines.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or None, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : CertificateDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
+        """Draw the lines on `ax`, or on the axes of a new figure if it is None, and return the display."""
         ax, found = axes_or_new(ax), self.certificate
         self.lines_: list[Any] = []
         for number, (label, trace) in enumerate(self.runs.items()):

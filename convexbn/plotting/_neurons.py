@@ -187,22 +187,7 @@ class NeuronsDisplay:
         ).plot(ax)
 
     def plot(self, ax: "Axes | None" = None) -> Self:
-        """Draw the picture.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or None, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : NeuronsDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
+        """Draw the picture on `ax`, or on the axes of a new figure if it is None, and return the display."""
         ax = axes_or_new(ax)
         if len(self.grid) == 1:
             self._plot_curve(ax)

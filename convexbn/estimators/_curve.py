@@ -53,18 +53,12 @@ class Curve:
         The grid, falling.
     folds : list of (train, test)
         Indices of samples.
-    first : int, default=0
-        Where on the grid the paths begin.
-    start : Neurons or None, default=None
-        Network from which they begin.
     """
 
     candidate: Candidate
     problem: Problem
     weight_decays: np.ndarray
     folds: Sequence[tuple[np.ndarray, np.ndarray]]
-    first: int = 0
-    start: Neurons | None = None
     losses: np.ndarray = field(init=False)
     networks: list[dict[int, Neurons]] = field(init=False)  # of each weight decay, by fold
     of_samples: list[dict[int, np.ndarray]] = field(init=False)  # weighted losses of held-out samples, likewise
@@ -78,7 +72,7 @@ class Curve:
     @property
     def n_validated(self) -> int:
         """Folds that were validated on."""
-        return int(np.isfinite(self.losses[self.first]).sum())
+        return int(np.isfinite(self.losses[0]).sum())
 
     @property
     def length(self) -> int:
@@ -87,13 +81,13 @@ class Curve:
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean loss over the folds that were validated on, for each weight decay; NaN beyond the ends of the path."""
-        return self.losses[:, np.isfinite(self.losses[self.first])].mean(axis=1)
+        """Mean loss over the folds that were validated on, for each weight decay; NaN beyond the end of the path."""
+        return self.losses[:, np.isfinite(self.losses[0])].mean(axis=1)
 
     @property
     def work(self) -> int:
         """Quasi-Newton steps of the paths times rows and neurons."""
-        rows = sum(len(train) for (train, _), done in zip(self.folds, np.isfinite(self.losses[self.first]), strict=True) if done)
+        rows = sum(len(train) for (train, _), done in zip(self.folds, np.isfinite(self.losses[0]), strict=True) if done)
         return rows * self.problem.Z.n_patches * self.length * FAST.work_a_row(rows)
 
     @property
@@ -116,12 +110,11 @@ class Curve:
         """Follow the paths of some folds to the same weight decay: while the loss falls, or as far as earlier folds."""
         start = perf_counter()
         leads = self.n_validated == 0
-        end = len(self.weight_decays) if leads else self.first + self.length
-        grid = self.weight_decays[self.first : end]
-        paths = [follow(self.problem.restricted(self.folds[fold][0]), grid, self.start) for fold in folds]
+        length = len(self.weight_decays) if leads else self.length
+        paths = [follow(self.problem.restricted(self.folds[fold][0]), self.weight_decays) for fold in folds]
         tests = [HeldOut.of(self.problem, self.folds[fold][1]) for fold in folds]
         least, since = np.inf, 0
-        for index in range(self.first, end):
+        for index in range(length):
             steps = parallel(delayed(_step)(path, test) for path, test in zip(paths, tests, strict=True))
             for fold, (neurons, of_samples) in zip(folds, steps, strict=True):
                 self.networks[index][fold], self.of_samples[index][fold] = neurons, of_samples
@@ -132,12 +125,6 @@ class Curve:
             if (leads and since >= _PATIENCE) or clock.is_out():
                 break
         self.seconds += perf_counter() - start
-
-    def continued(self, folds: Sequence[tuple[np.ndarray, np.ndarray]], before: int) -> "Curve":
-        """The curve on other folds, of paths that begin so many values before the best one, at the network there."""
-        first = max(0, self.best - before)
-        start = next(iter(self.networks[first].values())) if first else None
-        return Curve(self.candidate, self.problem, self.weight_decays, folds, first, start)
 
     def average(self) -> Neurons:
         """The networks of the folds at the best weight decay, averaged."""
@@ -153,7 +140,7 @@ class Curve:
         )
 
 
-Follow = Callable[[Problem, np.ndarray, Neurons | None], Iterator[Neurons]]
+Follow = Callable[[Problem, np.ndarray], Iterator[Neurons]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -182,7 +182,8 @@ class FixedWeightDecay(BaseConvexBN):
         if choice is None:
             drawn = file.once("seed", lambda: seed)
             choice = self._choice(problem_of, powers, some, y, groups, drawn, clock, file)
-            file.keep("choice", choice, alone=True)
+            if choice[2] is not None:  # else nothing was compared
+                file.keep("choice", choice, alone=True)
         power, weight_decay, table, limits = choice
         problem = replace(problem_of(Candidate(power, self.n_components)), weight_decay=weight_decay)
         if self.verbose and table is not None:

@@ -39,7 +39,8 @@ class GDNPClassifier(OnnxEstimator, StoredEstimator, ClassifierMixin, BaseEstima
 
     It minimises the mean of phi(-y (coef·x + intercept)) without any penalty. Columns are centred and scaled to
     variance one first, so their scale does not matter; an intercept is the weight of a column of ones, and dependent
-    columns are replaced by principal components. None of this changes the halfspaces that can be learned.
+    columns are replaced by principal components. None of this changes the halfspaces that can be learned. It works in
+    NumPy and does not follow arrays of other libraries (`array_api_dispatch`).
 
     Parameters
     ----------

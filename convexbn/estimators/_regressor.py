@@ -146,9 +146,11 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
     checkpoint : path or None, default=None
-        File, npz without pickle, that holds the last completed round of the solver. After the process was killed the
-        same `fit` goes on from it and ends in the same network; with other data or parameters it is refused. For ReLU
-        networks by column generation at a `weight_decay` that is given, as in `solve_column_generation`.
+        File, npz without pickle, that holds the last completed round of the solver, and what was validated and chosen
+        where `weight_decay` is "auto", or how far `max_time` let it. After the process was killed the same `fit` goes
+        on from it and ends in the same network; with other data or parameters it is refused. Closed forms, and the
+        convex program of small gated problems, start again; losses with a kink and the solvers of cvxpy refuse it, and
+        gated networks with ``random_state=None``.
     warm_start : bool, default=False
         Whether `fit` starts from the network of the `fit` before, where that has the same inputs and outputs, and
         `weight_decay` is given: to go on after `max_iter`, `max_time` or `callback` ended it, or along falling weight

@@ -273,6 +273,9 @@ class ConvexBNStackRegressor(RegressorMixin, _Stack):
     With ``n_stages=1`` and ``features=RandomBatchNormLayers(...)`` the last two layers are trained on random ones.
     Where the features have full row rank their global optimum is a closed form.
 
+    With ``sklearn.set_config(array_api_dispatch=True)`` all layers are where X is, as in `ConvexBNRegressor`; the
+    device of NumPy X is that of `estimator`.
+
     Parameters
     ----------
     estimator : ConvexBNRegressor, ConvexBNRegressorCV or None, default=None

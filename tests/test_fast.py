@@ -62,6 +62,18 @@ def test_networks_grow_to_their_limit():
     assert FAST.max_neurons(10**6) == 300
 
 
+def test_there_is_no_search_where_no_neuron_may_enter():
+    problem = instance("squared_error", 1e-3)
+    options = replace(FAST, least_neurons=6, most_neurons=6)
+    *_, full = fast_path(problem, [problem.weight_decay] * 6, options=options, random_state=0)
+    assert len(full) == 6
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    (later,) = fast_path(problem, [problem.weight_decay], options=options, start=full, random_state=rng)
+    assert rng.bit_generator.state == before  # of which starts would be drawn
+    assert problem.objective(later) < problem.objective(full)
+
+
 def test_networks_of_one_seed_are_equal_and_of_the_size_of_the_targets():
     problem = instance("squared_error", 0.01)
     scaled = replace(problem, y=2.0**400 * problem.y, weight_decay=2.0**400 * problem.weight_decay)

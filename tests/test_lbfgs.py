@@ -39,6 +39,22 @@ def test_minimum_is_that_of_scipy(problem):
     np.testing.assert_allclose(found, expected.x, atol=1e-3)
 
 
+def test_evaluations_are_about_as_many_as_those_of_scipy():
+    """Of a memory of the same length, with a problem that takes many times as many steps."""
+    function, start = quadratic(200, 1e4)
+    options = {"maxiter": 5000, "maxfun": 10_000, "maxcor": 30, "ftol": 1e-12, "gtol": 0}
+    expected = minimize(function, start, jac=True, method="L-BFGS-B", options=options)
+    calls = []
+
+    def counted(x):
+        calls.append(None)
+        return function(x)
+
+    found = lbfgs(counted, start, max_steps=5000, ftol=1e-12)
+    assert function(found)[0] == pytest.approx(expected.fun, rel=1e-8)
+    assert 100 < len(calls) < 1.3 * expected.nfev
+
+
 def test_value_falls_with_the_steps_and_ends_where_it_is_told():
     function, start = logistic(100, 20)
     values = [function(lbfgs(function, start, max_steps=steps, ftol=0))[0] for steps in (0, 1, 3, 10, 40)]

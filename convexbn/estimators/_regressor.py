@@ -100,7 +100,7 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
         Weight of small singular directions: direction i counts ``(S_i / S_1)^spectral_power``. 0 is the batch (or
         weight) normalized network with plain weight decay; a larger value penalises neurons along small
         directions (`BatchNormDesign`), as gradient descent fits them last, and objective and certificate are those of
-        this penalty. "auto" chooses it together with `weight_decay`, from 0, 0.5, 1 and larger ones while that helps;
+        this penalty. "auto" chooses it together with `weight_decay`, from 1, 0.5, then 0 or larger ones while it helps;
         beside a `weight_decay` that is given, whose meaning depends on it, and for the other normalizations, it is 0.
     standardize : bool, default=True
         Whether columns are divided by their standard deviations before their singular directions are taken, so that

@@ -10,7 +10,7 @@ from convexbn.oracles._price import Price
 from convexbn.patterns._patterns import Patterns, count_patterns
 
 _QUICK_WORK = 3e6  # patterns times rows up to which all of them take a few seconds
-_RANK = 1e-9  # singular values up to here, relative to the largest, are rounding
+_RANK = 8 * float(np.finfo(float).eps)  # singular values up to here, relative to the largest, times n are rounding
 _HELD = 1e6  # weight of equations in a least-squares problem
 _MISSED = 1e-9  # of an equation, relative to its terms, above which it does not hold
 _NO_WEIGHT = 1e-13  # of a free variable in an inequality, relative to the others
@@ -89,13 +89,15 @@ def price_of_normalized_patterns(
     for mask in patterns.masks().T:
         if stop is not None and stop():
             return None
-        features = np.column_stack([mask[:, None] * rows, np.ones(len(rows))]) * root[:, None]
-        basis, triangle = np.linalg.qr(features)
+        features = np.column_stack([mask[:, None] * rows, np.ones(len(rows))])
+        sizes = np.linalg.svd(features, compute_uv=False)
+        rank = int((sizes > _RANK * len(rows) * sizes[0]).sum())
+        basis, triangle = np.linalg.qr(features * root[:, None])
         left, values, right = np.linalg.svd(triangle)
-        rank = int((values > _RANK * values[0]).sum())
-        inverse = right[:rank].T / values[:rank]
+        condition = float(values[0] / max(values[rank - 1], np.finfo(float).tiny))
+        inverse = right[:rank].T / np.maximum(values[:rank], np.finfo(float).eps * values[0])
         along = left[:, :rank].T @ (basis.T @ u)
-        rounding = _ROUNDING * size * float(values[0] / values[rank - 1])
+        rounding = _ROUNDING * size * condition
         if np.linalg.norm(along) + rounding <= largest:
             continue
         inverse, free = inverse[:-1], right[rank:].T[:-1]  # hidden weights, without the shift

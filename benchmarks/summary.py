@@ -20,6 +20,7 @@ PAGES = {
         "gated_paths",
         "scaling",
         "path",
+        "trust",
         "tabular",
         "scale",
         "cifar10",

@@ -20,6 +20,7 @@ RESULT_FILES = (
     "gated_paths",
     "scaling",
     "path",
+    "trust",
     "tabular",
     "scale",
     "cifar10",

@@ -9,8 +9,21 @@ import pytest
 
 from benchmarks.trust.__main__ import run
 from benchmarks.trust.cases import Case
+from benchmarks.trust.machine import SAME_BITS, TOLERANCE, differences
 from benchmarks.trust.rivals import descended
-from convexbn import BatchNormDesign, Problem, WeightNormDesign, solve, weight_decay_max
+from benchmarks.trust.summary import summed_up
+from convexbn import (
+    BatchNormDesign,
+    DesignMatrix,
+    PostActivationProblem,
+    Problem,
+    WeightNormDesign,
+    enumerate_patterns,
+    solve,
+    weight_decay_max,
+)
+from convexbn.losses import make_loss
+from convexbn.oracles import price_of_normalized_patterns, priced_neurons
 from tests.exact import dual_bound, objective_below
 
 EXACT_LOSSES = ("squared_error", "huber", "squared_hinge")
@@ -89,3 +102,67 @@ def test_cases_are_functions_of_seed_and_number():
     np.testing.assert_array_equal(one.X, other.X)
     np.testing.assert_array_equal(one.y, other.y)
     assert one.as_json() == other.as_json() != Case(3, 6).as_json()
+
+
+def test_a_record_is_summed_up(record):
+    lines = [json.loads(line) for line in record.read_text("utf-8").splitlines()]
+    result = summed_up(lines, {})
+    assert result["quick"]
+    assert result["campaign"]["cases"] == len(lines) == sum(result["campaign"]["scopes"].values())
+    assert [row["met"] for row in result["targets"]][0] is True
+    lines[0]["global_undercut"] = 1e-12
+    assert summed_up(lines, {})["targets"][0]["met"] is False
+
+
+@pytest.mark.parametrize("name", ["batch", "gated"])
+def test_a_network_depends_on_its_problem_alone(name):
+    for change, difference in differences(name).items():
+        assert difference["fitted"] <= TOLERANCE, change
+        assert difference["objective"] <= 1e-9, change
+        assert difference["same_bits"] or change not in SAME_BITS, change
+
+
+def test_rows_that_are_almost_parallel_hide_no_neuron_that_is_normalized_after_the_relu():
+    # A neuron that is active on the first and the third sample alone varies by 1e-9 of the length of its weights.
+    Z = DesignMatrix(np.column_stack([[2 / 3, 2 / 3 - 4e-9, 2 / 3, -1.0, -1.0], np.ones(5)]))
+    p, v = np.full(5, 0.2), np.array([[0.32], [-0.48], [0.32], [0.32], [-0.48]])
+    alone = np.array([[1.0], [-2 / 3 + 2e-9]])
+    price = price_of_normalized_patterns(Z, p, enumerate_patterns(Z), v)
+    attained = priced_neurons(Z, p, v, alone).prices.max()
+    assert attained > 1.0
+    assert price.value >= attained * (1 - 1e-6)  # activations have as many digits
+
+
+def test_directions_that_rounding_of_the_mean_made_are_left_out():
+    X = 1e8 + np.random.default_rng(0).integers(0, 3, (6, 3)) * 2.0**-26
+    X[:, 1] = 1e8 + np.arange(6)
+    X[:, 2] = X[:, 1]
+    design = BatchNormDesign(rtol=1e-10).fit(X)
+    Z = design.transform(X)
+    assert Z.shape[1] == 3
+    np.testing.assert_allclose(Z.T @ Z / 6, np.eye(3), atol=1e-6)
+
+
+def test_small_cross_entropies_keep_their_digits():
+    loss, y = make_loss("cross_entropy"), np.array([[1.0, 0.0, 0.0]])
+    f = np.array([[40.0, 0.0, -1.0]])
+    others = np.exp(-40.0) + np.exp(-41.0)
+    np.testing.assert_allclose(loss.value(f, y), others, rtol=1e-12)
+    u = loss.project_dual(loss.gradient(f, y), y)
+    np.testing.assert_allclose(u[0], [-others, np.exp(-40.0), np.exp(-41.0)], rtol=1e-12)
+    np.testing.assert_allclose(loss.conjugate(u, y), (u * f).sum(axis=1) - loss.value(f, y), rtol=1e-9)
+
+
+def test_what_rounding_adds_to_a_dual_objective_is_taken_off():
+    # Targets far from zero, without an intercept: the dual objective cancels all but one of ten digits.
+    rng = np.random.default_rng(3)
+    problem = Problem(np.ones((6, 1)), 1e8 + rng.standard_normal(6), weight_decay=1e-3)
+    certificate = solve(problem, solver="column_generation", random_state=0, tol=1e-3).certificate
+    exact = objective_below(problem, problem.neurons(np.full((1, 1), 1e4), np.full((1, 1), 1e4), np.zeros(1)))
+    assert Fraction(certificate.global_lower_bound) <= exact
+
+
+def test_after_relu_problems_of_the_short_campaign_are_there(record):
+    lines = [json.loads(line) for line in record.read_text("utf-8").splitlines()]
+    assert {line["normalization"] for line in lines} == {"batch", "weight", "after"}
+    assert isinstance(Case(7, lines[0]["number"]).problem(1.0), (Problem, PostActivationProblem))

@@ -200,6 +200,6 @@ def _matrix(design: BatchNormDesign | WeightNormDesign, rows: slice, *blocks: np
     start = -rows.start
     for block in blocks:
         part = slice(max(start, 0), min(start + len(block), len(Z)))
-        Z[part] = design.matrix(block[part.start - start : part.stop - start]).Z
+        Z[part] = design.matrix(block[part.start - start : part.stop - start]).rows()
         start += len(block)
     return DesignMatrix.unchecked(Z)

@@ -10,10 +10,9 @@ from convexbn.oracles._price import Price
 from convexbn.patterns._patterns import Patterns, count_patterns
 
 _QUICK_WORK = 3e6  # patterns times rows up to which all of them take a few seconds
-_RANK = 1e-9  # singular values up to here, relative to the largest, are rounding
+_RANK = 8 * float(np.finfo(float).eps)  # singular values up to here, relative to the largest, times n are rounding
 _HELD = 1e6  # weight of equations in a least-squares problem
-_MISSED = 1e-9  # of an equation, relative to its terms, above which it does not hold
-_NO_WEIGHT = 1e-13  # of a free variable in an inequality, relative to the others
+_CLEAR = 1e-12  # of a free variable in an inequality, relative to the others: less is near rounding
 _ROUNDING = 64 * float(np.finfo(float).eps)  # of a price, relative to |v|, times the condition of a pattern's features
 
 
@@ -89,13 +88,15 @@ def price_of_normalized_patterns(
     for mask in patterns.masks().T:
         if stop is not None and stop():
             return None
-        features = np.column_stack([mask[:, None] * rows, np.ones(len(rows))]) * root[:, None]
-        basis, triangle = np.linalg.qr(features)
+        features = np.column_stack([mask[:, None] * rows, np.ones(len(rows))])
+        sizes = np.linalg.svd(features, compute_uv=False)
+        rank = int((sizes > _RANK * len(rows) * sizes[0]).sum())
+        basis, triangle = np.linalg.qr(features * root[:, None])
         left, values, right = np.linalg.svd(triangle)
-        rank = int((values > _RANK * values[0]).sum())
-        inverse = right[:rank].T / values[:rank]
+        condition = float(values[0] / max(values[rank - 1], np.finfo(float).tiny))
+        inverse = right[:rank].T / np.maximum(values[:rank], np.finfo(float).eps * values[0])
         along = left[:, :rank].T @ (basis.T @ u)
-        rounding = _ROUNDING * size * float(values[0] / values[rank - 1])
+        rounding = _ROUNDING * size * condition
         if np.linalg.norm(along) + rounding <= largest:
             continue
         inverse, free = inverse[:-1], right[rank:].T[:-1]  # hidden weights, without the shift
@@ -112,11 +113,12 @@ def price_of_normalized_patterns(
 def _projected(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[float, np.ndarray]:
     """Upper bound of the length of the projection of a point (r,) on { x : cone x + free z >= 0 for some z }, and x.
 
-    The bound is ``|along + cone^T mu|`` at multipliers ``mu >= 0`` with ``free^T mu = 0``, and attained at the best. One
-    free variable is eliminated. With more, non-negative least squares with a weight on the equations finds multipliers
-    that nearly satisfy them, and a second one the nearest that do; if these miss an equation that a weight far smaller
-    than the others decides, the bound is that of ``mu = 0``.
+    The bound is ``|along + cone^T mu|`` at multipliers ``mu >= 0`` with ``free^T mu = 0``, and attained at the best.
+    One free variable is eliminated. With more, non-negative least squares with a weight on the equations finds
+    multipliers that nearly satisfy them, and a second one the nearest that do. What these miss counts times the
+    longest z that an inequality calls for, unless ``mu = 0`` proves more.
     """
+    missed = 0.0
     if free.shape[1] == 1:
         cone, free = _without_variable(cone, free[:, 0]), free[:0, :0]
     if len(cone) == 0:
@@ -130,18 +132,23 @@ def _projected(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[f
         nearly, _ = nnls(system, np.append(-along, zeros), maxiter=50 * len(cone))
         system = np.vstack([np.eye(len(cone)), _HELD * equations])
         multipliers, _ = nnls(system, np.append(nearly, zeros), maxiter=50 * len(cone))
-        if (np.abs(equations @ multipliers) > _MISSED * (np.abs(equations) @ multipliers)).any():
-            multipliers = np.zeros(len(cone))
+        multipliers[multipliers <= _ROUNDING * multipliers.max()] = 0.0
+        shares = np.abs(equations)
+        missed = float(np.abs(equations @ multipliers).sum() * size / shares[shares > _ROUNDING].min())
     x = along + cone.T @ multipliers
-    return float(np.linalg.norm(x)), x
+    value, longest = float(np.linalg.norm(x)) + missed, float(np.linalg.norm(along))
+    return (value, x) if value <= longest else (longest, along)
 
 
 def _without_variable(cone: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Rows c (M, r) for which ``c x >= 0`` if and only if ``cone x + free z >= 0`` for some number z (Fourier, Motzkin)."""
-    above, below = free > _NO_WEIGHT * np.abs(free).max(), free < -_NO_WEIGHT * np.abs(free).max()
-    up, down = free[above][:, None, None], -free[below][None, :, None]
-    pairs = (down * cone[above][:, None] + up * cone[below][None]) / np.maximum(up, down)
-    return np.vstack([cone[~above & ~below], pairs.reshape(-1, cone.shape[1])])
+    """Rows c (M, r) with ``c x >= 0`` wherever ``cone x + free z >= 0`` for some number z (Fourier, Motzkin).
+
+    They hold nowhere else, but for inequalities in which rounding decides whether z counts, which are left out.
+    """
+    share = free / (np.abs(free).max() or 1.0)
+    up, down = free[share > _CLEAR][:, None, None], -free[share < -_CLEAR][None, :, None]
+    pairs = down * cone[share > _CLEAR][:, None] + up * cone[share < -_CLEAR][None]
+    return np.vstack([cone[np.abs(share) <= _ROUNDING], (pairs / np.maximum(up, down)).reshape(-1, cone.shape[1])])
 
 
 def _shift(free: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -11,8 +11,16 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from convexbn import ConvexBNClassifier, ConvexBNRegressor, DesignMatrix, Problem, solve_column_generation
-from convexbn.dask import DaskConvexBNClassifier, DaskConvexBNRegressor
+from convexbn import (
+    ConvexBNClassifier,
+    ConvexBNRegressor,
+    DesignMatrix,
+    Problem,
+    sample_patterns,
+    solve_column_generation,
+    solve_gated,
+)
+from convexbn.dask import DaskConvexBNClassifier, DaskConvexBNRegressor, RowsLostError
 from convexbn.model._sums import along_outputs, neuron_outputs
 from convexbn.operators import DaskMatrix
 from tests.test_operators import CASES, TALL, V, rows_of
@@ -298,8 +306,32 @@ def test_fit_goes_on_when_a_worker_is_lost():
     np.testing.assert_allclose(networks[0].weights, networks[1].weights, rtol=1e-9)
 
 
-def test_rows_that_cannot_be_computed_again_end_in_a_clear_error(client):
-    Z = on_workers(client, TALL)
-    client.cancel(Z.blocks[1])
-    with pytest.raises(RuntimeError, match="Rows on the dask cluster are lost"):
-        Z.neuron_outputs(np.ones((3, 1)))
+@pytest.mark.parametrize("solver", ["column generation", "gated"])
+def test_rows_that_cannot_be_computed_again_end_in_an_error_with_the_best_network(client, solver):
+    rows, objectives = rows_of(60, 2), []
+    y = np.abs(np.random.default_rng(3).standard_normal((60, 1)))
+    Z = on_workers(client, rows)
+    problem, in_memory = (Problem(of, y, weight_decay=0.02) for of in (Z, rows))
+
+    def lose(progress):
+        client.cancel(Z.blocks)
+        objectives.append(progress.objective)
+
+    solve = {
+        "gated": partial(solve_gated, patterns=sample_patterns(rows, 30, random_state=0)),
+        "column generation": partial(solve_column_generation, random_state=0, prove=False),
+    }[solver]
+    with pytest.raises(RowsLostError, match="lost with the worker") as lost:
+        solve(problem, tol=1e-12, callback=lose)
+    assert in_memory.objective(lost.value.best) == pytest.approx(objectives[-1], rel=1e-6)
+
+
+def test_cluster_that_goes_away_leaves_the_best_network(all_stay):
+    X, y = data(60)
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        model = DaskConvexBNRegressor(0.01, client=client, callback=lambda progress: cluster.close())
+        with pytest.raises(RowsLostError, match="or with the cluster") as lost:
+            model.fit(chunked(X, [30, 30]), y)
+    assert not hasattr(model, "network_")
+    assert np.mean((lost.value.best.predict(X)[:, 0] - y) ** 2) < 0.2 * y.var()

@@ -8,11 +8,9 @@ from itertools import chain, count
 from typing import Any
 from uuid import uuid4
 
+from convexbn._utils.rows_lost import RowsLostError
+
 _FAN_IN = 8  # of the tree in which values are merged
-_LOST = (
-    "Rows on the dask cluster are lost with the worker that held them, and dask cannot compute them again. Give it "
-    "collections that it can, such as those of files, and none of scattered data; or more memory, if that was short."
-)
 _name, _number = f"convexbn-{uuid4().hex[:8]}", count()
 
 
@@ -40,7 +38,8 @@ def submit(client: Any, tasks: Sequence[tuple[Any, ...]], merge: Callable[..., A
         groups = [keys[start : start + _FAN_IN] for start in range(0, len(keys), _FAN_IN)]
         keys = [f"{name}-{level}-{i}" for i in range(len(groups))]
         graph |= {key: (merge, *group) for key, group in zip(keys, groups, strict=True)}
-    with config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):  # of arrays with a row a sample
+    limit = {"distributed.admin.large-graph-warning-threshold": "1TB"}  # of arrays with a row a sample
+    with _clear_errors(client), config.set(limit):
         futures: list[Any] = client.get(graph, keys, sync=False)
     return futures
 
@@ -53,19 +52,21 @@ def values(client: Any, tasks: Sequence[tuple[Any, ...]]) -> list[Any]:
 
     Raises
     ------
-    RuntimeError
-        If values are lost with a worker, and cannot be computed again.
+    RowsLostError
+        If values are lost with a worker or the cluster, and cannot be computed again.
     """
     from distributed import Future, wait
 
-    with _clear_errors():
-        wait([part for task in tasks for part in task if isinstance(part, Future) and not part.done()])
     named = [tuple(_Key(part.key) if isinstance(part, Future) else part for part in task) for task in tasks]
-    with _clear_errors():
+    pending = [part for task in tasks for part in task if isinstance(part, Future) and not part.done()]
+    with _clear_errors(client):
+        if pending:
+            with client.as_current():
+                wait(pending)
         found = dict(chain.from_iterable(client.run(_held_here, named, on_error="ignore").values()))
-    return (
-        [found[i] for i in range(len(tasks))] if len(found) == len(tasks) else gathered(client, submit(client, tasks))
-    )
+    if len(found) < len(tasks):
+        return gathered(client, submit(client, tasks))
+    return [found[i] for i in range(len(tasks))]
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,11 @@ def gathered(client: Any, futures: list[Any]) -> list[Any]:
 
     Raises
     ------
-    RuntimeError
-        If values are lost with a worker, and cannot be computed again.
+    RowsLostError
+        If values are lost with a worker or the cluster, and cannot be computed again.
     """
     try:
-        with _clear_errors():
+        with _clear_errors(client):
             found: list[Any] = client.gather(futures)
     except KeyboardInterrupt:
         client.cancel(futures)
@@ -101,11 +102,13 @@ def gathered(client: Any, futures: list[Any]) -> list[Any]:
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Say what was lost, where dask says that values were."""
+def _clear_errors(client: Any) -> Iterator[None]:
+    """Raise a `RowsLostError` where dask says that values are lost, or the cluster is gone."""
     from distributed import CancelledError, KilledWorker
 
     try:
         yield
-    except (CancelledError, KilledWorker, OSError) as error:
-        raise RuntimeError(_LOST) from error
+    except Exception as error:
+        if isinstance(error, (CancelledError, KilledWorker, OSError)) or client.status != "running":
+            raise RowsLostError from error
+        raise

@@ -11,12 +11,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from convexbn._utils.dask_tasks import gathered
 from convexbn._utils.data_checks import check_X_y
+from convexbn._utils.rows_lost import RowsLostError
 from convexbn.dask._rows import WorkerRows, is_array, is_collection, partitions
 from convexbn.designs._checks import check_features
 from convexbn.designs._normalizations import NORMALIZATIONS
 from convexbn.estimators._base import Dense, Prepared
 from convexbn.estimators._fixed import FixedWeightDecay
 from convexbn.model._problem import Problem
+from convexbn.solvers._monitor import Clock
 
 _NO_CLIENT = (
     "There is no dask client; start one: from distributed import Client, LocalCluster; client = Client(LocalCluster())."
@@ -72,8 +74,9 @@ class OnDask(_Estimator):
         ------
         ValueError
             If there is no client, or a parameter or the data is out of range. The estimator is left as it was.
-        RuntimeError
-            If rows are lost with a worker, and dask cannot compute them again. The estimator is left as it was.
+        RowsLostError
+            If rows are lost with a worker or the cluster, and dask cannot compute them again. The estimator is left as
+            it was; the best network so far is the attribute `best` of the error.
         KeyboardInterrupt
             After Ctrl-C. The estimator keeps the best network so far, if there is one.
 
@@ -151,6 +154,13 @@ class OnDask(_Estimator):
             sample_weight=weights,
         )
         return prepared, problem
+
+    def _learn(self, prepared: Prepared, problem: Problem, clock: Clock, **limits: Any) -> None:
+        try:
+            super()._learn(prepared, problem, clock, **limits)
+        except RowsLostError as error:
+            error.best = None if error.best is None else prepared.network(error.best)
+            raise
 
     def _on_blocks(self, method: str, X: Any) -> Any:
         """Values of a method of the estimator in memory: of each block of a dask collection, lazily, or of X as it is.

@@ -1,12 +1,14 @@
 """The hidden and output weights of a two-layer network on a design matrix."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
+from convexbn.losses import Loss
 from convexbn.model._base_neurons import BaseNeurons
-from convexbn.model._sums import gated_network_outputs, network_outputs
+from convexbn.model._sums import gated_network_outputs, loss_of_outputs, network_outputs
 from convexbn.operators._protocol import Operator
 
 
@@ -77,10 +79,20 @@ class Neurons(BaseNeurons):
 
     def outputs(self, Z: Operator) -> np.ndarray:
         """Predictions f on the samples of a design matrix, shape (n, C)."""
-        now = {"weights": self.weights, "output_weights": self.output_weights, "intercept": self.intercept}
-        if self.gates is not None:
-            return Z.mapped(gated_network_outputs, gates=self.gates, **now)
-        return Z.mapped(network_outputs, **now)
+        function, arrays = self._in_blocks
+        return Z.mapped(function, **arrays)
+
+    def training_loss(self, Z: Operator, loss: Loss, y: Any, p: Any) -> float:
+        function, arrays = self._in_blocks
+        return float(Z.summed(loss_of_outputs, y, p, loss=loss, outputs=function, **arrays))
+
+    @property
+    def _in_blocks(self) -> tuple[Callable[..., Any], dict[str, np.ndarray]]:
+        """The function of blocks that makes the predictions, and its arrays."""
+        arrays = {"weights": self.weights, "output_weights": self.output_weights, "intercept": self.intercept}
+        return (
+            (network_outputs, arrays) if self.gates is None else (gated_network_outputs, {"gates": self.gates} | arrays)
+        )
 
     def balanced(self) -> Self:
         """Return the same network with |s_j| = |c_j|, at which the two-layer penalty is least."""

@@ -136,7 +136,8 @@ class Problem(Summarized):
 
     def objective(self, neurons: BaseNeurons) -> float:
         """Objective of a network on the design matrix."""
-        return self.training_loss(neurons.outputs(self.Z)) + self.weight_decay * float(neurons.cost.sum())
+        loss = neurons.training_loss(self.Z, self.loss, *self.placed)
+        return loss + self.weight_decay * float(neurons.cost.sum())
 
     def dual_point(self, f: np.ndarray) -> np.ndarray:
         """Dual point v_i = -p_i loss'(f_i) of predictions f (n, C): shape (n, C)."""

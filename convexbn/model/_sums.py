@@ -4,6 +4,7 @@ Arguments are a block of the design matrix, its targets y and sample weights p, 
 They are written in operators and the few names that all kinds of arrays share.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from convexbn.losses import Loss
@@ -17,6 +18,11 @@ def network_outputs(Z: Any, *, weights: Any, output_weights: Any, intercept: Any
 def gated_network_outputs(Z: Any, *, gates: Any, weights: Any, output_weights: Any, intercept: Any) -> Any:
     """Predictions f (n, C) of gated neurons."""
     return Z.gated_outputs(gates, weights) @ output_weights + intercept
+
+
+def loss_of_outputs(Z: Any, y: Any, p: Any, *, loss: Loss, outputs: Callable[..., Any], **arrays: Any) -> Any:
+    """Loss of the predictions that a function of blocks makes."""
+    return p @ loss.value(outputs(Z, **arrays), y)
 
 
 def neuron_outputs(Z: Any, *, weights: Any) -> Any:

@@ -85,7 +85,7 @@ class DesignMatrix(Operator):
         S = S.astype(self.dtype, copy=False)
         if self.Z.dtype == self.dtype:
             return np.matmul(self.Z, S, out=scratch((self.n_rows, S.shape[1]), self.dtype))
-        product = np.empty((self.n_rows, S.shape[1]), dtype=self.dtype)
+        product = scratch((self.n_rows, S.shape[1]), self.dtype)
         for block in self._blocks(self.n_columns):
             np.matmul(self.rows(block), S, out=product[block])
         return product
@@ -108,7 +108,12 @@ class DesignMatrix(Operator):
 
     def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
-        return self.Z[chosen].astype(self.dtype, copy=False)
+        rows = self.Z[chosen]
+        if rows.dtype == self.dtype:
+            return rows
+        made = scratch(rows.shape, self.dtype)
+        made[...] = rows
+        return made
 
     def of_samples(self, samples: slice | np.ndarray) -> Self:
         """Return the matrix of some samples, given by their indices."""

@@ -11,6 +11,7 @@ from scipy.linalg import eigh, qr
 from scipy.linalg.blas import dsyrk
 
 from convexbn._utils.magnitude import power_of_two_above
+from convexbn._utils.scratch import scratch
 from convexbn._utils.summary import Summarized, counted
 from convexbn._utils.threads import in_order
 from convexbn.operators._hyperplanes import Hyperplanes
@@ -319,7 +320,7 @@ class Operator(Summarized, ABC):
 
     def neuron_outputs(self, S: np.ndarray) -> np.ndarray:
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
-        outputs = np.empty((self.n_samples, S.shape[1]))
+        outputs = scratch((self.n_samples, S.shape[1]), np.float64)
         for samples, Z in self._parts(S.shape[1]):
             active = Z @ S
             outputs[samples] = Z.pool(np.clip(active, 0, np.inf, out=active))

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import DTypeLike
 
+from convexbn._utils.rows_lost import RowsLostError
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import check_not_gated
@@ -179,26 +180,30 @@ def solved(
     start: State | None = None if kept is None else kept.resume()
     if start is not None:
         sets.known, best, v = start.known, start.best, start.v
-    with monitor:
-        if start is None:
-            start = sets.priced(min(first, sets.first(None), key=sets.objective) if interior else first)
-        rounds = interior_rounds if interior else WorkingSets.rounds
-        for state in rounds(sets, start, scaled_tolerance, monitor.out_of_time):
-            if kept is not None:
-                kept.keep(state)
-            best, v, found = state.best, state.v, None
-            objective, gap = sets.objective(best), sets.gap(state)
-            goes_on = state.n_rounds == 0 or monitor.goes_on(
-                scaling.unscaled_objective(objective), gap, len(sets.neurons(best))
-            )
-            if gap <= scaled_tolerance.relative(objective):
-                found = certificate_of(best, v)
-                if tolerance.reached_by(found[2]):
+    try:
+        with monitor:
+            if start is None:
+                start = sets.priced(min(first, sets.first(None), key=sets.objective) if interior else first)
+            rounds = interior_rounds if interior else WorkingSets.rounds
+            for state in rounds(sets, start, scaled_tolerance, monitor.out_of_time):
+                if kept is not None:
+                    kept.keep(state)
+                best, v, found = state.best, state.v, None
+                objective, gap = sets.objective(best), sets.gap(state)
+                goes_on = state.n_rounds == 0 or monitor.goes_on(
+                    scaling.unscaled_objective(objective), gap, len(sets.neurons(best))
+                )
+                if gap <= scaled_tolerance.relative(objective):
+                    found = certificate_of(best, v)
+                    if tolerance.reached_by(found[2]):
+                        break
+                if not goes_on:
                     break
-            if not goes_on:
-                break
-    if found is None or monitor.ending is Status.INTERRUPTED:  # after Ctrl-C; another one is not caught here
-        found = certificate_of(best, v)
+        if found is None or monitor.ending is Status.INTERRUPTED:  # after Ctrl-C; another one is not caught here
+            found = certificate_of(best, v)
+    except RowsLostError as error:
+        error.best = scaling.unscaled(sets.neurons(best))
+        raise
     ending = monitor.ending or Status.NOT_CONVERGED
     status = status_of(found[2], tolerance, f"solve_gated in {sets.dtype}", ending)
     return Solution(*found, status, monitor.n_iter, tuple(monitor.history)), best

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from convexbn._utils.checks import make_generator
+from convexbn._utils.rows_lost import RowsLostError
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._merging import merge, prune
 from convexbn.model._neurons import Neurons
@@ -161,14 +162,18 @@ def solve_column_generation(
     neurons = scaled.zero_network if start is None else scaling.scaled(start).with_unit_outputs()
     neurons = neurons if problem.fit_intercept else replace(neurons, intercept=scaled.zero_network.intercept)
     state = State.of(scaled, merge(scaled, neurons), options) if resumed is None else resumed
-    with monitor:
-        if resumed is None:
-            state = with_first_neurons(run, state) if start is None else state
-            state = corrected(run, state)
-            run.keep(state)
-        for later in column_generation(run, state):
-            state = later
-        return _solution(run, state, scaling, problem, tolerance)
+    try:
+        with monitor:
+            if resumed is None:
+                state = with_first_neurons(run, state) if start is None else state
+                state = corrected(run, state)
+                run.keep(state)
+            for later in column_generation(run, state):
+                state = later
+            return _solution(run, state, scaling, problem, tolerance)
+    except RowsLostError as error:
+        error.best = scaling.unscaled(state.neurons)
+        raise
     return _solution(run, state, scaling, problem, tolerance)  # the best so far; a second Ctrl-C is not caught here
 
 

@@ -167,15 +167,18 @@ def concave_function(generators, values, rows, inside):
 @pytest.mark.parametrize("steps", [1, 3, 14])
 @pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize("target", [0.0, 0.7])
-def test_bound_on_the_cone_holds_at_any_iterate(monkeypatch, steps, k, target):
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_bound_on_the_cone_holds_at_any_iterate(monkeypatch, steps, k, target, dtype):
     monkeypatch.setattr(largest_on_cones_module, "_STEPS", steps)
     generators, values, rows = cones(k, 0)
     inside = np.random.default_rng(1).dirichlet(np.full(k, 0.5), size=(200, 1000))
     for rows_too in (rows, rows[:0]):
-        maxima = largest_on_cones(generators, values, np.zeros(k), rows_too, target)
+        maxima = largest_on_cones(generators, values, np.zeros(k), rows_too, target, dtype)
         sampled = concave_function(generators, values, rows_too, inside)
         assert (maxima.weights >= 0).all()
         assert (sampled <= maxima.bounds[:, None] * (1 + 1e-9) + 1e-9).all()
+        if dtype == np.float32:  # in which thin cones have no exact weights
+            continue
         at_weights = concave_function(generators, values, rows_too, maxima.weights[:, None])[:, 0]
         priced = maxima.attained > 0  # elsewhere the maximiser is zero, and its direction means nothing
         np.testing.assert_allclose(maxima.attained[priced], at_weights[priced], rtol=1e-6, atol=1e-8)
@@ -199,9 +202,10 @@ def test_bound_on_the_cone_is_that_of_the_quadratic_program():
 
 
 @pytest.mark.parametrize("target", [0.3, 1.0])
-def test_cones_are_left_on_the_right_side_of_the_target(target):
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_cones_are_left_on_the_right_side_of_the_target(target, dtype):
     generators, values, rows = cones(4, 2)
-    maxima = largest_on_cones(generators, values, np.zeros(4), rows, target)
+    maxima = largest_on_cones(generators, values, np.zeros(4), rows, target, dtype)
     exceeded, below = maxima.attained > target, maxima.bounds <= target
     assert not (exceeded & below).any()
     assert (exceeded | below)[:100].all()

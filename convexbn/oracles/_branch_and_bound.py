@@ -7,6 +7,7 @@ from itertools import count, product
 from typing import Self
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from convexbn._utils.checks import check_count, is_number
 from convexbn._utils.threads import on_one_thread
@@ -23,6 +24,7 @@ _LONG = 0.3  # squared length of an edge that may be split, relative to the long
 _INNER = 0.2  # least distance of a split from the ends of its edge, as a share of the edge
 _STANDS_OUT = 0.3  # share of the excess along an edge that one row must make to decide where the edge is split
 _OFF_MAXIMUM = 0.1  # weight of an edge of whose ends the maximiser of the bound needs but one
+_SINGLE = 1e-5  # distance of the target from the best price, where none exceeds one, that single precision tells apart
 _ZERO = 1e-12  # squared angle of a cone that is not split further, and relative size that counts as rank
 
 
@@ -257,7 +259,7 @@ class _Cones:
         children.weights[kept] = np.concatenate([b - a * share / (1 - share), a - b * (1 - share) / share])
         return children
 
-    def bounded(self, target: float) -> tuple[Self, np.ndarray]:
+    def bounded(self, target: float, dtype: DTypeLike) -> tuple[Self, np.ndarray]:
         """Lower the bounds, to `target` only where few steps suffice; also directions of large price, one a cone.
 
         No bound is below the target where the maximiser of the parent's is still above it; there the parent's is kept
@@ -267,7 +269,7 @@ class _Cones:
         known = (self.weights >= 0).all(axis=1) & (attained > target) & (self.bounds <= LOOSE * attained)
         unsure = np.flatnonzero(~known)
         generators, values = self.generators[unsure], self.values[unsure]
-        maxima = largest_on_cones(generators, values, self.concave.linear, self.concave.rows, target)
+        maxima = largest_on_cones(generators, values, self.concave.linear, self.concave.rows, target, dtype)
         bounds, weights, below = self.bounds.copy(), self.weights.copy(), self.below.copy()
         bounds[unsure] = np.minimum(bounds[unsure], maxima.bounds)
         weights[unsure] = maxima.weights
@@ -349,7 +351,8 @@ class _Search:
         if not len(cones.bounds):
             return
         self.nodes += len(cones.bounds)
-        cones, points = cones.bounded(self.target)
+        single = self.target - self.best > _SINGLE
+        cones, points = cones.bounded(self.target, np.float32 if single else np.float64)
         alive = cones.bounds > self.target
         points = points[alive]
         if len(points):

@@ -1,4 +1,4 @@
-"""Try the package as it was installed, without extras: run outside the repository, with the Python of the environment."""
+"""Try the package as it was installed, without extras, from outside the repository."""
 
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,10 +22,11 @@ assert optimum.certificate_.scope == "global"
 assert ConvexBNRegressor(tol=0.1).fit(X, y).score(X, y) > 0.5
 labels = np.where(y > np.median(y), "high", "low")
 assert ConvexBNClassifier(0.01).fit(X, labels).score(X, labels) > 0.8
+message = None
 try:
     optimum.network_.to_torch()
 except ImportError as error:
-    assert "pip install 'convexbn[torch]'" in str(error)
-else:
-    raise AssertionError("to_torch without PyTorch")
+    message = str(error)
+assert message is not None
+assert "pip install 'convexbn[torch]'" in message
 print(f"convexbn {convexbn.__version__} in {folder}: works. {optimum.certificate_}")

@@ -214,6 +214,7 @@ def pyplot() -> Any:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
+    plt.style.use("convexbn.plotting.colors")
     plt.rcParams.update(
         {
             "font.size": 10,

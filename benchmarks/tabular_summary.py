@@ -17,6 +17,7 @@ WORST_DRAWN = {False: 2.0, True: 8.0}
 SHARE_CLOSE = {False: 12 / 15, True: 9 / 13}
 PLACES = {False: 1, True: 2}
 MLP_FITS, SECONDS = 10, 3.0  # a default fit may take the longer of both
+MARKERS = "osD^vPXd<"  # beside colours, of which there are fewer than models
 LABELS = {OURS: "convexbn", AFTER_RELU: "BN after ReLU", "linear": "ridge / logistic", "SVM": "SVR / SVC"}
 
 
@@ -271,7 +272,7 @@ def _draw_sets(ax, sets: dict, classification: bool, colours: dict) -> None:
             if drawn or (points and not far):
                 ax.plot(
                     *np.array(drawn or [(np.nan, np.nan)]).T,
-                    ">" if far else "o",
+                    ">" if far else MARKERS[MODELS.index(model) % len(MARKERS)],
                     color=colours[model],
                     markersize=9 if model == OURS else 6,
                     alpha=1.0 if model == OURS else 0.75,

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from convexbn._utils.checks import check_count, is_number, make_generator
+
 
 def make_teacher(
     n_samples: int,
@@ -40,7 +42,13 @@ def make_teacher(
     >>> X.shape, abs(y.mean()) < 1e-12
     ((50, 3), np.True_)
     """
-    rng = np.random.default_rng(random_state)
+    for name, count in (("n_samples", n_samples), ("n_features", n_features), ("n_teachers", n_teachers)):
+        check_count(name, count)
+    if not (is_number(decay) and 0 < decay < np.inf):
+        raise ValueError(f"decay={decay!r} must be a positive finite number.")
+    if not (is_number(noise) and 0 <= noise < np.inf):
+        raise ValueError(f"noise={noise!r} must be a finite number from 0 on.")
+    rng = make_generator(random_state)
     X = rng.standard_normal((n_samples, n_features)) * np.geomspace(1, 1 / decay, n_features)
     teacher = rng.standard_normal((n_features, n_teachers))
     y = np.maximum(X @ teacher, 0) @ rng.standard_normal(n_teachers) + noise * rng.standard_normal(n_samples)

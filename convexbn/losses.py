@@ -270,10 +270,10 @@ class SquaredHinge(Loss):
     margin = True
 
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return namespace(y).clip(1 - y * f, 0, None)[:, 0] ** 2
+        return namespace(y).clip(1 - y * f, 0.0, None)[:, 0] ** 2
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return -2 * y * namespace(y).clip(1 - y * f, 0, None)
+        return -2 * y * namespace(y).clip(1 - y * f, 0.0, None)
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(y * f < 1, 2.0, 0.0)
@@ -306,7 +306,7 @@ class Hinge(Loss):
     margin = True
 
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return namespace(y).clip(1 - y * f, 0, None)[:, 0]
+        return namespace(y).clip(1 - y * f, 0.0, None)[:, 0]
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         xp = namespace(y)

@@ -185,5 +185,5 @@ class TestSummary:
         monkeypatch.setattr(summary, "HEADLINES", {"path": ("R0", "R1")})
         assert summary.headlines(self.results(tmp_path)) == self.results(tmp_path)
         monkeypatch.setattr(summary, "HEADLINES", {"path": ("R0", "R2")})
-        with pytest.raises(SystemExit, match="path.json must have one target each"):
+        with pytest.raises(SystemExit, match=r"path\.json must have one target each"):
             summary.headlines(self.results(tmp_path))

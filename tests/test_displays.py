@@ -28,6 +28,7 @@ from convexbn.plotting import (
     NeuronsDisplay,
     PathDisplay,
     SpectralTraceDisplay,
+    _style,
 )
 
 RNG = np.random.default_rng(0)
@@ -255,3 +256,29 @@ def test_spectral_traces_are_drawn_from_predictions(ax):
     for line, share in zip(display.lines_, expected.shares.T, strict=True):
         np.testing.assert_array_equal(line.get_ydata(), share)
     assert (display.ax_, display.figure_, ax.get_xlabel()) == (ax, ax.figure, "place")
+
+
+# What a colour in linear RGB looks like without one kind of cones (Vienot, Brettel and Mollon, 1999).
+CONES = {
+    "all": np.eye(3),
+    "protanopia": [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]],
+    "deuteranopia": [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]],
+}
+
+
+def lab(rgb):
+    """CIELAB of linear RGB (m, 3), in which a distance of about 2 is just seen."""
+    xyz = np.clip(rgb, 0, 1) @ [[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]]
+    x, y, z = (np.cbrt(xyz / [0.9505, 1.0, 1.089])).T
+    return np.column_stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("cones", CONES)
+def test_colours_are_told_apart_by_the_colour_blind(cones):
+    with plt.style.context("convexbn.plotting.colors"):
+        cycle = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    assert {_style.BOUND, *_style.COLORS} <= {f"#{color.lstrip('#')}" for color in cycle}
+    rgb = np.array([matplotlib.colors.to_rgb(color) for color in ("black", "white", *cycle)])
+    seen = lab(np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ np.transpose(CONES[cones]))
+    distances = np.linalg.norm(seen[:, None] - seen, axis=2)[np.triu_indices(len(seen), 1)]
+    assert distances.min() > 15

@@ -1,8 +1,5 @@
 """Damaged and hostile files are refused, without running code and without the memory that their headers claim."""
 
-import json
-import os
-import resource
 
 import numpy as np
 import pytest
@@ -11,15 +8,9 @@ from benchmarks import trust_files
 from convexbn import (
     BatchNormNetwork,
     ConvexBNRegressor,
-    GatedNetwork,
-    GDNPClassifier,
-    Problem,
     read_rows,
-    solve_column_generation,
 )
-from convexbn._utils.npz import read_npz, write_npz
-from convexbn._utils.whole_file import whole_file
-from tests.networks import X, Y
+from convexbn._utils.npz import read_npz
 
 
 def test_every_case_is_refused_or_works(tmp_path):

@@ -205,10 +205,20 @@ def test_what_has_no_form_in_onnx_is_refused():
     model.set_params(loss="log_loss").classes_ = np.array([None, 1], dtype=object)
     with pytest.raises(ValueError, match="neither numbers nor strings"):
         model.to_onnx()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, about the exporter that needs no onnxscript
+def test_torch_exports_a_stack_on_a_module_of_torch(tmp_path):
     torch = pytest.importorskip("torch")
-    features = FrozenModule(torch.nn.ReLU())
-    with pytest.raises(ValueError, match="has no form in ONNX"):
-        ConvexBNStackRegressor(ConvexBNRegressor(1.0), n_stages=1, features=features).fit(X, Y).to_onnx()
+    stack = ConvexBNStackRegressor(ConvexBNRegressor(0.1), n_stages=1, features=FrozenModule(torch.nn.Tanh()))
+    stack.fit(X, Y)
+    with pytest.raises(ValueError, match=r"no form in ONNX here; torch\.onnx\.export\(model\.to_torch\(\), \.\.\.\)"):
+        stack.to_onnx()
+    path, axes = str(tmp_path / "stack.onnx"), {"X": {0: "n"}}
+    example = (torch.tensor(X[:2]),)
+    torch.onnx.export(stack.to_torch(), example, path, input_names=["X"], dynamic_axes=axes, dynamo=False)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"X": X})[0][:, 0], stack.predict(X), atol=1e-9)
 
 
 def test_missing_onnx_names_the_extra(monkeypatch):

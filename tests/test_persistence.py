@@ -237,6 +237,21 @@ def test_skops_keeps_estimators(fitted):
     check_equal(skops.loads(stored, trusted=untrusted), model, data)
 
 
+def test_skops_keeps_a_loss_of_ones_own_and_names_it(tmp_path):
+    skops = pytest.importorskip("skops.io")
+    model = ConvexBNClassifier(0.05, loss=Own(), tol=1e-1).fit(X, Y > 1)
+    path = tmp_path / "model.skops"
+    skops.dump(model, path)
+    untrusted = skops.get_untrusted_types(file=path)
+    own = f"{Own.__module__}.Own"
+    assert [name for name in untrusted if not name.startswith("convexbn.")] == [own]
+    loaded = skops.load(path, trusted=untrusted)
+    assert loaded.loss == model.loss
+    check_equal(loaded, model, X)
+    with pytest.raises(skops.exceptions.UntrustedTypesFoundException, match=own):
+        skops.load(path, trusted=[name for name in untrusted if name != own])
+
+
 def test_skops_keeps_pipelines():
     skops = pytest.importorskip("skops.io")
     pipeline = make_pipeline(StandardScaler(), ConvexBNRegressor(0.05, tol=1e-1)).fit(FRAME, Y)

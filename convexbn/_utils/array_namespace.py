@@ -4,7 +4,8 @@ import sys
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_array
+
+from convexbn._utils.data_checks import check_array
 
 _BLOCKS_THERE = 256  # times as many entries are made at once where the array may be on a device
 
@@ -107,7 +108,7 @@ def block_entries(values: Any, entries: int) -> int:
 
 def positive_part(values: Any) -> Any:
     """max(values, 0), entry by entry."""
-    return namespace(values).clip(values, 0, None) if is_elsewhere(values) else np.maximum(values, 0)
+    return namespace(values).clip(values, 0.0, None) if is_elsewhere(values) else np.maximum(values, 0)
 
 
 def all_finite(values: Any) -> bool:

@@ -1,6 +1,8 @@
 """Checks of parameters: each raises a ValueError that names the parameter and says what it takes."""
 
 from collections.abc import Collection
+from math import isnan
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,10 @@ def real_array(name: str, values: Any) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the values are complex, strings, other objects than numbers, too large for a float, or rows of different
-        lengths.
+        If the values are complex, strings, dates, other objects than numbers, too large for a float, masked, or rows of
+        different lengths.
     """
+    refuse_unusual(name, values)
     try:
         array = np.asarray(values)
         if array.dtype.kind in "biufO":
@@ -22,6 +25,32 @@ def real_array(name: str, values: Any) -> np.ndarray:
     except (OverflowError, TypeError, ValueError):
         pass
     raise ValueError(f"{name} must hold real numbers, in rows of one length.")
+
+
+def refuse_unusual(name: str, values: object) -> None:
+    """Raise a ValueError if values are an array with masked entries, or of dates or durations."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(
+            f"{name} is a masked array with {np.ma.count_masked(values)} masked entries; remove or impute these first."
+        )
+    if isinstance(values, np.ndarray) and values.dtype.kind in "mM":
+        raise ValueError(f"{name} holds {values.dtype}; encode dates and durations as numbers first.")
+
+
+def is_number(value: object) -> bool:
+    """Whether the value is a real number other than NaN, of a size that a float can hold or infinite, and no bool."""
+    if isinstance(value, (bool, np.bool)) or not isinstance(value, (Real, np.integer, np.floating)):
+        return False
+    try:
+        return not isnan(float(value))
+    except OverflowError:
+        return False
+
+
+def check_kind(name: str, value: object, kind: type | tuple[type, ...], example: str) -> None:
+    """Raise a ValueError unless the value is of a kind, of which an example is given in words."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is a {type(value).__name__}; give {example}.")
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:

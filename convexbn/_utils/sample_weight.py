@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 
+from convexbn._utils.checks import real_array
 from convexbn._utils.on_disk import is_on_disk
 from convexbn._utils.row_order import sorted_rows
 
@@ -45,7 +46,7 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> np.n
     """
     if sample_weight is None:
         return np.ones(n_samples)
-    weights = _real_numbers(sample_weight)
+    weights = real_array("sample_weight", sample_weight)
     if weights.ndim == 0:
         weights = np.full(n_samples, weights)
     if weights.shape != (n_samples,):
@@ -62,16 +63,6 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> np.n
     if not 1 / _FAR < largest < _FAR:
         weights = weights / largest
     return np.where(weights < np.finfo(float).tiny * weights.max(), 0, weights)
-
-
-def _real_numbers(sample_weight: ArrayLike) -> np.ndarray:
-    try:
-        weights = np.asarray(sample_weight)
-        if weights.dtype.kind in "biufO":
-            return weights.astype(np.float64)
-    except (TypeError, ValueError):
-        pass
-    raise ValueError("sample_weight must hold one real number for each sample.")
 
 
 def weighted_samples(sample_weight: ArrayLike | None, X: Any) -> tuple[np.ndarray, Any]:

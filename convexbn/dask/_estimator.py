@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
-from sklearn.utils.validation import check_is_fitted, check_X_y
+from sklearn.utils.validation import check_is_fitted
 
 from convexbn._utils.dask_tasks import gathered
+from convexbn._utils.data_checks import check_X_y
 from convexbn.dask._rows import WorkerRows, is_array, is_collection, partitions
 from convexbn.designs._checks import check_features
 from convexbn.designs._normalizations import NORMALIZATIONS

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import cholesky, solve_triangular
 from scipy.sparse import issparse
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from convexbn._utils.all_or_nothing import all_or_nothing
 from convexbn._utils.checks import is_integer
+from convexbn._utils.data_checks import validate_data
 from convexbn._utils.on_disk import is_on_disk
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import weighted_samples
@@ -131,6 +133,7 @@ class BatchNormDesign(Design):
         """Whether `fit` takes sparse X: with a number of directions, as the rows of all are dense."""
         return is_integer(self.n_components)
 
+    @all_or_nothing
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn mean and whitening.
 

@@ -4,6 +4,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from convexbn._utils.checks import is_number
+
 
 def check_components(n_components: object, largest: int) -> None:
     """Raise a ValueError unless `n_components` is None, an int in [1, largest] or a float in (0, 1]."""
@@ -25,8 +27,7 @@ def check_components(n_components: object, largest: int) -> None:
 
 def check_spectral_power(spectral_power: object) -> None:
     """Raise a ValueError unless `spectral_power` is a finite number from 0 on."""
-    number = isinstance(spectral_power, (int, float, np.integer, np.floating)) and not isinstance(spectral_power, bool)
-    if not (number and 0 <= spectral_power < np.inf):  # type: ignore[operator]
+    if not (is_number(spectral_power) and 0 <= spectral_power < np.inf):  # type: ignore[operator]
         raise ValueError(
             f"spectral_power={spectral_power!r} must be a finite number from 0 on: 0 treats all singular directions "
             "alike, 1 weighs them like the data itself."
@@ -41,8 +42,7 @@ def check_standardize(standardize: object) -> None:
 
 def check_rtol(rtol: object) -> None:
     """Raise a ValueError unless `rtol` is a number from 0 to 1, 1 left out."""
-    number = isinstance(rtol, (int, float, np.integer, np.floating)) and not isinstance(rtol, bool)
-    if not (number and 0 <= rtol < 1):  # type: ignore[operator]
+    if not (is_number(rtol) and 0 <= rtol < 1):  # type: ignore[operator]
         raise ValueError(
             f"rtol={rtol!r} must be a number from 0 to 1, without 1: the smallest singular value to keep over the "
             "largest."

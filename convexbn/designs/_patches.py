@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
+from convexbn._utils.all_or_nothing import all_or_nothing
 from convexbn._utils.array_namespace import (
     block_entries,
     checked_array,
@@ -237,6 +238,7 @@ class PatchDesign(BatchNormDesign):
         """Positions of the filters."""
         return PatchGrid(self.kernel_size, self.stride, self.padding)
 
+    @all_or_nothing
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn mean and whitening of the patches.
 
@@ -344,6 +346,8 @@ def check_images(X: ArrayLike, grid: PatchGrid, image_shape: tuple[int, ...] | N
     >>> check_images(np.zeros((7, 3, 8, 8)), PatchGrid(3)).shape
     (7, 3, 8, 8)
     """
+    if np.ndim(X) == 0:
+        raise ValueError(f"X must have shape (n, channels, height, width), got {X!r}.")
     images: np.ndarray = checked_array(X, ensure_2d=False, allow_nd=True)
     if images.ndim != 4:
         fix = {

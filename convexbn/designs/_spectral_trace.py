@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_array
 
+from convexbn._utils.data_checks import check_array
 from convexbn._utils.summary import Summarized, counted
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._principal_directions import EXACT_RTOL

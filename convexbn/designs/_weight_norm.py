@@ -5,9 +5,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array, eye_array, hstack, issparse
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from convexbn._utils.all_or_nothing import all_or_nothing
 from convexbn._utils.checks import is_integer
+from convexbn._utils.data_checks import validate_data
 from convexbn._utils.magnitude import check_magnitude, power_of_two_above
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import weighted_samples
@@ -89,6 +91,7 @@ class WeightNormDesign(Design):
         """Whether `fit` takes sparse X: as it is, or with a number of directions."""
         return self._takes_as_it_is or is_integer(self.n_components)
 
+    @all_or_nothing
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn the directions that are kept.
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from convexbn._utils.array_namespace import to_numpy
 from convexbn._utils.checks import (
@@ -24,6 +24,7 @@ from convexbn._utils.checks import (
     is_integer,
     is_seed,
 )
+from convexbn._utils.data_checks import check_X_y, validate_data
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import merge_equal_samples
 from convexbn._utils.threads import on_threads

@@ -1,7 +1,6 @@
 """The classifier."""
 
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
 from convexbn._utils.array_namespace import is_elsewhere, namespace, to_numpy
+from convexbn._utils.checks import is_number
 from convexbn._utils.sample_weight import check_sample_weight
 from convexbn.estimators._base import BaseConvexBN, Dense
 from convexbn.estimators._fixed import FixedWeightDecay
@@ -37,7 +37,7 @@ class Classification(ClassifierMixin, BaseConvexBN):
         super()._check_parameters()
         weights = self.class_weight
         if isinstance(weights, dict):
-            valid = all(isinstance(weight, Real) and 0 < weight < np.inf for weight in weights.values())
+            valid = all(is_number(weight) and 0 < weight < np.inf for weight in weights.values())
         else:
             valid = weights is None or (isinstance(weights, str) and weights == "balanced")
         if not valid:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_X_y
 
+from convexbn._utils.data_checks import check_X_y
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._design import PRECISIONS
 from convexbn.designs._patches import PatchDesign, PatchGrid, check_images

@@ -52,18 +52,12 @@ class Curve:
         The grid, falling.
     folds : list of (train, test)
         Indices of samples.
-    first : int, default=0
-        Where on the grid the paths begin.
-    start : Neurons or None, default=None
-        Network from which they begin.
     """
 
     candidate: Candidate
     problem: Problem
     weight_decays: np.ndarray
     folds: Sequence[tuple[np.ndarray, np.ndarray]]
-    first: int = 0
-    start: Neurons | None = None
     losses: np.ndarray = field(init=False)
     networks: list[dict[int, Neurons]] = field(init=False)  # of each weight decay, by fold
     of_samples: list[dict[int, np.ndarray]] = field(init=False)  # weighted losses of held-out samples, likewise
@@ -77,7 +71,7 @@ class Curve:
     @property
     def n_validated(self) -> int:
         """Folds that were validated on."""
-        return int(np.isfinite(self.losses[self.first]).sum())
+        return int(np.isfinite(self.losses[0]).sum())
 
     @property
     def length(self) -> int:
@@ -86,17 +80,13 @@ class Curve:
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean loss over the folds that were validated on, for each weight decay; NaN beyond the ends of the path."""
-        return self.losses[:, np.isfinite(self.losses[self.first])].mean(axis=1)
+        """Mean loss over the folds that were validated on, for each weight decay; NaN beyond the end of the path."""
+        return self.losses[:, np.isfinite(self.losses[0])].mean(axis=1)
 
     @property
     def work(self) -> int:
         """Quasi-Newton steps of the paths times rows and neurons."""
-        rows = sum(
-            len(train)
-            for (train, _), done in zip(self.folds, np.isfinite(self.losses[self.first]), strict=True)
-            if done
-        )
+        rows = sum(len(train) for (train, _), done in zip(self.folds, np.isfinite(self.losses[0]), strict=True) if done)
         return rows * self.problem.Z.n_patches * self.length * FAST.work_a_row(rows)
 
     @property
@@ -124,13 +114,12 @@ class Curve:
             For each weight decay and fold the network, and its losses on the held-out samples; for `add`.
         """
         leads = self.n_validated == 0
-        end = len(self.weight_decays) if leads else self.first + self.length
-        grid = self.weight_decays[self.first : end]
-        paths = [follow(self.problem.restricted(self.folds[fold][0]), grid, self.start) for fold in folds]
+        length = len(self.weight_decays) if leads else self.length
+        paths = [follow(self.problem.restricted(self.folds[fold][0]), self.weight_decays) for fold in folds]
         tests = [HeldOut.of(self.problem, self.folds[fold][1]) for fold in folds]
         steps: Steps = []
         least, since = np.inf, 0
-        for _ in grid:
+        for _ in range(length):
             steps.append(parallel(delayed(_step)(path, test) for path, test in zip(paths, tests, strict=True)))
             loss = float(np.mean([of_samples.mean() for _, of_samples in steps[-1]]))
             since = 0 if loss < least * (1 - BETTER) else since + 1
@@ -141,16 +130,10 @@ class Curve:
 
     def add(self, folds: Sequence[int], steps: "Steps") -> None:
         """Take in what `validate` returned of some folds."""
-        for index, step in enumerate(steps, self.first):
+        for index, step in enumerate(steps):
             for fold, (neurons, of_samples) in zip(folds, step, strict=True):
                 self.networks[index][fold], self.of_samples[index][fold] = neurons, of_samples
                 self.losses[index, fold] = of_samples.mean()
-
-    def continued(self, folds: Sequence[tuple[np.ndarray, np.ndarray]], before: int) -> "Curve":
-        """The curve on other folds, of paths that begin so many values before the best one, at the network there."""
-        first = max(0, self.best - before)
-        start = next(iter(self.networks[first].values())) if first else None
-        return Curve(self.candidate, self.problem, self.weight_decays, folds, first, start)
 
     def average(self) -> Neurons:
         """The networks of the folds at the best weight decay, averaged."""
@@ -167,7 +150,7 @@ class Curve:
 
 
 Steps = list[list[tuple[Neurons, np.ndarray]]]
-Follow = Callable[[Problem, np.ndarray, Neurons | None], Iterator[Neurons]]
+Follow = Callable[[Problem, np.ndarray], Iterator[Neurons]]
 
 
 @dataclass(frozen=True, eq=False)

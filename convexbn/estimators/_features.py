@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from convexbn._utils.all_or_nothing import all_or_nothing
 from convexbn._utils.array_namespace import checked_array, is_torch
 from convexbn._utils.checks import check_choice, is_integer, make_generator
+from convexbn._utils.data_checks import validate_data
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples, weighted_samples
 from convexbn.estimators._onnx import OnnxEstimator
 from convexbn.estimators._persistence import StoredEstimator
@@ -65,6 +67,7 @@ class RandomBatchNormLayers(
         self.widths = widths
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Draw the weights, and take the statistics of the data, in which equal rows are added up.
 
@@ -178,6 +181,7 @@ class FrozenModule(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.module = module
         self.statistics = statistics
 
+    @all_or_nothing
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Copy the module, and take the statistics of X where ``statistics="batch"``.
 

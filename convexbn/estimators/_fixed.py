@@ -247,14 +247,12 @@ class FixedWeightDecay(BaseConvexBN):
             state = state.get_state()
         return ["choice", parameters, state, self.max_iter is None if self._has_fast_path else self.max_iter]
 
-    def _follow(
-        self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray, start: Neurons | None
-    ) -> Iterator[Neurons]:
+    def _follow(self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray) -> Iterator[Neurons]:
         """Networks along a path, to compare weight decays: by the fast preset, or the solver at a coarse tolerance."""
         if self._has_fast_path:
-            yield from fast_path(problem, weight_decays, start=start, random_state=seed, stop=clock.is_out)
+            yield from fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
             return
-        coarse = clone(self).set_params(tol=_COARSE_TOL, callback=None, verbose=False)
+        coarse, start = clone(self).set_params(tol=_COARSE_TOL, callback=None, verbose=False), None
         for weight_decay in weight_decays:
             solution = coarse._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
             if solution.status is Status.INTERRUPTED:

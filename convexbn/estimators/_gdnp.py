@@ -1,6 +1,5 @@
 """Halfspaces, trained by gradient descent in normalized parametrization."""
 
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -10,15 +9,18 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from convexbn._utils.checks import check_choice, check_count, check_flag, check_verbose
+from convexbn._utils.all_or_nothing import all_or_nothing
+from convexbn._utils.checks import check_choice, check_count, check_flag, check_verbose, is_number
+from convexbn._utils.data_checks import validate_data
 from convexbn._utils.user_warning import warn_user
 from convexbn.estimators._onnx import OnnxEstimator, class_outputs
 from convexbn.estimators._persistence import StoredEstimator
 from convexbn.gradient.gdnp import LearningHalfspace, gdnp
 from convexbn.gradient.gdnp._functions import LOSSES
 from convexbn.losses import LogLoss
+from convexbn.network._base import finite
 from convexbn.network._onnx import Graph, Output
 
 _SIGMOID_LENGTH = 10.0
@@ -137,12 +139,7 @@ class GDNPClassifier(OnnxEstimator, StoredEstimator, ClassifierMixin, BaseEstima
             minimiser.
         """
         self._check_parameters()
-        before = vars(self).copy()
-        try:
-            self._train(X, y)
-        except BaseException:
-            self.__dict__ = before
-            raise
+        self._train(X, y)
         if self.trace_.interrupted:
             raise KeyboardInterrupt(
                 f"fit was interrupted after {self.n_iter_} steps, at a gradient of norm "
@@ -154,7 +151,7 @@ class GDNPClassifier(OnnxEstimator, StoredEstimator, ClassifierMixin, BaseEstima
         """Outputs (n,) for X (n, d); positive means ``classes_[1]``."""
         check_is_fitted(self)
         data = validate_data(self, X, dtype=np.float64, reset=False)
-        return data @ self.coef_[0] + self.intercept_[0]
+        return finite(lambda: data @ self.coef_[0] + self.intercept_[0])
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict labels (n,) of X (n, d)."""
@@ -171,6 +168,7 @@ class GDNPClassifier(OnnxEstimator, StoredEstimator, ClassifierMixin, BaseEstima
         f = graph.affine_on_data(x, self.coef_, self.intercept_)
         return class_outputs(graph, f, self.classes_, LogLoss(), hasattr(self, "predict_proba"))
 
+    @all_or_nothing
     def _train(self, X: ArrayLike, y: ArrayLike) -> None:
         data, labels = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(labels)
@@ -225,9 +223,9 @@ class GDNPClassifier(OnnxEstimator, StoredEstimator, ClassifierMixin, BaseEstima
         """Raise a ValueError that names the first parameter out of range, before any work."""
         check_choice("loss", self.loss, LOSSES)
         check_flag("fit_intercept", self.fit_intercept)
-        if self.max_length is not None and not (isinstance(self.max_length, Real) and self.max_length > 0):
+        if self.max_length is not None and not (is_number(self.max_length) and self.max_length > 0):
             raise ValueError(f"max_length={self.max_length!r} must be a positive number or None.")
-        if not (isinstance(self.tol, Real) and 0 < self.tol < np.inf):
+        if not (is_number(self.tol) and 0 < self.tol < np.inf):
             raise ValueError(f"tol={self.tol!r} must be a positive number.")
         check_count("max_iter", self.max_iter)
         check_verbose(self.verbose)

@@ -56,20 +56,17 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
     n, k = problem.Z.n_rows, problem.Z.n_columns
     rows = n * problem.n_outputs  # of the Jacobian
     small = n * k <= _MOST_ENTRIES
+    searches = _SEARCH_SHARE * work / ((_STEPS_A_START * n + _STEPS_OF_POLISH * k**2) * _n_starts(problem))
+    options = replace(ACCURATE, last_search=int(np.clip(searches, 1, ACCURATE.last_search)), proof=_PROOF)
     if len(start) == 0 or (small and problem.weight_decay >= _STRONG * price_quickly(problem, random_state=0)):
         steps = max(_LEAST_NEWTON_STEPS, int(_NEWTON_SHARE * work / _newton_work(rows, k, ACCURATE.newton_weights)))
-        return {"options": replace(ACCURATE, newton_steps=steps, proof=_PROOF)}
+        return {"options": replace(options, newton_steps=steps)}
     n_steps = int(np.clip(work / (n * len(start)), *_DESCENT_STEPS))
     start = descend(problem, start, n_steps=n_steps, stop=Clock(clock.left(_DESCENT_SHARE)).is_out)
     n_weights = len(start) * k
     newton_work = _newton_work(rows, k, min(n_weights, ACCURATE.newton_weights))
-    searches = _SEARCH_SHARE * work / ((_STEPS_A_START * n + _STEPS_OF_POLISH * k**2) * _n_starts(problem))
-    options = replace(
-        ACCURATE,
-        newton_steps=max(_FEWEST_NEWTON_STEPS, int(_FEW_NEWTON_SHARE * work / newton_work)),
-        last_search=int(np.clip(searches, 1, ACCURATE.last_search)),
-        proof=_PROOF,
-    )
+    steps = max(_FEWEST_NEWTON_STEPS, int(_FEW_NEWTON_SHARE * work / newton_work))
+    options = replace(options, newton_steps=steps)
     if n_weights <= ACCURATE.many_weights:
         return {"start": start, "max_iter": _ROUNDS, "options": options}
     n_starts = int(np.clip(searches * ACCURATE.n_starts, _FEWEST_STARTS, ACCURATE.n_starts))

@@ -27,14 +27,11 @@ class OnnxEstimator:
         Parameters
         ----------
         dtype : {"float32", "float64"}, default="float32"
-            Type of input, weights and real outputs. float64 agrees with the estimator to rounding, float32 to about
-            1e-6 of the largest output, to 1e-5 where columns of X are nearly equal, and to 1e-4 where they are far
-            from zero with weight normalization.
+            As in `BatchNormNetwork.to_onnx`, with the same accuracy.
 
         Returns
         -------
         model : onnx.ModelProto
-            For `onnx.save`, or ``onnxruntime.InferenceSession(model.SerializeToString())``.
 
         Raises
         ------
@@ -46,9 +43,6 @@ class OnnxEstimator:
 
         Examples
         --------
-        >>> import onnx, onnxruntime  # doctest: +SKIP
-        >>> onnx.save(classifier.to_onnx(), "classifier.onnx")  # doctest: +SKIP
-        >>> session = onnxruntime.InferenceSession("classifier.onnx")  # doctest: +SKIP
         >>> labels, probabilities = session.run(None, {"X": X.astype("float32")})  # doctest: +SKIP
         """
         check_is_fitted(self)

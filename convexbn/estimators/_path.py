@@ -1,12 +1,12 @@
 """The regularization path: optimal networks from the weight decay at which they are zero downwards."""
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.checks import is_number, real_array
 from convexbn._utils.html import Tabulated, sparkline
 from convexbn._utils.summary import counted
 from convexbn.estimators._base import fixed_seed
@@ -222,14 +222,11 @@ def check_grid(weight_decays: ArrayLike | None, n_weight_decays: int, eps: float
     integer = isinstance(n_weight_decays, (int, np.integer)) and not isinstance(n_weight_decays, bool)
     if not (integer and n_weight_decays >= 1):
         raise ValueError(f"n_weight_decays={n_weight_decays!r} must be a positive integer.")
-    if not (isinstance(eps, Real) and 0 < eps < 1):
+    if not (is_number(eps) and 0 < eps < 1):
         raise ValueError(f"eps={eps!r} must be a number between 0 and 1, the smallest weight decay over the largest.")
     if weight_decays is None:
         return
-    try:
-        grid = np.asarray(weight_decays, dtype=np.float64)
-    except (TypeError, ValueError):
-        grid = np.empty(0)
+    grid = real_array("weight_decays", weight_decays)
     if grid.ndim != 1 or grid.size == 0 or not ((grid > 0) & (grid < np.inf)).all():
         raise ValueError(f"weight_decays={weight_decays!r} must be a list of positive finite numbers, or None.")
 

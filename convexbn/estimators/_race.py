@@ -21,7 +21,6 @@ _POWER_STEP, _LARGEST_POWER = 0.5, 3.0
 _FIRST_FOLDS = 2  # that all powers are validated on; the usual one, and one that may be better, are on all
 # Standard errors by which another one is better; less than the first number on these folds hardly becomes two on all.
 _MAY_BE_BETTER, _CLEARLY_BETTER = 1.0, 2.0
-_WARM = 3  # values of weight decay before the best one of the subset at which the path of all samples begins
 _SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
 
 Once = Callable[[str, Callable[[], Steps], Callable[[], bool]], Steps]
@@ -97,7 +96,7 @@ def tune(
     Powers race: the search goes from 1 and 0.5 to the side of the lower loss while that helps, on two folds. On the
     others 1 is validated, and the best one if it is better by a standard error; it is chosen if it is by two on all.
     Where there is one fold only, that is, on many samples, powers are compared on a subset, and the weight decay is
-    chosen with all samples for the chosen power, on a path that begins shortly before the best network of the subset.
+    chosen with all samples for the chosen power.
 
     Parameters
     ----------
@@ -176,7 +175,7 @@ def tune(
         validated_on(curve, others)
     winner = best if best in finalists and best.better_by(_CLEARLY_BETTER, usual) else usual
     if subset is not folds:
-        winner = validated_on(winner.continued(folds, _WARM), first)
+        winner = curve_of(winner.candidate.spectral_power, folds, first)
     return Tuning([winner, *(curve for curve in curves if curve is not winner)])
 
 

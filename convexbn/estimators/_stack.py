@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from convexbn._utils.all_or_nothing import all_or_nothing
 from convexbn._utils.array_namespace import to_numpy
 from convexbn._utils.checks import check_count
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples
@@ -93,23 +94,18 @@ class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
         """
         estimator = self._estimator()
         self._check_parameters(estimator)
-        before = vars(self).copy()
-        try:
-            self._place = Place.of(X, None)
-            interrupted = self._train(estimator, X, y, sample_weight, groups)
-        except BaseException:
-            self.__dict__ = before
-            raise
+        interrupted = self._train(estimator, X, y, sample_weight, groups)
         if interrupted:
             stages = f"{len(self.estimators_)} of {self.n_stages} stages"
             raise KeyboardInterrupt(f"The stack was interrupted: it has {stages}, the last as far as it was trained.")
         return self
 
+    @all_or_nothing
     def _train(
         self, estimator: BaseConvexBN, X: Any, y: Any, sample_weight: ArrayLike | None, groups: ArrayLike | None
     ) -> bool:
         """Train the stages; True if Ctrl-C ended them early."""
-        features = self.features
+        self._place, features = Place.of(X, None), self.features
         data, targets = self._validate(X if features is not None else host(X), host(y))
         sample_weight, groups = host(sample_weight), host(groups)
         weights = check_sample_weight(sample_weight, len(targets))
@@ -244,8 +240,14 @@ class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
         given = self.features_
         if given is not None:
             if not isinstance(given, OnnxEstimator):
+                whole = (
+                    "torch.onnx.export(model.to_torch(), ...) writes the whole network, and "
+                    if hasattr(given, "to_torch")
+                    else ""
+                )
                 raise ValueError(
-                    f"features={given!r} has no form in ONNX here; network_.to_onnx() is the part behind the features."
+                    f"features={given!r} has no form in ONNX here; {whole}network_.to_onnx() is the part behind the "
+                    "features."
                 )
             (features,) = given._onnx_outputs(graph, x)
             x = features.value

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
-from sklearn.utils.validation import check_array, check_consistent_length
+from sklearn.utils.validation import check_consistent_length
 
 from convexbn._utils.array_namespace import is_elsewhere, to_numpy
+from convexbn._utils.checks import make_generator
+from convexbn._utils.data_checks import check_array
 from convexbn._utils.torch_device import placed
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._normalizations import NORMALIZATIONS
@@ -164,7 +166,7 @@ def train(
         start=start,
         callback=callback,
     )
-    rng, design = np.random.default_rng(random_state), unfitted_design(normalization, kernel_size, stride, padding)
+    rng, design = make_generator(random_state), unfitted_design(normalization, kernel_size, stride, padding)
     if issparse(X):
         raise TypeError("X is sparse, and gradient training takes dense data; give X.toarray().")
     data = check_data(X, design) if start is None else start.check_data(X)

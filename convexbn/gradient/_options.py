@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_X_y
 
-from convexbn._utils.checks import check_choice, is_integer
+from convexbn._utils.checks import check_choice, is_integer, is_number, real_array
+from convexbn._utils.data_checks import check_X_y
 from convexbn._utils.torch_device import check_device
 from convexbn.gradient._optimizers import LEARNING_RATES
 from convexbn.network import NormalizedNetwork
@@ -117,11 +117,6 @@ def check_pair(name: str, pair: Any) -> tuple[ArrayLike, ArrayLike]:
     return pair[0], pair[1]
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value is an integer or a floating-point number."""
-    return is_integer(value) or isinstance(value, (float, np.floating))
-
-
 def check_samples(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs (n, d) and targets (n,) in double precision, or raise a ValueError that names what is wrong."""
     data, targets = check_X_y(X, y, dtype=np.float64)
@@ -131,6 +126,6 @@ def check_samples(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 def as_numbers(y: ArrayLike) -> np.ndarray:
     """Return targets in double precision, or raise a ValueError that names them."""
     try:
-        return np.asarray(y, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError("y must hold numbers; encode labels, say as -1 and 1.") from None
+        return real_array("y", y)
+    except ValueError as error:
+        raise ValueError(f"{error} Encode labels, say as -1 and 1.") from None

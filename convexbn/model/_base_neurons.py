@@ -1,11 +1,14 @@
 """What the neurons of every kind of two-layer network have in common."""
 
 from abc import ABC, abstractmethod
+from dataclasses import fields
 from functools import cached_property
 from typing import Self
 
 import numpy as np
 
+from convexbn._utils.array_namespace import is_elsewhere
+from convexbn._utils.checks import real_array
 from convexbn._utils.summary import Summarized, counted
 from convexbn.operators._protocol import Operator
 
@@ -16,6 +19,13 @@ class BaseNeurons(Summarized, ABC):
     weights: np.ndarray
     output_weights: np.ndarray
     intercept: np.ndarray
+
+    def _as_arrays(self) -> None:
+        """Convert the fields of a dataclass, lists and data frames among them, to arrays in double precision."""
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if value is not None and not is_elsewhere(value):
+                object.__setattr__(self, field.name, real_array(field.name, value))
 
     def __len__(self) -> int:
         return self.weights.shape[1]

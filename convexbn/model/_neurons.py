@@ -47,6 +47,7 @@ class Neurons(BaseNeurons):
     gates: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        self._as_arrays()
         fits = (
             self.weights.ndim == self.output_weights.ndim == 2
             and self.weights.shape[1] == len(self.output_weights)

@@ -58,6 +58,7 @@ class NormalizedNeurons(BaseNeurons):
     intercept: np.ndarray
 
     def __post_init__(self) -> None:
+        self._as_arrays()
         m = len(self.output_weights)
         fits = (
             self.weights.ndim == self.output_weights.ndim == 2

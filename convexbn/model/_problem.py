@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn._utils.checks import check_flag
+from convexbn._utils.checks import check_flag, is_number, real_array
 from convexbn._utils.summary import Summarized, counted
 from convexbn.losses import Loss, make_loss
 from convexbn.model._base_neurons import BaseNeurons
@@ -144,9 +144,16 @@ class Problem(Summarized):
 
     def feasible_dual(self, v: np.ndarray) -> np.ndarray:
         """Nearby dual point in the domain of the conjugate, with columns that add up to zero under an intercept."""
-        p = self.sample_weight[:, None]
+        v, p = self.checked_dual(v), self.sample_weight[:, None]
         u = self.loss.project_dual(-v / p, self.y)
         return -p * (self.loss.centred_dual(u, self.y, self.sample_weight) if self.fit_intercept else u)
+
+    def checked_dual(self, v: ArrayLike) -> np.ndarray:
+        """Return a dual point as an array, or raise a ValueError unless it is finite and of shape (n, C)."""
+        dual = real_array("v", v)
+        if dual.shape != self.y.shape or not np.isfinite(dual).all():
+            raise ValueError(f"v must be a finite array of shape {self.y.shape}, got shape {dual.shape}.")
+        return dual
 
     def dual_objective(self, v: np.ndarray) -> float:
         """Dual objective -sum_i p_i loss*(-v_i / p_i) of a dual point (n, C).
@@ -155,6 +162,7 @@ class Problem(Summarized):
         `weight_decay`. It is -infinity where the loss is not bounded below, and under an intercept unless the columns
         of v add up to zero.
         """
+        v = self.checked_dual(v)
         if self.fit_intercept and (np.abs(v.sum(axis=0)) > 1e-12 * np.abs(v).sum(axis=0)).any():
             return -np.inf
         return -float(self.sample_weight @ self.loss.conjugate(-v / self.sample_weight[:, None], self._near_targets))
@@ -193,10 +201,7 @@ class Problem(Summarized):
 
 
 def _numbers(name: str, values: ArrayLike) -> np.ndarray:
-    try:
-        return np.array(values, dtype=np.float64, ndmin=1)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must hold real numbers, one entry or row for each sample.") from None
+    return np.array(real_array(name, values), ndmin=1)
 
 
 def check_problem(problem: object) -> None:
@@ -207,8 +212,7 @@ def check_problem(problem: object) -> None:
 
 def check_weight_decay(weight_decay: object) -> None:
     """Raise a ValueError unless `weight_decay` is a positive finite number."""
-    number = isinstance(weight_decay, (int, float, np.integer, np.floating)) and not isinstance(weight_decay, bool)
-    if not (number and 0 < weight_decay < np.inf):  # type: ignore[operator]
+    if not (is_number(weight_decay) and 0 < weight_decay < np.inf):  # type: ignore[operator]
         raise ValueError(
             f"weight_decay={weight_decay!r} must be a positive finite number; without decay the network and its "
             "convex program are different problems."

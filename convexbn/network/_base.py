@@ -11,8 +11,8 @@ from scipy.sparse import csr_array, issparse
 from sklearn.utils.validation import check_consistent_length
 
 from convexbn._utils.array_namespace import all_finite, checked_array, doubles, is_elsewhere, like, positive_part
+from convexbn._utils.checks import is_number, real_array
 from convexbn._utils.html import Tabulated, sparkline
-from convexbn._utils.checks import real_array
 from convexbn._utils.row_order import as_rows
 from convexbn._utils.sample_weight import check_sample_weight
 from convexbn._utils.summary import counted
@@ -266,7 +266,9 @@ class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
         objective : float
         """
         data, loss = self.check_data(X), make_loss(loss)
-        targets = np.asarray(y, dtype=np.float64)
+        if not (is_number(weight_decay) and 0 <= weight_decay < np.inf):
+            raise ValueError(f"weight_decay={weight_decay!r} must be a finite number from 0 on.")
+        targets = real_array("y", y)
         targets = targets[:, None] if targets.ndim == 1 else targets
         check_consistent_length(data, targets)
         if targets.shape[1:] != (self.n_outputs,):

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array, issparse
-from sklearn.utils.validation import check_array
 
 from convexbn._utils.array_namespace import block_entries, double_mean, doubles, is_elsewhere, like, namespace, to_numpy
+from convexbn._utils.checks import make_generator
+from convexbn._utils.data_checks import check_array
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._weight_norm import WeightNormDesign
@@ -269,7 +270,7 @@ def initial_layers(
     n_neurons: int, n_entries: int, n_outputs: int, random_state: int | np.random.Generator | None
 ) -> dict[str, np.ndarray]:
     """Fields of an untrained network without statistics."""
-    rng, one, zero = np.random.default_rng(random_state), np.ones(n_neurons), np.zeros(n_neurons)
+    rng, one, zero = make_generator(random_state), np.ones(n_neurons), np.zeros(n_neurons)
     return {
         "weights": rng.standard_normal((n_neurons, n_entries)),
         "gamma": one,

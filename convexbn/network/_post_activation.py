@@ -5,9 +5,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_array
 
 from convexbn._utils.array_namespace import doubles, is_elsewhere, like, positive_part, to_numpy
+from convexbn._utils.checks import make_generator
+from convexbn._utils.data_checks import check_array
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._post_activation import PostActivationBatchNormDesign
 from convexbn.designs._principal_directions import EXACT_RTOL
@@ -148,7 +149,7 @@ class PostActivationBatchNormNetwork(NormalizedNetwork):
         PostActivationBatchNormNetwork(3 features, 4 neurons, 1 output)
         """
         data = check_array(X, dtype="numeric", ensure_min_samples=2)
-        rng = np.random.default_rng(random_state)
+        rng = make_generator(random_state)
         layers = initial_layers(n_neurons, data.shape[1], n_outputs, rng)
         pairs = np.array([rng.choice(len(data), 2, replace=False) for _ in range(n_neurons)])
         offsets = -(layers["weights"] * data[pairs].mean(axis=1, dtype=np.float64)).sum(axis=1)

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from convexbn._utils.checks import is_integer, real_array
 from convexbn._utils.scratch import scratch
 from convexbn.operators._protocol import Operator
 
@@ -46,14 +47,14 @@ class DesignMatrix(Operator):
     dtype: Any = field(default_factory=lambda: np.dtype(np.float64), init=False)  # precision of products
 
     def __post_init__(self) -> None:
-        Z = np.asarray(self.Z)
-        Z = Z if Z.dtype == np.float32 else np.asarray(Z, dtype=np.float64)
+        Z = self.Z if getattr(self.Z, "dtype", None) == np.float32 else real_array("Z", self.Z)
+        Z = np.asarray(Z)
         if Z.ndim != 2 or 0 in Z.shape:
             raise ValueError(f"Z must be a 2-D array with at least one row and one column, got shape {Z.shape}.")
         if not np.isfinite(Z).all():
             raise ValueError("Z contains NaN or infinity; remove or impute these entries first.")
-        if self.n_patches < 1 or len(Z) % self.n_patches:
-            raise ValueError(f"n_patches={self.n_patches} must divide the {len(Z)} rows of Z.")
+        if not is_integer(self.n_patches) or self.n_patches < 1 or len(Z) % self.n_patches:
+            raise ValueError(f"n_patches={self.n_patches!r} must divide the {len(Z)} rows of Z.")
         object.__setattr__(self, "Z", Z)
 
     @classmethod

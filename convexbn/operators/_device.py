@@ -197,7 +197,7 @@ class _Rows:
 
     def hidden(self, S: Any) -> Any:
         """relu(Z S) (N, m) of neurons S (k, m)."""
-        return self.xp.clip(self @ S, 0, None)
+        return self.xp.clip(self @ S, 0.0, None)
 
     def active(self, S: Any) -> Any:
         """1[Z S > 0] (N, m) of neurons S (k, m), as numbers."""

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from convexbn._utils.checks import check_count, make_generator
 from convexbn._utils.magnitude import power_of_two_above
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._outputs import OutputDirections, output_directions
 from convexbn.model._sums import along_rows
 from convexbn.operators import Operator
+from convexbn.oracles._checked_dual import checked_dual
 from convexbn.oracles._kink_program import nearest_kinks, solve_kink_program
 from convexbn.oracles._price import Price
 
@@ -112,8 +114,7 @@ def find_local_maxima(
     >>> maxima.prices, maxima.output_directions
     (array([4.]), array([[-1.]]))
     """
-    if np.ndim(v) != 2 or len(v) != Z.n_samples or not np.isfinite(v).all():
-        raise ValueError(f"v must be a finite array of shape ({Z.n_samples}, C), got shape {np.shape(v)}.")
+    v = checked_dual(Z, v)
     if np.ndim(starts) != 2 or len(starts) != Z.n_columns:
         raise ValueError(f"starts must be directions of {Z.n_columns} entries, one a column; got {np.shape(starts)}.")
     if not (np.isfinite(starts).all() and starts.any(axis=0).all()):
@@ -180,8 +181,10 @@ def price_by_ascent(
     >>> round(price.value, 9), price.scope
     (4.0, 'local')
     """
+    v = checked_dual(Z, v)
+    check_count("n_starts", n_starts)
     count = int(min(n_starts, Z.most_directions))
-    starts = np.random.default_rng(random_state).standard_normal((Z.n_columns, count))
+    starts = make_generator(random_state).standard_normal((Z.n_columns, count))
     found = find_local_maxima(Z, v, starts, count=1)
     if len(found) == 0:
         return Price(0.0, "local")

@@ -4,6 +4,7 @@ import numpy as np
 
 from convexbn._utils.magnitude import power_of_two_above
 from convexbn.operators._protocol import Operator
+from convexbn.oracles._checked_dual import checked_dual
 from convexbn.oracles._price import Price
 
 
@@ -38,6 +39,7 @@ def price_bound(Z: Operator, v: np.ndarray, sample_weight: np.ndarray | None = N
     >>> round(price_bound(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])).value, 12)
     4.0
     """
+    v = checked_dual(Z, v)
     p = np.ones((Z.n_samples, 1)) if sample_weight is None else sample_weight[:, None]
     (Z, Z_size), v_size = Z.of_moderate_size, power_of_two_above(v)
     size, rows, p = Z_size * v_size, Z.unpool(v / v_size), Z.unpool(p)

@@ -8,9 +8,11 @@ from typing import Self
 
 import numpy as np
 
+from convexbn._utils.checks import check_count, is_number
 from convexbn._utils.threads import on_one_thread
 from convexbn.operators._protocol import Operator
 from convexbn.oracles._bound import price_bound
+from convexbn.oracles._checked_dual import checked_dual
 from convexbn.oracles._largest_on_cones import LOOSE, largest_on_cones
 from convexbn.oracles._price import Price
 
@@ -88,6 +90,7 @@ def price_by_branch_and_bound(
     >>> round(price.value, 4), price.scope, price.direction.round(4) + 0.0
     (4.0, 'global', array([0., 1.]))
     """
+    v = checked_dual(Z, v)
     _check(Z, v, tol, starts, max_nodes)
     cheap = price_bound(Z, v).value
     Z, v, moved = Z.for_prices(v)
@@ -121,16 +124,13 @@ def price_by_branch_and_bound(
 
 
 def _check(Z: Operator, v: np.ndarray, tol: float, starts: np.ndarray | None, max_nodes: int) -> None:
-    if np.shape(v) != (Z.n_samples, 1):
-        raise ValueError(f"v must be of shape ({Z.n_samples}, 1), one output, got {np.shape(v)}.")
-    if not np.isfinite(v).all():
-        raise ValueError("v contains NaN or infinity; give the dual point of a network that was trained.")
+    if v.shape[1] != 1:
+        raise ValueError(f"v must be of shape ({Z.n_samples}, 1), one output, got {v.shape}.")
     if starts is not None and (np.ndim(starts) != 2 or len(starts) != Z.n_columns):
         raise ValueError(f"starts must be of shape ({Z.n_columns}, m), a direction a column, got {np.shape(starts)}.")
-    if not tol > 0:
-        raise ValueError(f"tol={tol} must be positive.")
-    if max_nodes < 1:
-        raise ValueError(f"max_nodes={max_nodes} must be at least 1.")
+    if not (is_number(tol) and tol > 0):
+        raise ValueError(f"tol={tol!r} must be a positive number.")
+    check_count("max_nodes", max_nodes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,8 @@ from convexbn.patterns._patterns import Patterns, count_patterns
 _QUICK_WORK = 3e6  # patterns times rows up to which all of them take a few seconds
 _RANK = 1e-9  # singular values up to here, relative to the largest, are rounding
 _HELD = 1e6  # weight of equations in a least-squares problem
+_MISSED = 1e-9  # of an equation, relative to its terms, above which it does not hold
+_NO_WEIGHT = 1e-13  # of a free variable in an inequality, relative to the others
 _ROUNDING = 64 * float(np.finfo(float).eps)  # of a price, relative to |v|, times the condition of a pattern's features
 
 
@@ -110,10 +112,15 @@ def price_of_normalized_patterns(
 def _projected(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[float, np.ndarray]:
     """Upper bound of the length of the projection of a point (r,) on { x : cone x + free z >= 0 for some z }, and x.
 
-    The bound is ``|along + cone^T mu|`` at multipliers ``mu >= 0`` with ``free^T mu = 0``, and attained at the best.
-    Non-negative least squares with a weight on the equations finds multipliers that nearly satisfy them, and a second
-    one the nearest that do.
+    The bound is ``|along + cone^T mu|`` at multipliers ``mu >= 0`` with ``free^T mu = 0``, and attained at the best. One
+    free variable is eliminated. With more, non-negative least squares with a weight on the equations finds multipliers
+    that nearly satisfy them, and a second one the nearest that do; if these miss an equation that a weight far smaller
+    than the others decides, the bound is that of ``mu = 0``.
     """
+    if free.shape[1] == 1:
+        cone, free = _without_variable(cone, free[:, 0]), free[:0, :0]
+    if len(cone) == 0:
+        return float(np.linalg.norm(along)), along
     if free.shape[1] == 0:
         multipliers, _ = nnls(cone.T, -along, maxiter=50 * len(cone))
     else:
@@ -123,8 +130,18 @@ def _projected(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[f
         nearly, _ = nnls(system, np.append(-along, zeros), maxiter=50 * len(cone))
         system = np.vstack([np.eye(len(cone)), _HELD * equations])
         multipliers, _ = nnls(system, np.append(nearly, zeros), maxiter=50 * len(cone))
+        if (np.abs(equations @ multipliers) > _MISSED * (np.abs(equations) @ multipliers)).any():
+            multipliers = np.zeros(len(cone))
     x = along + cone.T @ multipliers
     return float(np.linalg.norm(x)), x
+
+
+def _without_variable(cone: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Rows c (M, r) for which ``c x >= 0`` if and only if ``cone x + free z >= 0`` for some number z (Fourier, Motzkin)."""
+    above, below = free > _NO_WEIGHT * np.abs(free).max(), free < -_NO_WEIGHT * np.abs(free).max()
+    up, down = free[above][:, None, None], -free[below][None, :, None]
+    pairs = (down * cone[above][:, None] + up * cone[below][None]) / np.maximum(up, down)
+    return np.vstack([cone[~above & ~below], pairs.reshape(-1, cone.shape[1])])
 
 
 def _shift(free: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.optimize import nnls
 
+from convexbn.operators._kinds import check_operator
 from convexbn.operators._protocol import Operator
+from convexbn.oracles._checked_dual import checked_dual
 from convexbn.oracles._faces import count_flats, flats_of_rows, largest_on_cone
 from convexbn.oracles._price import Price
-from convexbn.patterns._patterns import Patterns, count_patterns, enumerate_patterns
+from convexbn.patterns._patterns import Patterns, check_patterns, count_patterns, enumerate_patterns
 
 _BLOCK_ENTRIES = 2**24  # entries of the masks unpacked at once
 _MERGED = 1e-12  # angle at which hyperplanes count as one in an enumeration, and cells as none
@@ -119,6 +121,7 @@ def price_of_patterns(Z: Operator, patterns: Patterns, v: np.ndarray) -> Price:
     >>> round(price_of_patterns(Z, enumerate_patterns(Z), v).value, 9)
     4.0
     """
+    v = _checked(Z, patterns, v)
     flats, signs = _flats_and_signs(Z, v)
     gated = _gated_prices(Z, patterns, v)
     best = largest = 0.0
@@ -213,6 +216,7 @@ def price_of_gates(Z: Operator, patterns: Patterns, v: np.ndarray) -> Price:
     >>> price_of_gates(Z, enumerate_patterns(Z), np.array([[3.0], [-4.0]])).value
     5.0
     """
+    v = _checked(Z, patterns, v)
     gated = _gated_prices(Z, patterns, v)
     best = int(gated.argmax())
     adjoint = _adjoints(Z, patterns.masks(np.array([best])), v)[0]
@@ -250,6 +254,7 @@ def price_by_enumeration(Z: Operator, v: np.ndarray, *, max_patterns: int = 100_
     >>> price_by_enumeration(DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])).scope
     'global'
     """
+    v = checked_dual(Z, v)
     return price_of_patterns(Z, enumerate_patterns(Z, max_patterns=max_patterns), v)
 
 
@@ -313,6 +318,13 @@ def spectral_norms(G: np.ndarray) -> np.ndarray:
     G = G if G.shape[2] <= G.shape[1] else np.swapaxes(G, 1, 2)
     gram = np.swapaxes(G, 1, 2) @ G
     return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[:, -1], 0))
+
+
+def _checked(Z: Operator, patterns: Patterns, v: np.ndarray) -> np.ndarray:
+    """The dual point as an array, if these are patterns of Z; else a ValueError."""
+    check_operator(Z)
+    check_patterns(patterns, Z)
+    return checked_dual(Z, v)
 
 
 def _flats_and_signs(Z: Operator, v: np.ndarray) -> tuple[list[np.ndarray] | None, tuple[float, ...]]:

@@ -179,6 +179,7 @@ def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = 100_000) 
     212
     """
     matrix = as_design_matrix(Z)
+    check_count("max_patterns", max_patterns)
     normals, member, side, basis, clear = _arrangement(matrix.rows())
     count = _count(normals)
     if count > max_patterns:
@@ -191,6 +192,18 @@ def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = 100_000) 
     order = np.lexsort(masks.T[::-1])
     packed = np.packbits(masks[order], axis=1)
     return Patterns(packed, basis @ centres[order].T, matrix.n_rows, complete=clear and cells_clear)
+
+
+def check_patterns(patterns: object, Z: Operator) -> None:
+    """Raise a ValueError unless `patterns` are at least one pattern of the rows of Z."""
+    if not isinstance(patterns, Patterns):
+        raise ValueError(f"patterns={patterns!r} must be Patterns, such as those of sample_patterns(Z, n_directions).")
+    shape = len(patterns.directions), patterns.n_rows
+    if shape != (Z.n_columns, Z.n_rows) or len(patterns) == 0:
+        raise ValueError(
+            f"patterns must be at least one, of the problem's {Z.n_rows} rows and {Z.n_columns} columns; got "
+            f"{len(patterns)} of {shape[1]} rows and {shape[0]} columns."
+        )
 
 
 def _arrangement(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sklearn.utils.validation import check_is_fitted
 
+from convexbn._utils.checks import check_kind
 from convexbn.gradient._trace import Trace
 from convexbn.plotting._style import BOUND, axes_or_new, color_of
 from convexbn.solvers._certificate import Certificate, relative_gap
@@ -51,6 +52,7 @@ class CertificateDisplay:
     """
 
     def __init__(self, certificate: Certificate, runs: Mapping[str, Trace] | None = None):
+        check_kind("certificate", certificate, Certificate, "the certificate_ of an estimator")
         self.certificate = certificate
         self.runs = runs or {}
 
@@ -82,22 +84,7 @@ class CertificateDisplay:
         return cls(model.certificate_, runs).plot(ax)
 
     def plot(self, ax: "Axes | None" = None) -> Self:
-        """Draw the lines.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or None, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : CertificateDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
+        """Draw the lines on `ax`, or on the axes of a new figure if it is None, and return the display."""
         ax, found = axes_or_new(ax), self.certificate
         self.lines_: list[Any] = []
         for number, (label, trace) in enumerate(self.runs.items()):

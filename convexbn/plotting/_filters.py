@@ -86,22 +86,7 @@ class FiltersDisplay:
         return cls(network._inside()[0][largest].reshape(-1, *network.filter_shape)).plot(ax)
 
     def plot(self, ax: "Axes | None" = None) -> Self:
-        """Draw the tiles.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or None, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : FiltersDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
+        """Draw the tiles on `ax`, or on the axes of a new figure if it is None, and return the display."""
         m, channels, height, width = self.filters.shape
         columns = int(np.ceil(np.sqrt(m * height / (width * channels)))) or 1
         rows = -(-m // columns)

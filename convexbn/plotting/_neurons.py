@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
-from convexbn._utils.checks import is_integer
+from convexbn._utils.checks import check_kind, is_integer
+from convexbn._utils.data_checks import check_array
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.plotting._style import BOUND, SEQUENTIAL, axes_or_new, color_of
 
@@ -135,6 +137,7 @@ class NeuronsDisplay:
         ImportError
             If matplotlib is not installed.
         """
+        check_kind("model", model, BaseEstimator, "a fitted estimator")
         check_is_fitted(model, "network_")
         network, data = model.network_, check_array(X, dtype=np.float64)
         d = getattr(model, "n_features_in_", None)
@@ -184,22 +187,7 @@ class NeuronsDisplay:
         ).plot(ax)
 
     def plot(self, ax: "Axes | None" = None) -> Self:
-        """Draw the picture.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or None, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : NeuronsDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
+        """Draw the picture on `ax`, or on the axes of a new figure if it is None, and return the display."""
         ax = axes_or_new(ax)
         if len(self.grid) == 1:
             self._plot_curve(ax)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.checks import check_kind, real_array
 from convexbn.estimators import Path, convexbn_path
 from convexbn.losses import Loss, make_loss
 from convexbn.plotting._style import BOUND, color_of, panels
@@ -54,6 +55,7 @@ class PathDisplay:
     """
 
     def __init__(self, path: Path, validation_losses: np.ndarray | None = None):
+        check_kind("path", path, Path, "what convexbn_path returns")
         self.path = path
         self.validation_losses = validation_losses
 
@@ -97,7 +99,8 @@ class PathDisplay:
             raise ValueError("X and y of held-out samples must be given together, or neither.")
         if X is None:
             return cls(path).plot(ax)
-        loss, targets = make_loss(loss), np.asarray(y, dtype=np.float64)
+        check_kind("path", path, Path, "what convexbn_path returns")
+        loss, targets = make_loss(loss), real_array("y", y)
         targets = targets[:, None] if targets.ndim == 1 else targets
         losses = [loss.value(network.predict(X), targets).mean() for network in path.networks]
         return cls(path, np.array(losses)).plot(ax)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import ArrayLike
 
+from convexbn._utils.checks import check_kind
 from convexbn.designs._spectral_trace import SpectralTrace, spectral_trace
 from convexbn.plotting._pyplot import import_pyplot
 from convexbn.plotting._style import LIGHTEST, SEQUENTIAL, axes_or_new
@@ -47,6 +48,7 @@ class SpectralTraceDisplay:
     """
 
     def __init__(self, trace: SpectralTrace):
+        check_kind("trace", trace, SpectralTrace, "what spectral_trace returns")
         self.trace = trace
 
     @classmethod

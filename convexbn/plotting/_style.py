@@ -7,7 +7,8 @@ from convexbn.plotting._pyplot import import_pyplot
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# of Okabe and Ito, without black, which is the convex solution's, and yellow, which is too light for a white page
+# of Okabe and Ito, without black, which is the convex solution's, and yellow, which is too light for a white page;
+# colors.mplstyle has them for pictures of one's own
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 BOUND = "#D55E00"
 LIGHTEST = 0.85  # of the colour map, so that no curve is too light for a white page

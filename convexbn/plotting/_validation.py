@@ -98,22 +98,7 @@ class ValidationDisplay:
         return display.plot(ax)
 
     def plot(self, ax: "Axes | None" = None) -> Self:
-        """Draw the curves.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or None, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : ValidationDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
+        """Draw the curves on `ax`, or on the axes of a new figure if it is None, and return the display."""
         ax = axes_or_new(ax)
         table, colors = self.scores, import_pyplot().get_cmap(SEQUENTIAL)
         curves = np.unique(np.column_stack([table["spectral_power"], table["n_train"]]), axis=0)

@@ -44,10 +44,12 @@ class ArrayRows(RowSource):
         block_bytes: int = BLOCK_BYTES,
     ):
         if X.ndim != 2 or not X.size:
-            raise ValueError(f"X must be an array with at least one row and one column, got shape {X.shape}.")
-        Layout.of(X, y, sample_weight, "the array")
+            raise ValueError(
+                f"X, the source of rows, must be an array with at least one row and one column, got shape {X.shape}."
+            )
+        Layout.of(X, y, sample_weight, "the source")
         self._X, self._y, self._sample_weight, self._block_bytes = X, y, sample_weight, block_bytes
-        dtype = float_type(X.dtype, "the array")
+        dtype = float_type(X.dtype, "the source")
         super().__init__(sizes_of(X.shape, X.dtype.itemsize, block_bytes), X.shape[1], dtype)
 
     def _read(self, i: int) -> Block:

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from convexbn._utils.checks import refuse_unusual
+
 
 class Block(NamedTuple):
     """Consecutive samples: data, and targets and weights where there are any.
@@ -40,6 +42,8 @@ def as_block(given: object, name: str) -> Block:
         With the name of the block, if it is none of these.
     """
     parts = given if isinstance(given, tuple) else (given,)
+    for what, part in zip(("X", "y", "sample_weight"), parts, strict=False):
+        refuse_unusual(f"{what} of {name}", part)
     if 1 <= len(parts) <= 3:
         X, y, weights = (None if part is None else np.asarray(part) for part in (*parts, None, None)[:3])
         if X is not None and X.ndim == 2:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 
-from convexbn._utils.checks import check_count
+from convexbn._utils.checks import check_count, refuse_unusual
 from convexbn.rows._arrays import BLOCK_BYTES, ArrayRows
 from convexbn.rows._iterated import IteratedRows
 from convexbn.rows._numpy_files import NumpyRows
@@ -76,6 +76,7 @@ def read_rows(
     (NumpyRows(300 rows in 3 blocks, 4 features), RowBlocks(300 samples, 5 columns), True)
     """
     check_count("block_bytes", block_bytes)
+    refuse_unusual("source", source)
     if isinstance(source, np.ndarray):
         arrays = (_array("target", target), _array("sample_weight", sample_weight))
         return ArrayRows(source, *arrays, block_bytes=block_bytes)
@@ -83,7 +84,10 @@ def read_rows(
         return _files(Path(source), target, sample_weight, block_bytes)
     for name, values in (("target", target), ("sample_weight", sample_weight)):
         if values is not None:
-            raise ValueError(f"{name} is for arrays and Parquet files; {type(source).__name__} has its own.")
+            raise ValueError(
+                f"{name} is for arrays and Parquet files, and source is a {type(source).__name__}; give an array, or "
+                "blocks (X, y, sample_weight)."
+            )
     if isinstance(source, RowSource):
         return source
     if isinstance(source, Iterator):
@@ -103,7 +107,9 @@ def read_rows(
 def _array(name: str, values: str | ArrayLike | None) -> np.ndarray | None:
     if isinstance(values, str):
         raise ValueError(f"{name}={values!r} names a column of Parquet files; give an array, as source is one.")
-    return None if values is None else np.asarray(values)
+    array = np.asarray(values)
+    refuse_unusual(name, array)
+    return None if values is None else np.asarray(array.tolist()) if array.dtype == object else array
 
 
 def _files(path: Path, target: Any, sample_weight: Any, block_bytes: int) -> RowSource:

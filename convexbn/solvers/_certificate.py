@@ -6,13 +6,14 @@ from typing import Self
 
 import numpy as np
 
+from convexbn._utils.checks import check_kind
 from convexbn._utils.enumeration import Enumeration
 from convexbn._utils.html import Tabulated, bar
 from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
 from convexbn.model._normalized_neurons import NormalizedNeurons
 from convexbn.model._post_activation import PostActivationProblem
-from convexbn.model._problem import Problem
+from convexbn.model._problem import Problem, check_problem
 from convexbn.oracles import Price, Scope, price_size, price_without_search
 
 _ROUNDING = 1e-12  # relative gap of objective and bound that rounding alone may leave
@@ -272,6 +273,10 @@ def certify(
     >>> certify(problem, problem.zero_network, problem.zero_dual, lambda v: price_bound(problem.Z, v)).gap < 1e-12
     True
     """
+    check_problem(problem)
+    check_kind("neurons", neurons, BaseNeurons, "the Neurons of a network")
+    if not callable(price):
+        raise ValueError(f"price={price!r} must be a function of a dual point, as lambda v: price_bound(Z, v) is.")
     if isinstance(neurons, NormalizedNeurons) != isinstance(problem, PostActivationProblem):
         raise ValueError(f"neurons={neurons!r} are not of problem={problem!r}, whose normalization is another.")
     objective = problem.objective(neurons)

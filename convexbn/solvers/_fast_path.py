@@ -12,17 +12,9 @@ from convexbn.solvers.relu._fast import fast_path as relu_path
 
 
 def fast_path(
-    problem: Problem,
-    weight_decays: ArrayLike,
-    *,
-    random_state: int,
-    start: Neurons | None = None,
-    stop: Callable[[], bool] | None = None,
+    problem: Problem, weight_decays: ArrayLike, *, random_state: int, stop: Callable[[], bool] | None = None
 ) -> Iterator[Neurons]:
-    """Yield a network that predicts well at each weight decay, from the largest downwards; nothing is certified.
-
-    A start is of networks that are normalized before the ReLU.
-    """
+    """Yield a network that predicts well at each weight decay, from the largest downwards; nothing is certified."""
     if isinstance(problem, PostActivationProblem):
         return post_activation_path(problem, weight_decays, random_state=random_state, stop=stop)  # type: ignore[return-value]
-    return relu_path(problem, weight_decays, start=start, random_state=random_state, stop=stop)
+    return relu_path(problem, weight_decays, random_state=random_state, stop=stop)

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from convexbn._utils.checks import is_number
 from convexbn._utils.progress import progress_bar
 from convexbn.solvers._solution import Progress, Status
 
@@ -161,6 +162,5 @@ def check_callback(callback: object) -> None:
 
 def check_max_time(max_time: object) -> None:
     """Raise a ValueError unless `max_time` is None or a positive number."""
-    number = isinstance(max_time, (int, float, np.integer, np.floating)) and not isinstance(max_time, bool)
-    if not (max_time is None or (number and max_time > 0)):  # type: ignore[operator]
+    if not (max_time is None or (is_number(max_time) and max_time > 0)):  # type: ignore[operator]
         raise ValueError(f"max_time={max_time!r} must be a positive number of seconds or None.")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
-from convexbn._utils.checks import check_choice, check_random_state
+from convexbn._utils.checks import check_choice, check_random_state, real_array
 from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
@@ -89,10 +89,7 @@ def solve_path(
     >>> [round(solution.certificate.objective, 3) for solution in solve_path(problem, [0.1, 1.0])]
     [1.25, 0.28]
     """
-    try:
-        grid = np.sort(np.atleast_1d(np.asarray(weight_decays, dtype=np.float64)))[::-1]
-    except (TypeError, ValueError):
-        grid = np.zeros(0)
+    grid = np.sort(np.atleast_1d(real_array("weight_decays", weight_decays)))[::-1]
     if grid.ndim != 1 or grid.size == 0 or not ((grid > 0) & (grid < np.inf)).all():
         raise ValueError(f"weight_decays={weight_decays!r} must be a list of positive finite numbers.")
     check_max_time(max_time)

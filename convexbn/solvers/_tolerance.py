@@ -6,7 +6,7 @@ from typing import Literal, Self, get_args
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from convexbn._utils.checks import check_choice
+from convexbn._utils.checks import check_choice, is_number
 from convexbn._utils.user_warning import warn_user
 from convexbn.model._problem import Problem, check_problem
 from convexbn.solvers._certificate import Certificate, relative_gap
@@ -100,6 +100,5 @@ def warn_of_gaps(gaps: np.ndarray, tol: float, relative_to: Reference) -> None:
 
 def check_tol(tol: object) -> None:
     """Raise a ValueError unless `tol` is a positive finite number."""
-    number = isinstance(tol, (int, float, np.integer, np.floating)) and not isinstance(tol, bool)
-    if not (number and 0 < tol < np.inf):  # type: ignore[operator]
+    if not (is_number(tol) and 0 < tol < np.inf):  # type: ignore[operator]
         raise ValueError(f"tol={tol!r} must be a positive number.")

@@ -28,6 +28,8 @@ from sklearn.datasets import load_digits
 
 from convexbn.gradient.deep_weight_norm import SmoothNetwork, train_deep_weight_norm
 
+plt.style.use("convexbn.plotting.colors")
+
 N, WIDTH, DEPTH, N_STEPS = 100, 64, 3, 400
 
 X, y = load_digits(return_X_y=True)
@@ -55,9 +57,9 @@ def curvature(hidden_only=False, **options):
 depths = np.arange(1, 7)
 doubled = {"normalized": False, "row_norm": 2.0}
 by_depth = {
-    "with weight normalization": ("tab:blue", "-", [curvature(depth=L) for L in depths]),
-    "without": ("tab:orange", "--", [curvature(depth=L, normalized=False) for L in depths]),
-    "without, weights doubled": ("tab:red", "-", [curvature(depth=L, **doubled) for L in depths]),
+    "with weight normalization": ("C0", "-", [curvature(depth=L) for L in depths]),
+    "without": ("C1", "--", [curvature(depth=L, normalized=False) for L in depths]),
+    "without, weights doubled": ("C3", "-", [curvature(depth=L, **doubled) for L in depths]),
 }
 for label, (_, _, norms) in by_depth.items():
     print(f"Hessian norm at depth {depths[-1]} over that at depth 1: {norms[-1] / norms[0]:6.2f}  {label}")
@@ -70,7 +72,7 @@ for label, (_, _, norms) in by_depth.items():
 row_norms = np.geomspace(0.1, 10, 7)
 by_norm = {
     "all weights": ("black", [curvature(row_norm=norm) for norm in row_norms]),
-    "hidden weights alone": ("tab:blue", [curvature(row_norm=norm, hidden_only=True) for norm in row_norms]),
+    "hidden weights alone": ("C0", [curvature(row_norm=norm, hidden_only=True) for norm in row_norms]),
 }
 exponent = np.polyfit(np.log(row_norms), np.log(by_norm["hidden weights alone"][1]), 1)[0]
 print(f"The Hessian of the hidden weights goes like the row norm to the power {exponent:.4f}.")
@@ -127,10 +129,10 @@ for label, (color, norms) in by_norm.items():
     by_norm_ax.plot(row_norms, norms, ".-", color=color, label=label)
 by_norm_ax.set(xscale="log", yscale="log", xlabel="norm of the rows / sqrt(entries)", title="... and against row norm")
 loss_ax.plot(trace.steps, trace.objective, color="black", label="training loss")
-loss_ax.plot(trace.steps, bound, "--", color="tab:green", label="bound by the ratio")
+loss_ax.plot(trace.steps, bound, "--", color="C2", label="bound by the ratio")
 loss_ax.set(yscale="log", xlabel="step of gradient descent", title="The loss falls, and slows down ...")
-ratio_ax.plot(trace.steps, trace["rsc_ratio"], color="tab:green", label="|gradient|² / loss")
-ratio_ax.plot(watched.steps, watched["predictor_hessian_norm"], ".-", color="tab:blue", label="Hessian of the output")
+ratio_ax.plot(trace.steps, trace["rsc_ratio"], color="C2", label="|gradient|² / loss")
+ratio_ax.plot(watched.steps, watched["predictor_hessian_norm"], ".-", color="C0", label="Hessian of the output")
 ratio_ax.plot(watched.steps, watched["loss_hessian_norm"], ".-", color="black", label="Hessian of the loss")
 ratio_ax.set(
     yscale="log", xlabel="step of gradient descent", title="... with the green ratio, while Hessians stay small"

@@ -30,9 +30,11 @@ from convexbn.gradient.gdnp import (
 )
 from convexbn.plotting import plot_trace
 
+plt.style.use("convexbn.plotting.colors")
+
 D = 10
 METHODS = {"gradient descent": gradient_descent, "Nesterov": accelerated_gradient_descent}
-COLORS = {"GDNP": "black", "gradient descent": "tab:blue", "Nesterov": "tab:orange"}
+COLORS = {"GDNP": "black", "gradient descent": "C0", "Nesterov": "C1"}
 figure, axes = plt.subplots(2, 2, figsize=(11.5, 9), layout="constrained")
 
 
@@ -79,7 +81,7 @@ for name, path in paths.items():
     ax.plot(*path.T, ".-", color=COLORS[name], label=name)
     above = max(halfspace.evaluate(path[-1])[0] - least, 0)
     print(f"{name}: {above:.2g} above the minimum after {N_STEPS} steps")
-ax.plot(*optimum, "*", color="tab:red", markersize=14, label="minimum", zorder=3)
+ax.plot(*optimum, "*", color="C3", markersize=14, label="minimum", zorder=3)
 ax.set(title=f"logistic loss, two weights: {N_STEPS} steps", xlabel="first weight", ylabel="second weight")
 ax.set_aspect("equal", "box")
 ax.legend(fontsize="small")
@@ -146,7 +148,7 @@ ax.plot(trace.steps, norms[0] * rate**trace.steps, color="black", linestyle="--"
 ax.plot(
     trace.steps,
     norms[-1] * predicted ** (trace.steps - trace.steps[-1]),
-    color="tab:red",
+    color="C3",
     linestyle=":",
     label="predicted rate",
 )
@@ -169,7 +171,7 @@ for name, run in traces.items():
     ax.plot(run.steps, excess, color=COLORS[name], label=name)
 by_sigmoid = traces["GDNP"]
 excess = np.maximum(trace["rho"] - trace["rho_star"], 1e-12)
-ax.plot(trace.steps, excess, ".", color="tab:red", markevery=40, label="GDNP with the logistic loss")
+ax.plot(trace.steps, excess, ".", color="C3", markevery=40, label="GDNP with the logistic loss")
 ax.plot(by_sigmoid.steps, by_sigmoid["rho_bound"] - by_sigmoid["rho_star"], "k--", linewidth=1, label="bound")
 common = min(len(trace), len(by_sigmoid))
 apart = np.abs(trace["rho"][:common] - by_sigmoid["rho"][:common]).max()

@@ -26,6 +26,8 @@ from matplotlib import pyplot as plt
 from convexbn.gradient.identity_mapping import draw_weights, find_phases, train_identity_mapping
 from convexbn.plotting import plot_trace
 
+plt.style.use("convexbn.plotting.colors")
+
 D = 100
 
 # %%

@@ -30,6 +30,8 @@ from convexbn.gradient.weight_norm import (
     weight_norm_start,
 )
 
+plt.style.use("convexbn.plotting.colors")
+
 N, D, N_NEURONS = 10, 20, 4000
 rng = np.random.default_rng(0)
 X = rng.standard_normal((N, D))
@@ -79,14 +81,14 @@ ax.loglog(
     fine,
     [gram.rate_of_directions(a) for a in fine],
     "--",
-    color="tab:blue",
+    color="C0",
     label="directions: $\\lambda_{min}(V)/\\alpha^2$",
 )
-ax.axhline(gram.rate_of_lengths, linestyle="--", color="tab:orange", label="lengths: $\\lambda_{min}(G)$")
-ax.axhline(plain_rate, linestyle=":", color="tab:green", label="no normalization, measured")
-ax.loglog(alphas, measured, "o", color="tab:red", label=f"measured, {N_NEURONS} neurons")
-ax.axvline(gram.crossover, color="gray", linewidth=0.8)
-ax.text(gram.crossover * 1.15, 300, f"crossover\n$\\alpha$ = {gram.crossover:.1f}", color="gray")
+ax.axhline(gram.rate_of_lengths, linestyle="--", color="C1", label="lengths: $\\lambda_{min}(G)$")
+ax.axhline(plain_rate, linestyle=":", color="C2", label="no normalization, measured")
+ax.loglog(alphas, measured, "o", color="C3", label=f"measured, {N_NEURONS} neurons")
+ax.axvline(gram.crossover, color="0.5", linewidth=0.8)
+ax.text(gram.crossover * 1.15, 300, f"crossover\n$\\alpha$ = {gram.crossover:.1f}", color="0.5")
 ax.set(xlabel="$\\alpha$", ylabel="rate of decay", title="two regimes", ylim=(gram.rate_of_lengths / 4, 1e4))
 ax.legend(fontsize="small")
 
@@ -101,12 +103,12 @@ conditions = {name: float(np.linalg.cond(getattr(gram, name))) for name in "VHG"
 print("\nCondition numbers:", ", ".join(f"{name} {value:.1f}" for name, value in conditions.items()))
 
 ax = axes[0, 1]
-ax.loglog(alphas, steps_needed, "o-", color="tab:red", label="weight normalization")
-ax.axhline(plain_steps, linestyle=":", color="tab:green", label="no normalization")
-ax.axvline(gram.crossover, color="gray", linewidth=0.8)
+ax.loglog(alphas, steps_needed, "o-", color="C3", label="weight normalization")
+ax.axhline(plain_steps, linestyle=":", color="C2", label="no normalization")
+ax.axvline(gram.crossover, color="0.5", linewidth=0.8)
 ax.set(xlabel="$\\alpha$", ylabel="steps", title="steps to a millionth of the error, each with its own step")
 ax.set_ylim(10, 1000)
-ax.text(gram.crossover * 1.15, 13, "crossover", color="gray")
+ax.text(gram.crossover * 1.15, 13, "crossover", color="0.5")
 ax.legend(fontsize="small")
 
 # sphinx_gallery_defer_figures

@@ -29,6 +29,8 @@ from sklearn.preprocessing import StandardScaler
 
 from convexbn import ConvexBNClassifier, FrozenModule, RandomBatchNormLayers
 
+plt.style.use("convexbn.plotting.colors")
+
 warnings.simplefilter("ignore", ConvergenceWarning)  # the gap is printed with the certificate
 
 # %%
@@ -82,7 +84,7 @@ for ax, (name, (X, y)) in zip(axes, tasks.items(), strict=True):
     for place, (label, embedding) in enumerate(of_task.items()):
         heads = {"logistic regression": LogisticRegression(max_iter=1000), "convex head": ConvexBNClassifier(tol=1e-3)}
         print(f"\n== {name}, {' '.join(label.split())} ==")
-        for shift, color, (title, head) in zip((-0.2, 0.2), ("tab:gray", "tab:blue"), heads.items(), strict=True):
+        for shift, color, (title, head) in zip((-0.2, 0.2), ("0.5", "C0"), heads.items(), strict=True):
             model = make_pipeline(embedding, head).fit(X_train, y_train)
             accuracy = model.score(X_test, y_test)
             print(f"{title}: accuracy {accuracy:.3f} on {len(y_test)} test samples")

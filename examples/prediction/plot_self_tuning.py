@@ -27,6 +27,8 @@ from sklearn.model_selection import train_test_split
 from convexbn import ConvexBNClassifier, ConvexBNRegressor
 from convexbn.plotting import ValidationDisplay
 
+plt.style.use("convexbn.plotting.colors")
+
 warnings.simplefilter("ignore", ConvergenceWarning)  # the last fit of a choice may stop short of tol; see certificates
 
 figure, axes = plt.subplot_mosaic(
@@ -51,12 +53,12 @@ chosen = ConvexBNRegressor(spectral_power=0).fit(X, y)
 largest = chosen.validation_scores_["weight_decay"].max()
 print("== one feature ==")
 ax = axes["fits"]
-ax.plot(x, y, ".", color="tab:gray", label="samples")
+ax.plot(x, y, ".", color="0.5", label="samples")
 ax.plot(grid, truth, "k--", linewidth=1, label="truth")
 for label, weight_decay, color in (
-    ("strong", 0.3 * largest, "tab:blue"),
-    ("chosen", chosen.weight_decay_, "tab:red"),
-    ("hardly any", 1e-5 * largest, "tab:olive"),
+    ("strong", 0.3 * largest, "C0"),
+    ("chosen", chosen.weight_decay_, "C3"),
+    ("hardly any", 1e-5 * largest, "C4"),
 ):
     model = ConvexBNRegressor(weight_decay, tol=1e-3, max_time=3).fit(X, y)
     error = np.sqrt(np.mean((model.predict(grid[:, None]) - truth) ** 2))
@@ -93,7 +95,7 @@ for key, spectral_power in (("plain", 0), ("weighted", 1)):
     error = np.sqrt(np.mean((prediction - np.abs(thing[test])) ** 2))
     print(f"spectral power {spectral_power}: weight decay {model.weight_decay_:.2g}, error {error:.3f}")
     ax = axes[key]
-    ax.plot(thing[test], prediction, ".", color="tab:blue", markersize=3, label="predictions on new samples")
+    ax.plot(thing[test], prediction, ".", color="C0", markersize=3, label="predictions on new samples")
     ax.plot([-2, 0, 2], [2, 0, 2], "k--", linewidth=1, label="truth")
     ax.set(
         title=f"Spectral power {spectral_power}: error {error:.2f}", xlabel="what the features measure", ylim=(-2, 5)

@@ -23,9 +23,11 @@ from convexbn import ConvexBNRegressor, compare, convexbn_path
 from convexbn.gradient import train
 from convexbn.plotting import plot_comparison
 
+plt.style.use("convexbn.plotting.colors")
+
 warnings.simplefilter("ignore", ConvergenceWarning)  # the last fit of a choice may stop short of tol
 
-PLACEMENTS = {"before": ("batch", "tab:blue"), "after": ("batch_after_relu", "tab:red")}
+PLACEMENTS = {"before": ("batch", "C0"), "after": ("batch_after_relu", "C3")}
 FRACTION = 0.03  # of the weight decay from which on the network is a constant
 ADAM = {"optimizer": "adam", "n_steps": 2000, "n_neurons": 50}
 RUNS = {"Adam": ADAM, "SGD, no momentum": {**ADAM, "optimizer": "sgd"}}
@@ -65,7 +67,7 @@ for placement, (_, color) in PLACEMENTS.items():
     cost = np.interp(x[-2], kinks, costs[placement]) / (x[-1] - x[-2])
     print(f"normalized {placement} the ReLU: {cost:.2f}")
     axes["cost"].plot(kinks, costs[placement], color=color, label=f"normalized {placement} the ReLU")
-axes["cost"].plot(x, 0 * x, "|", color="tab:gray", markersize=12, label="samples")
+axes["cost"].plot(x, 0 * x, "|", color="0.5", markersize=12, label="samples")
 axes["cost"].set(title="What a neuron relu(x - t) costs", xlabel="where its kink t is", ylabel="cost")
 axes["cost"].legend(fontsize="small", loc="upper center")
 
@@ -85,7 +87,7 @@ axes["cost"].legend(fontsize="small", loc="upper center")
 # objective asks for the sample at the end, and Adam fails to give it.
 
 ax = axes["fits"]
-ax.plot(x, y, ".", color="tab:gray", label="samples")
+ax.plot(x, y, ".", color="0.5", label="samples")
 ax.plot(x[list(errors)], y[list(errors)], "ko", fillstyle="none", markersize=10, label="went wrong")
 ax.plot(grid, np.abs(grid), "k--", linewidth=1, label="truth")
 for placement, (normalization, color) in PLACEMENTS.items():
@@ -111,7 +113,7 @@ for placement, (normalization, color) in PLACEMENTS.items():
     size = np.hypot(network.gamma, network.bias) * np.abs(network.output_weights[:, 0])
     for j in np.argsort(-size):
         axes[placement].plot(grid, hidden[:, j] - np.median(hidden[:, j]), label=f"cost {size[j]:.2f}")
-    axes[placement].plot(x, 0 * x - 2.9, "|", color="tab:gray", markersize=12)
+    axes[placement].plot(x, 0 * x - 2.9, "|", color="0.5", markersize=12)
     axes[placement].set(
         title=f"The {len(network)} neurons, normalized {placement} the ReLU", xlabel="x", ylabel="output", ylim=(-3, 4)
     )

@@ -25,6 +25,8 @@ from convexbn import BatchNormDesign, BatchNormNetwork, convexbn_path, spectral_
 from convexbn.gradient import train
 from convexbn.plotting import plot_spectral_trace
 
+plt.style.use("convexbn.plotting.colors")
+
 warnings.simplefilter("ignore", ConvergenceWarning)  # relative gaps of about 1e-3 do not show in a test error
 
 N_LARGE, D, WEIGHT_DECAY, N_STEPS = 4, 8, 0.01, 2000
@@ -125,7 +127,7 @@ for name, signal in {"large": slice(0, N_LARGE), "small": slice(N_LARGE, D)}.ite
     for network, (label, value) in zip(networks.values(), errors.items(), strict=True):
         objective = network.objective(X, y, WEIGHT_DECAY)
         print(f"Test error {value:.3f}, training objective {objective:.4f}: {' '.join(label.split())}")
-    axes[name].barh(list(errors), list(errors.values()), color=["tab:orange"] + ["tab:blue"] * 3)
+    axes[name].barh(list(errors), list(errors.values()), color=["C1"] + ["C0"] * 3)
     axes[name].invert_yaxis()
     axes[name].set(title=f"test error, signal in {name} directions", xlabel="mean squared error")
 

@@ -23,6 +23,8 @@ from sklearn.model_selection import train_test_split
 from convexbn import BatchNormNetwork, convexbn_path
 from convexbn.gradient import train
 
+plt.style.use("convexbn.plotting.colors")
+
 warnings.simplefilter("ignore", ConvergenceWarning)  # relative gaps of about 1e-2 do not show in a test error
 
 WEIGHT_DECAY, N_STEPS, COMPONENTS, POWERS = 0.02, 2000, (5, 10, 20, 30), (0.5, 1.0)
@@ -97,14 +99,14 @@ def leading_filters(network, count=3):
 figure = plt.figure(figsize=(12, 4.5), layout="constrained")
 left, middle, right = figure.subfigures(1, 3)
 ax = left.subplots()
-ax.bar(names, mean, color=["tab:orange"] + ["tab:blue"] * 3)
+ax.bar(names, mean, color=["C1"] + ["C0"] * 3)
 ax.plot(np.transpose(rows), "k.", markersize=5)
 ax.set(title="test error, mean and splits")
 ax.tick_params("x", rotation=30)
 ax = middle.subplots()
 ax.plot(COMPONENTS, np.mean(curves, axis=0), "o-", label="convex, truncated")
 ax.axhline(mean[1], color="black", linestyle="--", label=names[1])
-ax.axhline(mean[0], color="tab:orange", linestyle="--", label=names[0])
+ax.axhline(mean[0], color="C1", linestyle="--", label=names[0])
 ax.set(title="test error by directions kept", xlabel="directions")
 ax.legend(fontsize="small")
 grid = right.subplots(2, 3)

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.checks import make_generator
 from convexbn._utils.summary import Summarized, counted
 from convexbn.gradient._hessian import hessian_norm
 from convexbn.gradient._options import check_integer, check_number, check_samples
@@ -134,7 +135,7 @@ class SmoothNetwork(Summarized):
         for name, number in (("n_features", n_features), ("depth", depth), ("width", width)):
             check_integer(name, number, 1)
         check_number("row_norm", row_norm, positive=True)
-        rng = np.random.default_rng(random_state)
+        rng = make_generator(random_state)
         weights = [
             row_norm * _rows_of_norm_sqrt(rng.standard_normal((width, columns)))
             for columns in (n_features, *[width] * (depth - 1))

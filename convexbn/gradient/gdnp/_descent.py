@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_array
 
-from convexbn.gradient._options import check_integer, check_number, is_number
+from convexbn._utils.checks import check_kind, is_number
+from convexbn._utils.data_checks import check_array
+from convexbn.gradient._options import check_integer, check_number
 from convexbn.gradient._trace import Recorder, Trace
 from convexbn.gradient.gdnp._objectives import Objective
 
@@ -115,6 +116,7 @@ def gdnp(
     >>> bool((fit.trace["rho"] <= fit.trace["rho_bound"] + 1e-12).all())
     True
     """
+    check_kind("objective", objective, Objective, "LeastSquares(X, y), or another objective of this module")
     check_integer("n_steps", n_steps, 0)
     check_number("tol", tol)
     if not (is_number(max_length) and max_length > 0):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn._utils.checks import check_choice
+from convexbn._utils.checks import check_choice, make_generator
 from convexbn._utils.summary import Summarized, counted
 from convexbn.gradient._hessian import block_norms
 from convexbn.gradient._options import check_integer, check_samples
@@ -155,7 +155,7 @@ class MultilayerNetwork(Summarized):
         sizes = {"n_features": n_features, "n_outputs": n_outputs, "depth": depth, "width": width}
         for name, number in sizes.items():
             check_integer(name, number, 1)
-        rng = np.random.default_rng(random_state)
+        rng = make_generator(random_state)
         shapes = [(width, n_features), *[(width, width)] * (depth - 1), (n_outputs, width)]
         *weights, output_weights = [rng.standard_normal(shape) / np.sqrt(shape[1]) for shape in shapes]
         shifts, lengths = [np.zeros(width)] * depth, [np.ones(width)] * depth if normalized else None
@@ -253,7 +253,7 @@ class MultilayerNetwork(Summarized):
         torch, parameters = import_torch(), network._parameters()
         loss = _cross_entropy(self._forward(parameters, torch.tensor(data))[0], torch.tensor(classes))
         blocks = parameters[: len(self.weights) + 1]
-        return block_norms(loss, blocks, n_probes=n_probes, rng=np.random.default_rng(random_state))
+        return block_norms(loss, blocks, n_probes=n_probes, rng=make_generator(random_state))
 
     def _parameters(self) -> list[Any]:
         """Torch leaves in the order: weights, output weights, shifts, output bias, and lengths if there are any."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.checks import make_generator
 from convexbn.gradient._options import check_integer, check_number
 from convexbn.gradient._trace import Recorder, Trace
 from convexbn.gradient.gdnp._multilayer import Batch, MultilayerNetwork
@@ -109,7 +110,7 @@ def train_multilayer(
         raise ValueError(f"callback={callback!r} must be a function of a step and a network, or None.")
     data, labels = start._samples(X, y)
     start._checked_forward(data)
-    rng, inputs, classes = np.random.default_rng(random_state), torch.tensor(data), torch.tensor(labels)
+    rng, inputs, classes = make_generator(random_state), torch.tensor(data), torch.tensor(labels)
     parameters, cross_entropy = start._parameters(), torch.nn.functional.cross_entropy
     method = "gradient descent" if direction_rate is None else "gradient descent with a length-direction split"
     with Recorder(method, n_steps, verbose=verbose) as recorder:

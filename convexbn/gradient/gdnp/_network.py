@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_array, check_X_y
 
+from convexbn._utils.checks import make_generator
+from convexbn._utils.data_checks import check_array, check_X_y
 from convexbn.gradient._options import check_integer, check_number
 from convexbn.gradient._trace import Recorder, Trace
 from convexbn.gradient.gdnp._descent import gdnp
@@ -140,7 +141,7 @@ def gdnp_network(
     theta = np.ones(n_units) if output_weights is None else check_array(output_weights, dtype=float, ensure_2d=False)
     if theta.shape != (n_units,) or not theta.all():
         raise ValueError(f"output_weights must be {n_units} numbers other than zero, one for each unit.")
-    rng = np.random.default_rng(random_state)
+    rng = make_generator(random_state)
     moments = Moments(data.T @ data / len(data), -(data.T @ labels) / len(data))
 
     weights = np.zeros((n_units, data.shape[1]))

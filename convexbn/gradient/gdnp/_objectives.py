@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve
-from sklearn.utils.validation import check_array, check_X_y
 
+from convexbn._utils.data_checks import check_array, check_X_y
 from convexbn.gradient._options import check_samples
 from convexbn.gradient.gdnp._functions import LOSSES, SmoothFunction, named_function
 

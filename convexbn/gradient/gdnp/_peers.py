@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult, minimize
 
+from convexbn._utils.checks import check_kind
 from convexbn.gradient._options import check_integer, check_number
 from convexbn.gradient._trace import DivergenceError, Recorder
 from convexbn.gradient.gdnp._descent import LinearFit, check_start
@@ -212,6 +213,7 @@ def lbfgs(
     >>> lbfgs(LeastSquares(np.diag([2.0, 1.0]), [2.0, 2.0])).weights.round(4)
     array([1., 2.])
     """
+    check_kind("objective", objective, Objective, "LeastSquares(X, y), or another objective of this module")
     check_integer("n_steps", n_steps, 0)
     check_number("tol", tol)
     w = _start(objective, start)
@@ -256,6 +258,7 @@ def _run(
     A loss that grows no faster than the weights, as the logistic one, is never a million-fold; so the last one is
     compared.
     """
+    check_kind("objective", objective, Objective, "LeastSquares(X, y), or another objective of this module")
     check_integer("n_steps", n_steps, 0)
     check_number("tol", tol)
     check_number("learning_rate", learning_rate, positive=True, optional=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from convexbn._utils.checks import make_generator
 from convexbn._utils.summary import Summarized, counted
 from convexbn.designs import PatchGrid
 from convexbn.designs._patches import check_images
@@ -156,7 +157,7 @@ class LinkedNetwork(Summarized):
         if kernel_size is not None and kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size!r} must be odd, so that images keep their size.")
         _check_blocks(depth - 2, link)
-        rng, kernel = np.random.default_rng(random_state), () if kernel_size is None else (kernel_size, kernel_size)
+        rng, kernel = make_generator(random_state), () if kernel_size is None else (kernel_size, kernel_size)
 
         def draw(*shape: int, gain: float = 2.0) -> np.ndarray:
             return rng.standard_normal(shape) * math.sqrt(gain / math.prod(shape[-1 - len(kernel) :]))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn._utils.checks import check_choice
+from convexbn._utils.checks import check_choice, make_generator
 from convexbn.gradient._optimizers import make_optimizer
 from convexbn.gradient._options import DTYPES, check_integer, check_momentum, check_number, check_pair, check_steps
 from convexbn.gradient._trace import Recorder, Trace
@@ -111,7 +111,7 @@ def train_linked(
     watched = {name: (parameters[0].new_tensor(x), torch.tensor(c)) for name, (x, c) in samples.items()}
     inputs, labels = watched["train"]
     optimizer = make_optimizer("sgd", parameters, learning_rate, momentum)
-    batches = batches_of(len(data), batch_size, np.random.default_rng(random_state))
+    batches = batches_of(len(data), batch_size, make_generator(random_state))
     with Recorder("SGD", n_steps, verbose=verbose) as recorder:
         for step in range(n_steps + 1):
             if step in recorded:

@@ -3,6 +3,9 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.checks import real_array
+from convexbn._utils.magnitude import check_magnitude
+
 
 def population_loss(W: ArrayLike, W_star: ArrayLike, *, identity: bool = True) -> np.ndarray:
     r"""Squared loss between student and teacher, expected over Gaussian inputs.
@@ -169,7 +172,7 @@ def one_point_convexity(W: ArrayLike, W_star: ArrayLike) -> np.ndarray:
 
 def neurons_of(W: ArrayLike, W_star: ArrayLike, identity: bool) -> tuple[np.ndarray, np.ndarray]:
     """Check the weights; return the neurons of the student and those of the teacher, each a column."""
-    student, teacher = np.asarray(W, dtype=np.float64), np.asarray(W_star, dtype=np.float64)
+    student, teacher = real_array("W", W), real_array("W_star", W_star)
     for name, weights, columns in (("W", student, "d" if identity else "m"), ("W_star", teacher, "d")):
         fits = weights.ndim >= 2 and weights.size and (columns == "m" or weights.shape[-1] == weights.shape[-2])
         if not fits:
@@ -178,6 +181,7 @@ def neurons_of(W: ArrayLike, W_star: ArrayLike, identity: bool) -> tuple[np.ndar
             )
         if not np.isfinite(weights).all():
             raise ValueError(f"{name} has entries that are not finite.")
+        check_magnitude(weights, name)
     if student.shape[-2] != teacher.shape[-2]:
         raise ValueError(f"W has d = {student.shape[-2]}, W_star d = {teacher.shape[-2]}; they must be equal.")
     try:

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
+from convexbn._utils.checks import make_generator
 from convexbn.gradient._options import check_integer, check_number
 from convexbn.gradient._trace import Recorder, Trace
 from convexbn.gradient.identity_mapping._population import (
@@ -52,7 +53,7 @@ def draw_weights(
     check_integer("d", d, 1)
     check_number("spectral_norm", spectral_norm)
     check_integer("n_runs", n_runs, 1, optional=True)
-    W = np.random.default_rng(random_state).standard_normal((d, d) if n_runs is None else (n_runs, d, d))
+    W = make_generator(random_state).standard_normal((d, d) if n_runs is None else (n_runs, d, d))
     return W * (spectral_norm / np.linalg.norm(W, 2, axis=(-2, -1), keepdims=True))
 
 
@@ -147,7 +148,7 @@ def train_identity_mapping(
     d, m = A.shape[-2:]
     if learning_rate is None:
         learning_rate = 2 / m if batch_size is None else 2 / m / (1 + 2 * d / batch_size)
-    rng = np.random.default_rng(random_state)
+    rng = make_generator(random_state)
 
     students, teachers = A.reshape(-1, d, m), B.reshape(-1, d, d)
     active = np.arange(len(students))

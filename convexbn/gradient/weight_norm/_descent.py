@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.checks import make_generator, real_array
 from convexbn.gradient._options import check_integer, check_number, check_samples
 from convexbn.gradient._trace import Recorder, Trace
 from convexbn.gradient.weight_norm._gram import gram_of_weights
@@ -53,7 +54,7 @@ def weight_norm_start(
     check_number("alpha", alpha, positive=True)
     check_integer("n_features", n_features, 1)
     check_integer("n_neurons", n_neurons, 1)
-    rng = np.random.default_rng(random_state)
+    rng = make_generator(random_state)
     v = alpha * rng.standard_normal((n_neurons, n_features))
     c = rng.choice([-1.0, 1.0], size=(n_neurons, 1)) / np.sqrt(n_neurons)
     return WeightNormNetwork(v, np.linalg.norm(v, axis=1) / alpha, np.zeros(n_neurons), c, np.zeros(1))
@@ -208,11 +209,17 @@ def decay_rate(steps: ArrayLike, sizes: ArrayLike, learning_rate: float) -> np.n
     0.5
     """
     check_number("learning_rate", learning_rate, positive=True)
-    steps, sizes = np.asarray(steps, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
-    if len(steps) < 2 or len(sizes) != len(steps):
-        raise ValueError(f"steps and sizes must be equally many, two at least; got {len(steps)} and {len(sizes)}.")
-    if not (sizes > 0).all():
-        raise ValueError("sizes must be positive; an error of zero has no logarithm, so leave such steps out.")
+    steps, sizes = real_array("steps", steps), real_array("sizes", sizes)
+    if steps.ndim != 1 or sizes.ndim not in (1, 2) or len(steps) < 2 or len(sizes) != len(steps):
+        raise ValueError(
+            f"steps and sizes must be equally many, two at least; got arrays of shapes {steps.shape} and {sizes.shape}."
+        )
+    if not np.isfinite(steps).all():
+        raise ValueError("steps contains NaN or infinity.")
+    if not ((sizes > 0) & (sizes < np.inf)).all():
+        raise ValueError(
+            "sizes must be positive and finite; an error of zero has no logarithm, so leave such steps out."
+        )
     if np.ptp(steps) == 0:
         raise ValueError(f"steps are all {steps[0]:g}; give sizes at two different ones at least.")
     centred = steps - steps.mean()

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
-from sklearn.utils.validation import check_array
 
+from convexbn._utils.data_checks import check_array
 from convexbn.gradient._options import check_number
 from convexbn.network import WeightNormNetwork
 

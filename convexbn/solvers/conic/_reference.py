@@ -7,13 +7,14 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from convexbn.model._activation import Activation
+from convexbn._utils.checks import check_choice
+from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._merging import merge_directions, prune
 from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
-from convexbn.model._problem import Problem
+from convexbn.model._problem import Problem, check_problem
 from convexbn.oracles import count_flats, most_violated_patterns, price_of_gates, price_of_patterns
-from convexbn.patterns._patterns import Patterns
+from convexbn.patterns._patterns import Patterns, check_patterns
 from convexbn.solvers._certificate import Oracle, Search, certify
 from convexbn.solvers._monitor import Clock, check_max_iter, check_max_time
 from convexbn.solvers._scaling import Scaling
@@ -108,6 +109,9 @@ def solve_reference(
     >>> round(solution.certificate.objective, 6), solution.certificate.scope
     (0.28, 'global')
     """
+    check_problem(problem)
+    check_choice("activation", activation, ACTIVATIONS)
+    check_patterns(patterns, problem.Z)
     check_cvxpy_solver(solver)
     tolerance = Tolerance.of(problem, tol, relative_to)
     check_max_iter(max_iter)

@@ -18,8 +18,8 @@ from numpy.typing import DTypeLike
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import check_not_gated
-from convexbn.model._problem import Problem
-from convexbn.patterns._patterns import Patterns
+from convexbn.model._problem import Problem, check_problem
+from convexbn.patterns._patterns import Patterns, check_patterns
 from convexbn.solvers._certificate import Certificate, Search, certify
 from convexbn.solvers._checkpoint import (
     Checkpoint,
@@ -205,19 +205,13 @@ def solved(
 
 
 def _check(problem: Problem, patterns: Patterns) -> None:
+    check_problem(problem)
     if not np.isfinite(problem.loss.curvature):
         raise ValueError(
             f"solve_gated takes smooth losses, and loss {problem.loss.name!r} has a kink; use 'squared_hinge', or "
             "solve_reference(..., activation='gated_relu')."
         )
-    if not isinstance(patterns, Patterns):
-        raise ValueError(f"patterns={patterns!r} must be Patterns, such as those of sample_patterns(Z, n_directions).")
-    shape = len(patterns.directions), patterns.n_rows
-    if shape != (problem.Z.n_columns, problem.Z.n_rows) or len(patterns) == 0:
-        raise ValueError(
-            f"patterns must be at least one, of the problem's {problem.Z.n_rows} rows and {problem.Z.n_columns} "
-            f"columns; got {len(patterns)} of {shape[1]} rows and {shape[0]} columns."
-        )
+    check_patterns(patterns, problem.Z)
 
 
 def _precision(dtype: DTypeLike) -> np.dtype:

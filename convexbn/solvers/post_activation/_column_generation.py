@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from convexbn._utils.checks import make_generator
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._normalized_neurons import NormalizedNeurons, prune_normalized
 from convexbn.model._post_activation import PostActivationProblem
@@ -116,7 +117,7 @@ def solve_post_activation(
     inside = whitened.problem
     provable = bool(prove) and normalized_quickly_enumerated(inside.Z, inside.n_outputs)
     patterns = enumerate_patterns(inside.Z) if provable else None
-    rng = np.random.default_rng(random_state)
+    rng = make_generator(random_state)
     seed = None if random_state is None else rng.bit_generator.state
     parameters = ["column generation", options, tolerance, bool(prove), seed]
     rounds = Rounds(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.checks import make_generator
 from convexbn.model._normalized_neurons import NormalizedNeurons
 from convexbn.model._post_activation import PostActivationProblem
 from convexbn.solvers._monitor import Monitor
@@ -54,7 +55,7 @@ def fast_path(
     (0, True)
     """
     whitened = Whitened.of(problem)
-    inside, rng = whitened.problem, np.random.default_rng(random_state)
+    inside, rng = whitened.problem, make_generator(random_state)
     monitor, neurons = Monitor("fast path", stop=stop), inside.zero_network
     for weight_decay in np.asarray(weight_decays, dtype=np.float64):
         scaled = replace(inside, weight_decay=float(weight_decay) / whitened.target_scale)

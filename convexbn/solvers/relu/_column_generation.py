@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from convexbn._utils.checks import make_generator
 from convexbn._utils.threads import on_one_thread
 from convexbn.model._merging import merge, prune
 from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
-from convexbn.model._problem import Problem
+from convexbn.model._problem import Problem, check_problem
 from convexbn.solvers._checkpoint import Checkpoint, CheckpointPath, Rounds, arrays_of, check_checkpoint, fingerprint_of
 from convexbn.solvers._monitor import Callback, Monitor
 from convexbn.solvers._scaling import Scaling
@@ -119,6 +120,7 @@ def solve_column_generation(
     >>> round(solution.certificate.objective, 6), solution.certificate.scope
     (0.28, 'global')
     """
+    check_problem(problem)
     check_options(options)
     check_prove(prove)
     check_checkpoint(checkpoint)
@@ -146,7 +148,7 @@ def solve_column_generation(
         scaled,
         options,
         scaling.scaled_tolerance(tolerance),
-        np.random.default_rng(random_state),
+        make_generator(random_state),
         monitor,
         prove=prove if provable(scaled, options.proof) else False,
         objective_scale=scaling.unscaled_objective(1.0),

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.checks import make_generator
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.oracles import find_local_maxima
@@ -68,7 +69,7 @@ def fast_path(
     (0, 0.28)
     """
     scaling = Scaling.of(problem).with_fewest_columns()
-    scaled, rng = scaling.problem, np.random.default_rng(random_state)
+    scaled, rng = scaling.problem, make_generator(random_state)
     unit = scaled.weight_decay / problem.weight_decay
     monitor = Monitor("fast path", stop=stop)
     neurons = scaled.zero_network if start is None else scaling.scaled(start).with_unit_outputs()
@@ -102,6 +103,6 @@ def descend(problem: Problem, start: Neurons, *, n_steps: int, stop: Callable[[]
 def price_quickly(problem: Problem, *, random_state: int | np.random.Generator | None = None) -> float:
     """Lower estimate of `weight_decay_max`, by an ascent without polish."""
     Z, v = problem.Z, problem.zero_dual
-    starts = np.random.default_rng(random_state).standard_normal((Z.n_columns, 2 * FAST.n_starts))
+    starts = make_generator(random_state).standard_normal((Z.n_columns, 2 * FAST.n_starts))
     found = find_local_maxima(Z, v, starts, count=1, polish=False)
     return float(found.prices[0]) if len(found) else 0.0

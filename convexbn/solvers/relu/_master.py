@@ -10,10 +10,9 @@ from convexbn.solvers.relu._state import Run, State
 
 def enlarged(run: Run, state: State) -> State:
     """Let the neurons of the last search enter, at the best lengths for all; those that vanish are dropped."""
-    assert state.searched is not None
-    found, problem, options = state.searched.found, run.problem, run.options
-    if len(found) == 0:
+    if state.searched is None or not state.has_found:
         return state
+    found, problem, options = state.searched.found, run.problem, run.options
     neurons = replace(
         state.neurons,
         weights=np.hstack([state.neurons.weights, options.new_length * found.directions]),

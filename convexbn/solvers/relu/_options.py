@@ -190,6 +190,7 @@ FAST = Options(
     around=0.5,
     across=0.0,
     several=1,
+    last_search=1,
     polish=False,
     new_neurons=0,
     growth=True,

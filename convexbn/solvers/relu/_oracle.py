@@ -18,13 +18,17 @@ _LEAST_RTOL, _MOST_RTOL, _DAMPING = 1e-14, 1e-3, 1e-4  # of the next corrective 
 def searched(run: Run, state: State) -> State:
     """Search for violated dual constraints; a gap within the tolerance is confirmed from many more starts.
 
+    There is no search in a single round that no neuron may enter.
+
     The next corrective step need not be more accurate than what remains: the objective is within about 10 gap^2 of that
     of a joint local optimum, and to come closer can wait as long as neurons are found and rounds make progress.
     """
-    if run.monitor.out_of_time():
+    options = run.options
+    if run.monitor.out_of_time() or (options.max_rounds == 1 and _most_new(run, state, options) == 0):
         return state
-    state = _searched_with(run, state, run.options.coarse if state.coarse else run.options, 1)
-    if run.tolerance.reached(state.objective, state.bound):
+    state = _searched_with(run, state, options.coarse if state.coarse else options, 1)
+    confirmed = options.last_search == 1 and not state.coarse
+    if run.tolerance.reached(state.objective, state.bound) and not confirmed:
         state = search_hard(run, state)
     remains = state.gap**2 if state.has_found else (run.tolerance.relative(state.objective) / 10) ** 2
     return replace(
@@ -57,7 +61,7 @@ def _searched_with(run: Run, state: State, options: Options, effort: int) -> Sta
         v,
         starts,
         threshold=problem.weight_decay * (1 + run.tolerance.relative(state.objective) / 10),
-        count=most_new(len(state.neurons), Z.n_samples, run.several, options),
+        count=_most_new(run, state, options),
         polish=options.polish,
         stop=run.monitor.out_of_time,
     )
@@ -65,6 +69,11 @@ def _searched_with(run: Run, state: State, options: Options, effort: int) -> Sta
     bound = dual_bound(problem, v, price_of(directions, Z, v))
     call = Searched(v, directions, found, bound, options.polish and not run.monitor.out_of_time())
     return replace(state, searched=call, proof=None, n_starts=state.n_starts + starts.shape[1])
+
+
+def _most_new(run: Run, state: State, options: Options) -> int:
+    """How many neurons may enter."""
+    return most_new(len(state.neurons), run.problem.Z.n_samples, run.several, options)
 
 
 def _starts(Z: Operator, neurons: Neurons, count: int, options: Options, rng: np.random.Generator) -> np.ndarray:

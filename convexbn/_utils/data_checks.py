@@ -1,0 +1,35 @@
+"""scikit-learn's checks of data, stricter: masked entries, dates and integers too large for a float are refused.
+
+scikit-learn drops the mask of an array, and so takes what it hides for data.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from sklearn.utils import validation
+
+from convexbn._utils.checks import refuse_unusual
+
+_NAMES = ("X", "y")
+
+
+def _stricter(check: Callable[..., Any], *, of_estimator: bool = False) -> Callable[..., Any]:
+    """The same check, which looks at its data first."""
+
+    @wraps(check)
+    def checked(*given: Any, **options: Any) -> Any:
+        names = (options["input_name"],) if "input_name" in options else _NAMES
+        for name, values in zip(names, given[of_estimator:], strict=False):
+            refuse_unusual(name, values)
+        try:
+            return check(*given, **options)
+        except OverflowError as error:
+            raise ValueError(f"{' or '.join(names)} holds an integer that is too large for a float.") from error
+
+    return checked
+
+
+check_array = _stricter(validation.check_array)
+check_X_y = _stricter(validation.check_X_y)
+validate_data = _stricter(validation.validate_data, of_estimator=True)

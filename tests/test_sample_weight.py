@@ -61,7 +61,7 @@ def test_integer_weights_of_a_design_equal_repeated_rows(design):
     weighted, repeated = clone(design).fit(X, sample_weight=WEIGHTS), clone(design).fit(X[ROWS])
     np.testing.assert_allclose(weighted.transform(X), repeated.transform(X), atol=1e-11)
     names = ("mean_", "singular_values_", "whitening_", "coloring_", "basis_", "spectral_weights_", "variance_share_")
-    learned = [name for name in names if hasattr(repeated, name)]
+    learned = [name for name in (*names, "bias_unit_") if getattr(repeated, name, None) is not None]
     assert len(learned) >= 3
     for name in learned:
         np.testing.assert_allclose(getattr(weighted, name), getattr(repeated, name), rtol=1e-9, atol=1e-12)

@@ -77,6 +77,8 @@ class Neurons(BaseNeurons):
 
     def outputs(self, Z: Operator) -> np.ndarray:
         """Predictions f on the samples of a design matrix, shape (n, C)."""
+        if len(self.weights) != Z.n_columns:
+            raise ValueError(f"weights have {len(self.weights)} rows, Z has {Z.n_columns} columns.")
         now = {"weights": self.weights, "output_weights": self.output_weights, "intercept": self.intercept}
         if self.gates is not None:
             return Z.mapped(gated_network_outputs, gates=self.gates, **now)

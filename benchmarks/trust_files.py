@@ -114,7 +114,9 @@ def kinds() -> list[Kind]:
     after = PostActivationBatchNormNetwork.at_initialization(X, 3, n_outputs=1, random_state=0)
     dense = [first, after, weight, gated, DeepNetwork((first,), second)]
     networks = [_network(network, X, ending) for network in dense for ending in (".npz", ".json")]
-    networks += [_network(network, IMAGES, ending) for network in (images, gated_images) for ending in (".npz", ".json")]
+    networks += [
+        _network(network, IMAGES, ending) for network in (images, gated_images) for ending in (".npz", ".json")
+    ]
     labels = np.array(["a", "b"])[(Y > 0).astype(int)]
     stack = ConvexBNStackRegressor(ConvexBNRegressor(0.1), n_stages=1, features=RandomBatchNormLayers((3,)))
     return [
@@ -313,7 +315,9 @@ class Attack:
         return json.dumps(content).replace(f'"{hostile}"', value).encode()
 
     def _shape(self) -> tuple[int, ...]:
-        return self._one_of([(10**12,), (10**6, 10**6), (2**62, 4), (-1, 5), (2**40, 0), (10**30,), (3, 10**9), (2**31,)])
+        return self._one_of(
+            [(10**12,), (10**6, 10**6), (2**62, 4), (-1, 5), (2**40, 0), (10**30,), (3, 10**9), (2**31,)]
+        )
 
     def _one_of(self, choices: Any) -> Any:
         choices = list(choices)

@@ -25,7 +25,7 @@ class BaseNeurons(Summarized, ABC):
         """Convert the fields of a dataclass, lists and data frames among them, to arrays in double precision."""
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            if value is not None and not is_elsewhere(value):
+            if not is_elsewhere(value) and not (value is None and field.default is None):
                 object.__setattr__(self, field.name, real_array(field.name, value))
 
     def __len__(self) -> int:

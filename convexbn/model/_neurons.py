@@ -79,6 +79,8 @@ class Neurons(BaseNeurons):
 
     def outputs(self, Z: Operator) -> np.ndarray:
         """Predictions f on the samples of a design matrix, shape (n, C)."""
+        if len(self.weights) != Z.n_columns:
+            raise ValueError(f"weights have {len(self.weights)} rows, Z has {Z.n_columns} columns.")
         function, arrays = self._in_blocks
         return Z.mapped(function, **arrays)
 

@@ -82,23 +82,21 @@ def read_rows(
         return ArrayRows(source, *arrays, block_bytes=block_bytes)
     if isinstance(source, (str, Path)):
         return _files(Path(source), target, sample_weight, block_bytes)
+    known = isinstance(source, (RowSource, Iterator, Iterable)) or callable(source)
+    if issparse(source) or hasattr(source, "columns") or not known:
+        raise ValueError(
+            f"source is a {type(source).__name__}; give an array, the path of a folder, a callable that returns an "
+            "iterator of blocks (X, y), or a list of them."
+        )
     for name, values in (("target", target), ("sample_weight", sample_weight)):
         if values is not None:
-            raise ValueError(
-                f"{name} is for arrays and Parquet files, and source is a {type(source).__name__}; give an array, or "
-                "blocks (X, y, sample_weight)."
-            )
+            raise ValueError(f"{name} is for arrays and Parquet files; {type(source).__name__} has its own, as source.")
     if isinstance(source, RowSource):
         return source
     if isinstance(source, Iterator):
         raise ValueError(
             "source is an iterator, which can be read once, and training reads the rows many times; give the function "
             "that makes it, as in read_rows(lambda: blocks(...))."
-        )
-    if issparse(source) or hasattr(source, "columns") or not (callable(source) or isinstance(source, Iterable)):
-        raise ValueError(
-            f"source is a {type(source).__name__}; give an array, the path of a folder, a callable that returns an "
-            "iterator of blocks (X, y), or a list of them."
         )
     make: Callable[[], Iterator[Any]] = source if callable(source) else lambda: iter(source)
     return IteratedRows(make)

@@ -116,7 +116,7 @@ def gdnp(
     >>> bool((fit.trace["rho"] <= fit.trace["rho_bound"] + 1e-12).all())
     True
     """
-    check_kind("objective", objective, Objective, "LeastSquares(X, y), or another objective of this module")
+    check_objective(objective)
     check_integer("n_steps", n_steps, 0)
     check_number("tol", tol)
     if not (is_number(max_length) and max_length > 0):
@@ -205,6 +205,11 @@ def _direction_step(lengths: _Lengths, at: _Weights, gradient_w: np.ndarray, nor
         if stepped.value <= highest or s <= _SHORTEST * safe:
             return stepped, halvings
         s, halvings = s / 2, halvings + 1
+
+
+def check_objective(objective: object) -> None:
+    """Raise a ValueError unless this is an objective."""
+    check_kind("objective", objective, Objective, "LeastSquares(X, y), or another objective of this module")
 
 
 def check_start(start: ArrayLike, d: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve
 
 from convexbn._utils.data_checks import check_array, check_X_y
+from convexbn._utils.magnitude import check_magnitude
 from convexbn.gradient._options import check_samples
 from convexbn.gradient.gdnp._functions import LOSSES, SmoothFunction, named_function
 
@@ -211,6 +212,8 @@ class LeastSquares(Objective):
 
     def __init__(self, X: ArrayLike, y: ArrayLike):
         data, targets = check_samples(X, y)
+        check_magnitude(data, "X")
+        check_magnitude(targets, "y")
         self.moments = Moments(data.T @ data / len(data), -(data.T @ targets) / len(data))
         self.strong_convexity = self.moments.mu
         self._squares = float(targets @ targets) / len(data)
@@ -266,6 +269,7 @@ class LearningHalfspace(Objective):
         self.loss = named_function("loss", loss, LOSSES)
         self.curvature = self.loss.curvature
         data, labels = check_X_y(X, y, dtype=np.float64)
+        check_magnitude(data, "X")
         if not np.isin(labels, (-1, 1)).all():
             raise ValueError("y must hold the labels -1 and +1 only.")
         self._z = -labels[:, None] * data

@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult, minimize
 
-from convexbn._utils.checks import check_kind
 from convexbn.gradient._options import check_integer, check_number
 from convexbn.gradient._trace import DivergenceError, Recorder
-from convexbn.gradient.gdnp._descent import LinearFit, check_start
+from convexbn.gradient.gdnp._descent import LinearFit, check_objective, check_start
 from convexbn.gradient.gdnp._objectives import Objective
 
 _RISEN = 1.1  # objective at the end of a diverged run, over the larger one of the start and zero weights
@@ -167,6 +166,7 @@ def batch_norm_descent(
     >>> batch_norm_descent(LeastSquares(np.eye(2), [1.0, 2.0])).weights.round(4)
     array([1., 2.])
     """
+    check_objective(objective)
     moments = objective.moments
     rate = 1 / objective.curvature if learning_rate is None else learning_rate
 
@@ -213,7 +213,7 @@ def lbfgs(
     >>> lbfgs(LeastSquares(np.diag([2.0, 1.0]), [2.0, 2.0])).weights.round(4)
     array([1., 2.])
     """
-    check_kind("objective", objective, Objective, "LeastSquares(X, y), or another objective of this module")
+    check_objective(objective)
     check_integer("n_steps", n_steps, 0)
     check_number("tol", tol)
     w = _start(objective, start)
@@ -258,7 +258,7 @@ def _run(
     A loss that grows no faster than the weights, as the logistic one, is never a million-fold; so the last one is
     compared.
     """
-    check_kind("objective", objective, Objective, "LeastSquares(X, y), or another objective of this module")
+    check_objective(objective)
     check_integer("n_steps", n_steps, 0)
     check_number("tol", tol)
     check_number("learning_rate", learning_rate, positive=True, optional=True)

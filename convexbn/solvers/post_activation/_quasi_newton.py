@@ -66,7 +66,7 @@ def quasi_newton(
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         W, shift, c, b = split(x)
         h = Z @ W
-        np.maximum(h, 0, out=h)
+        np.clip(h, 0, np.inf, out=h)
         on = h > 0
         h += shift.astype(dtype, copy=False)
         f = h @ c.astype(dtype, copy=False) + b

@@ -14,6 +14,7 @@ from convexbn.solvers.relu._fast import descend, price_quickly
 from convexbn.solvers.relu._options import ACCURATE
 
 _DESCENT_STEPS, _DESCENT_SHARE = (100, 1500), 0.5  # of the last fit, and of the time that is left
+_MANY_WEIGHTS = 5000  # a network of more has one round after the descent
 _ROUNDS, _NEWTON_SHARE = 10, 2  # of column generation after it; and of the work of the choice, for Newton steps
 # Share of the largest weight decay from which on the last fit starts from the zero network, and entries of Z at most.
 _STRONG, _MOST_ENTRIES = 0.03, 100_000
@@ -66,7 +67,7 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
         newton_steps=max(_FEWEST_NEWTON_STEPS, int(_FEW_NEWTON_SHARE * work / newton_work)),
         last_search=int(np.clip(searches, 1, ACCURATE.last_search)),
     )
-    return {"start": start, "max_iter": 1 if n_weights > ACCURATE.many_weights else _ROUNDS, "options": options}
+    return {"start": start, "max_iter": 1 if n_weights > _MANY_WEIGHTS else _ROUNDS, "options": options}
 
 
 def _last_fit_after_relu(problem: PostActivationProblem, start: Neurons, work: int) -> dict[str, Any]:

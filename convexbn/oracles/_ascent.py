@@ -24,7 +24,7 @@ _BLOCK_ENTRIES, _BLOCK_COLUMNS = 2**20, 64  # of the products Z W made at once, 
 _POLISHED_ENTRIES = 2**23  # of Z times directions that are polished at once, and of the normals of their kinks
 _POLISH_STEPS, _KINKS = 16, 150  # kinks near a direction that hold it, at most
 _POLISHED, _POLISHED_WORK = 1200, 3e7  # ends polished at most, and that number times k^3
-_POLISHED_GAIN = 1e-9  # of a step, below which a direction is polished
+_POLISHED_GAIN, _OF_EXCESS = 1e-9, 0.02  # of a step, below which a direction is polished; and as a share of its excess
 _POLISHABLE = 0.9  # of the threshold: ends of a lower price are not polished
 _SAME_END, _SAME_MAXIMUM = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them count as one
 
@@ -267,7 +267,8 @@ def _polish(
     """Move unit directions w (k, p) to the local maxima near them, in place; their prices.
 
     A step is taken with the output direction c held, which can only raise the price, and c follows. Later steps gain
-    less than earlier ones: directions that another gain of the last size would leave below the threshold stay.
+    less than earlier ones: directions that another gain of the last size would leave below the threshold stay, and
+    those whose last gain is a small share of their excess over a positive threshold.
     """
 
     def priced(w: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -293,7 +294,9 @@ def _polish(
         better = new_prices > length
         w[:, moving[better]], prices[moving[better]] = moved[:, better], new_prices[better]
         gain = new_prices / length - 1
-        goes_on = (gain > _POLISHED_GAIN) & (new_prices * (1 + gain) > threshold)
+        excess = new_prices / threshold - 1 if threshold > 0 else 0.0
+        enough = np.maximum(_POLISHED_GAIN, _OF_EXCESS * excess)
+        goes_on = (gain > enough) & (new_prices * (1 + gain) > threshold)
         moving, inner, v = moving[goes_on], inner[:, goes_on], v[:, goes_on]
     return prices
 

@@ -98,7 +98,7 @@ class Options:
         Weights that move together in a Newton step; more are split into blocks.
     newton_steps : float, default=inf
         Newton steps, of a block each, in all rounds together.
-    many_weights : float, default=5000
+    many_weights : float, default=3000
         A network of more weights has `coarse` rounds while the gap is above `coarse_gap` and a round lowers the
         objective by more than `coarse_progress` times the gap.
     coarse_gap, coarse_progress : float, default=1e-2
@@ -145,7 +145,7 @@ class Options:
     newton_sweeps: int = 40
     newton_weights: int = 400
     newton_steps: float = np.inf
-    many_weights: float = 5000
+    many_weights: float = 3000
     coarse_gap: float = 1e-2
     coarse_progress: float = 1e-2
     stalled_rounds: int = 3
@@ -170,7 +170,7 @@ class Options:
 
     def has_many_weights(self, neurons: Neurons) -> bool:
         """Whether a network is so large that it moves in coarse rounds first."""
-        return neurons.weights.size > self.many_weights
+        return neurons.weights.size + neurons.output_weights.size > self.many_weights
 
     def work_a_row(self, n_samples: int) -> int:
         """Quasi-Newton steps times neurons of a round."""

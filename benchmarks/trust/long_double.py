@@ -77,8 +77,9 @@ def conjugates(problem: Problem, u: np.ndarray, y: np.ndarray) -> np.ndarray:
             return ((u * y) ** 2 / 4 + u * y)[:, 0]
         case "log_loss":
             a = np.clip(-u * y, 0, 1)[:, 0]
-            return _entropy(a) + _entropy(1 - a)
-    return _entropy(np.clip(u + y, 0, 1)).sum(axis=1)
+            return _entropy(a) + (1 - a) * np.log1p(-np.minimum(a, 1 - np.finfo(np.longdouble).epsneg))
+    own = np.clip((u * y).sum(axis=1), np.finfo(np.longdouble).epsneg - 1, 0)
+    return _entropy(np.clip(u * (1 - y), 0, 1)).sum(axis=1) + (1 + own) * np.log1p(own)
 
 
 def dual_objective(problem: Problem, v: np.ndarray, scale: float) -> np.longdouble:

@@ -10,7 +10,7 @@ from convexbn.oracles._price import Price
 from convexbn.patterns._patterns import Patterns, count_patterns
 
 _QUICK_WORK = 3e6  # patterns times rows up to which all of them take a few seconds
-_RANK = 8 * float(np.finfo(float).eps)  # singular values up to here, relative to the largest, times n are rounding
+_RANK = 64 * float(np.finfo(float).eps)  # singular values up to here, relative to the largest, times n are rounding
 _HELD = 1e6  # weight of equations in a least-squares problem
 _CLEAR = 1e-12  # of a free variable in an inequality, relative to the others: less is near rounding
 _ROUNDING = 64 * float(np.finfo(float).eps)  # of a price, relative to |v|, times the condition of a pattern's features
@@ -91,6 +91,8 @@ def price_of_normalized_patterns(
         features = np.column_stack([mask[:, None] * rows, np.ones(len(rows))])
         sizes = np.linalg.svd(features, compute_uv=False)
         rank = int((sizes > _RANK * len(rows) * sizes[0]).sum())
+        if mask.all() and Z.constant is not None:  # then the shift is a combination of the columns but for rounding
+            rank = min(rank, Z.n_columns)
         basis, triangle = np.linalg.qr(features * root[:, None])
         left, values, right = np.linalg.svd(triangle)
         condition = float(values[0] / max(values[rank - 1], np.finfo(float).tiny))

@@ -47,7 +47,7 @@ SCIKIT_LEARN = re.compile(  # what it says of data, as good as a name
     r"|y should be a 1d array|Unknown label type|inconsistent numbers of samples|np.matrix is not supported"
     r"|Cannot center sparse|Input contains|setting an array element|dtype='numeric'|Sparse data was passed"
     r"|Number of features|bad input shape|must be real, not|must be a string or a real number|Unsupported dtype"
-    r"|No features|minimum of|at least 1 dimension|not an estimator instance|labels represented as bytes|Expected sequence or array-like|Singleton array|mix of label|data type|Unable to convert"
+    r"|No features|minimum of|at least 1 dimension|the network was trained on|not an estimator instance|labels represented as bytes|Expected sequence or array-like|Singleton array|mix of label|data type|Unable to convert"
 )
 NUMPYS = (RuntimeWarning, DeprecationWarning, FutureWarning, np.exceptions.ComplexWarning)
 

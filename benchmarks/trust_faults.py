@@ -39,7 +39,7 @@ X = RNG.standard_normal((40, 4))
 Y = np.abs(X[:, 0]) + np.cos(2 * X[:, 1]) + 0.3 * RNG.standard_normal(40)
 LABELS = np.array(["no", "yes"])[(np.median(Y) < Y).astype(int)]
 IMAGES = RNG.standard_normal((12, 1, 5, 5))
-TRIALS = 40  # of a seed
+TRIALS = 12  # of a seed
 PATIENCE = 60.0  # seconds that an interrupted call may go on
 
 
@@ -388,7 +388,7 @@ def main() -> None:
     """Run the seeds that are not done yet, each kept as it comes, and write the counts."""
 
     def extra(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--seeds", type=int, default=25)
+        parser.add_argument("--seeds", type=int, default=80)
         parser.add_argument("--first", type=int, default=0)
 
     args = parse_arguments("trust_faults", __doc__, extra)

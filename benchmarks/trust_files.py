@@ -1,8 +1,8 @@
 """Are damaged and hostile files refused, without running code and without the memory that their headers claim?
 
 Good files of every kind that convexbn reads are truncated, overwritten, and written anew with what an attacker would
-put there. Each is to be refused by a ValueError that names the file, or to hold an object that works, within two seconds
-and 200 MiB. A case is drawn from the seed and its number alone.
+put there. Each is to be refused by a ValueError that names the file, or to hold an object that works, within two
+seconds and 200 MiB. A case is drawn from the seed and its number alone.
 """
 
 import argparse

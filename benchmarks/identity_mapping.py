@@ -45,7 +45,7 @@ def options_of(method: str, d: int) -> dict:
 def drawn(method: str, d: int, n_runs: int, norm: float = SPECTRAL_NORM) -> tuple[np.ndarray, np.ndarray]:
     """Starts and teachers of many runs; the teachers have the spectral norm."""
     start, teacher, more = (
-        np.array([draw_weights(d, size, random_state=(which, seed)) for seed in range(n_runs)])
+        np.array([draw_weights(d, size, random_state=np.random.default_rng((which, seed))) for seed in range(n_runs)])
         for which, size in enumerate((SPECTRAL_NORM, norm, SPECTRAL_NORM))
     )
     return np.concatenate([start, more], axis=2) if method in (WIDE, WIDE_SGD) else start, teacher

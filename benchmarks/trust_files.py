@@ -1,8 +1,8 @@
 """Are damaged and hostile files refused, without running code and without the memory that their headers claim?
 
-Good files of every kind that convexbn reads are truncated, overwritten, and written anew with what an attacker would put
-there. Each is to be refused by a ValueError that names the file, or to hold an object that works, within two seconds
-and 200 MiB. A case is drawn from the seed and its number alone.
+Good files of every kind that convexbn reads are truncated, overwritten, and written anew with what an attacker would
+put there. Each is to be refused by a ValueError that names the file, or to hold an object that works, within two
+seconds and 200 MiB. A case is drawn from the seed and its number alone.
 """
 
 import argparse
@@ -173,27 +173,33 @@ class Attack:
         return attack.__name__, attack(good)
 
     def truncated(self, good: bytes) -> bytes:
+        """The beginning of the file."""
         return good[: self.rng.integers(len(good))]
 
     def flipped(self, good: bytes) -> bytes:
+        """A few bits of another value."""
         changed = bytearray(good)
         for place in self.rng.integers(len(good), size=self.rng.integers(1, 9)):
             changed[place] ^= 1 << self.rng.integers(8)
         return bytes(changed)
 
     def overwritten(self, good: bytes) -> bytes:
+        """Random bytes in some place."""
         start = self.rng.integers(len(good))
         size = self.rng.integers(1, 65)
         return good[:start] + self.rng.bytes(size) + good[start + size :]
 
     def doubled(self, good: bytes) -> bytes:
+        """A part that comes twice."""
         start, stop = np.sort(self.rng.integers(len(good), size=2))
         return good[:stop] + good[start:]
 
     def noise(self, good: bytes) -> bytes:
+        """Random bytes after the first ones."""
         return good[: self.rng.integers(0, 12)] + self.rng.bytes(self.rng.integers(1, 500))
 
     def pickled(self, good: bytes) -> bytes:
+        """A pickle that runs code."""
         return pickle.dumps(Alarm(self.alarm))
 
     def npy(self, good: bytes) -> bytes:
@@ -201,6 +207,7 @@ class Attack:
         return _npy(self._shape(), "<f8", bytes(64))
 
     def arrays_of_objects(self, good: bytes) -> bytes:
+        """An array that holds a pickle."""
         members = _members(good)
         file = io.BytesIO()
         np.save(file, np.array([Alarm(self.alarm)], dtype=object))
@@ -208,12 +215,14 @@ class Attack:
         return _zipped(members)
 
     def claimed_shape(self, good: bytes) -> bytes:
+        """An array whose header claims too much."""
         members = _members(good)
         dtype = self._one_of(["<f8", "|u1", "<U100000", "|V1000000", "<c16"])
         members[self._one_of(members)] = _npy(self._shape(), dtype, bytes(64))
         return _zipped(members)
 
     def long_header(self, good: bytes) -> bytes:
+        """A header that ends a parser."""
         members = _members(good)
         header = self._one_of(["(" * 3000, "9" * 9000, "{" * 5000, "-" * 9000, "[0," * 3000, "1" + "+1j" * 2000])
         body = b"\x93NUMPY\x02\x00" + struct.pack("<I", self._one_of([len(header), 2**32 - 1])) + header.encode()
@@ -221,6 +230,7 @@ class Attack:
         return _zipped(members)
 
     def structured(self, good: bytes) -> bytes:
+        """An array of another type."""
         members = _members(good)
         file = io.BytesIO()
         array = self._one_of(
@@ -241,6 +251,7 @@ class Attack:
         return _zipped(members)
 
     def wrong_shape(self, good: bytes) -> bytes:
+        """An array of another shape."""
         members = _members(good)
         file = io.BytesIO()
         np.save(file, self.rng.standard_normal(tuple(self.rng.integers(0, 5, self.rng.integers(0, 4)))))
@@ -256,6 +267,7 @@ class Attack:
         return _zipped(members, bomb=(name, header, 2**28))
 
     def other_members(self, good: bytes) -> bytes:
+        """Arrays under each other's names."""
         members = _members(good)
         names = list(members)
         self.rng.shuffle(names)
@@ -299,7 +311,8 @@ class Attack:
             [
                 "NaN", "Infinity", "1e400", "-1", "0", "null", "true", '""', "[]", "{}", "1" * 4000, "1" * 6000,
                 "[" * 3000 + "]" * 3000, "[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, "[1e12]",
-                "[1000000, 1000000, 1000000]", '"' + "x" * 100_000 + '"', "[" + '"a",' * 20_000 + '"' + "b" * 200_000 + '"]',
+                "[1000000, 1000000, 1000000]", '"' + "x" * 100_000 + '"',
+                "[" + '"a",' * 20_000 + '"' + "b" * 200_000 + '"]',
                 '{"type": "array", "name": "array0"}', '{"type": "array", "name": "nothing"}',
                 '{"type": "path", "value": "/etc/passwd"}', '{"type": "objects", "shape": [1e12], "values": []}',
                 '{"type": "objects", "shape": [0, 1000000000000], "values": []}',

@@ -1,7 +1,7 @@
 """Does every public function and estimator give the right result, or an error that names the argument?
 
-Hypothesis draws a public call whose arguments are valid, and gives one of them in another container, of another type, or
-from another world: other shapes, NaN, huge and denormal numbers, objects, strings, labels of every type. The same
+Hypothesis draws a public call whose arguments are valid, and gives one of them in another container, of another type,
+or with other contents: other shapes, NaN, huge and denormal numbers, objects, strings, labels of every type. The same
 numbers in another container are to give the same result; all else is to give finite numbers, or a ValueError or
 TypeError with the name of the argument. Nothing may hang, no warning of NumPy may escape, arguments stay as they were,
 and an estimator is as before after an error.
@@ -34,12 +34,12 @@ from convexbn.gradient import DivergenceError
 SECONDS = 60  # of a call
 RTOL = 1e-6  # between results of the same numbers, as a share of the largest
 SINGLE = 1e-3  # the same where numbers are in single precision
-EXAMPLES = 250  # of a seed
+EXAMPLES = 100  # of a seed
 RNG = np.random.default_rng(0)
 X = np.round(RNG.standard_normal((14, 3)) * 4) / 4 + 0.25  # floats of 16 bits hold these numbers
 Y = np.round(4 * (np.abs(X[:, 0]) - X[:, 1])) / 4
 WEIGHTS = RNG.integers(1, 4, 14).astype(float)
-LABELS = np.where(Y > np.median(Y), 1, 0)
+LABELS = np.where(np.median(Y) < Y, 1, 0)
 IMAGES = np.round(RNG.standard_normal((8, 1, 4, 4)) * 4) / 4
 POINTS = np.round(RNG.standard_normal((6, 3)) * 4) / 4
 SCIKIT_LEARN = re.compile(  # what it says of data, as good as a name
@@ -47,7 +47,9 @@ SCIKIT_LEARN = re.compile(  # what it says of data, as good as a name
     r"|y should be a 1d array|Unknown label type|inconsistent numbers of samples|np.matrix is not supported"
     r"|Cannot center sparse|Input contains|setting an array element|dtype='numeric'|Sparse data was passed"
     r"|Number of features|bad input shape|must be real, not|must be a string or a real number|Unsupported dtype"
-    r"|No features|minimum of|at least 1 dimension|not an estimator instance|labels represented as bytes|Expected sequence or array-like|Singleton array|mix of label|data type|Unable to convert"
+    r"|No features|minimum of|at least 1 dimension|the network was trained on|not an estimator instance"
+    r"|labels represented as bytes|Expected sequence or array-like|Singleton array|mix of label|data type"
+    r"|Unable to convert"
 )
 NUMPYS = (RuntimeWarning, DeprecationWarning, FutureWarning, np.exceptions.ComplexWarning)
 
@@ -624,7 +626,7 @@ def _unchanged(estimator: Any, before: Any) -> bool:
     return (
         set(now) == set(held)
         and all(now[name] is held[name] for name in held)
-        and all(np.array_equal(now[name], array) or array.dtype.kind in "fO" for name, array in arrays.items())
+        and all(np.array_equal(now[name], array) or array.dtype.kind in ("f", "O") for name, array in arrays.items())
     )
 
 
@@ -726,7 +728,7 @@ def main() -> None:
     """Run the seeds that are not done yet, each kept as it comes, and write the counts."""
 
     def extra(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--seeds", type=int, default=40)
+        parser.add_argument("--seeds", type=int, default=100)
         parser.add_argument("--first", type=int, default=0)
         parser.add_argument("--only", default="", help="part of the name of the calls")
 

@@ -89,7 +89,7 @@ def test_targets_and_weights_too():
             ConvexBNRegressor(0.1).fit(X, values)
         with pytest.raises(ValueError, match="sample_weight"):
             ConvexBNRegressor(0.1).fit(X, Y, values)
-        with pytest.raises(ValueError, match="y is a masked|y must hold real"):
+        with pytest.raises(ValueError, match=r"y is a masked|y must hold real"):
             Problem(X, values, weight_decay=0.1)
     with pytest.raises(ValueError, match="target is a masked array"):
         read_rows(X, target=MASKED[:, 0])

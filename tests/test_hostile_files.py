@@ -147,17 +147,22 @@ def test_a_checkpoint_that_does_not_fit_is_refused(change, tmp_path):
     facts = json.loads(str(contents["facts"]))
     change(facts)
     write_npz(path, contents | {"facts": json.dumps(facts)})
-    with pytest.raises(ValueError, match="checkpoint='.*run' is damaged"):
+    with pytest.raises(ValueError, match=r"checkpoint='.*run' is damaged"):
         solve_column_generation(problem, **options)
+
+
+def write_half(path, error):
+    with whole_file(path) as file:
+        file.write(b"half")
+        raise error
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"former")
-    for error in (KeyboardInterrupt, MemoryError, OSError(28, "No space left on device")):
-        with pytest.raises(error if isinstance(error, type) else OSError) as caught, whole_file(path) as file:
-            file.write(b"half")
-            raise error
+    for error in (KeyboardInterrupt(), MemoryError(), OSError(28, "No space left on device")):
+        with pytest.raises(type(error)) as caught:
+            write_half(path, error)
         assert path.read_bytes() == b"former"
         assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert str(caught.value).endswith(f"No space left on device: '{path}'")

@@ -20,7 +20,7 @@ def real_array(name: str, values: Any) -> np.ndarray:
     refuse_unusual(name, values)
     try:
         array = np.asarray(values)
-        if array.dtype.kind in "biufO":
+        if array.dtype.kind in "biufO" and values is not None:  # which would become NaN
             return array.astype(np.float64, copy=False)
     except (OverflowError, TypeError, ValueError):
         pass

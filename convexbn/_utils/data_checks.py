@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import numpy as np
 from sklearn.utils import validation
 
 from convexbn._utils.checks import refuse_unusual
@@ -23,7 +24,8 @@ def _stricter(check: Callable[..., Any], *, of_estimator: bool = False) -> Calla
         for name, values in zip(names, given[of_estimator:], strict=False):
             refuse_unusual(name, values)
         try:
-            return check(*given, **options)
+            with np.errstate(invalid="ignore"):  # it adds up all numbers, to see whether one is NaN
+                return check(*given, **options)
         except OverflowError as error:
             raise ValueError(f"{' or '.join(names)} holds an integer that is too large for a float.") from error
 

@@ -128,4 +128,4 @@ def as_numbers(y: ArrayLike) -> np.ndarray:
     try:
         return real_array("y", y)
     except ValueError as error:
-        raise ValueError(f"{error} Encode labels, say as -1 and 1.") from None
+        raise ValueError(f"y must hold numbers; encode labels, say as -1 and 1. {error}") from None

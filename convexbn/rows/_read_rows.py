@@ -105,8 +105,8 @@ def read_rows(
 def _array(name: str, values: str | ArrayLike | None) -> np.ndarray | None:
     if isinstance(values, str):
         raise ValueError(f"{name}={values!r} names a column of Parquet files; give an array, as source is one.")
+    refuse_unusual(name, values)
     array = np.asarray(values)
-    refuse_unusual(name, array)
     return None if values is None else np.asarray(array.tolist()) if array.dtype == object else array
 
 

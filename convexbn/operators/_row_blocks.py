@@ -117,8 +117,10 @@ class RowBlocks(Operator):
     def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
         deviations = self.data.rows(chosen) - self.mean
-        rows = deviations.reshape(-1, len(self.mean)) @ self.slopes + self.offsets
-        rows = rows.reshape(*deviations.shape[:-1], self.n_columns)
+        shape = *deviations.shape[:-1], self.n_columns
+        rows = (deviations.reshape(-1, len(self.mean)) @ self.slopes).reshape(shape)
+        del deviations  # whose memory is that of a block
+        rows += self.offsets
         return (rows if self.weights is None else rows * self.weights[chosen]).astype(self.dtype, copy=False)
 
     def of_samples(self, samples: slice | np.ndarray) -> Self:

@@ -199,6 +199,8 @@ def _matrix(design: BatchNormDesign | WeightNormDesign, rows: slice, *blocks: np
     start = -rows.start
     for block in blocks:
         part = slice(max(start, 0), min(start + len(block), len(Z)))
-        Z[part] = design.matrix(block[part.start - start : part.stop - start]).Z
+        made = design.matrix(block[part.start - start : part.stop - start])
+        assert isinstance(made, DesignMatrix)
+        Z[part] = made.Z
         start += len(block)
     return DesignMatrix.unchecked(Z)

@@ -134,7 +134,7 @@ class RowBlocks(Operator):
         single = self.dtype == self.data.dtype == np.float32 and not large
         mean = self.mean.astype(np.float32) if single else self.mean
         offsets = self.offsets + (mean - self.mean) @ self.slopes
-        return (mean, *(values.astype(mean.dtype) for values in (self.slopes, offsets)))
+        return mean, self.slopes.astype(mean.dtype), offsets.astype(mean.dtype)
 
     def of_samples(self, samples: slice | np.ndarray) -> Self:
         """Return the matrix of some samples, given by their indices."""

@@ -21,6 +21,7 @@ from convexbn._utils.on_disk import is_on_disk
 from convexbn.designs._post_activation import PostActivationBatchNormDesign
 from convexbn.operators import RowBlocks
 from convexbn.oracles import price_bound
+from convexbn.rows import ArrayRows
 from convexbn.solvers import ACCURATE
 
 
@@ -212,3 +213,15 @@ def test_an_estimator_copies_neither_data_nor_design_matrix(tmp_path, all_maps):
             peaks.append(traced(lambda X=X: model.fit(X, y).predict(X))[1])
     assert peaks[1] - peaks[0] > 2 * file.nbytes  # the samples in order, and their design matrix
     assert peaks[0] < 2 * file.nbytes  # neurons that move, and blocks
+
+
+@pytest.mark.parametrize(("mean", "size"), [(1000.0, 1.0), (0.0, 1e-33)])
+def test_blocks_of_single_precision_data_are_as_accurate_as_the_data(mean, size):
+    """Far from zero, and where slopes are too large for single precision."""
+    rng = np.random.default_rng(0)
+    X = (mean + size * rng.standard_normal((200, 3))).astype(np.float32)
+    centre, slopes = X.mean(axis=0, dtype=np.float64), rng.standard_normal((3, 4)) / size
+    Z = RowBlocks(ArrayRows(X), centre, slopes, rng.standard_normal(4), rng.random((200, 1)))
+    single = Z.in_single_precision
+    assert single.rows().dtype == np.float32
+    np.testing.assert_allclose(single.rows(), Z.rows(), atol=3e-6)

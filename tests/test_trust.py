@@ -77,13 +77,13 @@ def test_the_bounds_that_were_proved_are_not_empty():
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     path = tmp_path_factory.mktemp("trust") / "record.jsonl"
-    run(24, 7, path, max_time=0.3)
+    run(150, 7, path, max_time=0.3, most=24)
     return path
 
 
 def test_no_proved_bound_of_a_short_campaign_is_undercut(record):
     lines = [json.loads(line) for line in record.read_text("utf-8").splitlines()]
-    assert len(lines) == 24
+    assert len(lines) >= 24
     assert not [line["error"] for line in lines if "error" in line]
     assert max(line["global_undercut"] for line in lines) <= 0
     assert max(line.get("unsupported", 0.0) for line in lines) <= 0
@@ -92,9 +92,10 @@ def test_no_proved_bound_of_a_short_campaign_is_undercut(record):
 
 def test_a_campaign_goes_on_where_it_was(record):
     before = record.read_text("utf-8")
-    done = [json.loads(line)["number"] for line in before.splitlines()]
-    run(max(done) + 1, 7, record)
-    assert record.read_text("utf-8") == before
+    run(150, 7, record, max_time=0.3, most=1)
+    after = record.read_text("utf-8")
+    assert after.startswith(before)
+    assert len({json.loads(line)["number"] for line in after.splitlines()}) == len(after.splitlines()) == 25
 
 
 def test_cases_are_functions_of_seed_and_number():

@@ -74,7 +74,9 @@ def subjects() -> dict[str, Subject]:
     by_gradient = {"weight_decay": 0.02, "n_steps": 200, "n_neurons": 5, "random_state": 0}
     few = {"n_weight_decays": 3, "cv": 2, "spectral_power": (0.0,), "tol": 1e-3}
     stages = cb.ConvexBNStackRegressor(cb.ConvexBNRegressor(0.05, tol=1e-3, prove=False), n_stages=2)
-    grid = GridSearchCV(cb.ConvexBNRegressor(tol=1e-3, prove=False), {"weight_decay": [0.1, 0.05]}, cv=2)
+    grid = GridSearchCV(
+        cb.ConvexBNRegressor(tol=1e-3, prove=False), {"weight_decay": [0.1, 0.05]}, cv=2, error_score="raise"
+    )
     return {
         "regressor": _fit(regressor, X, Y),
         "choice": _fit(cb.ConvexBNRegressor(n_components=2, tol=1e-2), X, Y),

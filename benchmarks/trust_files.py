@@ -18,12 +18,14 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.harness import environment, parse_arguments, write_json
+from benchmarks.record import Record
 from convexbn import (
     BatchNormNetwork,
     ConvBatchNormNetwork,
@@ -44,6 +46,7 @@ from convexbn import (
 )
 
 SECONDS, MEBIBYTES = 2.0, 200
+CASES = 100  # that are kept together
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((12, 3))
 Y = np.abs(X[:, 0]) - X[:, 1]
@@ -101,7 +104,8 @@ def _read_all(path: Path, **options: Any) -> np.ndarray:
     return np.concatenate([block.X for block in source])
 
 
-def kinds() -> list[Kind]:
+@cache
+def kinds() -> tuple[Kind, ...]:
     """All kinds of files, made from tiny models."""
     first = BatchNormNetwork.at_initialization(X, 4, n_outputs=1, random_state=0)
     second = PostActivationBatchNormNetwork.at_initialization(first.hidden(X), 3, n_outputs=1, random_state=0)
@@ -119,7 +123,7 @@ def kinds() -> list[Kind]:
     ]
     labels = np.array(["a", "b"])[(Y > 0).astype(int)]
     stack = ConvexBNStackRegressor(ConvexBNRegressor(0.1), n_stages=1, features=RandomBatchNormLayers((3,)))
-    return [
+    return (
         *networks,
         _estimator(ConvexBNRegressor(0.1), X, Y),
         _estimator(ConvexBNClassifier(0.1), X, labels),
@@ -131,7 +135,7 @@ def kinds() -> list[Kind]:
         Kind("rows .npy", ".npy", lambda path: np.save(path, X), _read_all),
         Kind("rows .npz", ".npz", lambda path: np.savez(path, X=X, y=Y), _read_all),
         Kind("rows .parquet", ".parquet", _parquet, lambda path: _read_all(path, target="y")),
-    ]
+    )
 
 
 class Alarm:
@@ -436,7 +440,7 @@ def run(n_cases: int, seed: int, folder: Path, first: int = 0, report: Callable[
 
 
 def main() -> None:
-    """Run the cases, with a limit of the memory of the process, and write the counts."""
+    """Run the cases that are not done yet, with a limit of the memory of the process, and write the counts."""
 
     def extra(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--cases", type=int, default=4000)
@@ -445,9 +449,25 @@ def main() -> None:
 
     args = parse_arguments("trust_files", __doc__, extra)
     resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30,) * 2)
-    with tempfile.TemporaryDirectory() as folder:
-        results = run(30 if args.quick else args.cases, args.seed, Path(folder), args.first)
-    write_json(args.json, {"environment": environment(), "seed": args.seed, "first": args.first, **results})
+    record, size = Record(args.json.with_suffix(".cases.json")), 20 if args.quick else CASES
+    for first in range(args.first, args.first + (size if args.quick else args.cases), size):
+        if str(first) not in record.read():
+            with tempfile.TemporaryDirectory() as folder:
+                record.add(str(first), run(size, args.seed, Path(folder), first))
+    done = list(record.read().values())
+    outcomes = sum((Counter(found["outcomes"]) for found in done), Counter())
+    by_attack: dict[str, Counter[str]] = {}
+    for attack, counts in ((attack, counts) for found in done for attack, counts in found["by_attack"].items()):
+        by_attack.setdefault(attack, Counter()).update(counts)
+    results = {
+        "cases": sum(outcomes.values()),
+        "outcomes": dict(outcomes),
+        "by_attack": {attack: dict(counts) for attack, counts in sorted(by_attack.items())},
+        "slowest_seconds": max(found["slowest_seconds"] for found in done),
+        "largest_mebibytes": max(found["largest_mebibytes"] for found in done),
+        "failures": [failure for found in done for failure in found["failures"]],
+    }
+    write_json(args.json, {"environment": environment(), "seed": args.seed, **results})
 
 
 if __name__ == "__main__":

@@ -170,25 +170,25 @@ def one_point_convexity(W: ArrayLike, W_star: ArrayLike) -> np.ndarray:
     return one_point_of(A, B)
 
 
-def neurons_of(W: ArrayLike, W_star: ArrayLike, identity: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Check the weights; return the neurons of the student and those of the teacher, each a column."""
-    student, teacher = real_array("W", W), real_array("W_star", W_star)
-    for name, weights, columns in (("W", student, "d" if identity else "m"), ("W_star", teacher, "d")):
+def neurons_of(W: ArrayLike, W_star: ArrayLike, identity: bool, name: str = "W") -> tuple[np.ndarray, np.ndarray]:
+    """Check the weights, the student's under their name; return the neurons of student and teacher, each a column."""
+    student, teacher = real_array(name, W), real_array("W_star", W_star)
+    for which, weights, columns in ((name, student, "d" if identity else "m"), ("W_star", teacher, "d")):
         fits = weights.ndim >= 2 and weights.size and (columns == "m" or weights.shape[-1] == weights.shape[-2])
         if not fits:
             raise ValueError(
-                f"{name} must have shape (d, {columns}), or (..., d, {columns}) for several runs; got {weights.shape}."
+                f"{which} must have shape (d, {columns}), or (..., d, {columns}) for several runs; got {weights.shape}."
             )
         if not np.isfinite(weights).all():
-            raise ValueError(f"{name} has entries that are not finite.")
-        check_magnitude(weights, name)
+            raise ValueError(f"{which} has entries that are not finite.")
+        check_magnitude(weights, which)
     if student.shape[-2] != teacher.shape[-2]:
-        raise ValueError(f"W has d = {student.shape[-2]}, W_star d = {teacher.shape[-2]}; they must be equal.")
+        raise ValueError(f"{name} has d = {student.shape[-2]}, W_star d = {teacher.shape[-2]}; they must be equal.")
     try:
         runs = np.broadcast_shapes(student.shape[:-2], teacher.shape[:-2])
     except ValueError:
         raise ValueError(
-            f"W has runs {student.shape[:-2]}, W_star {teacher.shape[:-2]}; give one teacher, or one a run."
+            f"{name} has runs {student.shape[:-2]}, W_star {teacher.shape[:-2]}; give one teacher, or one a run."
         ) from None
     eye = np.eye(teacher.shape[-1])
     A, B = student + eye if identity else student, teacher + eye

@@ -136,7 +136,7 @@ def train_identity_mapping(
     >>> bool(np.linalg.norm(W - W_star) <= 1e-6), bool((np.diff(trace["distance"]) < 0).all())
     (True, True)
     """
-    A, B = neurons_of(start, W_star, identity)
+    A, B = neurons_of(start, W_star, identity, "start")
     if A.ndim > 3:
         raise ValueError(f"start and W_star have at most one axis of runs; got shapes up to {A.shape}.")
     check_nonzero(A, identity)

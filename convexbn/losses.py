@@ -409,7 +409,7 @@ class CrossEntropy(Loss):
 
 def _logistic(f: np.ndarray) -> np.ndarray:
     xp = namespace(f)
-    return expit(f) if xp is np else 1 / (1 + xp.exp(-f))
+    return expit(f) if xp is np else xp.exp(-xp.logaddexp(xp.zeros_like(f), -f))  # which does not overflow
 
 
 LOSSES: dict[str, type[Loss]] = {

@@ -204,7 +204,7 @@ def test_memory_is_that_of_blocks_and_active_neurons(tmp_path, all_maps):
 
 
 def test_an_estimator_copies_neither_data_nor_design_matrix(tmp_path, all_maps):
-    file = mapped(np.random.default_rng(0).standard_normal((8_000, 600)), tmp_path)
+    file = mapped(np.random.default_rng(0).standard_normal((16_000, 200)), tmp_path)
     y = np.maximum(file[:, 0], 0)
     model = ConvexBNRegressor(0.1, max_time=1e-9, prove=False)  # out of time, and so after a step of its first neurons
     peaks = []

@@ -37,6 +37,7 @@ HEADLINES = {
     "relu_vs_peers": ("R1: n·objective ≤ 24.003 in",),
     "gated_vs_peers": ("R2, gated",),
     "path": ("R1: 50 values",),
+    "trust": ("Adversarial certificates", "Local gaps"),
     "tabular": (
         "regression, all by default: within",
         "regression, all by default: average rank",

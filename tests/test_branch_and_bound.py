@@ -71,7 +71,8 @@ def prices(Z, v, W):
 
 def assert_close(price, exact, v, Z, tol=TOL):
     """The value is proved, close, and attained by the direction up to the tolerance."""
-    assert exact * (1 - 1e-12) <= price.value <= exact * (1 + tol)
+    hidden = 2e-12 * float(Z.row_norms @ np.linalg.norm(Z.unpool(v), axis=1))  # what an enumeration adds, twice
+    assert exact - hidden <= price.value <= exact * (1 + tol)
     assert price.scope == "global"
     assert np.linalg.norm(price.direction) == pytest.approx(1)
     assert price.value <= prices(Z, v, price.direction[:, None])[0] * (1 + tol)
@@ -313,8 +314,8 @@ def test_a_price_that_is_nearly_lost_in_rounding_is_bounded():
         ({"v": np.ones((10, 2))}, r"v must be of shape \(10, 1\)"),
         ({"starts": np.ones(3)}, r"starts must be of shape \(3, m\)"),
         ({"starts": np.ones((2, 3))}, r"starts must be of shape \(3, m\)"),
-        ({"tol": 0.0}, "tol=0.0 must be positive"),
-        ({"max_nodes": 0}, "max_nodes=0 must be at least 1"),
+        ({"tol": 0.0}, "tol=0.0 must be a positive number"),
+        ({"max_nodes": 0}, "max_nodes=0 must be a positive integer"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -394,12 +394,12 @@ class TestErrors:
 
     def test_only_students_without_identity_may_have_another_number_of_neurons(self):
         wide = np.ones((3, 6))
-        with pytest.raises(ValueError, match=r"W must have shape \(d, d\).*got \(3, 6\)"):
+        with pytest.raises(ValueError, match=r"start must have shape \(d, d\).*got \(3, 6\)"):
             train_identity_mapping(wide, self.good)
         for W, W_star, message in (
-            (np.ones(3), self.good, r"W must have shape \(d, m\).*got \(3,\)"),
-            (np.ones((3, 0)), self.good, r"W must have shape \(d, m\).*got \(3, 0\)"),
-            (wide.T, self.good, "W has d = 6, W_star d = 3"),
+            (np.ones(3), self.good, r"start must have shape \(d, m\).*got \(3,\)"),
+            (np.ones((3, 0)), self.good, r"start must have shape \(d, m\).*got \(3, 0\)"),
+            (wide.T, self.good, "start has d = 6, W_star d = 3"),
             (wide, wide, r"W_star must have shape \(d, d\).*got \(3, 6\)"),
         ):
             with pytest.raises(ValueError, match=message):

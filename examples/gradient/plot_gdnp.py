@@ -136,7 +136,7 @@ halfspace = GaussianHalfspace(S, u)
 start = rng.standard_normal(D)
 start /= halfspace.moments.norm(start)
 ax = axes[1, 0]
-ax.set_prop_cycle(color=COLORS.values())
+ax.set_prop_cycle(color=[to_hex(color) for color in COLORS.values()])
 traces = traces_of(halfspace, start)
 plot_trace(traces, "gradient_norm", ax)
 trace = traces["GDNP"]

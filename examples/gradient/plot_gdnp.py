@@ -20,6 +20,7 @@ import sys
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
 
 from convexbn.gradient.gdnp import (
     GaussianHalfspace,

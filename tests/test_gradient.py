@@ -21,6 +21,9 @@ from convexbn.gradient.deep_weight_norm import SmoothNetwork
 from convexbn.losses import LOSSES, make_loss
 
 X, Y = make_teacher(30, 3, random_state=0)
+WITHOUT_NEURONS = BatchNormNetwork(
+    np.zeros((0, 3)), np.zeros(0), np.zeros(0), np.zeros((0, 1)), np.zeros(1), np.zeros(0), np.zeros(0)
+)
 GEOMETRY = {"kernel_size": 2, "stride": (1, 2), "padding": (1, 0)}
 KINDS = {
     "batch": (BatchNormNetwork, BatchNormDesign(), {}),
@@ -389,7 +392,7 @@ def test_untrained_convolutional_network():
         ({"start": SmoothNetwork.at_initialization(3)}, "start is a SmoothNetwork"),
         ({"start": BatchNormNetwork.at_initialization(X[:, :2], 5, n_outputs=1)}, "X has 3 features"),
         ({"start": BatchNormNetwork.at_initialization(X, 5, n_outputs=2)}, "has 5 neurons and 2 outputs"),
-        ({"start": BatchNormNetwork.at_initialization(X, 0, n_outputs=1)}, "has 0 neurons"),
+        ({"start": WITHOUT_NEURONS}, "has 0 neurons"),
         ({"X": np.full_like(X, np.nan)}, "NaN"),
         ({"X": images()}, "give kernel_size"),
         ({"X": images(), "kernel_size": 7}, "larger than the images"),

@@ -11,6 +11,7 @@ from benchmarks import trust_files
 from convexbn import BatchNormNetwork, ConvexBNRegressor, GatedNetwork, Problem, read_rows, solve_column_generation
 from convexbn._utils.npz import read_npz, write_npz
 from convexbn._utils.whole_file import whole_file
+from convexbn.solvers._checkpoint import _digest
 from tests.networks import X, Y, weight_normalized
 
 CLAIMS = [(10**12,), (10**6, 10**6), (2**62, 4), (-1, 5), (10**30,)]
@@ -130,23 +131,26 @@ def test_an_estimator_that_does_not_work_is_refused(change, tmp_path):
         ConvexBNRegressor.load(path)
 
 
+@pytest.mark.parametrize("forged", [False, True])
 @pytest.mark.parametrize(
     "change",
     [
-        lambda facts: facts.update(random=3),
-        lambda facts: facts.update(history=[[{}] * 5]),
-        lambda facts: facts["state"].update(n_rounds="1"),
-        lambda facts: facts["state"].update(objective=-1.0),
+        lambda kept: kept.update(random=3),
+        lambda kept: kept.update(history=3),
+        lambda kept: kept["state"].update(kind="Path"),
+        lambda kept: kept["state"]["dict"].update(command="true"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(change, tmp_path):
+def test_a_checkpoint_that_does_not_fit_is_refused(change, forged, tmp_path):
     path, problem = tmp_path / "run", Problem(X, Y, weight_decay=0.5)
     options = {"checkpoint": path, "tol": 1e-2, "prove": False, "random_state": 0}
     solve_column_generation(problem, **options)
     contents = read_npz(path.read_bytes())
-    facts = json.loads(str(contents["facts"]))
-    change(facts)
-    write_npz(path, contents | {"facts": json.dumps(facts)})
+    facts, digest = json.loads(str(contents["facts"])), contents.pop("digest")
+    (run,) = facts["runs"]
+    change(run[1]["round"]["dict"])
+    contents["facts"] = np.array(json.dumps(facts))
+    write_npz(path, contents | {"digest": np.array(_digest(contents)) if forged else digest})
     with pytest.raises(ValueError, match=r"checkpoint='.*run' is damaged"):
         solve_column_generation(problem, **options)
 

@@ -60,7 +60,8 @@ def test_price_of_each_pattern_is_the_largest_of_all_angles_in_its_cone(seed, n_
         assert ((2 * mask - 1) * (Z.Z @ w) >= -1e-6 * price * Z.row_norms).all()
         found.append(price)
     largest = price_by_enumeration(Z, V)
-    assert (largest.value, largest.scope) == (max(found), "global")
+    assert largest.scope == "global"
+    assert max(found) <= largest.value <= max(found) * (1 + 1e-10)  # with what cells that are too narrow may hold
     assert prices.max() * (1 - 1e-12) <= largest.value <= prices.max() * (1 + 1e-6)
 
 
@@ -217,7 +218,7 @@ def test_zero_network_from_the_largest_weight_decay_on():
     patterns = enumerate_patterns(problem.Z)
     above = solve_reference(replace(problem, weight_decay=1.0001 * weight_decay_max(problem)), patterns)
     assert len(above.neurons) == 0
-    assert above.certificate.gap <= 1e-15
+    assert above.certificate.gap <= 1e-12
     assert above.certificate.search is Search.ZERO_NETWORK
     below = solve_reference(replace(problem, weight_decay=0.99 * weight_decay_max(problem)), patterns)
     assert len(below.neurons) > 0

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-_LEAST, _MOST = 2**17, 2**25  # bytes of arrays that are made so
-_KEPT = 4  # of a thread
+_LEAST, _MOST = 2**17, 2**24  # bytes of arrays that are made so
+_KEPT = 3  # of a thread
 
 
 class _Memory(local):

@@ -75,7 +75,7 @@ class Checkpoint:
         run = self._runs[self._depth] if self._depth < len(self._runs) else None
         if run is None or name not in run.trees:
             return None
-        with damage_as_value_error(self._damage):
+        with damage_as_value_error(self.damage):
             return put_together(run.trees[name], run.arrays[name], self._kinds)
 
     def keep(self, name: str, value: Any, *, alone: bool = False) -> None:
@@ -103,13 +103,14 @@ class Checkpoint:
         return f"checkpoint={str(self.path)!r}"
 
     @property
-    def _damage(self) -> str:
+    def damage(self) -> str:
+        """What to say of a file that cannot be gone on from."""
         return f"{self._name} is damaged, or no checkpoint; delete it, or name another file."
 
     def _read(self) -> "list[_Run]":
         if self.path is None or not self.path.exists():
             return []
-        with damage_as_value_error(self._damage):
+        with damage_as_value_error(self.damage):
             arrays = read_npz(self.path.read_bytes())
             facts = json.loads(str(arrays["facts"]))
             if facts["format"] != _FORMAT:
@@ -170,10 +171,11 @@ class Rounds:
         kept = self.checkpoint.get("round")
         if kept is None:
             return None
-        self.monitor.resume(kept["history"])
-        if self.rng is not None:
-            self.rng.bit_generator.state = kept["random"]
-        return kept["state"]
+        with damage_as_value_error(self.checkpoint.damage):
+            self.monitor.resume(kept["history"])
+            if self.rng is not None:
+                self.rng.bit_generator.state = kept["random"]
+            return kept["state"]
 
 
 def fingerprint_of(problem: Problem, parameters: Any, arrays: Iterable[np.ndarray] = ()) -> str:

@@ -31,6 +31,7 @@ NOISY = X[:, 0] + RNG.standard_normal(24)
 NEW_CHECKS = pytest.mark.skipif(
     not hasattr(estimator_checks, "check_array_api_mixed_inputs"), reason="scikit-learn is too old to have these checks"
 )
+MORE = np.random.default_rng(1).standard_normal((40, 3))
 LIBRARIES = ["array_api_strict", "torch"]
 
 ESTIMATORS = [
@@ -80,7 +81,11 @@ FITTED = {
         X,
         NOISY > 0,
     ),
-    "stack": (ConvexBNStackRegressor(ConvexBNRegressor(0.3, prove=False)), X, Y),
+    "stack": (
+        ConvexBNStackRegressor(ConvexBNRegressor(0.3, prove=False)),
+        MORE,
+        np.maximum(MORE[:, 0], 0) - MORE[:, 1],
+    ),
     "stack of classes": (ConvexBNStackClassifier(ConvexBNClassifier(0.1, tol=1e-3)), X, LABELS > 0),
     "stack on random layers": (
         ConvexBNStackRegressor(ConvexBNRegressor(0.3, tol=1e-3), n_stages=1, features=RandomBatchNormLayers((8,))),

@@ -100,7 +100,7 @@ def test_seeds(seed):
         lambda: cb.solve_path(PROBLEM, [1e-3, 1e-4], tol=1e-15, max_iter=1, random_state=0),
         lambda: cb.convexbn_path(X, Y, weight_decays=[1e-3], tol=1e-15, max_iter=1),
         lambda: cb.ConvexBNRegressor(1e-3, tol=1e-15, max_iter=1, prove=False).fit(X, Y),
-        lambda: cb.ConvexBNRegressor(tol=1e-15, max_time=0.1).fit(X, Y),
+        lambda: cb.ConvexBNRegressor(tol=1e-15, max_time=1e-3).fit(X, Y),
         lambda: cb.GDNPClassifier(max_iter=1).fit(X, LABELS),
     ],
 )

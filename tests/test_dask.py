@@ -303,7 +303,8 @@ def test_fit_goes_on_when_a_worker_is_lost():
                 networks.append(solve_column_generation(Problem(Z, y, weight_decay=0.05), **limits).neurons)
     assert killed
     assert rounds == [1, 2]
-    np.testing.assert_allclose(networks[0].weights, networks[1].weights, rtol=1e-9)
+    one, other = (network.outputs(DesignMatrix(rows)) for network in networks)  # neurons may change places
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("solver", ["column generation", "gated"])

@@ -6,7 +6,7 @@ from convexbn.model._problem import Problem
 
 # Five folds are held out, one after the other, where the design matrix has so many entries and outputs, three where it
 # has so many or rows are so few, and one fifth of the samples once where they are more.
-_FIVE_FOLDS, _THREE_FOLDS, _FEW_ROWS, HELD_OUT = 8_000, 30_000, 1_000, 5
+_FIVE_FOLDS, _THREE_FOLDS, _FEW_ROWS, _HELD_OUT = 8_000, 30_000, 1_000, 5
 _FEWEST_SAMPLES = 4  # with fewer nothing is held out
 _MOST_ROWS = 100_000  # of the design matrix: of more, a random part is trained and validated on
 
@@ -41,8 +41,8 @@ def hold_out(
     n = len(y)
     if n < _FEWEST_SAMPLES:
         return []
-    count = n_folds(problem)
-    parts = count if count > 1 else HELD_OUT
+    count = _n_folds(problem)
+    parts = count if count > 1 else _HELD_OUT
     number = np.full(n, -1)
     if groups is not None:
         labels, codes = np.unique(groups, return_inverse=True)
@@ -70,7 +70,7 @@ def _some(samples: np.ndarray, share: float, rng: np.random.Generator) -> np.nda
     return np.sort(rng.choice(samples, max(1, int(share * len(samples))), replace=False))
 
 
-def n_folds(problem: Problem) -> int:
+def _n_folds(problem: Problem) -> int:
     """How many folds are held out: five or three for small problems, else one."""
     Z = problem.Z
     entries = Z.n_rows * (Z.n_columns + problem.n_outputs)

@@ -3,14 +3,13 @@
 from abc import ABC, abstractmethod
 from dataclasses import fields
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from convexbn._utils.array_namespace import is_elsewhere
 from convexbn._utils.checks import real_array
 from convexbn._utils.summary import Summarized, counted
-from convexbn.losses import Loss
 from convexbn.operators._protocol import Operator
 
 
@@ -53,10 +52,6 @@ class BaseNeurons(Summarized, ABC):
     @abstractmethod
     def outputs(self, Z: Operator) -> np.ndarray:
         """Predictions f on the samples of a design matrix, shape (n, C)."""
-
-    def training_loss(self, Z: Operator, loss: Loss, y: Any, p: Any) -> float:
-        """Loss of the predictions with targets y and sample weights p, as they are where the rows of Z are."""
-        return float(p @ loss.value(self.outputs(Z), y))
 
     @property
     def output_directions(self) -> np.ndarray:

@@ -85,6 +85,7 @@ class Neurons(BaseNeurons):
         return Z.mapped(function, **arrays)
 
     def training_loss(self, Z: Operator, loss: Loss, y: Any, p: Any) -> float:
+        """Loss of the predictions with targets y and sample weights p, which are where the rows of Z are."""
         function, arrays = self._in_blocks
         return float(Z.summed(loss_of_outputs, y, p, loss=loss, outputs=function, **arrays))
 

@@ -5,7 +5,6 @@ from functools import cached_property
 
 import numpy as np
 
-from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._normalized_neurons import NormalizedNeurons
 from convexbn.model._problem import Problem
 
@@ -64,7 +63,7 @@ class PostActivationProblem(Problem):
             np.zeros((self.Z.n_columns, 0)), none, none, none, none, np.zeros((0, self.n_outputs)), intercept
         )
 
-    def objective(self, neurons: BaseNeurons) -> float:
+    def objective(self, neurons: NormalizedNeurons) -> float:  # type: ignore[override]
         """Objective of a network on the design matrix, whose outputs come to where the targets are."""
         return self.training_loss(neurons.outputs(self.Z)) + self.weight_decay * float(neurons.cost.sum())
 

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike
 from convexbn._utils.checks import check_flag, is_number, real_array
 from convexbn._utils.summary import Summarized, counted
 from convexbn.losses import Loss, make_loss
-from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
 from convexbn.model._outputs import OutputDirections, output_directions
 from convexbn.operators._kinds import as_design_matrix
@@ -134,7 +133,7 @@ class Problem(Summarized):
         """Weighted loss of predictions f (n, C)."""
         return float(self.sample_weight @ self.loss.value(f, self.y))
 
-    def objective(self, neurons: BaseNeurons) -> float:
+    def objective(self, neurons: Neurons) -> float:
         """Objective of a network on the design matrix."""
         loss = neurons.training_loss(self.Z, self.loss, *self.placed)
         return loss + self.weight_decay * float(neurons.cost.sum())

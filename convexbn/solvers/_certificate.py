@@ -279,7 +279,7 @@ def certify(
         raise ValueError(f"price={price!r} must be a function of a dual point, as lambda v: price_bound(Z, v) is.")
     if isinstance(neurons, NormalizedNeurons) != isinstance(problem, PostActivationProblem):
         raise ValueError(f"neurons={neurons!r} are not of problem={problem!r}, whose normalization is another.")
-    objective = problem.objective(neurons)
+    objective = problem.objective(neurons)  # type: ignore[arg-type]  # which is of its kind
     v = problem.feasible_dual(v)
     priced = price(v)
     lower_bound = min(dual_bound(problem, v, priced), objective)

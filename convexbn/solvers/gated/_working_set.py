@@ -245,8 +245,8 @@ class WorkingSets:
         """Largest price over all patterns in float64, or an upper bound that does not exceed weight_decay."""
         known, rise = self.known, self._rise(v)
         found = float(known.prices[known.exact].max(initial=0)) - rise
-        candidates = known.prices + rise >= max(found, self.problem.weight_decay)
         prices = known.prices + rise
+        candidates = prices >= max(found, self.problem.weight_decay)
         prices[candidates] = self._priced(np.flatnonzero(candidates), v, np.dtype("float64"))
         return Price(float(prices.max()), "patterns")
 

@@ -296,3 +296,17 @@ def test_what_is_no_grid_is_named(grid):
     problem = Problem(BatchNormDesign().fit_transform(X), Y, weight_decay=1.0)
     with pytest.raises(ValueError, match="weight_decays"):
         solve_path(problem, grid)
+
+
+@pytest.mark.parametrize("options", [{}, {"activation": "gated_relu"}, {"solver": "CLARABEL"}], ids=str)
+def test_callbacks_see_every_weight_decay_and_may_end_the_path(options):
+    Z = np.random.default_rng(0).standard_normal((8, 2))
+    problem, seen = Problem(Z, np.abs(Z[:, 0]), weight_decay=1.0), []
+    options = {"random_state": 0, "tol": 1e-4, **options}
+    whole = solve_path(problem, [0.1, 0.05, 0.01], callback=seen.append, **options)
+    assert [progress.n_iter for progress in seen] == [1, 2, 3]
+    assert [progress.n_neurons for progress in seen] == [len(solution.neurons) for solution in whole]
+    assert [progress.objective for progress in seen] == [solution.certificate.objective for solution in whole]
+    for length in (2, 3):
+        ended = solve_path(problem, [0.1, 0.05, 0.01], callback=lambda p, last=length: p.n_iter == last, **options)
+        assert [solution.certificate.objective for solution in ended] == [p.objective for p in seen[:length]]

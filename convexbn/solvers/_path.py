@@ -18,7 +18,7 @@ from convexbn.model._problem import Problem
 from convexbn.oracles import Price, priced_neurons
 from convexbn.solvers._auto import patterns_of, solve, takes_working_sets
 from convexbn.solvers._certificate import Certificate, Search, dual_bound
-from convexbn.solvers._monitor import Clock, Monitor, check_max_time
+from convexbn.solvers._monitor import Callback, Clock, Monitor, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import Reference, Tolerance, warn_of_gaps
 from convexbn.solvers.gated._path import gated_path
@@ -39,6 +39,7 @@ def solve_path(
     max_iter: int | None = None,
     max_time: float | None = None,
     random_state: int | None = None,
+    callback: Callback | None = None,
     verbose: bool = False,
 ) -> list[Solution]:
     """Solve a problem along falling weight decays, each from the network before.
@@ -61,13 +62,15 @@ def solve_path(
         time is left with the network of the weight decay before.
     random_state : int or None, default=None
         Seed of every solve, so that sampled patterns are the same at all values.
+    callback : callable or None, default=None
+        Called with a `Progress` after every weight decay, from the largest to the smallest; a true value ends the path.
     verbose : bool, default=False
         Whether to show progress.
 
     Returns
     -------
     solutions : list of Solution
-        At the weight decays from the largest to the smallest; fewer if Ctrl-C ended the path.
+        At the weight decays from the largest to the smallest; fewer if Ctrl-C or the callback ended the path.
 
     Raises
     ------
@@ -101,7 +104,7 @@ def solve_path(
     choices |= {"relative_to": relative_to, "max_iter": max_iter, "random_state": random_state, "prove": False}
     solutions: list[Solution] = []
     clock = Clock(max_time)
-    monitor = Monitor("path", max_iter=len(grid), max_time=None, callback=None, verbose=verbose)
+    monitor = Monitor("path", max_iter=len(grid), callback=callback, verbose=verbose)
     with monitor, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for solution in _within(clock, tolerance, problems, _downwards(problems, clock, choices)):
@@ -109,8 +112,10 @@ def solve_path(
                 break
             solutions.append(solution)
             monitor.goes_on(solution.certificate.objective, solution.certificate.gap, len(solution.neurons))
+            if monitor.ending is Status.INTERRUPTED:
+                break
         solutions = _priced_by_all(problems, solutions, tolerance)
-        upwards = list(reversed(range(len(grid) - 1))) if len(solutions) == len(grid) else []
+        upwards = list(reversed(range(len(grid) - 1))) if monitor.ending is Status.MAX_ITER else []
         for index, light in [(index, light) for light in (True, False) for index in upwards]:
             if clock.is_out():
                 break

@@ -6,11 +6,17 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
+from sklearn.base import ClassifierMixin, clone
+from sklearn.metrics import make_scorer, max_error
+from sklearn.model_selection import KFold
 
 from convexbn import (
     BatchNormDesign,
     ConvexBNClassifier,
+    ConvexBNClassifierCV,
     ConvexBNRegressor,
+    ConvexBNRegressorCV,
     PostActivationProblem,
     Problem,
     sample_patterns,
@@ -118,9 +124,9 @@ def test_a_run_killed_again_and_again_ends_in_the_same_network(case, tmp_path):
 SCRIPT = """
 import os, signal, sys
 import numpy as np
-from convexbn import ConvexBNRegressor
+from convexbn import ConvexBNRegressor, ConvexBNRegressorCV
 
-number, weight_decay, path, *data = sys.argv[1:]
+number, model, path, *data = sys.argv[1:]
 writes, fsync = [], os.fsync
 
 def killed_in_a_write(file):
@@ -131,8 +137,7 @@ def killed_in_a_write(file):
 
 os.fsync = killed_in_a_write
 X, y = (np.load(path) for path in data)
-weight_decay = weight_decay if weight_decay == "auto" else float(weight_decay)
-ConvexBNRegressor(weight_decay, tol=1e-7, max_iter=20, prove=False, checkpoint=path).fit(X, y)
+eval(model).set_params(checkpoint=path).fit(X, y)
 """
 
 
@@ -145,33 +150,43 @@ def assert_same_model(one, other, X):
     np.testing.assert_equal(*scores)
 
 
+TO_KILL = {"tol": 1e-7, "max_iter": 20, "prove": False}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-@pytest.mark.parametrize(("weight_decay", "moments"), [("0.02", [3]), ("auto", [3, 6])])
-def test_sigkill_amid_a_write(weight_decay, moments, tmp_path):
-    """Again and again: the moments count writes of a process, of seed, race and rounds."""
+@pytest.mark.parametrize(
+    ("model", "moments"),
+    [
+        (ConvexBNRegressor(0.02, **TO_KILL), [3]),
+        (ConvexBNRegressor(**TO_KILL), [3, 6]),
+        (ConvexBNRegressorCV(n_weight_decays=4, eps=1e-3, cv=3, spectral_power=1.0, **TO_KILL), [3, 5]),
+    ],
+    ids=["given", "auto", "cross-validated"],
+)
+def test_sigkill_amid_a_write(model, moments, tmp_path):
+    """Again and again: the moments count writes of a process, of seed, validated paths and rounds."""
     X, y = data()
     y, path = y[:, 0], tmp_path / "run.npz"
     files = tmp_path / "X.npy", tmp_path / "y.npy"
     for file, array in zip(files, (X, y), strict=True):
         np.save(file, array)
     for moment in moments:
-        arguments = [str(moment), weight_decay, path, *files]
+        arguments = [str(moment), repr(model), path, *files]
         killed = subprocess.run(
             [sys.executable, "-c", SCRIPT, *arguments], timeout=60, check=False, capture_output=True
         )
         assert killed.returncode == -9, killed.stderr
         assert path.with_name("run.npz.draft").exists()
-    options = {"tol": 1e-7, "max_iter": 20, "prove": False}
-    given = weight_decay if weight_decay == "auto" else float(weight_decay)
     kept = path.read_bytes()
-    model = ConvexBNRegressor(given, checkpoint=path, **options).fit(X, y)
-    assert_same_model(model, ConvexBNRegressor(given, **options).fit(X, y), X)
-    assert model.n_iter_ > 2
+    resumed = clone(model).set_params(checkpoint=path).fit(X, y)
+    assert_same_model(resumed, model.fit(X, y), X)
+    assert resumed.n_iter_ > 2
     assert path.read_bytes() != kept
     assert not path.with_name("run.npz.draft").exists()
 
 
 QUICK = {"tol": 1e-9, "max_iter": 4, "prove": False}
+FOLDED = QUICK | {"n_weight_decays": 3, "eps": 1e-2, "cv": 2, "spectral_power": 0.5}
 CHOICES = {
     "classes": ConvexBNClassifier(**QUICK),
     "after the ReLU": ConvexBNRegressor(normalization="batch_after_relu", **QUICK),
@@ -181,6 +196,12 @@ CHOICES = {
     ),
     "no seed": ConvexBNRegressor(random_state=None, **QUICK),
     "a generator": ConvexBNRegressor(random_state=np.random.default_rng(3), **QUICK),
+    "cross-validated": ConvexBNRegressorCV(**FOLDED, n_components=[1, None], random_state=np.random.default_rng(3)),
+    "cross-validated classes": ConvexBNClassifierCV(**FOLDED, class_weight={np.int64(0): 1.0, np.int64(1): 2.0}),
+    "cross-validated, two jobs": ConvexBNRegressorCV(**FOLDED, n_jobs=2),
+    "cross-validated, gated": ConvexBNRegressorCV(
+        **FOLDED | {"tol": 0.1, "max_iter": 3}, activation="gated_relu", n_patterns=5, n_components=1
+    ),
 }
 
 
@@ -188,7 +209,7 @@ CHOICES = {
 @pytest.mark.parametrize("case", CHOICES)
 def test_a_choice_killed_again_and_again_ends_in_the_same_network(case, tmp_path, monkeypatch):
     X, y = data(n=15, d=2)
-    y = y[:, 0] > np.median(y) if case in ("classes", "weights") else y[:, 0]
+    y = (y[:, 0] > np.median(y)).astype(int) if isinstance(CHOICES[case], ClassifierMixin) else y[:, 0]
     path, again = tmp_path / "run", tmp_path / "whole"
     writes, fsync = [], os.fsync
 
@@ -468,3 +489,75 @@ def test_where_there_was_no_time_for_a_choice_it_is_made_later(tmp_path):
     hasty = ConvexBNRegressor(max_time=1e-9, checkpoint=path).fit(X, y[:, 0])
     assert not hasattr(hasty, "validation_scores_")
     assert_same_model(ConvexBNRegressor(checkpoint=path).fit(X, y[:, 0]), whole, X)
+
+
+def negative_error(model, X, y):
+    return -np.abs(model.predict(X) - y).mean()
+
+
+def test_cross_validation_of_other_data_folds_or_parameters_is_refused(tmp_path):
+    X, y = data(n=12, d=2)
+    path, y = tmp_path / "run", y[:, 0]
+    options = FOLDED | {"tol": 1.0, "max_iter": None, "scoring": negative_error, "checkpoint": path}
+    model = ConvexBNRegressorCV(**options).fit(X, y)
+    same_folds = {"cv": KFold(2), "n_jobs": 2, "max_time": 60, "callback": lambda progress: None}
+    assert_same_model(ConvexBNRegressorCV(**options | same_folds).fit(X, y), model, X)
+    kept = path.read_bytes()
+    others = [
+        (options | {"cv": 3}, (X, y)),
+        (options | {"scoring": None}, (X, y)),
+        (options | {"scoring": make_scorer(max_error, greater_is_better=False)}, (X, y)),
+        (options | {"spectral_power": [0.5]}, (X, y)),
+        (options | {"n_weight_decays": 4}, (X, y)),
+        (options | {"random_state": 1}, (X, y)),
+        (options | {"tol": 0.5}, (X, y)),
+        (options, (X[::-1], y[::-1])),  # other samples in the folds
+        (options, (X, 2 * y)),
+        (options, (X, y, np.arange(1.0, 13.0))),
+    ]
+    for changed, given in others:
+        with pytest.raises(ValueError, match=r"checkpoint=.*run' is of other data, other parameters"):
+            ConvexBNRegressorCV(**changed).fit(*given)
+        assert path.read_bytes() == kept
+    for hasty in (ConvexBNClassifierCV(loss="hinge"), ConvexBNClassifierCV(solver="CLARABEL")):
+        with pytest.raises(ValueError, match="takes a solver with rounds"):
+            hasty.set_params(checkpoint=path).fit(X, y > 0)
+    with pytest.raises(ValueError, match=r"checkpoint=.* must be a file in a folder"):
+        ConvexBNRegressorCV(checkpoint=tmp_path / "none" / "run").fit(X, y)
+
+
+def test_cross_validation_follows_no_path_again(tmp_path):
+    X, y = data(n=12, d=2)
+    rows, path = csr_array(X), tmp_path / "run"
+    model = ConvexBNRegressorCV(**FOLDED | {"spectral_power": 0.0, "cv": 3}, normalization="weight", checkpoint=path)
+    seen = []
+
+    def killed_after_two_paths(progress):
+        seen.append(progress)
+        if len(seen) == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        clone(model).set_params(callback=killed_after_two_paths).fit(rows, y[:, 0])
+    rest = []
+    with pytest.warns(UserWarning, match="max_iter"):
+        resumed = clone(model).set_params(callback=rest.append).fit(rows, y[:, 0])
+    with pytest.warns(UserWarning, match="max_iter"):
+        whole = clone(model).set_params(checkpoint=None).fit(rows, y[:, 0])
+    assert len(rest) == 3 + resumed.n_iter_  # the third path, and the last fit
+    assert_same_model(resumed, whole, rows)
+    with pytest.raises(ValueError, match="other data"):
+        clone(model).fit(csr_array(X + np.eye(12, 2)), y[:, 0])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_paths_that_the_time_cut_short_are_followed_again(tmp_path):
+    X, y = data(n=12, d=2)
+    options, path = FOLDED | {"scoring": negative_error}, tmp_path / "run"
+    hasty = ConvexBNRegressorCV(**options, max_time=1e-9, checkpoint=path).fit(X, y[:, 0])
+    assert np.ptp(hasty.scores_) > 0 == np.ptp(hasty.scores_, axis=1).max()
+    assert_same_model(
+        ConvexBNRegressorCV(**options, checkpoint=path).fit(X, y[:, 0]),
+        ConvexBNRegressorCV(**options).fit(X, y[:, 0]),
+        X,
+    )

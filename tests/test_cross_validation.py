@@ -577,3 +577,45 @@ def test_groups_reach_the_folds_of_every_stage(routes, monkeypatch):
 
 def test_class_weights_count_in_the_default_score():
     check_class_weight_classifiers("ConvexBNClassifierCV", ConvexBNClassifierCV(cv=2, tol=1.0))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"spectral_power": [0.0, 1.0]}, {"activation": "gated_relu", "n_patterns": 9, "tol": 1e-2}],
+    ids=["fast paths", "gated paths"],
+)
+def test_callbacks_see_every_network_of_every_path_whatever_the_jobs(options):
+    seen = {}
+    for n_jobs in (1, 2):
+        seen[n_jobs] = []
+        model = ConvexBNRegressorCV(**SMALL | options, n_jobs=n_jobs, callback=seen[n_jobs].append).fit(X, Y)
+    along = 3 * 3 * len(model.scores_)
+    assert [progress.n_iter for progress in seen[1][:along]] == [1, 2, 3] * (along // 3)
+    assert len(seen[1]) == along + model.n_iter_
+    facts = [[(p.n_iter, p.objective, p.gap, p.n_neurons) for p in progress] for progress in seen.values()]
+    np.testing.assert_equal(*facts)
+    of_paths = np.array([p.objective for p in seen[1][:along]]).reshape(-1, 3)
+    assert (np.diff(of_paths, axis=1) < 0).all()  # at falling weight decay
+    assert np.isnan(seen[1][0].gap) == ("activation" not in options)
+    assert all(later.time > p.time for p, later in zip(seen[1], seen[1][1:along], strict=False) if later.n_iter > 1)
+
+
+@pytest.mark.parametrize(("n_paths", "counted"), [(1, {"cv": [0]}), (5, {"cv": [0, 1, 2], "n_components": 1})], ids=str)
+def test_callbacks_may_end_the_comparison(n_paths, counted):
+    """The choice is that of the folds that were scored, or of the values that were scored on all folds."""
+    folds, seen = list(KFold(3).split(X)), []
+
+    def enough(progress):
+        seen.append(progress)
+        return len(seen) == 3 * n_paths - 1  # amid the last path that is counted
+
+    options = SMALL | {"cv": folds, "n_components": [1, 2], "weight_decays": [20.0, 10.0, 1.0]}
+    ended = ConvexBNRegressorCV(**options, callback=enough).fit(X, Y)
+    fewer = {"n_components": 1} | counted | {"cv": [folds[number] for number in counted["cv"]]}
+    expected = ConvexBNRegressorCV(**options | fewer).fit(X, Y)
+    assert np.isfinite(ended.scores_).any(axis=1).sum() == n_paths
+    assert (ended.weight_decay_, ended.n_components_) == (expected.weight_decay_, 1)
+    assert ended.best_score_ == pytest.approx(expected.best_score_)
+    assert ended.certificate_.gap < 1
+    stopped = ConvexBNRegressorCV(**options | {"tol": 1e-9}, callback=lambda progress: True).fit(X, Y)
+    assert stopped.n_iter_ == 1

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from os import PathLike
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -48,8 +49,9 @@ from convexbn.network import GatedNetwork, NormalizedNetwork, make_network
 from convexbn.network._onnx import Graph, Output
 from convexbn.rows import RowSource
 from convexbn.solvers import solve
-from convexbn.solvers._auto import check_solver
+from convexbn.solvers._auto import check_has_rounds, check_solver
 from convexbn.solvers._certificate import Certificate, Setting
+from convexbn.solvers._checkpoint import check_checkpoint
 from convexbn.solvers._monitor import Callback, Clock, check_callback, check_max_time
 from convexbn.solvers._solution import Progress, Solution, Status
 from convexbn.solvers._tolerance import Tolerance, check_tol
@@ -126,6 +128,7 @@ class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
     n_jobs: int | None = None
     device: str | None = None
     random_state: int | np.random.RandomState | np.random.Generator | None = 0
+    checkpoint: str | PathLike[str] | None = None
     callback: Callback | None = None
     verbose: bool | int = False
     _margin: ClassVar[bool]
@@ -339,8 +342,10 @@ class BaseConvexBN(OnnxEstimator, StoredEstimator, BaseEstimator, ABC):
         check_tol(self.tol)
         check_max_time(self.max_time)
         check_callback(self.callback)
+        check_checkpoint(self.checkpoint)
         check_prove(self.prove)
         check_device(self.device)
+        check_has_rounds(self.checkpoint, self.activation, make_loss(self.loss), self.solver, seed)
 
     def _outputs(self, X: Any, method: str) -> Any:
         """Outputs (n, C) of the network for a method of this name, where X is."""

@@ -11,6 +11,7 @@ from convexbn.estimators._classifier import Classification
 from convexbn.estimators._cross_validation import CrossValidated, path_networks
 from convexbn.estimators._curve import Candidate
 from convexbn.network import GatedNetwork, NormalizedNetwork
+from convexbn.solvers._solution import Progress
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -58,9 +59,17 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         As in `ConvexBNClassifier`; held-out scores are taken of NumPy arrays.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
+    checkpoint : path or None, default=None
+        File, npz without pickle, that holds the scores along the paths that are completed, then the choice and the last
+        completed round of the last fit, as in `ConvexBNClassifier`. After the process was killed the same `fit` goes on
+        from it and ends in the same network; with other data, folds or parameters it is refused. A `scoring` that is a
+        function counts by its name. Where folds are worked on at the same time, those of one batch are kept together.
     callback : callable or None, default=None
-        Called with a `convexbn.solvers.Progress` after every iteration of the last fit, where the solver has
-        iterations of its own. A true value ends `fit` with the best network so far.
+        Called with a `convexbn.solvers.Progress` for every network along a path, once the path is completed, by one
+        process whatever `n_jobs` is; the gap of the fast preset is NaN. A true value ends the comparison: of the folds
+        that were scored for the first values of `n_components` and `spectral_power`, and of the values that were scored
+        on them all, the best is chosen. Then called after every iteration of the last fit, where the solver has
+        iterations of its own; a true value ends it with the best network so far.
     verbose : int, default=False
         Verbosity of joblib, and whether the solver prints its progress in the last fit.
 
@@ -76,7 +85,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         The grid, falling.
     scores_ : ndarray of shape (n_choices, n_weight_decays, n_folds)
         Score on each test fold for each choice of `n_components` and `spectral_power`, in this order, and each
-        weight decay.
+        weight decay; NaN where `callback` ended the comparison before.
     best_score_ : float
         Mean score of the choice.
     validation_scores_ : dict of ndarray
@@ -116,14 +125,14 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         weight_decays: np.ndarray,
         seed: int,
         max_time: float | None,
-    ) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray]:
+    ) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray, list[Progress]]:
         present = present_classes(y)
         if present.sum() == 1:
             design = self._unfitted_design(choice.n_components, choice.spectral_power).fit(
                 X, sample_weight=sample_weight
             )
             constant = constant_network(design, present, y.shape[1])
-            return [constant] * len(weight_decays), np.zeros(len(weight_decays))
+            return [constant] * len(weight_decays), np.zeros(len(weight_decays)), []
         model, y = without_absent(self, y, present)
-        networks, gaps = path_networks(model, X, y, sample_weight, choice, weight_decays, seed, max_time)
-        return [with_absent(network, present) for network in networks], gaps
+        networks, gaps, history = path_networks(model, X, y, sample_weight, choice, weight_decays, seed, max_time)
+        return [with_absent(network, present) for network in networks], gaps, history

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn import get_config
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import indexable
@@ -18,6 +19,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from convexbn._utils.threads import on_one_thread
 from convexbn.estimators._base import Dense, Prepared, fixed_seed
+from convexbn.estimators._choice_facts import choice_facts
 from convexbn.estimators._curve import Candidate, score_table
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
 from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid
@@ -28,12 +30,15 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
+from convexbn.solvers._checkpoint import Checkpoint, fingerprint_of
 from convexbn.solvers._fast_path import fast_path
-from convexbn.solvers._monitor import Clock
+from convexbn.solvers._monitor import Clock, Monitor
+from convexbn.solvers._solution import Progress
 from convexbn.solvers._tolerance import warn_of_gaps
-from convexbn.solvers.relu._options import FAST
+from convexbn.solvers.relu._options import FAST, Options, ProofOptions
 
 Components = int | float | None
+PathScores = tuple[np.ndarray, np.ndarray]  # scores on the test samples, and gaps
 _POWERS = (0.0, 0.5, 1.0)  # spectral powers that are compared unless others are given
 _EQUAL = 1e-6  # share of the range of mean scores by which they may differ and count as equal
 
@@ -154,40 +159,115 @@ class CrossValidated(Dense):
         largest = max(weight_decay_max(problem) for _, problem in problems)
         self.weight_decays_ = make_grid(largest, self.weight_decays, self.n_weight_decays, self.eps)
 
-        seed = fixed_seed(self)
-        rounds = -(-len(choices) * len(folds) // effective_n_jobs(self.n_jobs))
-        share, time = clock.left(1 / (rounds + 1)), Clock(clock.left(rounds / (rounds + 1)))
-        worker = copy(self)
-        worker.cv = worker.callback = None  # an iterator, and many a function, cannot be pickled
-        results = Parallel(n_jobs=self.n_jobs, verbose=self.verbose)(
-            delayed(_score_path)(
-                worker, X, y, sample_weight, fold, scorer, choice, self.weight_decays_, seed, share, time
-            )
-            for choice in choices
-            for fold in folds
+        file, seed = self._file(problems[0][1], X, y, sample_weight, folds, given), fixed_seed(self)
+        seed = file.once("seed", lambda: seed)
+        choice = file.get("choice")
+        paths = (
+            choice["paths"] if choice else self._paths(X, y, sample_weight, folds, scorer, choices, seed, clock, file)
         )
-        scores, gaps = (np.stack(parts) for parts in zip(*results, strict=True))
+        done = np.array([path is not None for path in paths]).reshape(len(choices), len(folds))
+        scores, gaps = (np.stack(parts) for parts in zip(*filter(None, paths), strict=True))
         warn_of_gaps(gaps, self.tol, "zero_network")
-        self.scores_ = scores.reshape(len(choices), len(folds), -1).transpose(0, 2, 1)
-        mean = self.scores_.mean(axis=2)
+        self.scores_ = np.full((len(choices), len(folds), len(self.weight_decays_)), np.nan)
+        self.scores_[done] = scores
+        self.scores_ = self.scores_.transpose(0, 2, 1)
+        mean = self.scores_[:, :, done[0]].mean(axis=2)
         if not np.isfinite(mean).any():
             raise ValueError("No score is finite; check scoring, and whether every test fold of cv can be scored.")
-        best = self._best(mean)
+        best = choice["best"] if choice else self._best(mean)
         self.best_score_ = float(mean[best])
         self.n_components_ = choices[best[0]].n_components
         self.validation_scores_ = self._table(choices, folds)
         prepared, problem = problems[best[0]]
         problem = replace(problem, weight_decay=float(self.weight_decays_[best[1]]))
-        work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
-        start = partial(_end_of_path, problem, self.weight_decays_[: best[1] + 1], seed, clock)
-        self._learn(prepared, problem, clock, **self._last_fit(problem, start, work, clock))
+        if choice is None:
+            work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
+            start = partial(_end_of_path, problem, self.weight_decays_[: best[1] + 1], seed, clock)
+            choice = {"paths": paths, "best": best, "limits": self._last_fit(problem, start, work, clock)}
+            if done.all() and not self._out_of_time(mean):  # else a later fit chooses again
+                file.keep("choice", choice, alone=True)
+        within = file if file.get("choice") else None
+        self._learn(prepared, problem, clock, checkpoint=within, **choice["limits"])
+
+    def _file(
+        self,
+        problem: Problem,
+        X: Any,
+        y: np.ndarray,
+        sample_weight: np.ndarray,
+        folds: list[Fold],
+        given: Given,
+    ) -> Checkpoint:
+        """The checkpoint of these data, in their order, of folds and parameters."""
+        rows = [X.data, X.indices, X.indptr] if issparse(X) else [X]
+        arrays = [*rows, y, sample_weight, *(part for fold in folds for part in fold)]
+        facts = [choice_facts(self), given.params]
+        return Checkpoint(self.checkpoint, lambda: fingerprint_of(problem, facts, arrays), Options, ProofOptions)
+
+    def _paths(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: np.ndarray,
+        folds: list[Fold],
+        scorer: FoldScorer,
+        choices: list[Candidate],
+        seed: int,
+        clock: Clock,
+        file: Checkpoint,
+    ) -> list[PathScores | None]:
+        """Scores and gaps along the path of each choice on each fold; None after the callback ended the comparison.
+
+        Those in the file are not followed again. Where paths are kept or reported, `n_jobs` of them are awaited.
+        """
+        pairs = [(choice, number) for choice in choices for number in range(len(folds))]
+        names = [f"{choice}, fold {number}" for choice, number in pairs]
+        paths: list[PathScores | None] = [file.get(name) for name in names]
+        missing = [index for index, path in enumerate(paths) if path is None]
+        n_jobs = effective_n_jobs(self.n_jobs)
+        rounds = -(-len(missing) // n_jobs)
+        share, time = clock.left(1 / (rounds + 1)), Clock(clock.left(rounds / (rounds + 1)))
+        together = len(missing) if file.path is None and self.callback is None else n_jobs
+        worker = copy(self)
+        worker.cv = worker.callback = None  # an iterator, and many a function, cannot be pickled
+        with Parallel(n_jobs=self.n_jobs, verbose=self.verbose) as parallel:
+            while missing:
+                some, missing = missing[:together], missing[together:]
+                results = parallel(
+                    delayed(_score_path)(
+                        worker,
+                        X,
+                        y,
+                        sample_weight,
+                        folds[number],
+                        scorer,
+                        choice,
+                        self.weight_decays_,
+                        seed,
+                        share,
+                        time,
+                    )
+                    for choice, number in (pairs[index] for index in some)
+                )
+                for index, (path, _, whole) in zip(some, results, strict=True):
+                    paths[index] = path
+                    if whole:
+                        file.keep(names[index], path)
+                reports = [progress for _, history, _ in results for progress in history]
+                if self.callback is not None and any(map(self.callback, reports)):
+                    break
+        return paths
+
+    def _out_of_time(self, mean: np.ndarray) -> bool:
+        """Whether there was no time for networks that differ."""
+        return self.max_time is not None and np.ptp(mean[np.isfinite(mean)]) == 0
 
     def _best(self, mean: np.ndarray) -> tuple[int, int]:
         """Indices of the choice and the weight decay of the best mean score (n_choices, n_weight_decays)."""
-        finite = mean[np.isfinite(mean)]
-        if self.max_time is not None and np.ptp(finite) == 0:  # there was no time for networks that differ
+        if self._out_of_time(mean):
             usual = int(np.abs(np.log(self.weight_decays_ / self.weight_decays_[0] / AUTO_FRACTION)).argmin())
             return int(np.isfinite(mean[:, usual]).argmax()), usual
+        finite = mean[np.isfinite(mean)]
         first = np.argmax(mean >= finite.max() - _EQUAL * np.ptp(finite))
         choice, index = np.unravel_index(int(first), mean.shape)
         return int(choice), int(index)
@@ -240,8 +320,8 @@ class CrossValidated(Dense):
         weight_decays: np.ndarray,
         seed: int,
         max_time: float | None,
-    ) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray]:
-        """Networks along the path of training samples, and their gaps (n_weight_decays,) in the terms of `tol`."""
+    ) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray, list[Progress]]:
+        """Networks along the path of training samples, gaps (n_weight_decays,) in the terms of `tol`, and progress."""
         return path_networks(self, X, y, sample_weight, choice, weight_decays, seed, max_time)
 
 
@@ -260,25 +340,33 @@ def path_networks(
     weight_decays: np.ndarray,
     seed: int,
     max_time: float | None,
-) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray]:
-    """Networks along a path, and their gaps (n_weight_decays,) in the terms of `tol`; an interrupt is raised.
+) -> tuple[Sequence[NormalizedNetwork | GatedNetwork], np.ndarray, list[Progress]]:
+    """Networks along a path, their gaps (n_weight_decays,) in the terms of `tol`, and progress; an interrupt is raised.
 
     Along the fast path nothing is certified, and gaps are NaN; so they are where no time is left, and all networks are
-    constants.
+    constants, of which no progress is reported.
     """
     clock = Clock(max_time)
     prepared, problem = model._problem(X, y, sample_weight, choice.spectral_power, choice.n_components)
     if model._has_fast_path:
+        monitor, networks = Monitor("fast path"), []
         path_of_neurons = fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
-        return [prepared.network(neurons) for neurons in path_of_neurons], np.full(len(weight_decays), np.nan)
+        for weight_decay, neurons in zip(weight_decays, path_of_neurons, strict=True):
+            objective = replace(problem, weight_decay=float(weight_decay)).objective(neurons)
+            monitor.goes_on(objective, np.nan, len(neurons))
+            networks.append(prepared.network(neurons))
+        return networks, np.full(len(weight_decays), np.nan), monitor.history
     if clock.is_out():
-        return [prepared.network(problem.zero_network)] * len(weight_decays), np.full(len(weight_decays), np.nan)
+        return [prepared.network(problem.zero_network)] * len(weight_decays), np.full(len(weight_decays), np.nan), []
+    history: list[Progress] = []
     with warnings.catch_warnings():  # one warning is for all folds
         warnings.simplefilter("ignore", ConvergenceWarning)
-        path = follow_path(model, prepared, problem, weight_decays, seed, max_time=clock.left())
+        path = follow_path(
+            model, prepared, problem, weight_decays, seed, max_time=clock.left(), callback=history.append
+        )
     if len(path) < len(weight_decays):
         raise KeyboardInterrupt
-    return path.networks, gaps_along(path, problem)
+    return path.networks, gaps_along(path, problem), history
 
 
 def _score_path(
@@ -293,17 +381,19 @@ def _score_path(
     seed: int,
     share: float | None,
     time: Clock,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores on the test samples, and gaps in the terms of `tol`, along the path of the training samples.
+) -> tuple[PathScores, list[Progress], bool]:
+    """Scores on the test samples and gaps in the terms of `tol` along a path, progress, and whether it is whole.
 
     The path may take a share of the time, but no longer than is left of all.
     """
     train, test = fold
     max_time = None if share is None else min(share, time.left() or share)
-    networks, gaps = model._fold_networks(
+    clock = Clock(max_time)
+    networks, gaps, history = model._fold_networks(
         X[train], y[train], sample_weight[train], choice, weight_decays, seed, max_time
     )
-    return np.array([scorer(model._with_network(network), test) for network in networks]), gaps
+    whole = max_time is None or not (clock.is_out() or (gaps > model.tol).any())
+    return (np.array([scorer(model._with_network(network), test) for network in networks]), gaps), history, whole
 
 
 def _trial_networks(prepared: Prepared, problem: Problem) -> list[NormalizedNetwork | GatedNetwork]:

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from os import PathLike
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,17 +15,16 @@ from convexbn._utils.checks import check_flag
 from convexbn._utils.sample_weight import merge_equal_samples
 from convexbn._utils.summary import counted
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
+from convexbn.estimators._choice_facts import choice_facts
 from convexbn.estimators._curve import Candidate, Curve
 from convexbn.estimators._hold_out import hold_out
 from convexbn.estimators._place import host
 from convexbn.estimators._race import AUTO_FRACTION, tune
-from convexbn.losses import make_loss
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
 from convexbn.rows import RowSource
-from convexbn.solvers._auto import check_has_rounds
-from convexbn.solvers._checkpoint import Checkpoint, check_checkpoint, fingerprint_of
+from convexbn.solvers._checkpoint import Checkpoint, fingerprint_of
 from convexbn.solvers._closed_form import check_closed_form
 from convexbn.solvers._fast_path import fast_path
 from convexbn.solvers._monitor import Clock
@@ -35,9 +33,6 @@ from convexbn.solvers.relu._options import Options, ProofOptions
 
 _TUNING_SHARE = 0.5  # of max_time, for the choice
 _COARSE_TOL = 3e-3  # of the solvers that have no fast preset
-# Parameters that a choice in a checkpoint does not depend on, or that its problem, seed and limits stand for.
-_FREE = {"loss", "random_state", "max_iter", "max_time", "checkpoint", "warm_start", "callback", "verbose", "n_jobs"}
-_FREE |= {"client"}  # of dask
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -45,7 +40,6 @@ class FixedWeightDecay(BaseConvexBN):
     """Base class of the estimators whose weight decay is a parameter: a number, or "auto"."""
 
     weight_decay: float | str = field(default="auto", kw_only=False)
-    checkpoint: str | PathLike[str] | None = None
     _reads_blocks: ClassVar[bool] = True
     warm_start: bool = False
 
@@ -107,10 +101,8 @@ class FixedWeightDecay(BaseConvexBN):
             raise ValueError(f'weight_decay={self.weight_decay!r} must be a positive finite number or "auto".')
         if not self._auto():
             check_weight_decay(self.weight_decay)
-        check_checkpoint(self.checkpoint)
         check_flag("warm_start", self.warm_start)
         super()._check_parameters()
-        check_has_rounds(self.checkpoint, self.activation, make_loss(self.loss), self.solver, self.random_state)
 
     def _auto(self) -> bool:
         return isinstance(self.weight_decay, str) and self.weight_decay == "auto"
@@ -162,7 +154,7 @@ class FixedWeightDecay(BaseConvexBN):
 
     def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None, clock: Clock) -> None:
         """Choose weight decay and spectral power on held-out samples, then train on all."""
-        facts, seed = self._choice_facts(), fixed_seed(self)
+        facts, seed = choice_facts(self), fixed_seed(self)
         prepared: dict[float, tuple[Prepared, Problem]] = {}
 
         def problem_of(candidate: Candidate) -> Problem:
@@ -236,16 +228,6 @@ class FixedWeightDecay(BaseConvexBN):
         problem = replace(problem_of(tuning.candidate), weight_decay=tuning.weight_decay)
         limits = self._last_fit(problem, tuning.curves[0].average, tuning.work, clock)
         return tuning.candidate.spectral_power, tuning.weight_decay, tuning.table, limits
-
-    def _choice_facts(self) -> list[Any]:
-        """Parameters that a choice depends on, beside those of its problem."""
-        parameters = {name: value for name, value in self.get_params(deep=False).items() if name not in _FREE}
-        state: Any = self.random_state
-        if isinstance(state, np.random.Generator):
-            state = state.bit_generator.state
-        elif isinstance(state, np.random.RandomState):
-            state = state.get_state()
-        return ["choice", parameters, state, self.max_iter is None if self._has_fast_path else self.max_iter]
 
     def _follow(self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray) -> Iterator[Neurons]:
         """Networks along a path, to compare weight decays: by the fast preset, or the solver at a coarse tolerance."""

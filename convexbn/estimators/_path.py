@@ -20,7 +20,7 @@ from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers import solve_path
 from convexbn.solvers._certificate import Certificate
-from convexbn.solvers._monitor import Clock
+from convexbn.solvers._monitor import Callback, Clock
 from convexbn.solvers._tolerance import Tolerance
 
 if TYPE_CHECKING:
@@ -247,6 +247,7 @@ def follow_path(
     seed: int,
     *,
     max_time: float | None = None,
+    callback: Callback | None = None,
     verbose: bool = False,
 ) -> Path:
     """Path of a problem, by the solver and to the tolerance of an estimator."""
@@ -261,6 +262,7 @@ def follow_path(
         max_iter=model.max_iter,
         max_time=max_time,
         random_state=seed,
+        callback=callback,
         verbose=verbose,
     )
     return Path(

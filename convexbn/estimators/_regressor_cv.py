@@ -49,9 +49,17 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         As in `ConvexBNRegressor`; held-out scores are taken of NumPy arrays.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the solver's random starts and of sampled patterns; None draws another every time.
+    checkpoint : path or None, default=None
+        File, npz without pickle, that holds the scores along the paths that are completed, then the choice and the last
+        completed round of the last fit, as in `ConvexBNRegressor`. After the process was killed the same `fit` goes on
+        from it and ends in the same network; with other data, folds or parameters it is refused. A `scoring` that is a
+        function counts by its name. Where folds are worked on at the same time, those of one batch are kept together.
     callback : callable or None, default=None
-        Called with a `convexbn.solvers.Progress` after every iteration of the last fit, where the solver has
-        iterations of its own. A true value ends `fit` with the best network so far.
+        Called with a `convexbn.solvers.Progress` for every network along a path, once the path is completed, by one
+        process whatever `n_jobs` is; the gap of the fast preset is NaN. A true value ends the comparison: of the folds
+        that were scored for the first values of `n_components` and `spectral_power`, and of the values that were scored
+        on them all, the best is chosen. Then called after every iteration of the last fit, where the solver has
+        iterations of its own; a true value ends it with the best network so far.
     verbose : int, default=False
         Verbosity of joblib, and whether the solver prints its progress in the last fit.
 
@@ -69,7 +77,7 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
         The grid, falling.
     scores_ : ndarray of shape (n_choices, n_weight_decays, n_folds)
         Score on each test fold for each choice of `n_components` and `spectral_power`, in this order, and each
-        weight decay.
+        weight decay; NaN where `callback` ended the comparison before.
     best_score_ : float
         Mean score of the choice.
     validation_scores_ : dict of ndarray

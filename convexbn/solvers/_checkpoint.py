@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from re import sub
 from typing import Any, TypeVar
 
 import numpy as np
@@ -223,5 +224,9 @@ def check_checkpoint(path: object) -> None:
 
 
 def _json(facts: Any) -> str:
-    """JSON, with arrays as lists, and what has no JSON as its `repr`."""
-    return json.dumps(facts, default=lambda value: value.tolist() if hasattr(value, "tolist") else repr(value))
+    """JSON, with arrays as lists, and what has no JSON as its `repr` without an address."""
+
+    def known(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else sub(" at 0x[0-9A-Fa-f]+", "", repr(value))
+
+    return json.dumps(facts, default=known)

@@ -7,7 +7,6 @@ from scipy.optimize import minimize
 
 from convexbn import BatchNormDesign, DesignMatrix
 from convexbn.oracles import _branch_and_bound as branch_and_bound
-from convexbn.oracles import _largest_on_cones as largest_on_cones_module
 from convexbn.oracles import price_bound, price_by_branch_and_bound, price_by_enumeration
 from convexbn.oracles._largest_on_cones import largest_on_cones
 
@@ -169,12 +168,11 @@ def concave_function(generators, values, rows, inside):
 @pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize("target", [0.0, 0.7])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_bound_on_the_cone_holds_at_any_iterate(monkeypatch, steps, k, target, dtype):
-    monkeypatch.setattr(largest_on_cones_module, "_STEPS", steps)
+def test_bound_on_the_cone_holds_at_any_iterate(steps, k, target, dtype):
     generators, values, rows = cones(k, 0)
     inside = np.random.default_rng(1).dirichlet(np.full(k, 0.5), size=(200, 1000))
     for rows_too in (rows, rows[:0]):
-        maxima = largest_on_cones(generators, values, np.zeros(k), rows_too, target, dtype)
+        maxima = largest_on_cones(generators, values, np.zeros(k), rows_too, target, dtype, steps)
         sampled = concave_function(generators, values, rows_too, inside)
         assert (maxima.weights >= 0).all()
         assert (sampled <= maxima.bounds[:, None] * (1 + 1e-9) + 1e-9).all()

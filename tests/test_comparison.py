@@ -1,11 +1,10 @@
-from dataclasses import replace
-
 import matplotlib
 import numpy as np
 import pytest
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
+from sklearn.exceptions import ConvergenceWarning
 
 from convexbn import (
     BatchNormNetwork,
@@ -16,12 +15,13 @@ from convexbn import (
     Status,
     WeightNormNetwork,
     compare,
-    solve,
 )
 from convexbn._comparison import RUNS
 from convexbn.datasets import make_teacher
 from convexbn.gradient import Trace, train
+from convexbn.losses import SquaredError
 from convexbn.plotting import plot_comparison
+from tests.watched import watched_loss
 
 X, Y = make_teacher(30, 2, random_state=0)
 ADAM = {"Adam": {"n_neurons": 20, "n_steps": 600, "learning_rate": 0.02}}
@@ -109,11 +109,12 @@ def test_bad_input(changes, message):
         compare(**{"X": X, "y": Y, "weight_decay": 0.1} | changes)
 
 
-def test_nothing_is_trained_before_the_input_was_checked(monkeypatch):
-    monkeypatch.setattr("convexbn._comparison.solve", None)
-    monkeypatch.setattr("convexbn._comparison.train", None)
+def test_nothing_is_trained_before_the_input_was_checked():
+    used = []
+    loss = watched_loss(SquaredError, lambda name, y: used.append(name))
     with pytest.raises(ValueError, match="n_steps=-1 must be"):
-        compare(X, Y, weight_decay=0.1, runs={"Adam": {"n_steps": -1}})
+        compare(X, Y, weight_decay=0.1, loss=loss, runs={"Adam": {"n_steps": -1}})
+    assert set(used) <= {"check_targets"}
 
 
 def test_a_run_that_diverges_leaves_the_others():
@@ -140,12 +141,18 @@ def test_ctrl_c_ends_the_comparison_with_what_there_is():
         comparison.best("third")
 
 
-def test_nothing_is_trained_after_an_interrupted_solver(monkeypatch):
-    def interrupted(problem, **options):
-        return replace(solve(problem, **options), status=Status.INTERRUPTED)
+def test_nothing_is_trained_after_an_interrupted_solver():
+    gradients = []
 
-    monkeypatch.setattr("convexbn._comparison.solve", interrupted)
-    assert compare(X, Y, weight_decay=0.1, runs=ADAM).traces == {}
+    def press(name, y):
+        gradients.extend([name] if name == "gradient" else [])
+        if len(gradients) == 3:
+            gradients.append("pressed")
+            raise KeyboardInterrupt
+
+    with pytest.warns(ConvergenceWarning, match="was interrupted"):
+        comparison = compare(X, Y, weight_decay=0.1, loss=watched_loss(SquaredError, press), runs=ADAM)
+    assert comparison.traces == {}
 
 
 def trace_of(*objectives):

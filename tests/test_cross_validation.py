@@ -1,6 +1,6 @@
 import pickle
 from copy import copy
-from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,6 @@ from convexbn import (
     ConvexBNRegressorCV,
     ConvexBNStackRegressor,
     Problem,
-    Status,
     convexbn_path,
     make_network,
     solve,
@@ -40,9 +39,10 @@ from convexbn.estimators import _cross_validation as cross_validation
 from convexbn.estimators import _fixed as fixed
 from convexbn.estimators._cross_validation import path_networks
 from convexbn.estimators._hold_out import hold_out
-from convexbn.losses import make_loss
+from convexbn.losses import SquaredError, make_loss
 from convexbn.solvers import _path as solvers_path
 from convexbn.solvers.relu._fast import fast_path
+from tests.watched import pressed_at, unsolved, watched_loss
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:27, [2, 3]], Y[:27]
@@ -217,31 +217,42 @@ def test_fast_paths_are_not_certified_and_do_not_warn():
     assert ["Column generation" in str(warning.message) for warning in record] == [True]
 
 
-@pytest.mark.parametrize(("module", "name"), [(cross_validation, "fast_path"), (base, "solve")])
-def test_interrupt_ends_the_fit(monkeypatch, module, name):
-    def interrupted(*arguments, **options):
-        raise KeyboardInterrupt
+def interrupted(*arguments):
+    raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, name, interrupted)
-    model = ConvexBNRegressorCV(**SMALL)
+
+@pytest.mark.parametrize(
+    "options",
+    [{"callback": interrupted}, EXACT | {"callback": interrupted}, {"scoring": interrupted}],
+    ids=["fast path", "gated path", "score"],
+)
+def test_interrupt_ends_the_fit(options):
+    model = ConvexBNRegressorCV(**SMALL | options)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, Y)
     assert not hasattr(model, "weight_decays_")
 
 
-def test_interrupted_in_the_last_fit_it_keeps_the_network(monkeypatch):
-    solves = []
+def test_interrupt_in_a_solver_along_a_path_ends_the_fit():
+    gradients = count(1)
 
-    def last_is_interrupted(*arguments, prove, **options):
-        solves.append(prove)
-        solution = solve(*arguments, prove=prove, **options)
-        return replace(solution, status=Status.INTERRUPTED) if prove else solution
+    def press(name, y):
+        if name == "gradient" and next(gradients) == 20:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(base, "solve", last_is_interrupted)
-    model = ConvexBNRegressorCV(**SMALL)
+    options = {"activation": "gated_relu", "tol": 1e-2, "callback": unsolved}  # no path is completed
+    model = ConvexBNRegressorCV(**SMALL | options | {"loss": watched_loss(SquaredError, press)})
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y)
+    assert next(gradients) == 21
+    assert not hasattr(model, "weight_decays_")
+
+
+def test_interrupted_in_the_last_fit_it_keeps_the_network():
+    model = ConvexBNRegressorCV(**SMALL, callback=pressed_at(9 + 1))
     with pytest.raises(KeyboardInterrupt, match="has the best network so far"):
         model.fit(X, Y)
-    assert solves == ["auto"]
+    assert model.n_iter_ == 1
     assert np.isfinite(model.predict(X)).all()
     assert model.scores_.shape == (1, 3, 3)
 
@@ -277,19 +288,13 @@ def test_time_is_shared_among_folds_and_the_last_fit(monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{}, {"solver": "CLARABEL"}], ids=str)
-def test_no_fold_is_solved_when_the_time_is_out(monkeypatch, options):
-    solved = []
-
-    def watched(problem, **choices):
-        solved.append(problem)
-        return solve(problem, **choices)
-
-    monkeypatch.setattr(base, "solve", watched)
-    monkeypatch.setattr(solvers_path, "solve", watched)
-    model = ConvexBNRegressorCV(**SMALL | options | {"activation": "gated_relu", "tol": 1e-4, "max_time": 1e-9})
+def test_no_fold_is_solved_when_the_time_is_out(options):
+    seen = []
+    given = {"activation": "gated_relu", "tol": 1e-4, "max_time": 1e-9, "callback": seen.append}
+    model = ConvexBNRegressorCV(**SMALL | options | given)
     with pytest.warns(ConvergenceWarning, match="reached max_time"):
         model.fit(X, Y)
-    assert len(solved) == 1  # the last fit, at the usual share of the largest weight decay
+    assert len(seen) == (0 if "solver" in options else model.n_iter_)  # the last fit, at the usual weight decay
     assert np.isfinite(model.scores_).all()
     assert np.isfinite(model.predict(X)).all()
 
@@ -323,11 +328,9 @@ def test_list_of_spectral_powers():
         ({"tol": -1.0}, "tol=-1.0"),
     ],
 )
-def test_bad_parameters(model, parameters, message, monkeypatch):
-    monkeypatch.setattr(base, "solve", None)
-    monkeypatch.setattr(cross_validation, "fast_path", None)
+def test_bad_parameters(model, parameters, message):
     with pytest.raises(ValueError, match=message):
-        clone(model).set_params(**parameters).fit(X, targets_of(model))
+        clone(model).set_params(**parameters, callback=unsolved).fit(X, targets_of(model))
 
 
 QUICK = {"n_components": 1, "spectral_power": 0.0, "weight_decays": [0.1, 0.01], "tol": 1.0}
@@ -357,11 +360,9 @@ def test_scores_that_are_not_finite_are_refused():
         ),
     ],
 )
-def test_folds_that_cannot_be_scored_are_refused_before_any_problem_is_solved(model, message, monkeypatch):
-    monkeypatch.setattr(base, "solve", None)
-    monkeypatch.setattr(cross_validation, "fast_path", None)
+def test_folds_that_cannot_be_scored_are_refused_before_any_problem_is_solved(model, message):
     with pytest.raises(ValueError, match=message):
-        clone(model).set_params(n_components=1).fit(X, targets_of(model))
+        clone(model).set_params(n_components=1, callback=unsolved).fit(X, targets_of(model))
 
 
 def test_a_scorer_that_needs_outputs_that_vary_can_be_used():

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,13 +25,13 @@ from convexbn import (
     FrozenModule,
     Problem,
     RandomBatchNormLayers,
-    Status,
     make_network,
     solve,
 )
 from convexbn.datasets import make_teacher
-from convexbn.estimators import _base as base
 from convexbn.gradient import train
+from convexbn.losses import SquaredError
+from tests.watched import watched_loss
 
 X, Y = make_teacher(16, 3, random_state=0)
 NEW = make_teacher(11, 3, random_state=1)[0]
@@ -192,34 +190,35 @@ def test_stack_ends_where_no_hidden_neuron_varies():
     np.testing.assert_allclose(model.predict(NEW), Y.mean(), atol=1e-12)
 
 
-def test_ctrl_c_leaves_the_stages_so_far(monkeypatch):
-    calls = []
+def test_ctrl_c_leaves_the_stages_so_far():
+    stages = []
 
-    def second_is_interrupted(*arguments, **options):
-        calls.append(None)
-        solution = solve(*arguments, **options)
-        return replace(solution, status=Status.INTERRUPTED) if len(calls) == 2 else solution
+    def press_in_the_second_stage(progress):
+        stages.extend([progress] if progress.n_iter == 1 else [])
+        if len(stages) == 2:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(base, "solve", second_is_interrupted)
-    model = ConvexBNStackRegressor(ConvexBNRegressor(0.1, tol=0.1), n_stages=4)
+    estimator = ConvexBNRegressor(0.1, tol=0.1, callback=press_in_the_second_stage)
+    model = ConvexBNStackRegressor(estimator, n_stages=4)
     with pytest.raises(KeyboardInterrupt, match="was interrupted: it has 2 of 4 stages"):
         model.fit(X, Y)
-    assert len(model.estimators_) == len(model.certificates_) == len(calls) == 2
+    assert len(model.estimators_) == len(model.certificates_) == len(stages) == 2
     np.testing.assert_array_equal(model.predict(NEW), model.network_.predict(NEW)[:, 0])
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_ctrl_c_before_a_stage_has_a_network(monkeypatch, stage):
-    calls = []
+def test_ctrl_c_before_a_stage_has_a_network(stage):
+    stages = []
 
-    def interrupted(*arguments, **options):
-        calls.append(None)
-        if len(calls) > stage:
+    def press(name, y):
+        if name == "check_targets" and len(stages) == stage:
             raise KeyboardInterrupt
-        return solve(*arguments, **options)
 
-    monkeypatch.setattr(base, "solve", interrupted)
-    model = ConvexBNStackRegressor(ConvexBNRegressor(0.1, tol=0.1), n_stages=4)
+    def count(progress):
+        stages.extend([progress] if progress.n_iter == 1 else [])
+
+    estimator = ConvexBNRegressor(0.1, tol=0.1, loss=watched_loss(SquaredError, press), callback=count, prove=False)
+    model = ConvexBNStackRegressor(estimator, n_stages=4)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, Y)
     assert hasattr(model, "network_") == (stage == 1)

@@ -19,10 +19,11 @@ from convexbn import (
     solve_path,
     weight_decay_max,
 )
+from convexbn.losses import SquaredError
 from convexbn.solvers import Options, Search
 from convexbn.solvers import _path as solvers_path
 from convexbn.solvers._tolerance import Tolerance
-from tests.watched import Watched
+from tests.watched import Watched, untouched
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = X[:24, [2, 3]], Y[:24]
@@ -98,18 +99,21 @@ def test_each_solve_starts_from_the_network_before(monkeypatch):
     assert path.neurons == tuple(solution.neurons for solution in solutions[:3])
 
 
-def test_interrupted_path_keeps_what_is_done(monkeypatch):
-    solutions = []
-
-    def interrupted(problem, *, start=None, **options):
-        solutions.append(solve(problem, **options))
-        if len(solutions) == 3:
-            object.__setattr__(solutions[-1], "status", Status.INTERRUPTED)
-        return solutions[-1]
-
-    monkeypatch.setattr(solvers_path, "solve", interrupted)
-    path = convexbn_path(X, Y, n_weight_decays=5, eps=0.1)
-    assert len(path) == len(path.weight_decays) == len(path.networks) == 2
+def test_interrupted_path_keeps_what_is_done():
+    Z = BatchNormDesign().fit_transform(X)
+    grid = [0.3, 0.2, 0.1, 0.05]
+    of_two, whole = Watched.fresh(Z), Watched.fresh(Z)
+    solve_path(Problem(of_two, Y, weight_decay=1.0), grid[:2], random_state=0)
+    solutions = solve_path(Problem(whole, Y, weight_decay=1.0), grid, random_state=0)
+    searches = whole.calls["for_prices"]
+    for press in (1, searches // 2, searches):
+        pressed = Watched.fresh(Z, press={"for_prices": [press]})
+        kept = solve_path(Problem(pressed, Y, weight_decay=1.0), grid, random_state=0)
+        assert pressed.calls["for_prices"] == press
+        assert len(kept) == (0 if press == 1 else len(kept))
+        assert 0 < len(kept) < len(grid) or press in (1, searches)
+        for found, solution in zip(kept, solutions, strict=False):
+            np.testing.assert_array_equal(found.neurons.weights, solution.neurons.weights)
 
 
 @pytest.mark.parametrize("seed", [0, None, np.random.RandomState(0), np.random.default_rng(0)], ids=str)
@@ -136,21 +140,13 @@ def test_unreached_tolerance_warns_once():
 
 
 @pytest.mark.parametrize("activation", ["relu", "gated_relu"])
-def test_bounds_hold_where_no_time_is_left(activation, monkeypatch):
+def test_bounds_hold_where_no_time_is_left(activation):
     problem = Problem(BatchNormDesign().fit_transform(X), Y, weight_decay=1.0, fit_intercept=True)
     grid = weight_decay_max(problem) * np.array([0.5, 0.1, 0.01])
     options = {"activation": activation, "n_patterns": 20, "random_state": 0}
-    calls = []
-
-    def counted(problem, **choices):
-        calls.append(problem.weight_decay)
-        return solve(problem, **choices)
-
-    monkeypatch.setattr(solvers_path, "solve", counted)
     with pytest.warns(ConvergenceWarning):
         found = solve_path(problem, grid, max_time=1e-9, **options)
-    assert calls == [grid[0]]
-    monkeypatch.undo()
+    assert [len(solution.history) for solution in found[1:]] == [0, 0]
     exact = solve_path(problem, grid, **options)
     for quick, solved, weight_decay in zip(found, exact, grid, strict=True):
         assert quick.certificate.lower_bound <= solved.certificate.objective <= quick.certificate.objective + 1e-12
@@ -241,10 +237,9 @@ def test_path_type_is_exported():
         ({"n_components": 7}, "n_components=7 is out of range"),
     ],
 )
-def test_bad_arguments(options, message, monkeypatch):
-    monkeypatch.setattr(solvers_path, "solve", None)
+def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
-        convexbn_path(X, Y + 0.5, **options)
+        convexbn_path(X, Y + 0.5, **{"loss": untouched(SquaredError)} | options)
 
 
 def test_what_is_found_anywhere_on_the_path_is_priced_at_all_values():

@@ -31,6 +31,7 @@ from convexbn.solvers import Options, Search
 from convexbn.solvers.conic._programs import rank_one_program
 from tests.problems import CASES
 from tests.test_vector_outputs import LOSSES, instance
+from tests.watched import Watched
 
 
 def dual_instance(n, k, C, seed, n_patches=1):
@@ -207,9 +208,12 @@ def test_program_of_given_factors_holds_both_factors_free():
     assert solve_program(rank_one_program(planted, own, elsewhere, other)) > 2 * known
 
 
-def test_large_problems_are_refused_before_they_are_looked_at(monkeypatch):
-    monkeypatch.setattr("convexbn.oracles._of_patterns.count_patterns", None)
-    assert not quickly_enumerated(DesignMatrix(np.ones((1001, 2))), 2)
+def test_large_problems_are_refused_before_they_are_looked_at():
+    class Unread(DesignMatrix):
+        def rows(self, *arguments):
+            raise AssertionError("The rows were read.")
+
+    assert not quickly_enumerated(Unread(np.ones((1001, 2))), 2)
 
 
 def test_zero_network_from_the_largest_weight_decay_on():
@@ -254,9 +258,10 @@ def test_too_many_faces():
             price()
 
 
-def test_too_many_cones_are_refused_before_any_work(monkeypatch):
+def test_too_many_cones_are_refused_before_any_work():
     Z, V = dual_instance(30, 4, 2, 0)
-    monkeypatch.setattr("convexbn.solvers.conic._reference.certify", None)
+    watched = Watched.fresh(Z.Z)
     message = r"solver='CLARABEL' .* 2 outputs, up to 4526 for each of 8180 patterns, .* Use solver='auto'"
     with pytest.raises(ValueError, match=message):
-        solve_reference(Problem(Z, V, weight_decay=0.01), enumerate_patterns(Z))
+        solve_reference(Problem(watched, V, weight_decay=0.01), enumerate_patterns(Z))
+    assert not watched.calls

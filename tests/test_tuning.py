@@ -23,7 +23,6 @@ from convexbn import (
     ConvexBNStackRegressor,
     Neurons,
     Problem,
-    Status,
     solve,
     weight_decay_max,
 )
@@ -32,8 +31,10 @@ from convexbn.estimators import _fixed as fixed
 from convexbn.estimators._hold_out import hold_out
 from convexbn.estimators._last_fit import last_fit
 from convexbn.estimators._race import AUTO_FRACTION, FRACTIONS, tune
+from convexbn.losses import SquaredError, make_loss
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._fast import fast_path
+from tests.watched import untouched, watched_loss
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((24, 2))
@@ -236,17 +237,11 @@ def test_groups_are_held_out_together(model, y, monkeypatch):
     assert table_of(alone.validation_scores_) != table_of(first.validation_scores_)
 
 
-def test_equal_samples_of_two_groups_stay_apart(monkeypatch):
-    sizes = []
-
-    def watched(problem, targets, rng, *, groups, **options):
-        sizes.append(len(targets))
-        return hold_out(problem, targets, rng, groups=groups, **options)
-
-    monkeypatch.setattr(fixed, "hold_out", watched)
-    for groups in (None, np.repeat([0, 1], 12)):
-        clone(REGRESSOR).fit(np.tile(X[:12], (2, 1)), np.tile(Y[:12], 2), groups=groups)
-    assert sizes == [12, 24]
+def test_equal_samples_of_two_groups_stay_apart():
+    for groups, n_samples in ((None, 12), (np.repeat([0, 1, 2, 3, 4, 5], 4), 24)):
+        model = clone(REGRESSOR).fit(np.tile(X[:12], (2, 1)), np.tile(Y[:12], 2), groups=groups)
+        n_folds = model.validation_scores_["scores"].shape[1]  # each sample is held out in one of them
+        np.testing.assert_allclose(model.validation_scores_["n_train"] * n_folds, n_samples * (n_folds - 1))
 
 
 @pytest.mark.parametrize(
@@ -259,9 +254,8 @@ def test_equal_samples_of_two_groups_stay_apart(monkeypatch):
     ],
 )
 @both
-def test_bad_groups(model, y, groups, message, monkeypatch):
-    monkeypatch.setattr(fixed, "tune", None)
-    model = clone(model)
+def test_bad_groups(model, y, groups, message):
+    model = clone(model).set_params(loss=untouched(type(make_loss(model.loss))))
     groups = np.array(groups, dtype=object) if isinstance(groups, list) else groups
     with pytest.raises(ValueError, match=message):
         model.fit(X, y, groups=groups)
@@ -327,10 +321,11 @@ def test_where_nothing_can_be_held_out_it_is_a_share_of_the_largest(model, data,
 
 
 @both
-def test_a_weight_decay_that_is_given_is_taken_without_a_search(model, y, monkeypatch):
-    chosen = deepcopy(fit_of(type(model)))
-    monkeypatch.setattr(fixed, "tune", None)
-    given = chosen.set_params(weight_decay=0.03).fit(X, y)
+def test_a_weight_decay_that_is_given_is_taken_without_a_search(model, y):
+    chosen, sizes = deepcopy(fit_of(type(model))), set()
+    loss = watched_loss(type(make_loss(model.loss)), lambda name, y: sizes.add(len(y)))
+    given = chosen.set_params(weight_decay=0.03, loss=loss).fit(X, y)
+    assert sizes == {24}  # nothing was held out
     assert not hasattr(given, "validation_scores_")
     assert (given.weight_decay_, given.spectral_power_) == (0.03, 0.0)
     with_power = clone(given).set_params(spectral_power=1.0).fit(X, y)
@@ -464,30 +459,33 @@ class TestInterrupts:
 
     @pytest.mark.parametrize("n_jobs", [1, 2])
     @both
-    def test_on_a_fast_path(self, model, y, n_jobs, monkeypatch):
+    def test_on_a_fast_path(self, model, y, n_jobs):
+        values = count()
+
+        def press(name, y):
+            if name == "value" and len(y) <= 5 and next(values) == 7:  # of held-out samples
+                signal.raise_signal(signal.SIGINT)
+
+        loss = watched_loss(type(make_loss(model.loss)), press)
         model = clone(model).set_params(spectral_power=1.0).fit(X[:, :1], y)
         before = vars(model).copy()
-        models = count()
-
-        def pressed(*arguments, **options):
-            for neurons in fast_path(*arguments, **options):
-                if next(models) == 7:
-                    signal.raise_signal(signal.SIGINT)
-                yield neurons
-
-        monkeypatch.setattr(fixed, "fast_path", pressed)
         with pytest.raises(KeyboardInterrupt):
-            model.set_params(n_jobs=n_jobs).fit(X, y)
-        assert vars(model) == before | {"n_jobs": n_jobs}
+            model.set_params(n_jobs=n_jobs, loss=loss).fit(X, y)
+        assert next(values) >= 8
+        assert vars(model) == before | {"n_jobs": n_jobs, "loss": loss}
 
-    def test_in_a_solver_that_returns_its_best_so_far(self, monkeypatch):
-        def interrupted(*arguments, **options):
-            return replace(solve(*arguments, **options), status=Status.INTERRUPTED)
+    def test_in_a_solver_that_returns_its_best_so_far(self):
+        gradients = count()
 
-        monkeypatch.setattr(base, "solve", interrupted)
-        model = ConvexBNRegressor(activation="gated_relu", n_components=1, spectral_power=0.0)
+        def press(name, y):
+            if name == "gradient" and next(gradients) == 20:
+                raise KeyboardInterrupt
+
+        loss = watched_loss(SquaredError, press)
+        model = ConvexBNRegressor(activation="gated_relu", n_components=1, spectral_power=0.0, loss=loss)
         with pytest.raises(KeyboardInterrupt):
             model.fit(X[:8], Y[:8])
+        assert next(gradients) == 21
         assert not [name for name in vars(model) if name.endswith("_")]
 
 

@@ -1,4 +1,4 @@
-"""A design matrix that counts its products by name, so that tests can check them or raise KeyboardInterrupt in one."""
+"""Design matrices, losses and callbacks that tell what a solver does, or interrupt it."""
 
 import signal
 from collections import Counter
@@ -42,3 +42,47 @@ class Watched(DesignMatrix):
         """Made in the bound of every certificate."""
         self._counted("weighted_norm")
         return super().weighted_norm(weights)
+
+
+def watched_loss(kind, watch):
+    """A loss of this kind that calls `watch` with its targets (n, C) before it checks, values or derives."""
+
+    def check_targets(self, y):
+        watch("check_targets", y)
+        kind.check_targets(self, y)
+
+    def value(self, f, y):
+        watch("value", y)
+        return kind.value(self, f, y)
+
+    def gradient(self, f, y):
+        watch("gradient", y)
+        return kind.gradient(self, f, y)
+
+    return type(kind.__name__, (kind,), {"check_targets": check_targets, "value": value, "gradient": gradient})()
+
+
+def untouched(kind):
+    """A loss of this kind that must not be computed, though targets may be checked."""
+
+    def watch(name, y):
+        assert name == "check_targets", name
+
+    return watched_loss(kind, watch)
+
+
+def unsolved(progress):
+    """A callback of a solver that must not run."""
+    raise AssertionError("A problem was solved.")
+
+
+def pressed_at(number):
+    """A callback that raises KeyboardInterrupt when it is called for this time."""
+    calls = []
+
+    def callback(progress):
+        calls.append(progress)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+
+    return callback

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-_STEPS = 30  # more are needed only where the target is close to the largest value
 _CENTRING = 0.1  # of the mean complementarity product
 _TO_BOUNDARY = 0.95  # fraction of the step to the boundary that is taken
 _RIDGE = 400  # of rounding, keeps systems of thin cones invertible; what it changes is bounded as a residual
@@ -39,6 +38,7 @@ def largest_on_cones(
     rows: np.ndarray,
     target: float,
     dtype: DTypeLike = np.float64,
+    max_steps: int = 30,
 ) -> Maxima:
     """Concave, positively homogeneous functions maximised over the part of their cones in the unit ball.
 
@@ -64,6 +64,8 @@ def largest_on_cones(
     dtype : {np.float64, np.float32}, default=np.float64
         Precision of the steps. In single precision they take half the time and come within about 1e-6; the bounds are
         those of the last iterates, in double precision.
+    max_steps : int, default=30
+        At most so many; more are needed only where the target is close to the largest value.
 
     Returns
     -------
@@ -100,7 +102,7 @@ def largest_on_cones(
     y = np.maximum(t, 0) + 0.3 * width
     above = y - t
     s = np.maximum(_combined(a, gram) - v + _along(U, l @ R), 0) + 0.1 * size
-    for left_steps in reversed(range(_STEPS)):
+    for left_steps in reversed(range(max_steps)):
         rest = np.maximum(1 - l, tiny)
         product = np.vecdot(a, s) + np.vecdot(above, l) + np.vecdot(y, rest)
         mu = _CENTRING / (k + 2 * m) * product[:, None]

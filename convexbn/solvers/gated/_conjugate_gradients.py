@@ -4,17 +4,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-_TOLERANCE, _STEPS = 0.1, 500
-
 
 def conjugate_gradients(
-    hessian: Callable[[np.ndarray], np.ndarray], precondition: Callable[[np.ndarray], np.ndarray], rhs: np.ndarray
+    hessian: Callable[[np.ndarray], np.ndarray],
+    precondition: Callable[[np.ndarray], np.ndarray],
+    rhs: np.ndarray,
+    *,
+    tol: float = 0.1,
+    steps: int = 500,
 ) -> np.ndarray:
-    """Solve a Newton system to a tenth of its residual, or until a direction has no curvature."""
+    """Solve a Newton system to a share `tol` of its residual, or until a direction has no curvature."""
     X, R = np.zeros_like(rhs), rhs.copy()
     P = step = precondition(R)
     size = first = float((R * P).sum())
-    for _ in range(_STEPS):
+    for _ in range(steps):
         product = hessian(step)
         curvature = float((step * product).sum())
         if curvature <= 0 or size <= 0:
@@ -23,7 +26,7 @@ def conjugate_gradients(
         R -= size / curvature * product
         P = precondition(R)
         last, size = size, float((R * P).sum())
-        if size <= _TOLERANCE**2 * first:
+        if size <= tol**2 * first:
             break
         step = P + size / last * step
     return X

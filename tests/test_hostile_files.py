@@ -138,7 +138,7 @@ def test_an_estimator_that_does_not_work_is_refused(change, tmp_path):
         lambda kept: kept.update(random=3),
         lambda kept: kept.update(history=3),
         lambda kept: kept["state"].update(kind="Path"),
-        lambda kept: kept["state"]["dict"].update(command="true"),
+        lambda kept: kept["state"]["fields"].update(command="true"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(change, forged, tmp_path):
@@ -148,7 +148,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused(change, forged, tmp_path):
     contents = read_npz(path.read_bytes())
     facts, digest = json.loads(str(contents["facts"])), contents.pop("digest")
     (run,) = facts["runs"]
-    change(run[1]["round"]["dict"])
+    kept = dict(run[1]["round"]["items"])
+    change(kept)
+    run[1]["round"]["items"] = list(kept.items())
     contents["facts"] = np.array(json.dumps(facts))
     write_npz(path, contents | {"digest": np.array(_digest(contents)) if forged else digest})
     with pytest.raises(ValueError, match=r"checkpoint='.*run' is damaged"):

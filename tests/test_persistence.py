@@ -158,6 +158,26 @@ def test_files_of_others_are_refused(change, message, tmp_path):
         ConvexBNRegressor.load(path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(ConvexBNRegressorCV, "regressor"), (ConvexBNStackClassifier, "stack")],
+    ids=["regressor", "stack"],
+)
+def test_files_of_the_first_version_are_read_and_written_the_same(kind, name, tmp_path):
+    """They hold all forms: a loss, tuples, tables, objects, enumerations, networks, and estimators in estimators."""
+    contents = []
+    first = Path(__file__).parent / "files" / f"{name}_0.2.0.npz"
+    kind.load(first).save(tmp_path / "again.npz")
+    for path in (first, tmp_path / "again.npz"):
+        with np.load(path) as file:
+            arrays = {key: file[key] for key in file.files}
+        contents.append((json.loads(arrays.pop("facts").tobytes())["estimator"], arrays))
+    (before, arrays), (after, arrays_after) = contents
+    assert before["learned"] == after["learned"]
+    assert before["parameters"] == {key: after["parameters"][key] for key in before["parameters"]}
+    np.testing.assert_equal(arrays_after, arrays)
+
+
 def test_other_types_and_pickles_are_refused(tmp_path):
     path, model = tmp_path / "model.npz", ConvexBNRegressor(0.5, tol=1e-1).fit(X, Y)
     model.save(path)

@@ -1,68 +1,143 @@
-"""Values as JSON, with their arrays apart: dataclasses of known kinds, containers, numbers, texts and arrays.
+"""Values as JSON, with their arrays apart: containers, numbers, texts, arrays, and dataclasses of known kinds.
 
 Nothing else is stored, and nothing else is made when they are read: no code runs, unlike with pickle.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 
-def taken_apart(value: Any, arrays: list[np.ndarray]) -> Any:
-    """JSON of a value, whose arrays are appended to a list.
+@dataclass(frozen=True)
+class Form:
+    """How values of some types are stored, under a tag of their own.
 
     Parameters
     ----------
-    value : dataclass, dict with texts as keys, list, tuple, ndarray, number, str or None
+    tag : str
+        Name of the form.
+    types : type or tuple of type
+        Whose values it takes.
+    parts : callable
+        Returns the parts of a value by name, which are stored in turn; those that are dicts have texts as keys. None
+        leaves the value to other forms.
+    whole : callable
+        Makes the value of its parts, which are keywords.
+    """
+
+    tag: str
+    types: type | tuple[type, ...]
+    parts: Callable[[Any], dict[str, Any] | None]
+    whole: Callable[..., Any]
+
+
+def records(*types: Any) -> Form:
+    """The form of dataclasses of these types, which subclasses are not."""
+    known = {kind.__name__: kind for kind in types}
+
+    def parts(value: Any) -> dict[str, Any] | None:
+        entries = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {"kind": type(value).__name__, "fields": entries} if type(value) in types else None
+
+    return Form("record", types, parts, lambda kind, fields: known[kind](**fields))
+
+
+def taken_apart(value: Any, arrays: dict[str, np.ndarray], forms: Sequence[Form] = (), name: str = "value") -> Any:
+    """JSON of a value, whose arrays go to a dict.
+
+    Parameters
+    ----------
+    value : dict, list, tuple, ndarray, number, str, None, or what a form takes
         Or any of these within one another.
-    arrays : list of ndarray
+    arrays : dict of str to ndarray
         Takes the arrays.
+    forms : sequence of Form, default=()
+        Of other values.
+    name : str, default="value"
+        Of the value in the message of an error.
 
     Returns
     -------
-    tree : dict, number, str or None
+    tree : dict, list, number, str or None
         What `put_together` undoes.
+
+    Raises
+    ------
+    ValueError
+        If no form takes a value; it is named.
 
     Examples
     --------
     >>> import numpy as np
     >>> from convexbn._utils.arrays_apart import put_together, taken_apart
-    >>> arrays = []
+    >>> arrays = {}
     >>> tree = taken_apart({"a": (1, np.ones(2))}, arrays)
-    >>> put_together(tree, arrays, {})
+    >>> put_together(tree, arrays)
     {'a': (1, array([1., 1.]))}
     """
+    if value is None or isinstance(value, (bool, str)) or type(value) in (int, float):
+        return value
+
+    def apart(entry: Any, name: str = name) -> Any:
+        return taken_apart(entry, arrays, forms, name)
+
+    if isinstance(value, list):
+        return [apart(entry) for entry in value]
+    for form in (*forms, *_FORMS):
+        parts = form.parts(value) if isinstance(value, form.types) else None
+        if parts is not None:
+            return {"type": form.tag} | {
+                part: {key: apart(one, key) for key, one in entry.items()} if isinstance(entry, dict) else apart(entry)
+                for part, entry in parts.items()
+            }
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind not in "OT":
+        key = f"array{len(arrays)}"
+        arrays[key] = np.asarray(value)
+        return {"type": "array", "name": key}
     if isinstance(value, np.ndarray):
-        arrays.append(value)
-        return {"array": len(arrays) - 1}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (list, tuple)):
-        return {type(value).__name__: [taken_apart(item, arrays) for item in value]}
-    if isinstance(value, dict):
-        return {"dict": {name: taken_apart(item, arrays) for name, item in value.items()}}
-    if is_dataclass(value):
-        parts = {field.name: taken_apart(getattr(value, field.name), arrays) for field in fields(value)}
-        return {"kind": type(value).__name__, "dict": parts}
-    return value
+        raise ValueError(f"{name} holds objects that a file without code cannot hold.")
+    raise ValueError(f"{name}={value!r} is a {type(value).__name__}, which a file without code cannot hold.")
 
 
-def put_together(tree: Any, arrays: Sequence[np.ndarray], kinds: Mapping[str, type]) -> Any:
-    """The value of a tree and its arrays; dataclasses are made of the kinds given, by name.
+def put_together(tree: Any, arrays: Mapping[str, np.ndarray], forms: Sequence[Form] = ()) -> Any:
+    """The value of a tree and its arrays.
 
     Raises
     ------
-    KeyError, IndexError, TypeError or ValueError
-        If the tree is not one that `taken_apart` made of these kinds.
+    KeyError, TypeError or ValueError
+        If the tree is not one that `taken_apart` made with these forms.
     """
+    if isinstance(tree, list):
+        return [put_together(entry, arrays, forms) for entry in tree]
     if not isinstance(tree, dict):
         return tree
-    if "array" in tree:
-        return arrays[tree["array"]]
-    for kind in (list, tuple):
-        if kind.__name__ in tree:
-            return kind(put_together(item, arrays, kinds) for item in tree[kind.__name__])
-    parts = {name: put_together(item, arrays, kinds) for name, item in tree["dict"].items()}
-    return kinds[tree["kind"]](**parts) if "kind" in tree else parts
+    if tree.get("type") == "array":
+        return arrays[tree["name"]][()]  # a scalar where it has no dimension
+    parts = {name: put_together(entry, arrays, forms) for name, entry in tree.items() if name != "type"}
+    if "type" not in tree:
+        return parts
+    (whole,) = (form.whole for form in (*forms, *_FORMS) if form.tag == tree["type"])
+    return whole(**parts)
+
+
+def _objects(array: np.ndarray) -> dict[str, Any] | None:
+    """Parts of an array of texts and numbers, as labels or names of features."""
+    values = array.ravel().tolist()
+    of_objects = array.dtype.kind in "OT" and all(type(entry) in (str, int, float, bool) for entry in values)
+    return {"shape": list(array.shape), "values": values} if of_objects else None
+
+
+def _of_objects(shape: list[int], values: list[Any]) -> np.ndarray:
+    found = np.empty(len(values), dtype=object)
+    found[:] = values
+    return found.reshape(shape)
+
+
+_FORMS = (
+    Form("tuple", tuple, lambda value: {"values": list(value)}, lambda values: tuple(values)),
+    Form("dict", dict, lambda value: {"items": [list(item) for item in value.items()]}, lambda items: dict(items)),
+    Form("objects", np.ndarray, _objects, _of_objects),
+)

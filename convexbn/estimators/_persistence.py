@@ -3,9 +3,6 @@
 import json
 import os
 import warnings
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from enum import Enum
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from convexbn._utils.arrays_apart import Form, put_together, records, taken_apart
 from convexbn._utils.damage import damage_as_value_error
 from convexbn._utils.npz import read_npz, write_npz
 from convexbn._utils.version import __version__
@@ -25,8 +23,6 @@ from convexbn.solvers._solution import Status
 
 _FORMAT = "convexbn-estimator-1"
 _LARGEST_SAMPLE = 2**22  # entries, on which a loaded estimator is tried
-_RECORDS: dict[str, Any] = {kind.__name__: kind for kind in (Certificate, Setting, Trace, Place, *LOSSES.values())}
-_ENUMERATIONS: dict[str, Any] = {kind.__name__: kind for kind in (Oracle, Search, Status)}
 
 
 class StoredEstimator:
@@ -64,7 +60,12 @@ class StoredEstimator:
         check_is_fitted(self)
         path = _checked(path)
         arrays: dict[str, np.ndarray] = {}
-        content = _Writer(arrays).written("estimator", self)
+        try:
+            content = taken_apart(self, arrays, _FORMS, "estimator")
+        except ValueError as error:
+            raise ValueError(
+                f"{error} Where it is a parameter that is needed in fit alone, set_params another value before save."
+            ) from None
         facts = json.dumps({"format": _FORMAT, "version": __version__, "estimator": content})
         contents: dict[str, Any] = {"facts": np.frombuffer(facts.encode(), dtype=np.uint8), **arrays}
         write_npz(path, contents)
@@ -120,116 +121,44 @@ class StoredEstimator:
                 f"{path} has parameters {unknown} of convexbn {version}, which this version does not have."
             )
         with damage_as_value_error(f"{path} is damaged: what it holds is no {name}."):
-            estimator = _read(content, arrays)
+            estimator = put_together(content, arrays, _FORMS)
             _check_works(estimator)
         return estimator
 
 
-class _Writer:
-    """Values as JSON, and their arrays under numbers.
-
-    Parameters
-    ----------
-    arrays : dict of str to ndarray
-        Where arrays go.
-    """
-
-    def __init__(self, arrays: dict[str, np.ndarray]):
-        self.arrays = arrays
-
-    def written(self, name: str, value: Any) -> Any:
-        """JSON of a value, or a ValueError that names it."""
-        if value is None or isinstance(value, (bool, str)) or type(value) in (int, float):
-            return value
-        if isinstance(value, (np.ndarray, np.generic)):
-            return self._array(name, np.asarray(value))
-        if isinstance(value, list):
-            return [self.written(name, entry) for entry in value]
-        kind, tagged = type(value).__name__, self._tagged(name, value)
-        if tagged is None:
-            raise ValueError(
-                f"{name}={value!r} is a {kind}, which a file without code cannot hold. Where it is a parameter that is "
-                "needed in fit alone, set_params another value before save."
-            )
-        return tagged
-
-    def _tagged(self, name: str, value: Any) -> dict[str, Any] | None:
-        kind = type(value).__name__
-        if isinstance(value, tuple):
-            return {"type": "tuple", "values": [self.written(name, entry) for entry in value]}
-        if isinstance(value, dict):
-            items = [[self.written(name, key), self.written(f"{name}[{key!r}]", entry)] for key, entry in value.items()]
-            return {"type": "dict", "items": items}
-        if isinstance(value, os.PathLike):
-            return {"type": "path", "value": os.fspath(value)}
-        if isinstance(value, Enum) and _ENUMERATIONS.get(kind) is type(value):
-            return {"type": "enumeration", "kind": kind, "name": value.name}
-        if is_dataclass(value) and _RECORDS.get(kind) is type(value):
-            entries = {entry.name: getattr(value, entry.name) for entry in fields(value)}
-            return {"type": "record", "kind": kind, "fields": self._all(entries)}
-        if isinstance(value, Stored):
-            return {"type": "network", "kind": kind, "arrays": self._all(value._contents())}
-        if isinstance(value, StoredEstimator):
-            parameters = value.get_params(deep=False)  # type: ignore[attr-defined]
-            learned = {name: entry for name, entry in vars(value).items() if name not in parameters}
-            return {
-                "type": "estimator",
-                "kind": kind,
-                "parameters": self._all(parameters),
-                "learned": self._all(learned),
-            }
-        return None
-
-    def _all(self, entries: dict[str, Any]) -> dict[str, Any]:
-        return {name: self.written(name, entry) for name, entry in entries.items()}
-
-    def _array(self, name: str, array: np.ndarray) -> dict[str, Any]:
-        if array.dtype.kind in "OT":  # labels or names of features
-            if array.dtype.kind == "O" and not all(type(entry) in (str, int, float, bool) for entry in array.flat):
-                raise ValueError(f"{name} holds objects that a file without code cannot hold.")
-            return {"type": "objects", "shape": array.shape, "values": array.ravel().tolist()}
-        key = f"array{len(self.arrays)}"
-        self.arrays[key] = array
-        return {"type": "array", "name": key}
+def _parts(estimator: Any) -> dict[str, Any]:
+    parameters = estimator.get_params(deep=False)
+    learned = {name: entry for name, entry in vars(estimator).items() if name not in parameters}
+    return {"kind": type(estimator).__name__, "parameters": parameters, "learned": learned}
 
 
-def _read(content: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The value that JSON stands for."""
-    if isinstance(content, list):
-        return [_read(entry, arrays) for entry in content]
-    return _READERS[content["type"]](content, arrays) if isinstance(content, dict) else content
-
-
-def _entries(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    return {name: _read(entry, arrays) for name, entry in content.items()}
-
-
-def _read_objects(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> np.ndarray:
-    values = np.empty(len(content["values"]), dtype=object)
-    values[:] = content["values"]
-    return values.reshape(content["shape"])
-
-
-def _read_estimator(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
-    estimator = StoredEstimator._estimators[content["kind"]](**_entries(content["parameters"], arrays))
-    methods = [name for name in content["learned"] if callable(getattr(estimator, name, None))]
+def _whole(kind: str, parameters: dict[str, Any], learned: dict[str, Any]) -> Any:
+    estimator = StoredEstimator._estimators[kind](**parameters)
+    methods = [name for name in learned if callable(getattr(estimator, name, None))]
     if methods:
         raise ValueError(f"it learned {methods}, which are methods")
-    vars(estimator).update(_entries(content["learned"], arrays))
+    vars(estimator).update(learned)
     return estimator
 
 
-_READERS: dict[str, Callable[[dict[str, Any], dict[str, np.ndarray]], Any]] = {
-    "array": lambda content, arrays: arrays[content["name"]][()],  # a scalar where it has no dimension
-    "objects": _read_objects,
-    "tuple": lambda content, arrays: tuple(_read(content["values"], arrays)),
-    "dict": lambda content, arrays: {_read(key, arrays): _read(entry, arrays) for key, entry in content["items"]},
-    "path": lambda content, arrays: Path(content["value"]),
-    "enumeration": lambda content, arrays: _ENUMERATIONS[content["kind"]][content["name"]],
-    "record": lambda content, arrays: _RECORDS[content["kind"]](**_entries(content["fields"], arrays)),
-    "network": lambda content, arrays: Stored._kinds[content["kind"]]._restored(_entries(content["arrays"], arrays)),
-    "estimator": _read_estimator,
-}
+_ENUMERATIONS: dict[str, Any] = {kind.__name__: kind for kind in (Oracle, Search, Status)}
+_FORMS = (
+    Form("path", os.PathLike, lambda path: {"value": os.fspath(path)}, lambda value: Path(value)),
+    Form(
+        "enumeration",
+        tuple(_ENUMERATIONS.values()),
+        lambda member: {"kind": type(member).__name__, "name": member.name},
+        lambda kind, name: _ENUMERATIONS[kind][name],
+    ),
+    records(Certificate, Setting, Trace, Place, *LOSSES.values()),
+    Form(
+        "network",
+        Stored,
+        lambda network: {"kind": type(network).__name__, "arrays": network._contents()},
+        lambda kind, arrays: Stored._kinds[kind]._restored(arrays),
+    ),
+    Form("estimator", StoredEstimator, _parts, _whole),
+)
 
 
 def _check_works(estimator: Any) -> None:

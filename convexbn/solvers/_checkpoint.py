@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from convexbn._utils.arrays_apart import put_together, taken_apart
+from convexbn._utils.arrays_apart import Form, put_together, records, taken_apart
 from convexbn._utils.damage import damage_as_value_error
 from convexbn._utils.npz import read_npz, write_npz
 from convexbn._utils.version import __version__
@@ -29,9 +29,15 @@ from convexbn.solvers._solution import Progress
 
 Value = TypeVar("Value")
 CheckpointPath = str | os.PathLike[str]
-_FORMAT = "convexbn-checkpoint-2"
+_FORMAT = "convexbn-checkpoint-3"
 _BLOCK_ENTRIES = 2**22  # of Z, that are made at once
 _KINDS = (Neurons, NormalizedNeurons, LocalMaxima, NormalizedMaxima, Price, Progress)
+_NUMBERS = Form(  # many in a history, where each as an array would take a while
+    "number",
+    np.generic,
+    lambda number: {"dtype": number.dtype.str, "value": number.item()},
+    lambda dtype, value: np.dtype(dtype).type(value),
+)
 
 
 class Checkpoint:
@@ -55,7 +61,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: "CheckpointPath | Checkpoint | None", fingerprint: Callable[[], str], *kinds: type):
-        self._kinds = {kind.__name__: kind for kind in (*_KINDS, *kinds)}
+        self._forms = (records(*_KINDS, *kinds), _NUMBERS)
         self.path: Path | None
         self._depth: int
         self._runs: list[_Run]  # this one, and those around it and within
@@ -77,7 +83,7 @@ class Checkpoint:
         if run is None or name not in run.trees:
             return None
         with damage_as_value_error(self.damage):
-            return put_together(run.trees[name], run.arrays[name], self._kinds)
+            return put_together(run.trees[name], run.arrays[name], self._forms)
 
     def keep(self, name: str, value: Any, *, alone: bool = False) -> None:
         """Write a completed step, in the place of one of this name, or of all; runs within start again."""
@@ -85,8 +91,8 @@ class Checkpoint:
             return
         known = self._runs[self._depth] if self._depth < len(self._runs) and not alone else None
         run = _Run(self._fingerprint) if known is None else known
-        run.arrays[name] = []
-        run.trees[name] = taken_apart(value, run.arrays[name])
+        run.arrays[name] = {}
+        run.trees[name] = taken_apart(value, run.arrays[name], self._forms)
         self._runs[self._depth :] = [run]
         self._write(self.path)
 
@@ -119,7 +125,11 @@ class Checkpoint:
             if str(arrays.pop("digest")) != _digest(arrays):
                 raise ValueError("it is not as it was written")
             return [
-                _Run(fingerprint, trees, {name: [arrays[key] for key in keys[name]] for name in keys})
+                _Run(
+                    fingerprint,
+                    trees,
+                    {step: {name: arrays[key] for name, key in of.items()} for step, of in keys.items()},
+                )
                 for fingerprint, trees, keys in facts["runs"]
             ]
 
@@ -127,9 +137,9 @@ class Checkpoint:
         arrays: dict[str, np.ndarray] = {}
         runs = []
         for depth, run in enumerate(self._runs):
-            keys = {name: [f"{depth}.{name}.{i}" for i in range(len(found))] for name, found in run.arrays.items()}
-            for name, found in run.arrays.items():
-                arrays |= dict(zip(keys[name], found, strict=True))
+            keys = {step: {name: f"{depth}.{step}.{name}" for name in of} for step, of in run.arrays.items()}
+            for step, of in run.arrays.items():
+                arrays |= {keys[step][name]: array for name, array in of.items()}
             runs.append((run.fingerprint, run.trees, keys))
         arrays["facts"] = np.array(json.dumps({"format": _FORMAT, "runs": runs}))
         write_npz(path, arrays | {"digest": np.array(_digest(arrays))})
@@ -137,11 +147,11 @@ class Checkpoint:
 
 @dataclass
 class _Run:
-    """The steps of a run as trees, and their arrays, by name."""
+    """The steps of a run as trees, and their arrays, by the name of the step."""
 
     fingerprint: str
     trees: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 class Rounds:
@@ -193,9 +203,9 @@ def fingerprint_of(problem: Problem, parameters: Any, arrays: Iterable[np.ndarra
 
 def arrays_of(neurons: Any) -> list[np.ndarray]:
     """The arrays of a network to start from, none if it is None."""
-    arrays: list[np.ndarray] = []
-    taken_apart(neurons, arrays)
-    return arrays
+    arrays: dict[str, np.ndarray] = {}
+    taken_apart(neurons, arrays, [records(*_KINDS)])
+    return list(arrays.values())
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

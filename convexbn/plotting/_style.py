@@ -1,5 +1,7 @@
 """What pictures have in common: axes, and colours that the colour-blind can tell apart."""
 
+from importlib.resources import files
+from re import findall
 from typing import TYPE_CHECKING, Any
 
 from convexbn.plotting._pyplot import import_pyplot
@@ -7,10 +9,10 @@ from convexbn.plotting._pyplot import import_pyplot
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# of Okabe and Ito, without black, which is the convex solution's, and yellow, which is too light for a white page;
-# colors.mplstyle has them for pictures of one's own
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
-BOUND = "#D55E00"
+_CYCLE = findall('"([0-9A-F]{6})"', files("convexbn.plotting").joinpath("colors.mplstyle").read_text())
+*COLORS, BOUND = (
+    f"#{_CYCLE[place]}" for place in (0, 1, 2, 4, 5, 3)
+)  # those of Okabe and Ito; black is the solution's
 LIGHTEST = 0.85  # of the colour map, so that no curve is too light for a white page
 SEQUENTIAL, DIVERGING = "viridis", "PuOr"
 

@@ -6,7 +6,6 @@ search around it ends; after a MemoryError it is as before. A file has its forme
 is left. Settings of the process are as before, and the same call again gives the same result.
 """
 
-import argparse
 import gc
 import os
 import resource
@@ -30,8 +29,8 @@ from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_info
 
 import convexbn as cb
-from benchmarks.harness import environment, parse_arguments, write_json
-from benchmarks.record import Record
+from benchmarks.harness import environment, write_json
+from benchmarks.record import run_numbers
 from convexbn.gradient import train
 
 RNG = np.random.default_rng(0)
@@ -383,28 +382,17 @@ def run_seed(number: int, trials: int = TRIALS) -> dict[str, Any]:
             outcomes[f"{case}: {outcome.partition(':')[0]}"] += 1
             if outcome.startswith("FAILED"):
                 failures[f"seed {number}, trial {trial}, {case}"] = outcome
+                print(f"seed {number}, trial {trial}, {case}: {outcome}", flush=True)
     return {"trials": trials, "outcomes": dict(outcomes), "failures": failures}
 
 
 def main() -> None:
     """Run the seeds that are not done yet, each kept as it comes, and write the counts."""
-
-    def extra(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--seeds", type=int, default=80)
-        parser.add_argument("--first", type=int, default=0)
-
-    args = parse_arguments("trust_faults", __doc__, extra)
-    record = Record(args.json.with_suffix(".seeds.json"))
-    for number in range(args.first, args.first + (1 if args.quick else args.seeds)):
-        if str(number) in record.read():
-            continue
-        found = run_seed(number, 8 if args.quick else TRIALS)
-        record.add(str(number), found)
-        for case, outcome in found["failures"].items():
-            print(f"{case}: {outcome}", flush=True)
-    done = record.read()
-    outcomes = sum((Counter(found["outcomes"]) for found in done.values()), Counter())
-    failures = {case: outcome for found in done.values() for case, outcome in found["failures"].items()}
+    args, done = run_numbers(
+        "trust_faults", __doc__, lambda number, args: run_seed(number, 8 if args.quick else TRIALS), count=80
+    )
+    outcomes = sum((Counter(found["outcomes"]) for found in done), Counter())
+    failures = {case: outcome for found in done for case, outcome in found["failures"].items()}
     results = {"seeds": len(done), "trials": sum(outcomes.values()), "outcomes": dict(sorted(outcomes.items()))}
     write_json(args.json, {"environment": environment(), **results, "failures": failures})
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import environment, parse_arguments, write_json
-from benchmarks.record import Record
+from benchmarks.harness import environment, write_json
+from benchmarks.record import run_numbers
 from convexbn import (
     BatchNormNetwork,
     ConvBatchNormNetwork,
@@ -46,7 +46,7 @@ from convexbn import (
 )
 
 SECONDS, MEBIBYTES = 2.0, 200
-CASES = 100  # that are kept together
+CASES, _QUICK = 100, 20  # that are kept together, and in a quick run
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((12, 3))
 Y = np.abs(X[:, 0]) - X[:, 1]
@@ -442,19 +442,12 @@ def run(n_cases: int, seed: int, folder: Path, first: int = 0, report: Callable[
 def main() -> None:
     """Run the cases that are not done yet, with a limit of the memory of the process, and write the counts."""
 
-    def extra(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--cases", type=int, default=4000)
-        parser.add_argument("--first", type=int, default=0, help="number of the first case, to go on or to repeat one")
-        parser.add_argument("--seed", type=int, default=0)
+    def run_from(first: int, args: argparse.Namespace) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            return run(_QUICK if args.quick else CASES, args.seed, Path(folder), first)
 
-    args = parse_arguments("trust_files", __doc__, extra)
     resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30,) * 2)
-    record, size = Record(args.json.with_suffix(".cases.json")), 20 if args.quick else CASES
-    for first in range(args.first, args.first + (size if args.quick else args.cases), size):
-        if str(first) not in record.read():
-            with tempfile.TemporaryDirectory() as folder:
-                record.add(str(first), run(size, args.seed, Path(folder), first))
-    done = list(record.read().values())
+    args, done = run_numbers("trust_files", __doc__, run_from, unit="cases", count=4000, steps=(CASES, _QUICK), seed=0)
     outcomes = sum((Counter(found["outcomes"]) for found in done), Counter())
     by_attack: dict[str, Counter[str]] = {}
     for attack, counts in ((attack, counts) for found in done for attack, counts in found["by_attack"].items()):

@@ -7,7 +7,6 @@ TypeError with the name of the argument. Nothing may hang, no warning of NumPy m
 and an estimator is as before after an error.
 """
 
-import argparse
 import copy
 import re
 import signal
@@ -27,8 +26,8 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 import convexbn as cb
-from benchmarks.harness import environment, parse_arguments, write_json
-from benchmarks.record import Record
+from benchmarks.harness import environment, write_json
+from benchmarks.record import run_numbers
 from convexbn.gradient import DivergenceError
 
 SECONDS = 60  # of a call
@@ -719,6 +718,7 @@ def run_seed(number: int, examples: int = EXAMPLES, only: str = "") -> dict[str,
             outcomes[outcome.partition(":")[0]] += 1
             if outcome.startswith("FAILED"):
                 failures[f"{calls()[i].name}, {name}={kind}"] = outcome
+                print(f"seed {number}, {calls()[i].name}, {name}={kind}: {outcome}", flush=True)
 
         example()
     return {"examples": sum(outcomes.values()), "outcomes": dict(outcomes), "failures": failures}
@@ -726,24 +726,15 @@ def run_seed(number: int, examples: int = EXAMPLES, only: str = "") -> dict[str,
 
 def main() -> None:
     """Run the seeds that are not done yet, each kept as it comes, and write the counts."""
-
-    def extra(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--seeds", type=int, default=100)
-        parser.add_argument("--first", type=int, default=0)
-        parser.add_argument("--only", default="", help="part of the name of the calls")
-
-    args = parse_arguments("trust_inputs", __doc__, extra)
-    record = Record(args.json.with_suffix(".seeds.json"))
-    for number in range(args.first, args.first + (1 if args.quick else args.seeds)):
-        if str(number) in record.read():
-            continue
-        found = run_seed(number, 30 if args.quick else EXAMPLES, args.only)
-        record.add(str(number), found)
-        for case, outcome in found["failures"].items():
-            print(f"seed {number}, {case}: {outcome}", flush=True)
-    done = record.read()
-    outcomes = sum((Counter(found["outcomes"]) for found in done.values()), Counter())
-    failures = {case: outcome for found in done.values() for case, outcome in found["failures"].items()}
+    args, done = run_numbers(
+        "trust_inputs",
+        __doc__,
+        lambda number, args: run_seed(number, 30 if args.quick else EXAMPLES, args.only),
+        count=100,
+        only="",  # part of the name of the calls
+    )
+    outcomes = sum((Counter(found["outcomes"]) for found in done), Counter())
+    failures = {case: outcome for found in done for case, outcome in found["failures"].items()}
     results = {"seeds": len(done), "examples": sum(outcomes.values()), "outcomes": dict(outcomes), "failures": failures}
     write_json(args.json, {"environment": environment(["hypothesis"]), **results})
 

@@ -11,8 +11,6 @@ from convexbn._utils.enumeration import Enumeration
 from convexbn._utils.html import Tabulated, bar
 from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._neurons import Neurons
-from convexbn.model._normalized_neurons import NormalizedNeurons
-from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem, check_problem
 from convexbn.oracles import Price, Scope, price_size, price_without_search
 
@@ -277,9 +275,9 @@ def certify(
     check_kind("neurons", neurons, BaseNeurons, "the Neurons of a network")
     if not callable(price):
         raise ValueError(f"price={price!r} must be a function of a dual point, as lambda v: price_bound(Z, v) is.")
-    if isinstance(neurons, NormalizedNeurons) != isinstance(problem, PostActivationProblem):
+    if not isinstance(neurons, type(problem.zero_network)):
         raise ValueError(f"neurons={neurons!r} are not of problem={problem!r}, whose normalization is another.")
-    objective = problem.objective(neurons)  # type: ignore[arg-type]  # which is of its kind
+    objective = problem.objective(neurons)
     v = problem.feasible_dual(v)
     priced = price(v)
     lower_bound = min(dual_bound(problem, v, priced), objective)

@@ -36,9 +36,7 @@ from convexbn import (
 from convexbn._utils.sample_weight import merge_equal_samples
 from convexbn.estimators import _base as base
 from convexbn.estimators import _cross_validation as cross_validation
-from convexbn.estimators import _fixed as fixed
 from convexbn.estimators._cross_validation import path_networks
-from convexbn.estimators._hold_out import hold_out
 from convexbn.losses import SquaredError, make_loss
 from convexbn.solvers import _path as solvers_path
 from convexbn.solvers.relu._fast import fast_path
@@ -555,7 +553,7 @@ def test_parallel_is_scikit_learns():
 
 
 @pytest.mark.parametrize("routes", [False, True])
-def test_groups_reach_the_folds_of_every_stage(routes, monkeypatch):
+def test_groups_reach_the_folds_of_every_stage(routes):
     data = np.random.default_rng(0).standard_normal((20, 3))
     groups, targets = np.arange(20) % 4, np.abs(data[:, 0])
     estimator = ConvexBNRegressorCV(cv=GroupKFold(2), n_components=1, n_weight_decays=2, eps=0.01, tol=1.0)
@@ -565,15 +563,18 @@ def test_groups_reach_the_folds_of_every_stage(routes, monkeypatch):
         expected = ConvexBNStackRegressor(listed).fit(data, targets)
         for stage, other in zip(stack.estimators_, expected.estimators_, strict=True):
             np.testing.assert_array_equal(stage.scores_, other.scores_)
-        together = []
 
-        def watched(problem, y, rng, *, groups, **options):
-            together.append(np.bincount(groups.astype(int)).tolist())
-            return hold_out(problem, y, rng, groups=groups, **options)
 
-        monkeypatch.setattr(fixed, "hold_out", watched)
-        ConvexBNStackRegressor(ConvexBNRegressor(tol=1.0)).fit(data, targets, groups=groups)
-        assert together == [[5, 5, 5, 5]] * 2
+def test_groups_are_held_out_together_in_every_stage():
+    data = np.random.default_rng(0).standard_normal((20, 3))
+    groups, targets = np.arange(20) % 4, np.abs(data[:, 0])
+    plain = ConvexBNRegressor(spectral_power=1.0, tol=1.0)
+    first, second = ConvexBNStackRegressor(plain).fit(data, targets, groups=groups).estimators_
+    for stage, inputs in ((first, data), (second, first.network_.hidden(data))):
+        alone, without = (clone(plain).fit(inputs, targets, groups=given) for given in (groups, None))
+        scores = [model.validation_scores_["mean_score"] for model in (stage, alone, without)]
+        np.testing.assert_array_equal(scores[0], scores[1])
+        assert not np.array_equal(scores[0], scores[2])
 
 
 def test_class_weights_count_in_the_default_score():

@@ -258,15 +258,15 @@ def test_missing_torch_names_the_extra(monkeypatch):
         random_network(BatchNormNetwork)[0].to_torch()
 
 
-def test_statistics_are_added_up_block_by_block(monkeypatch):
+def test_statistics_are_added_up_block_by_block():
     network, weights = random_network(BatchNormNetwork)[0], np.arange(15) % 4
     X = data() + 1e4 * np.arange(15)[:, None]  # blocks whose means are far from one another
     whole = network.with_statistics(X, weights)
     preactivations = (X @ network.weights.T).repeat(weights, axis=0)
     np.testing.assert_allclose(whole.mean, preactivations.mean(axis=0))
     np.testing.assert_allclose(whole.std, preactivations.std(axis=0))
-    monkeypatch.setattr("convexbn.network._batch_norm._BLOCK_ENTRIES", 4 * max(network.weights.shape))
-    by_blocks = network.with_statistics(X, weights)
+    times = 2**22 // X.size + 1  # more entries than are made double at once
+    by_blocks = network.with_statistics(X.repeat(times, axis=0), weights.repeat(times))
     np.testing.assert_allclose(by_blocks.mean, whole.mean)
     np.testing.assert_allclose(by_blocks.std, whole.std)
 

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -360,6 +361,18 @@ def test_another_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("convexbn.solvers._checkpoint.__version__", "0.0.1")
     with pytest.raises(ValueError, match="another version"):
         solve_column_generation(problem(), prove=False, random_state=0, checkpoint=tmp_path / "run")
+
+
+def test_another_format_is_refused(tmp_path):
+    path = tmp_path / "run.npz"
+    kept_run(path)
+    with np.load(path) as file:
+        contents = {name: file[name] for name in file.files}
+    facts = json.loads(str(contents["facts"]))
+    contents["facts"] = np.array(json.dumps(facts | {"format": "convexbn-checkpoint-1"}))
+    np.savez(path, **contents)
+    with pytest.raises(ValueError, match="another version"):
+        solve_column_generation(problem(), prove=False, random_state=0, checkpoint=path)
 
 
 def test_damaged_files_are_refused(tmp_path):

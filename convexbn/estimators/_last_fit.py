@@ -14,8 +14,8 @@ from convexbn.solvers.relu._fast import descend, price_quickly
 from convexbn.solvers.relu._options import ACCURATE
 
 _DESCENT_STEPS, _DESCENT_SHARE = (100, 1500), 0.5  # of the last fit, and of the time that is left
-_MANY_WEIGHTS = 5000  # a network of more has one round after the descent
-_ROUNDS, _NEWTON_SHARE = 10, 2  # of column generation after it; and of the work of the choice, for Newton steps
+# Of column generation after it, where weights are not many; and of the work of the choice, for Newton steps.
+_ROUNDS, _NEWTON_SHARE = 10, 2
 # Share of the largest weight decay from which on the last fit starts from the zero network, and entries of Z at most.
 _STRONG, _MOST_ENTRIES = 0.03, 100_000
 _LEAST_NEWTON_STEPS = 500  # of such a fit, at most so many or what its share is
@@ -68,7 +68,7 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
     newton_work = _newton_work(rows, k, min(n_weights, ACCURATE.newton_weights))
     steps = max(_FEWEST_NEWTON_STEPS, int(_FEW_NEWTON_SHARE * work / newton_work))
     options = replace(options, newton_steps=steps)
-    if n_weights <= _MANY_WEIGHTS:
+    if not ACCURATE.has_many_weights(start):
         return {"start": start, "max_iter": _ROUNDS, "options": options}
     n_starts = int(np.clip(searches * ACCURATE.n_starts, _FEWEST_STARTS, ACCURATE.n_starts))
     return {"start": start, "max_iter": 1, "options": replace(options, n_starts=n_starts, new_neurons=1)}

@@ -74,6 +74,7 @@ benchmarks:
 	$(MEASURE).gated_paths $(if $(ADELIE),--adelie $(ADELIE))
 	$(MEASURE).scaling
 	$(MEASURE).path
+	$(MEASURE).solves
 	$(MEASURE).tabular $(if $(DATA),--data $(DATA)) $(if $(KEEL),--keel $(KEEL))
 	$(MEASURE).defaults
 	$(MEASURE).gdnp $(if $(A9A),--a9a $(A9A))

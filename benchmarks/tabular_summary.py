@@ -154,7 +154,7 @@ def _rows(sets: dict, classification: bool) -> list[dict]:
             target(
                 "regression, all by default: never worse than ridge by 2 %",
                 f"at most {ratios[worst]:.3f} times its error ({worst})" if worst else "not measured",
-                everywhere and ratios[worst] <= 1.02,
+                everywhere and worst is not None and ratios[worst] <= 1.02,
             )
         )
     return rows

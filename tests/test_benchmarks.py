@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gated_paths, gated_vs_peers, harness, scaling, summary
+from benchmarks import gated_paths, gated_vs_peers, harness, scaling, solves, summary
 from benchmarks.comparison import OURS, Method, compare
 from benchmarks.harness import PeerMissing, Run
 from benchmarks.instances import SIZES, named_instance
@@ -144,6 +144,28 @@ def test_gated_paths_without_adelie_say_so(tmp_path, monkeypatch, capsys):
     assert max(measured["methods"][OURS]["suboptimality"]) <= 1e-2
     assert "adelie" not in measured["methods"]
     assert (tmp_path / "gated_paths.png").stat().st_size > 10_000
+
+
+class TestSolves:
+    def test_quick_run_proves_the_first_problem(self, tmp_path, monkeypatch, pictures):
+        monkeypatch.setattr(sys, "argv", ["solves", "--quick", "--output", str(tmp_path)])
+        solves.main()
+        (name, (run,)), *others = json.loads((tmp_path / "solves.json").read_text())["solves"].items()
+        assert not others
+        assert (run["reached"], run["scope"]) == (True, "global")
+        assert run["gap"] <= solves.CASES[name].gap
+        (ax,) = pictures["solves.png"].axes
+        assert [label.get_text() for label in ax.get_yticklabels()] == [name]
+
+    def test_a_gap_that_was_missed_is_reported_with_its_seconds(self):
+        name, case = next(iter(solves.CASES.items()))
+        runs = [{"seconds": 0.5, "gap": 0.02, "reached": False}]
+        agree = {"spread": 2e-5, "wrong": 3, "seconds": [1.0]}
+        first, last = solves.targets({"solves": {name: runs}, "agreement": agree})
+        assert first == harness.target(f"{name}, in {case.seconds:g} s", "gap 2.0e-02 after 0.5 s", False)
+        assert (last["met"], last["figure"][:20]) == (False, "2.0e-05 apart in 1 s")
+        runs = [{"seconds": seconds, "gap": 1e-5, "reached": True} for seconds in (0.5, 0.7, 5.0)]
+        assert solves.targets({"solves": {name: runs}, "agreement": agree})[0]["figure"] == "0.7 s"
 
 
 def test_quick_run_never_replaces_measured_results(monkeypatch, capsys):

@@ -13,9 +13,10 @@ from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._fast import descend, price_quickly
 from convexbn.solvers.relu._options import ACCURATE
 
-_DESCENT_STEPS, _DESCENT_SHARE = (100, 1500), 0.5  # of the last fit, and of the time that is left
-_MANY_WEIGHTS = 5000  # a network of more has one round after the descent
-_ROUNDS, _NEWTON_SHARE = 10, 2  # of column generation after it; and of the work of the choice, for Newton steps
+# Quasi-Newton steps of the last fit, their share of the work of the choice, and of the time that is left.
+_DESCENT_STEPS, _DESCENT_WORK, _DESCENT_TIME = (100, 1500), 0.75, 0.5
+# Of column generation after it, where weights are not many; and of the work of the choice, for Newton steps.
+_ROUNDS, _NEWTON_SHARE = 10, 2
 # Share of the largest weight decay from which on the last fit starts from the zero network, and entries of Z at most.
 _STRONG, _MOST_ENTRIES = 0.03, 100_000
 _LEAST_NEWTON_STEPS = 500  # of such a fit, at most so many or what its share is
@@ -23,8 +24,8 @@ _FACTORISATIONS = 20  # about so many in a Newton step
 # A fit that starts from the choice, where quasi-Newton steps lower the objective faster than Newton's. Of the work of
 # the choice, for Newton steps, and for the search that confirms a gap, whose starts take as long as so many steps, and
 # with polish as so many more times k^2 / n.
-_FEWEST_NEWTON_STEPS, _FEW_NEWTON_SHARE = 5, 0.25
-_SEARCH_SHARE, _STEPS_A_START, _STEPS_OF_POLISH = 0.25, 50, 100
+_FEWEST_NEWTON_STEPS, _FEW_NEWTON_SHARE = 5, 0.125
+_SEARCH_SHARE, _STEPS_A_START, _STEPS_OF_POLISH = 0.125, 50, 100
 _FEWEST_STARTS = 30  # of a search after which no round follows
 _PROOF = replace(ACCURATE.proof, nodes_a_start=1)  # so that a proof takes about as long as the search
 
@@ -62,13 +63,13 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
     if len(start) == 0 or (small and problem.weight_decay >= _STRONG * price_quickly(problem, random_state=0)):
         steps = max(_LEAST_NEWTON_STEPS, int(_NEWTON_SHARE * work / _newton_work(rows, k, ACCURATE.newton_weights)))
         return {"options": replace(options, newton_steps=steps)}
-    n_steps = int(np.clip(work / (n * len(start)), *_DESCENT_STEPS))
-    start = descend(problem, start, n_steps=n_steps, stop=Clock(clock.left(_DESCENT_SHARE)).is_out)
+    n_steps = int(np.clip(_DESCENT_WORK * work / (n * len(start)), *_DESCENT_STEPS))
+    start = descend(problem, start, n_steps=n_steps, stop=Clock(clock.left(_DESCENT_TIME)).is_out)
     n_weights = len(start) * k
     newton_work = _newton_work(rows, k, min(n_weights, ACCURATE.newton_weights))
     steps = max(_FEWEST_NEWTON_STEPS, int(_FEW_NEWTON_SHARE * work / newton_work))
     options = replace(options, newton_steps=steps)
-    if n_weights <= _MANY_WEIGHTS:
+    if not ACCURATE.has_many_weights(start):
         return {"start": start, "max_iter": _ROUNDS, "options": options}
     n_starts = int(np.clip(searches * ACCURATE.n_starts, _FEWEST_STARTS, ACCURATE.n_starts))
     return {"start": start, "max_iter": 1, "options": replace(options, n_starts=n_starts, new_neurons=1)}

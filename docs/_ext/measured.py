@@ -25,7 +25,7 @@ def table(rows: list[tuple[str, ...]], widths: tuple[int, ...]) -> nodes.table:
 
 
 class Measured(SphinxDirective):
-    """The argument is the name of the result file; `alt` describes its picture."""
+    """The argument is the name of the result file; `alt` describes its picture, if it has one."""
 
     required_arguments = 1
     option_spec: ClassVar = {"alt": directives.unchanged_required}
@@ -39,13 +39,14 @@ class Measured(SphinxDirective):
             raise self.error(f"{path.name} comes from a smoke run.")
         rows = [(row["statement"], row["figure"], VERDICTS[row["met"]]) for row in result["targets"]]
         where = result["environment"]
-        image = nodes.image(uri=f"../benchmarks/results/{path.stem}.png", alt=self.options["alt"])
-        link = nodes.reference("", "", image, refuri=f"_images/{path.stem}.png")
-        return [
+        shown: list[nodes.Node] = [
             table([("to show", "measured", "reached"), *rows], (45, 45, 10)),
             nodes.paragraph("", f"Measured on {where['cpu']}, {where['cores']} cores, {where['date'][:10]}."),
-            nodes.figure("", link),
         ]
+        if "alt" in self.options:
+            image = nodes.image(uri=f"../benchmarks/results/{path.stem}.png", alt=self.options["alt"])
+            shown.append(nodes.figure("", nodes.reference("", "", image, refuri=f"_images/{path.stem}.png")))
+        return shown
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -39,3 +39,15 @@ def pytest_collection_modifyitems(config, items):
     left = [item for item in items if "check_array_api" in item.name and item.path.name != "test_array_api.py"]
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if item not in left]
+    if config.pluginmanager.hasplugin("_cov"):
+        trace_first_cases(items)
+
+
+def trace_first_cases(items):
+    """Measure coverage in the first case of each test: all cases take half as long again where they are traced."""
+    seen = set()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if test in seen:
+            item.add_marker("no_cover")
+        seen.add(test)

@@ -1,6 +1,7 @@
 """Settings that libraries read when they are imported, and the pictures that a test draws."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,10 @@ def pytest_collection_modifyitems(config, items):
 
 
 def trace_first_cases(items):
-    """Measure coverage in the first case of each test: all cases take half as long again where they are traced."""
-    seen = set()
+    """Measure coverage in thirty cases of each test: those after them, scikit-learn's checks, take a third less."""
+    seen = Counter()
     for item in items:
         test = item.nodeid.partition("[")[0]
-        if test in seen:
+        seen[test] += 1
+        if seen[test] > 30:
             item.add_marker("no_cover")
-        seen.add(test)

@@ -557,7 +557,8 @@ def test_parallel_is_scikit_learns():
 def test_groups_reach_the_folds_of_every_stage(routes, monkeypatch):
     data = np.random.default_rng(0).standard_normal((20, 3))
     groups, targets = np.arange(20) % 4, np.abs(data[:, 0])
-    estimator = ConvexBNRegressorCV(cv=GroupKFold(2), n_components=1, n_weight_decays=2, eps=0.01, tol=1.0)
+    options = {"n_components": 1, "n_weight_decays": 2, "eps": 0.01, "spectral_power": 0.0, "tol": 1.0}
+    estimator = ConvexBNRegressorCV(cv=GroupKFold(2), **options)
     listed = clone(estimator).set_params(cv=list(GroupKFold(2).split(data, targets, groups)))
     with config_context(enable_metadata_routing=routes):
         stack = ConvexBNStackRegressor(estimator).fit(data, targets, groups=groups)
@@ -571,7 +572,7 @@ def test_groups_reach_the_folds_of_every_stage(routes, monkeypatch):
             return hold_out(problem, y, rng, groups=groups, **options)
 
         monkeypatch.setattr(fixed, "hold_out", watched)
-        ConvexBNStackRegressor(ConvexBNRegressor(tol=1.0)).fit(data, targets, groups=groups)
+        ConvexBNStackRegressor(ConvexBNRegressor(spectral_power=1.0, tol=1.0)).fit(data, targets, groups=groups)
         assert together == [[5, 5, 5, 5]] * 2
 
 

@@ -76,6 +76,7 @@ sphinx_gallery_conf = {
     "inspect_global_variables": False,
     "remove_config_comments": True,
     "show_memory": False,
+    "parallel": 2,
     "capture_repr": (),
     "min_reported_time": 10_000,
     "abort_on_example_error": False,

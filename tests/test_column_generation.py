@@ -151,7 +151,7 @@ def test_no_global_certificate_where_a_better_network_is_known():
     """The search is crippled and stopped early; a good network is planted in the targets."""
     options = Options(n_starts=1, last_search=1, proof=ProofOptions(sharp_nodes=2000))
     worse = proved = 0
-    for seed in range(200):
+    for seed in range(100):
         rng = np.random.default_rng(seed)
         n, d = int(rng.integers(6, 30)), int(rng.integers(1, 4))
         Z = DesignMatrix(BatchNormDesign().fit_transform(rng.standard_normal((n, d))))
@@ -176,7 +176,7 @@ def test_no_global_certificate_where_a_better_network_is_known():
         if solution.certificate.scope == "global":
             proved += 1
             assert solution.certificate.lower_bound <= known
-    assert min(worse, proved) >= 20  # or the test checks nothing
+    assert min(worse, proved) >= 10  # or the test checks nothing
 
 
 def test_objective_never_rises_and_is_reported():

@@ -49,6 +49,7 @@ LABELS = np.where(np.median(Y) < Y, "high", "low")
 SMALL = {"n_weight_decays": 3, "eps": 0.03, "cv": 3, "spectral_power": 0.0, "random_state": 0, "tol": 1.0}
 # Without a fast path, and the same network to many digits, whatever it starts from.
 EXACT = SMALL | {"activation": "gated_relu", "solver": "CLARABEL", "tol": 1e-6}
+ONCE = {"cv": 2, "spectral_power": 0.0, "tol": 0.1}
 MODELS = [ConvexBNRegressorCV(**SMALL), ConvexBNClassifierCV(**SMALL)]
 
 
@@ -92,10 +93,9 @@ def test_scores_are_those_of_the_networks_of_fast_paths(classifier):
 @pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
     [
-        ConvexBNRegressorCV(n_weight_decays=2, cv=2, tol=0.1),
-        ConvexBNClassifierCV(weight_decays=[0.01], cv=2, spectral_power=[0.0, 1.0], tol=0.1),
-        ConvexBNRegressorCV(weight_decays=[0.1], spectral_power=0.0, cv=2, activation="gated_relu", n_patterns=5),
-        ConvexBNClassifierCV(weight_decays=[0.01], spectral_power=0.0, cv=2, activation="gated_relu", n_patterns=5),
+        ConvexBNRegressorCV(n_weight_decays=2, **ONCE),
+        ConvexBNClassifierCV(weight_decays=[0.01], **ONCE),
+        ConvexBNClassifierCV(weight_decays=[0.01], **ONCE, activation="gated_relu", n_patterns=2),
     ]
 )
 def test_scikit_learn_contract(estimator, check):
@@ -556,7 +556,8 @@ def test_parallel_is_scikit_learns():
 def test_groups_reach_the_folds_of_every_stage(routes):
     data = np.random.default_rng(0).standard_normal((20, 3))
     groups, targets = np.arange(20) % 4, np.abs(data[:, 0])
-    estimator = ConvexBNRegressorCV(cv=GroupKFold(2), n_components=1, n_weight_decays=2, eps=0.01, tol=1.0)
+    options = {"n_components": 1, "n_weight_decays": 2, "eps": 0.01, "spectral_power": 0.0, "tol": 1.0}
+    estimator = ConvexBNRegressorCV(cv=GroupKFold(2), **options)
     listed = clone(estimator).set_params(cv=list(GroupKFold(2).split(data, targets, groups)))
     with config_context(enable_metadata_routing=routes):
         stack = ConvexBNStackRegressor(estimator).fit(data, targets, groups=groups)

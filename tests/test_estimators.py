@@ -46,12 +46,10 @@ ESTIMATORS = [REGRESSOR, CLASSIFIER]
 @parametrize_with_checks(
     [
         ConvexBNRegressor(),
-        ConvexBNRegressor(0.1, activation="gated_relu"),
-        ConvexBNRegressor(0.1, normalization="weight", fit_intercept=False, tol=0.1),
+        ConvexBNRegressor(0.1, activation="gated_relu", fit_intercept=False, tol=0.1),
         ConvexBNClassifier(),
         ConvexBNClassifier(0.1, normalization="weight", loss="squared_hinge", tol=0.1),
-        ConvexBNClassifier(0.01, activation="gated_relu", tol=0.1),
-        ConvexBNClassifier(0.01, loss="hinge", activation="gated_relu"),
+        ConvexBNClassifier(0.01, loss="hinge", activation="gated_relu", tol=0.1),
     ],
 )
 def test_scikit_learn_contract(estimator, check):
@@ -155,7 +153,7 @@ def test_random_state_decides_the_sample():
 
 
 def test_pipeline_grid_search_clone_and_pickle():
-    pipeline = make_pipeline(StandardScaler(), ConvexBNRegressor(tol=1.0))
+    pipeline = make_pipeline(StandardScaler(), ConvexBNRegressor(spectral_power=1.0, tol=1.0))
     grid = {"convexbnregressor__n_components": [1, 2], "convexbnregressor__weight_decay": ["auto", 2.0]}
     search = GridSearchCV(pipeline, grid, cv=2).fit(X[:24], Y[:24])
     assert np.isfinite(search.best_score_)

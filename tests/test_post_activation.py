@@ -202,11 +202,11 @@ def test_no_gradient_trained_network_is_below_the_bound(n_outputs):
 
 
 def test_problem_is_invariant_to_invertible_linear_maps():
-    X, _, problem = make(4, 20, 3)
+    X, _, problem = make(4, 16, 2)
     rng = np.random.default_rng(1)
-    moved = X @ rng.standard_normal((3, 3)) * 1e3 + rng.standard_normal(3)
+    moved = X @ rng.standard_normal((2, 2)) * 1e3 + rng.standard_normal(2)
     other = PostActivationProblem(
-        np.column_stack([moved, np.ones(20)]), problem.y, weight_decay=problem.weight_decay, fit_intercept=True
+        np.column_stack([moved, np.ones(16)]), problem.y, weight_decay=problem.weight_decay, fit_intercept=True
     )
     first, second = (solve(given, random_state=0).certificate.objective for given in (problem, other))
     assert first == pytest.approx(second, rel=1e-5)

@@ -34,6 +34,8 @@ from convexbn.solvers._scaling import Scaling
 from convexbn.solvers.relu._gauss_newton import gauss_newton
 
 LOSSES = ["squared_error", "cross_entropy"]
+# Every two values of a loss, a number of outputs and an intercept are met.
+PAIRS = [(LOSSES[0], 2, False), (LOSSES[0], 3, True), (LOSSES[1], 2, True), (LOSSES[1], 3, False)]
 
 
 def instance(n, d, C, loss="squared_error", seed=0, fraction=0.05, **options):
@@ -81,9 +83,7 @@ def excess_across(problem, neurons, axis):
     return problem.weight_decay * (neurons.cost - along).sum()
 
 
-@pytest.mark.parametrize("fit_intercept", [False, True])
-@pytest.mark.parametrize("C", [2, 3])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("loss", "C", "fit_intercept"), PAIRS)
 def test_best_of_fifty_gradient_trained_networks_from_below(loss, C, fit_intercept):
     problem = instance(8, 2, C, loss, fit_intercept=fit_intercept)
     certificate = solve_column_generation(problem, random_state=0).certificate

@@ -23,10 +23,12 @@ from convexbn.solvers._monitor import Clock, Monitor, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import Reference, Tolerance, warn_of_gaps
 from convexbn.solvers.gated._path import gated_path
-from convexbn.solvers.relu._options import ACCURATE
+from convexbn.solvers.relu._options import ACCURATE, Options
 from convexbn.solvers.relu._quasi_newton import best_lengths
 
-_LIGHT = replace(ACCURATE, last_search=1, new_neurons=4)  # at values between the first and the last
+# At all values but the last; normalized after the ReLU a gap within the tolerance is confirmed from more starts anyway.
+_LIGHT = replace(ACCURATE, n_starts=150, last_search=1)
+_LIGHT_AFTER = replace(ACCURATE, n_starts=60, new_neurons=4)
 
 
 def solve_path(
@@ -45,11 +47,11 @@ def solve_path(
 ) -> list[Solution]:
     """Solve a problem along falling weight decays, each from the network before.
 
-    Column generation searches lightly at all values but the first and the last, at each from other random starts.
-    What it finds at any value is then priced at all values, and those whose gap is then above `tol` are solved again,
-    from the smallest upwards, each from its own network and the neurons of others that violate its dual feasibility;
-    where that is not enough, once more with the whole search. Nothing is proved; the
-    certificates of ReLU networks are local, except where `price_bound` or a closed form makes them global.
+    Column generation searches lightly at all values but the smallest, at each from other random starts. What it
+    finds at any value is then priced at all values, and those whose gap is then above `tol` are solved again, from the
+    smallest upwards, each from its own network and the neurons of another that violate its dual feasibility; where that
+    is not enough, once more with the whole search. Nothing is proved; the certificates of ReLU networks are local,
+    except where `price_bound` or a closed form makes them global.
 
     Parameters
     ----------
@@ -125,7 +127,7 @@ def solve_path(
             start = solutions[index + 1].neurons
             if searches and not isinstance(problem, PostActivationProblem):
                 start = _with_violating(problems[index], index, solutions)
-            options, limit = _LIGHT if light else ACCURATE, clock.left(1 / (index + 1))
+            options, limit = _light(problem) if light else ACCURATE, clock.left(1 / (index + 1))
             again = solve(problems[index], start=start, max_time=limit, options=options, **choices)
             if again.status is Status.INTERRUPTED:
                 break
@@ -191,11 +193,15 @@ def _downwards(problems: list[Problem], clock: Clock, choices: dict[str, Any]) -
     else:
         start = problems[0].zero_network
     for index, problem in enumerate(problems):
-        options = _LIGHT if 0 < index < len(problems) - 1 else ACCURATE
+        options = _light(problem) if index < len(problems) - 1 else ACCURATE
         share = clock.left(1 / (len(problems) - index))
         solution = solve(problem, start=start, max_time=share, options=options, **choices)
         yield solution
         start = solution.neurons
+
+
+def _light(problem: Problem) -> Options:
+    return _LIGHT_AFTER if isinstance(problem, PostActivationProblem) else _LIGHT
 
 
 def _priced_by_all(problems: list[Problem], solutions: list[Solution], tolerance: Tolerance) -> list[Solution]:
@@ -234,9 +240,9 @@ def _along(problem: Problem, neurons: Neurons, v: np.ndarray) -> np.ndarray:
 
 @on_one_thread
 def _with_violating(problem: Problem, index: int, solutions: list[Solution]) -> Neurons:
-    """The network of a solution, and those neurons of the other that violates its dual feasibility most that do so.
+    """The network of a solution, enlarged by violating neurons of another, all at their best lengths.
 
-    They enter at almost no length, and all neurons take their best lengths.
+    The other is the one of whose neurons one violates dual feasibility most.
     """
     own = solutions[index].neurons.with_unit_outputs()
     known = [(found.neurons, _along(problem, found.neurons, solutions[index].dual)) for found in solutions]
@@ -246,6 +252,6 @@ def _with_violating(problem: Problem, index: int, solutions: list[Solution]) -> 
     neurons = replace(
         own,
         weights=np.hstack([own.weights, ACCURATE.new_length * others.with_unit_outputs().weights[:, violating]]),
-        output_weights=np.vstack([own.output_weights, (along / prices).T[violating]]),
+        output_weights=np.vstack([own.output_weights, (along[:, violating] / prices[violating]).T]),
     )
     return best_lengths(problem, neurons, max_steps=ACCURATE.master_steps)

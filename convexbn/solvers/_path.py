@@ -17,7 +17,7 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price, priced_neurons
-from convexbn.solvers._auto import OWN_SOLVERS, patterns_of, solve, takes_working_sets
+from convexbn.solvers._auto import OWN_SOLVERS, check_solver, patterns_of, solve, takes_working_sets
 from convexbn.solvers._certificate import Certificate, Search, dual_bound
 from convexbn.solvers._monitor import Clock, Monitor, check_max_time
 from convexbn.solvers._solution import Solution, Status
@@ -100,6 +100,7 @@ def solve_path(
     check_max_time(max_time)
     check_random_state(random_state)
     check_choice("activation", activation, ACTIVATIONS)
+    check_solver(solver, activation)
     tolerance = Tolerance.of(problem, tol, relative_to)  # whose scale does not depend on the weight decay
     problems = [replace(problem, weight_decay=float(weight_decay)) for weight_decay in grid]
     choices: dict[str, Any] = {"activation": activation, "solver": solver, "n_patterns": n_patterns, "tol": tol}

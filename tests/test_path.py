@@ -284,6 +284,24 @@ def test_statuses_of_a_path_rest_on_what_all_of_it_found():
         priced, _ = solvers_path._priced_by_all([problem] * 2, [solution, good], tolerance)
         assert priced.status is Status.NOT_CONVERGED
         assert priced.certificate.gap > 1e-4
+        again = solvers_path._with_violating(problem, 0, [solution, good])
+        assert problem.objective(again) < solution.certificate.objective
+
+
+def test_values_are_searched_from_other_starts_and_a_seed_gives_one_path(monkeypatch):
+    drawn = []
+
+    def recorded(problem, *, random_state, **options):
+        drawn.append(random_state.bit_generator.state["state"]["state"])
+        return solve(problem, random_state=random_state, **options)
+
+    monkeypatch.setattr(solvers_path, "solve", recorded)
+    options = {"n_weight_decays": 3, "eps": 0.1, "random_state": 0}
+    first, second = convexbn_path(X, Y, **options), convexbn_path(X, Y, **options)
+    once = drawn[: len(drawn) // 2]
+    assert len(set(once)) == len(once) >= 3
+    assert once * 2 == drawn
+    np.testing.assert_array_equal(first.objectives, second.objectives)
 
 
 @pytest.mark.parametrize("grid", [["a"], [], [[1.0, 0.5]], {"a": 1}])

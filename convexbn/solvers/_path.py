@@ -10,21 +10,25 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
-from convexbn._utils.checks import check_choice, check_random_state, real_array
+from convexbn._utils.checks import check_choice, check_random_state, make_generator, real_array
+from convexbn._utils.threads import on_one_thread
 from convexbn.model._activation import ACTIVATIONS, Activation
 from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price, priced_neurons
-from convexbn.solvers._auto import patterns_of, solve, takes_working_sets
+from convexbn.solvers._auto import OWN_SOLVERS, check_solver, patterns_of, solve, takes_working_sets
 from convexbn.solvers._certificate import Certificate, Search, dual_bound
 from convexbn.solvers._monitor import Callback, Clock, Monitor, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import Reference, Tolerance, warn_of_gaps
 from convexbn.solvers.gated._path import gated_path
-from convexbn.solvers.relu._options import ACCURATE
+from convexbn.solvers.relu._options import ACCURATE, Options
+from convexbn.solvers.relu._quasi_newton import best_lengths
 
-_LIGHT = replace(ACCURATE, n_starts=60, last_search=5, new_neurons=4)  # at values between the first and the last
+# At all values but the last; normalized after the ReLU a gap within the tolerance is confirmed from more starts anyway.
+_LIGHT = replace(ACCURATE, n_starts=150, last_search=1)
+_LIGHT_AFTER = replace(ACCURATE, n_starts=60, new_neurons=4)
 
 
 def solve_path(
@@ -44,10 +48,11 @@ def solve_path(
 ) -> list[Solution]:
     """Solve a problem along falling weight decays, each from the network before.
 
-    Column generation searches lightly at all values but the first and the last. What it finds at any value is
-    then priced at all values, and those whose gap is then above `tol` are solved again, from the smallest upwards,
-    each from the network below; where that is not enough, once more with the whole search. Nothing is proved; the
-    certificates of ReLU networks are local, except where `price_bound` or a closed form makes them global.
+    Column generation searches lightly at all values but the smallest, at each from other random starts. What it
+    finds at any value is then priced at all values, and those whose gap is then above `tol` are solved again, from the
+    smallest upwards, each from its own network and the neurons of another that violate its dual feasibility; where that
+    is not enough, once more with the whole search. Nothing is proved; the certificates of ReLU networks are local,
+    except where `price_bound` or a closed form makes them global.
 
     Parameters
     ----------
@@ -61,7 +66,7 @@ def solve_path(
         Seconds, shared among the weight decays that are left; each ends with its best network so far, and where no
         time is left with the network of the weight decay before.
     random_state : int or None, default=None
-        Seed of every solve, so that sampled patterns are the same at all values.
+        Seed of the random starts, and of sampled patterns, which are the same at all values.
     callback : callable or None, default=None
         Called with a `Progress` after every weight decay, from the largest to the smallest; a true value ends the path.
     verbose : bool, default=False
@@ -98,10 +103,14 @@ def solve_path(
     check_max_time(max_time)
     check_random_state(random_state)
     check_choice("activation", activation, ACTIVATIONS)
+    check_solver(solver, activation)
     tolerance = Tolerance.of(problem, tol, relative_to)  # whose scale does not depend on the weight decay
     problems = [replace(problem, weight_decay=float(weight_decay)) for weight_decay in grid]
     choices: dict[str, Any] = {"activation": activation, "solver": solver, "n_patterns": n_patterns, "tol": tol}
     choices |= {"relative_to": relative_to, "max_iter": max_iter, "random_state": random_state, "prove": False}
+    searches = activation == "relu" and solver in OWN_SOLVERS and np.isfinite(problem.loss.curvature)
+    if searches:  # there are no sampled patterns, which are the same at all values
+        choices["random_state"] = make_generator(random_state)
     solutions: list[Solution] = []
     clock = Clock(max_time)
     monitor = Monitor("path", max_iter=len(grid), callback=callback, verbose=verbose)
@@ -121,10 +130,11 @@ def solve_path(
                 break
             if tolerance.reached_by(solutions[index].certificate):
                 continue
-            start, limit = solutions[index + 1].neurons, clock.left(1 / (index + 1))
-            again = solve(
-                problems[index], start=start, max_time=limit, options=_LIGHT if light else ACCURATE, **choices
-            )
+            start = solutions[index + 1].neurons
+            if searches and not isinstance(problem, PostActivationProblem):
+                start = _with_violating(problems[index], index, solutions)
+            options, limit = _light(problem) if light else ACCURATE, clock.left(1 / (index + 1))
+            again = solve(problems[index], start=start, max_time=limit, options=options, **choices)
             if again.status is Status.INTERRUPTED:
                 break
             if again.certificate.gap < solutions[index].certificate.gap:
@@ -189,11 +199,15 @@ def _downwards(problems: list[Problem], clock: Clock, choices: dict[str, Any]) -
     else:
         start = problems[0].zero_network
     for index, problem in enumerate(problems):
-        options = _LIGHT if 0 < index < len(problems) - 1 else ACCURATE
+        options = _light(problem) if index < len(problems) - 1 else ACCURATE
         share = clock.left(1 / (len(problems) - index))
         solution = solve(problem, start=start, max_time=share, options=options, **choices)
         yield solution
         start = solution.neurons
+
+
+def _light(problem: Problem) -> Options:
+    return _LIGHT_AFTER if isinstance(problem, PostActivationProblem) else _LIGHT
 
 
 def _priced_by_all(problems: list[Problem], solutions: list[Solution], tolerance: Tolerance) -> list[Solution]:
@@ -221,6 +235,29 @@ def _prices(problem: Problem, neurons: Neurons, duals: list[np.ndarray]) -> np.n
     if isinstance(problem, PostActivationProblem):
         Z, p = problem.Z, problem.sample_weight
         return np.array([priced_neurons(Z, p, v, neurons.weights).prices.max(initial=0) for v in duals])
-    hidden = problem.Z.neuron_outputs(neurons.directions)
-    along = np.linalg.norm((np.hstack(duals).T @ hidden).reshape(len(duals), problem.n_outputs, -1), axis=1)
-    return np.maximum(along.max(axis=1, initial=0), 0)
+    along = _along(problem, neurons, np.hstack(duals)).reshape(len(duals), problem.n_outputs, -1)
+    return np.maximum(np.linalg.norm(along, axis=1).max(axis=1, initial=0), 0)
+
+
+def _along(problem: Problem, neurons: Neurons, v: np.ndarray) -> np.ndarray:
+    """Products V^T relu(Zw) of dual points (n, q) with the unit directions of neurons, shape (q, m)."""
+    return v.T @ problem.Z.neuron_outputs(neurons.directions)
+
+
+@on_one_thread
+def _with_violating(problem: Problem, index: int, solutions: list[Solution]) -> Neurons:
+    """The network of a solution, enlarged by violating neurons of another, all at their best lengths.
+
+    The other is the one of whose neurons one violates dual feasibility most.
+    """
+    own = solutions[index].neurons.with_unit_outputs()
+    known = [(found.neurons, _along(problem, found.neurons, solutions[index].dual)) for found in solutions]
+    others, along = max(known, key=lambda pair: np.linalg.norm(pair[1], axis=0).max(initial=0))
+    prices = np.linalg.norm(along, axis=0)
+    violating = prices > problem.weight_decay
+    neurons = replace(
+        own,
+        weights=np.hstack([own.weights, ACCURATE.new_length * others.with_unit_outputs().weights[:, violating]]),
+        output_weights=np.vstack([own.output_weights, (along[:, violating] / prices[violating]).T]),
+    )
+    return best_lengths(problem, neurons, max_steps=ACCURATE.master_steps)

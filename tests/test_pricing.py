@@ -4,12 +4,14 @@ import pytest
 
 from convexbn import BatchNormDesign, DesignMatrix, Patterns, enumerate_patterns, sample_patterns
 from convexbn.oracles import (
+    most_violated_patterns,
     price_bound,
     price_by_enumeration,
     price_of_gates,
     price_of_pattern,
     price_of_patterns,
 )
+from convexbn.oracles._of_patterns import _price_of_pattern
 
 
 def instance(n, d, seed, n_patches=1):
@@ -125,14 +127,23 @@ def test_screening_skips_patterns_that_cannot_be_best(monkeypatch):
 
     def counted(Z, mask, *arguments):
         visited.append(mask)
-        return price_of_pattern(Z, mask, *arguments)
+        return _price_of_pattern(Z, mask, *arguments)
 
-    monkeypatch.setattr("convexbn.oracles._of_patterns.price_of_pattern", counted)
+    monkeypatch.setattr("convexbn.oracles._of_patterns._price_of_pattern", counted)
     price_of_patterns(Z, patterns, v)
-    assert len(visited) < 0.5 * 2 * len(patterns)
+    assert 0 < len(visited) < 0.5 * 2 * len(patterns)
 
 
 def test_no_price_of_an_empty_cone():
     Z = DesignMatrix(np.array([[1.0], [1.0]]))
     nowhere = Patterns(np.packbits([[True, False]], axis=1), np.ones((1, 1)), 2)
     assert price_of_patterns(Z, nowhere, np.array([[1.0], [0.0]])).value == pytest.approx(0, abs=1e-12)
+
+
+def test_patterns_at_the_threshold_are_not_violated():
+    Z, v = DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])
+    patterns = enumerate_patterns(Z)
+    prices = [max(price_of_pattern(Z, mask, sign * v)[0] for sign in (1, -1)) for mask in patterns.masks().T]
+    assert sorted(prices) == [0, 3, 4, 4]
+    for threshold, count in ((0.0, 3), (3.0, 2), (4.0, 0)):
+        assert len(most_violated_patterns(Z, patterns, v, threshold, 9)) == count

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from convexbn import DesignMatrix
+from convexbn.model._outputs import output_directions
 from convexbn.oracles import find_local_maxima, price_by_ascent, price_by_enumeration
 
 
@@ -103,3 +104,21 @@ def test_starts_across_the_rows_of_a_wide_matrix_are_left_out():
     Z = DesignMatrix(np.array([[1.0, 0.0, 0.0]]))
     found = find_local_maxima(Z, np.ones((1, 1)), np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
     np.testing.assert_allclose(found.directions, [[1.0], [0.0], [0.0]])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_every_start_ascends_with_both_signs(count):
+    directions = np.random.default_rng(0).standard_normal((3, count))
+    w, c = output_directions(1).starts(directions)
+    pairs = {(*direction, sign) for direction, sign in zip(w.T, c[0], strict=True)}
+    assert pairs == {(*direction, sign) for direction in directions.T for sign in (1.0, -1.0)}
+
+
+@pytest.mark.parametrize("unit", [1e-120, 1.0, 1e120])
+def test_prices_and_thresholds_are_in_the_unit_of_the_rows(unit):
+    Z, v = instance(14, 2, 0)
+    starts = np.random.default_rng(1).standard_normal((2, 100))
+    known = find_local_maxima(Z, v, starts)
+    found = find_local_maxima(DesignMatrix(Z.Z * unit), v, starts, threshold=known.prices[1] * unit * (1 + 1e-6))
+    assert len(known) > 1
+    np.testing.assert_allclose(found.prices, known.prices[:1] * unit, rtol=1e-8)

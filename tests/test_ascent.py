@@ -38,6 +38,16 @@ def test_peaks_are_distinct_local_maxima_in_falling_order():
     assert (larger.prices > maxima.prices[1]).all()
 
 
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_without_polish_directions_are_close_to_maxima(n_outputs):
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        Z, v = DesignMatrix(rng.standard_normal((60, 3))), rng.standard_normal((60, n_outputs))
+        starts = rng.standard_normal((3, 40))
+        coarse, fine = (find_local_maxima(Z, v, starts, polish=polish).prices[0] for polish in (False, True))
+        assert (1 - 1e-3) * fine <= coarse <= fine * (1 + 1e-6)
+
+
 def test_nothing_to_find():
     Z, v = instance(10, 2, 0)
     assert price_by_ascent(Z, 0 * v, random_state=0).value == 0

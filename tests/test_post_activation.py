@@ -49,6 +49,7 @@ from convexbn.oracles import (
     price_of_normalized_patterns,
     priced_neurons,
 )
+from convexbn.oracles._normalized import _gradient, _with_best_offsets
 from convexbn.solvers._certificate import dual_bound
 from convexbn.solvers.post_activation._merging import merge
 from convexbn.solvers.post_activation._newton import newton
@@ -292,6 +293,26 @@ class TestPrices:
         np.testing.assert_allclose(np.linalg.norm(along, axis=0), found.prices)
         np.testing.assert_allclose(along / found.prices, found.output_directions.T, atol=1e-9)
         assert (np.diff(found.prices) <= 0).all()
+
+    def test_starts_are_moved_to_their_best_threshold(self):
+        rng = np.random.default_rng(4)
+        Z, p = DesignMatrix(np.column_stack([rng.standard_normal((30, 2)), np.ones(30)])), rng.uniform(1, 2, 30)
+        p, v, starts = p / p.sum(), rng.standard_normal((30, 2)), rng.standard_normal((3, 6))
+        v -= v.mean(axis=0)
+        moved = priced_neurons(Z, p, v, _with_best_offsets(Z, p, v, starts)).prices
+        for j in (0, 2, 4):
+            thresholds = starts[:, [j]] - np.array([[0.0], [0.0], [1.0]]) * (Z @ starts[:, [j]])[:, 0]
+            assert moved[j] == pytest.approx(priced_neurons(Z, p, v, thresholds).prices.max(), rel=1e-9)
+
+    @pytest.mark.parametrize("n_outputs", [1, 3])
+    def test_gradient_of_the_ascent_is_the_derivative_of_the_price(self, n_outputs):
+        rng = np.random.default_rng(5)
+        Z, p, w = DesignMatrix(np.eye(6)), rng.uniform(1, 2, 6), rng.uniform(0.5, 2, (6, 1))
+        p, v, step = p / p.sum(), rng.standard_normal((6, n_outputs)), 1e-6
+        _, derivatives, _, prices = _gradient(Z, p, v, w)
+        assert prices[0] == pytest.approx(priced_neurons(Z, p, v, w).prices[0])
+        moved = [priced_neurons(Z, p, v, w + sign * step * np.eye(6)).prices for sign in (1, -1)]
+        np.testing.assert_allclose(derivatives[:, 0], (moved[0] - moved[1]) / (2 * step), atol=1e-7)
 
     def test_polish_only_raises_prices(self):
         rng = np.random.default_rng(2)

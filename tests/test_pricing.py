@@ -86,6 +86,15 @@ def test_cheap_bound_is_exact_at_full_row_rank():
     assert price_bound(Z, v).value == pytest.approx(attained)
 
 
+def test_cheap_bound_is_exact_at_full_row_rank_of_weighted_samples():
+    rng = np.random.default_rng(0)
+    p, v = rng.uniform(0.1, 2, 5), rng.standard_normal((5, 1))
+    Z = DesignMatrix(np.linalg.qr(rng.standard_normal((5, 5)))[0] / np.sqrt(p)[:, None])
+    a = max(np.maximum(v, 0), np.maximum(-v, 0), key=lambda part: np.linalg.norm(part / np.sqrt(p)[:, None]))
+    attained = abs(value_of(Z, v, Z.Z.T @ a)[0])  # the outputs are a / p
+    assert price_bound(Z, v, p).value == pytest.approx(attained)
+
+
 def test_cheap_bound_of_several_outputs_is_above_every_direction():
     rng = np.random.default_rng(0)
     Z, V = instance(12, 3, 0)[0], rng.standard_normal((12, 3))
@@ -147,3 +156,19 @@ def test_patterns_at_the_threshold_are_not_violated():
     assert sorted(prices) == [0, 3, 4, 4]
     for threshold, count in ((0.0, 3), (3.0, 2), (4.0, 0)):
         assert len(most_violated_patterns(Z, patterns, v, threshold, 9)) == count
+
+
+def test_price_has_room_for_the_rounding_of_large_multipliers():
+    # On the cone of w_1 >= 0 and w_2 >= 1e6 w_1 the price is 0, and two multipliers of 1e6 say so.
+    Z, v = DesignMatrix(np.array([[1.0, 0.0], [-1.0, 1e-6]])), np.full((2, 1), -1e6)
+    thin = Patterns(np.packbits([[True, True]], axis=1), np.array([[0.0], [1.0]]), 2)
+    assert 2e6 * np.finfo(float).eps <= price_of_patterns(Z, thin, v).value <= 1.0 + 1e-6
+
+
+def test_price_of_all_patterns_has_room_for_cells_that_are_too_narrow_to_be_found():
+    Z, v = instance(12, 2, 0)
+    patterns = enumerate_patterns(Z)
+    found = max(price_of_pattern(Z, mask, sign * v)[0] for mask in patterns.masks().T for sign in (1, -1))
+    size = float(np.linalg.norm(Z.rows(), axis=1) @ np.abs(v[:, 0]))
+    room = price_of_patterns(Z, patterns, v).value - found
+    assert 0.9e-12 * size <= room <= 1.1e-12 * size

@@ -460,6 +460,15 @@ class TestNetwork:
         mean, std = network.batch_statistics(X, times)
         np.testing.assert_allclose([mean, std], network.batch_statistics(repeated), rtol=1e-9)
 
+    def test_statistics_are_those_of_all_blocks_together(self, trained, monkeypatch):
+        X, _, model = trained
+        network, weights = model.network_, np.arange(40) % 3 + 1.0
+        active = np.maximum(X @ network.weights.T + network.offsets, 0)
+        mean = np.average(active, axis=0, weights=weights)
+        std = np.sqrt(np.average((active - mean) ** 2, axis=0, weights=weights))
+        monkeypatch.setattr("convexbn.network._post_activation._BLOCK_ENTRIES", 7 * max(network.weights.shape))
+        np.testing.assert_allclose(network.batch_statistics(X, weights), [mean, std], rtol=1e-12)
+
     def test_save_load_prune(self, trained, tmp_path):
         X, y, model = trained
         network = model.network_

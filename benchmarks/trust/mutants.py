@@ -309,6 +309,7 @@ _PROBLEM = [
         "",
         "ascent rank_one::test_equals_column_generation vector_outputs",
         "output directions do not follow their neurons",
+        added="ascent::test_without_polish_directions_are_close_to_maxima",
     ),
 ]
 
@@ -326,6 +327,7 @@ _ORACLES = [
         'best = np.argsort(found, kind="stable")[: -(-len(found) // 4)]',
         "ascent",
         "the worst quarter goes on",
+        added="ascent::test_without_polish_directions_are_close_to_maxima",
     ),
     Mutant(
         "oracles/_ascent.py",
@@ -340,6 +342,7 @@ _ORACLES = [
         "v_size * prices[best])",
         "ascent",
         "prices without the unit of Z",
+        added="ascent::test_prices_and_thresholds_are_in_the_unit_of_the_rows",
     ),
     Mutant(
         "oracles/_ascent.py",
@@ -347,6 +350,7 @@ _ORACLES = [
         "threshold / v_size * Z_size",
         "ascent",
         "threshold in the inverse unit of Z",
+        added="ascent::test_prices_and_thresholds_are_in_the_unit_of_the_rows",
     ),
     Mutant(
         "oracles/_ascent.py",
@@ -354,6 +358,7 @@ _ORACLES = [
         "gradient *= t / (np.linalg.norm(gradient) + tiny)",
         "ascent",
         "gradients are divided by the norm of all",
+        added="ascent::test_without_polish_directions_are_close_to_maxima",
     ),
     Mutant(
         "oracles/_kink_program.py",
@@ -361,6 +366,7 @@ _ORACLES = [
         "np.abs(inner)",
         "kink_program ascent",
         "distances from kinks in units of the rows",
+        added="kink_program::test_nearest_kinks_are_nearest_whatever_the_length_of_their_rows",
     ),
     Mutant(
         "oracles/_kink_program.py",
@@ -389,6 +395,7 @@ _ORACLES = [
         "spectral = norm * max(np.linalg.norm(part / p)",
         "pricing sample_weight::test_bound_with_weights_covers_every_direction_and_does_not_see_repetition",
         "spectral bound without the root of the weights",
+        added="pricing::test_cheap_bound_is_exact_at_full_row_rank_of_weighted_samples",
     ),
     Mutant(
         "oracles/_bound.py",
@@ -396,6 +403,7 @@ _ORACLES = [
         "float(np.linalg.norm(rows * np.sqrt(p), 2))",
         "pricing sample_weight::test_bound_with_weights_covers_every_direction_and_does_not_see_repetition",
         "bound of several outputs with the weights inverted",
+        added="sample_weight::test_bound_with_weights_covers_every_direction_and_does_not_see_repetition",
     ),
     Mutant(
         "oracles/_bound.py",
@@ -417,6 +425,8 @@ _ORACLES = [
         "initial=0.0)",
         "post_activation::TestDegenerateDirections post_activation::TestPrices",
         "the constant neuron is left out after the ReLU",
+        equivalent="The price of every direction is that of its best pair of activations and constant, so that no start "
+        "ends below the constant neuron's price; only where there is no start it would be left out.",
     ),
     Mutant(
         "oracles/_of_patterns.py",
@@ -445,6 +455,7 @@ _ORACLES = [
         "largest = max(largest, price)",
         "pricing trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
         "margin for the rounding of multipliers",
+        added="pricing::test_price_has_room_for_the_rounding_of_large_multipliers",
     ),
     Mutant(
         "oracles/_of_patterns.py",
@@ -452,6 +463,7 @@ _ORACLES = [
         'return Price(largest, "global", direction)',
         "pricing trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
         "margin for cells that are not told from rounding",
+        added="pricing::test_price_of_all_patterns_has_room_for_cells_that_are_too_narrow_to_be_found",
     ),
     Mutant(
         "oracles/_of_patterns.py",
@@ -459,6 +471,7 @@ _ORACLES = [
         "return chosen[prices[chosen] >= threshold]",
         "pricing rank_one",
         "patterns at the threshold count as violated",
+        added="pricing::test_patterns_at_the_threshold_are_not_violated",
     ),
     Mutant(
         "oracles/_of_patterns.py",
@@ -480,6 +493,7 @@ _ORACLES = [
         "value = best**0.5",
         "rank_one trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
         "margin for rounding of eigenvectors",
+        added="rank_one::test_price_on_a_ray_is_never_too_small_in_exact_arithmetic",
     ),
     Mutant(
         "oracles/_branch_and_bound.py",
@@ -758,7 +772,8 @@ _CERTIFICATES = [
         "solvers/relu/_certify.py",
         "return Price(value * (1 + 1e-12) + moved",
         "return Price(value",
-        "column_generation::test_scope_says_whether_prices_were_proved trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
+        "column_generation::test_scope_says_whether_prices_were_proved"
+        " trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
         "margin of a price that was proved for the scaled problem",
     ),
     Mutant(
@@ -977,8 +992,6 @@ _NETWORKS = [
         "offsets",
         "torch_export",
         "shift of a normalization is not folded into the next layer",
-        equivalent="Only networks that are normalized after their ReLU shift what the next layer takes, and these are "
-        "not stacked: a stack's layers are normalized before it.",
     ),
     Mutant(
         "network/_batch_norm.py",

@@ -47,6 +47,7 @@ from convexbn.oracles import (
     normalized_price_bound,
     normalized_quickly_enumerated,
     price_of_normalized_patterns,
+    price_size,
     priced_neurons,
 )
 from convexbn.oracles._normalized import _gradient, _with_best_offsets
@@ -293,6 +294,14 @@ class TestPrices:
         np.testing.assert_allclose(np.linalg.norm(along, axis=0), found.prices)
         np.testing.assert_allclose(along / found.prices, found.output_directions.T, atol=1e-9)
         assert (np.diff(found.prices) <= 0).all()
+
+    def test_bound_and_size_are_those_of_the_neuron_in_proportion_to_the_dual_point(self):
+        p, v = np.array([0.05, 0.25, 0.7]), np.array([[1.0], [2.0], [-3.0]])
+        h = v[:, 0] / p
+        h /= np.sqrt(p @ h**2)
+        assert normalized_price_bound(v, p).value == pytest.approx(v[:, 0] @ h)
+        problem = PostActivationProblem(np.eye(3), v[:, 0], weight_decay=0.1, sample_weight=p)
+        assert price_size(problem, v) >= np.abs(v[:, 0]) @ np.abs(h) * (1 - 1e-12)
 
     def test_starts_are_moved_to_their_best_threshold(self):
         rng = np.random.default_rng(4)

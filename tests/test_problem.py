@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from convexbn import DesignMatrix, Neurons, Problem, enumerate_patterns, solve_reference, weight_decay_max
-from convexbn.oracles import price_bound, price_by_enumeration
+from convexbn.oracles import price_bound, price_by_enumeration, price_size
 from tests.problems import CASES
 
 
@@ -122,6 +122,14 @@ def test_size_of_a_dual_objective_counts_what_cancels():
     v = np.full((2, 1), 3.0)  # u = -6, where u y + u^2 / 2 = -18 + 18
     assert problem.dual_objective(v) == 0
     assert problem.dual_size(v) >= 18
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_size_of_prices_is_that_of_the_terms_of_a_neuron_on_all_rows(n_outputs):
+    rng = np.random.default_rng(0)
+    z, v = rng.uniform(1, 2, 6), rng.standard_normal((6, n_outputs))
+    problem = Problem(np.outer(z, [0.6, 0.8]), np.ones((6, n_outputs)), weight_decay=0.1)
+    assert price_size(problem, v) == pytest.approx(np.linalg.norm(v, axis=1) @ z)
 
 
 def test_a_part_of_the_samples_keeps_the_ratios_of_their_weights():

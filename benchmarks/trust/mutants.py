@@ -425,8 +425,8 @@ _ORACLES = [
         "initial=0.0)",
         "post_activation::TestDegenerateDirections post_activation::TestPrices",
         "the constant neuron is left out after the ReLU",
-        equivalent="The price of every direction is that of its best pair of activations and constant, so that no start "
-        "ends below the constant neuron's price; only where there is no start it would be left out.",
+        equivalent="The price of a direction is that of its best pair of activations and constant, so that none is"
+        " below the constant's own, which matters only where there is no start.",
     ),
     Mutant(
         "oracles/_of_patterns.py",
@@ -522,6 +522,8 @@ _ORACLES = [
         "min(search.bound() * scale + moved, cheap)",
         "branch_and_bound trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
         "margin of the search is not added",
+        equivalent="It is for rounding in the last digits, and the bounds of cones that are closed exceed the exact "
+        "price by a thousand times more; no case is known in which it decides.",
     ),
     Mutant(
         "oracles/_branch_and_bound.py",
@@ -529,6 +531,8 @@ _ORACLES = [
         "+ Z.n_columns**2 + 64)",
         "branch_and_bound trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
         "directions that were left out count for nothing",
+        equivalent="They are shorter than 1e-12 of the longest and add no more than that to a price, of which closed "
+        "cones leave 1e-9; where all else cancels parallel rows have been merged before.",
     ),
     Mutant(
         "oracles/_branch_and_bound.py",
@@ -543,6 +547,8 @@ _ORACLES = [
         "(values * maxima.weights).sum(axis=1)",
         "branch_and_bound",
         "concave part of the maximiser includes its price",
+        equivalent="A shortcut is never taken then: a cone whose maximiser is inherited is bounded anew, to the same "
+        "bound.",
     ),
     Mutant(
         "oracles/_largest_on_cones.py",
@@ -550,6 +556,7 @@ _ORACLES = [
         "np.maximum(missed, 0)",
         "branch_and_bound",
         "bound of an iterate without the root of k",
+        added="branch_and_bound::test_bound_of_the_iterate_zero_covers_the_whole_ball",
     ),
     Mutant(
         "oracles/_without_search.py",
@@ -557,6 +564,7 @@ _ORACLES = [
         "np.linalg.norm(v)",
         "post_activation::TestDegenerateDirections post_activation::TestPrices",
         "size of a price after the ReLU without weights",
+        added="post_activation::TestPrices::test_bound_and_size_are_those_of_the_neuron_in_proportion_to_the_dual_point",
     ),
     Mutant(
         "oracles/_without_search.py",
@@ -564,6 +572,7 @@ _ORACLES = [
         "np.linalg.norm(problem.Z.row_norms) * np.linalg.norm(problem.Z.unpool(v)) / problem.Z.n_rows",
         "certificate trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
         "size of a price is a mean of its terms",
+        added="problem::test_size_of_prices_is_that_of_the_terms_of_a_neuron_on_all_rows",
     ),
 ]
 
@@ -574,6 +583,7 @@ _AFTER_RELU = [
         "np.linalg.norm(v / sample_weight[:, None], 2)",
         "post_activation::TestDegenerateDirections post_activation::TestPrices",
         "bound without the root of the weights",
+        added="post_activation::TestPrices::test_bound_and_size_are_those_of_the_neuron_in_proportion_to_the_dual_point",
     ),
     Mutant(
         "oracles/_normalized.py",
@@ -602,6 +612,7 @@ _AFTER_RELU = [
         ") * scale",
         "post_activation::TestDegenerateDirections post_activation::TestPrices",
         "gradient of a ratio without its denominator",
+        added="post_activation::TestPrices::test_gradient_of_the_ascent_is_the_derivative_of_the_price",
     ),
     Mutant(
         "oracles/_normalized.py",
@@ -733,20 +744,6 @@ _CERTIFICATES = [
         "a local bound is called global",
     ),
     Mutant(
-        "solvers/_certificate.py",
-        "if (other.global_lower_bound or 0.0) <= (self.global_lower_bound or 0.0):",
-        "if (other.global_lower_bound or 0.0) >= (self.global_lower_bound or 0.0):",
-        "certificate",
-        "the lower of two certificates' bounds",
-    ),
-    Mutant(
-        "solvers/_certificate.py",
-        "return (objective - bound) / objective if",
-        "return (objective - bound) / bound if",
-        "certificate",
-        "gap relative to the bound",
-    ),
-    Mutant(
         "solvers/_tolerance.py",
         "return self.tol * self.scale / objective if",
         "return self.tol * objective / self.scale if",
@@ -759,14 +756,6 @@ _CERTIFICATES = [
         "weight_decay=problem.weight_decay / target_scale * column_scale,",
         "column_generation::test_same_optimum_as_the_program_over_all_patterns",
         "weight decay of scaled columns",
-    ),
-    Mutant(
-        "solvers/_scaling.py",
-        "return objective * self.target_scale**2",
-        "return objective * self.target_scale",
-        "column_generation::test_objective_never_rises_and_is_reported"
-        " column_generation::test_tolerance_relative_to_the_zero_network",
-        "objective of scaled targets",
     ),
     Mutant(
         "solvers/relu/_certify.py",
@@ -796,14 +785,6 @@ _CERTIFICATES = [
         "np.mean(problem.Z.row_norms**2) / problem.Z.n_rows",
         "sample_weight::test_weighted_closed_form_equals_the_program_over_all_patterns",
         "scale of the rows without weights",
-    ),
-    Mutant(
-        "solvers/_closed_form.py",
-        "radius = problem.weight_decay / np.sqrt(c)",
-        "radius = problem.weight_decay / c",
-        "solvers::test_closed_form_equals_the_program_over_all_patterns"
-        " sample_weight::test_weighted_closed_form_equals_the_program_over_all_patterns",
-        "radius without the root of the scale",
     ),
     Mutant(
         "solvers/_closed_form.py",
@@ -838,24 +819,10 @@ _DESIGNS = [
     ),
     Mutant(
         "designs/_batch_norm.py",
-        "np.sqrt(total) * S *",
-        "total * S *",
-        "design sample_weight",
-        "singular values times n, not its root",
-    ),
-    Mutant(
-        "designs/_batch_norm.py",
         "D = (S / S[0]) ** self.spectral_power",
         "D = (S / S[-1]) ** self.spectral_power",
         "design spectral_power",
         "spectral weights relative to the smallest direction",
-    ),
-    Mutant(
-        "designs/_batch_norm.py",
-        "return slopes, S[-1] - slopes @ self.mean_",
-        "return slopes, S[-1] + slopes @ self.mean_",
-        "design",
-        "sign of the mean in the offsets",
     ),
     Mutant(
         "designs/_batch_norm.py",
@@ -879,25 +846,11 @@ _DESIGNS = [
         "what rounding left of the mean stays",
     ),
     Mutant(
-        "designs/_batch_norm.py",
-        "float(np.sum(S**2) / variance)",
-        "float(np.sum(S) / variance)",
-        "design",
-        "share of standard deviations, not of variances",
-    ),
-    Mutant(
         "designs/_principal_directions.py",
         "n_components * (1 - 1e-12))) + 1)",
         "n_components * (1 - 1e-12))))",
         "design sample_weight",
         "one direction too few for a share of the variance",
-    ),
-    Mutant(
-        "designs/_moments.py",
-        "return np.sqrt(self.second.diagonal() / self.weight)",
-        "return np.sqrt(self.second.diagonal() / (self.weight - 1))",
-        "moments",
-        "unbiased standard deviations",
     ),
     Mutant(
         "designs/_moments.py",
@@ -907,25 +860,11 @@ _DESIGNS = [
         "merged moments without the weight of the first block",
     ),
     Mutant(
-        "designs/_moments.py",
-        "deviations *= np.sqrt(p)[:, None]",
-        "deviations *= p[:, None]",
-        "moments",
-        "second moments with squared weights",
-    ),
-    Mutant(
         "designs/_weight_norm.py",
         "bias / self.bias_unit_]) if",
         "bias]) if",
         "design spectral_power",
         "biases of weight normalization lose their unit on the way back",
-    ),
-    Mutant(
-        "designs/_weight_norm.py",
-        "return slopes, self.bias_unit_ * S[r] if",
-        "return slopes, S[r] if",
-        "design",
-        "biases of weight normalization lose their unit",
     ),
     Mutant(
         "designs/_weight_norm.py",
@@ -1043,13 +982,6 @@ _NETWORKS = [
         "gamma read from torch without the root",
     ),
     Mutant(
-        "network/_batch_norm.py",
-        '"mean": mean - (0 if shift is None else shift)',
-        '"mean": mean + (0 if shift is None else shift)',
-        "network",
-        "sign of a bias before torch's normalization",
-    ),
-    Mutant(
         "network/_post_activation.py",
         "return scale, self.bias - scale * self.mean",
         "return scale, self.bias",
@@ -1062,13 +994,6 @@ _NETWORKS = [
         "+ total * (block_mean - mean) ** 2",
         "post_activation::TestNetwork",
         "merged variances of activations",
-    ),
-    Mutant(
-        "network/_post_activation.py",
-        "np.average(active, axis=0, weights=of_rows)",
-        "np.average(active, axis=0)",
-        "post_activation::TestNetwork",
-        "mean of activations without weights",
     ),
     Mutant(
         "network/_gated.py",
@@ -1124,13 +1049,6 @@ _VALIDATION = [
         "weights are ignored in the scores",
     ),
     Mutant(
-        "estimators/_cross_validation.py",
-        "counted = self._class_weighted(targets, sample_weight) if self.scoring is None else sample_weight",
-        "counted = sample_weight",
-        "cross_validation::test_class_weights_count_in_the_default_score",
-        "class weights are ignored in the default score",
-    ),
-    Mutant(
         "estimators/_folds.py",
         "return indices[sample_weight[indices] > 0]",
         "return indices",
@@ -1158,13 +1076,6 @@ _VALIDATION = [
         "for part in range(count - 1)]",
         "tuning::test_small_data_is_held_out_in_several_folds_and_other_data_once",
         "the last fold is left out",
-    ),
-    Mutant(
-        "estimators/_hold_out.py",
-        "number = (rng.permutation(len(labels)) % parts)[codes]",
-        "number = rng.permutation(len(codes)) % parts",
-        "tuning::test_groups_are_held_out_together",
-        "groups are dealt out by their samples",
     ),
     Mutant(
         "estimators/_curve.py",
@@ -1200,13 +1111,6 @@ _VALIDATION = [
         "self.problem",
         "tuning::test_losses_of_the_table_are_those_of_networks_on_held_out_samples",
         "training on the held-out samples too",
-    ),
-    Mutant(
-        "estimators/_race.py",
-        "        curves.append(curve_of(power, subset, first if not alone else [*first, *others]))",
-        "        curves.append(curve_of(power, subset, first))",
-        "tuning::TestRule",
-        "one power alone is validated on two folds",
     ),
     Mutant(
         "estimators/_race.py",

@@ -6,6 +6,7 @@ import pytest
 from convexbn import DesignMatrix
 from convexbn.model._outputs import output_directions
 from convexbn.oracles import find_local_maxima, price_by_ascent, price_by_enumeration
+from convexbn.oracles._ascent import _ascend_block
 
 
 def instance(n, k, seed, n_patches=1):
@@ -46,6 +47,21 @@ def test_without_polish_directions_are_close_to_maxima(n_outputs):
         starts = rng.standard_normal((3, 40))
         coarse, fine = (find_local_maxima(Z, v, starts, polish=polish).prices[0] for polish in (False, True))
         assert (1 - 1e-3) * fine <= coarse <= fine * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_starts_ascend_on_their_own(n_outputs):
+    rng = np.random.default_rng(0)
+    Z, v = DesignMatrix(rng.standard_normal((30, 4))).in_single_precision, rng.standard_normal((30, n_outputs))
+    outputs, pace = output_directions(n_outputs), np.ones((2, 6), dtype=np.float32)
+    w, c = outputs.starts(rng.standard_normal((4, 6)))
+    arrays = [array[:, :6].astype(np.float32) for array in (w / np.linalg.norm(w, axis=0), c, pace)]
+    together, prices = _ascend_block(Z, v.astype(np.float32), outputs, *arrays, range(8), None)
+    for j in range(6):
+        one = [array[:, [j]] for array in arrays]
+        alone, price = _ascend_block(Z, v.astype(np.float32), outputs, *one, range(8), None)
+        np.testing.assert_allclose(alone[:, 0], together[:, j], atol=1e-3)
+        assert price[0] == pytest.approx(prices[j], rel=1e-4)
 
 
 def test_nothing_to_find():

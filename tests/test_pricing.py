@@ -159,10 +159,11 @@ def test_patterns_at_the_threshold_are_not_violated():
 
 
 def test_price_has_room_for_the_rounding_of_large_multipliers():
-    # On the cone of w_1 >= 0 and w_2 >= 1e6 w_1 the price is 0, and two multipliers of 1e6 say so.
-    Z, v = DesignMatrix(np.array([[1.0, 0.0], [-1.0, 1e-6]])), np.full((2, 1), -1e6)
-    thin = Patterns(np.packbits([[True, True]], axis=1), np.array([[0.0], [1.0]]), 2)
-    assert 2e6 * np.finfo(float).eps <= price_of_patterns(Z, thin, v).value <= 1.0 + 1e-6
+    # With w_1 >= 0 and w_2 >= 1e6 w_1 the largest of w_3 - w_2 / 2 is 1, and two multipliers of 5e5 say so.
+    Z = DesignMatrix(np.array([[1.0, 0.0, 0.0], [-1.0, 1e-6, 0.0], [0.0, 0.0, 1.0]]))
+    v = np.array([[-5e5], [-5e5], [1.0]])
+    thin = Patterns(np.packbits([[True, True, True]], axis=1), np.array([[0.0], [1.0], [1.0]]), 3)
+    assert 1 + 1e6 * np.finfo(float).eps <= price_of_patterns(Z, thin, v).value <= 1 + 1e-6
 
 
 def test_price_of_all_patterns_has_room_for_cells_that_are_too_narrow_to_be_found():

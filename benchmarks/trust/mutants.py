@@ -358,7 +358,7 @@ _ORACLES = [
         "gradient *= t / (np.linalg.norm(gradient) + tiny)",
         "ascent",
         "gradients are divided by the norm of all",
-        added="ascent::test_without_polish_directions_are_close_to_maxima",
+        added="ascent::test_starts_ascend_on_their_own",
     ),
     Mutant(
         "oracles/_kink_program.py",

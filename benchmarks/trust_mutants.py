@@ -1,7 +1,7 @@
 """Which mistakes in the mathematics would the tests find?
 
 Every mutant of `benchmarks.trust.mutants` is put into a copy of the package, never into the checkout, and the tests
-that should find it are run there, until one fails. The same tests have to pass on the copy as it is.
+that should find it are run there, until one fails. Those that failed have to pass on the copy as it is.
 """
 
 import argparse
@@ -135,6 +135,12 @@ def _seconds_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def _that_failed(mutants: Sequence[Mutant], record: dict[str, dict[str, Any]]) -> list[str]:
+    """The tests that found a mutant, which must pass without it."""
+    by = {record[mutant.name].get("by", "") for mutant in mutants}
+    return sorted(test for test in by if test.startswith("tests/"))
+
+
 def _holds(record: Record, name: str, entry: dict[str, Any]) -> bool:
     """Whether the record has an outcome of just this."""
     done = record.read().get(name, {})
@@ -157,7 +163,7 @@ def main() -> None:
                 found = run(mutant, folder)
                 record.add(mutant.name, entry | found)
                 print(f"{found['outcome']:>9}  {mutant.name}  {found.get('by', '')}", flush=True)
-        entry = {"tests": sorted({argument for mutant in mutants for argument in mutant.arguments})}
+        entry = {"tests": _that_failed(mutants, record.read())}
         if not _holds(record, _UNCHANGED, entry):
             found = tested(folder, entry["tests"], _SECONDS_OF_ALL)
             if found["outcome"] != "survived":

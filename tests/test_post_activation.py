@@ -29,6 +29,7 @@ from convexbn import (
     make_network,
     primal_program,
     prove,
+    sample_patterns,
     solve,
     solve_closed_form,
     solve_column_generation,
@@ -283,6 +284,15 @@ class TestPrices:
         assert price.value <= normalized_price_bound(v, p).value * (1 + 1e-12)
         found = find_normalized_maxima(Z, p, v, rng.standard_normal((3, 300)))
         assert found.prices[0] == pytest.approx(price.value, rel=1e-6)
+
+    def test_price_has_room_for_the_rounding_of_columns_that_hardly_differ(self):
+        rng = np.random.default_rng(6)
+        x, p, v = rng.standard_normal(8), np.full(8, 1 / 8), rng.standard_normal((8, 1))
+        Z = DesignMatrix(np.column_stack([x, x + 1e-7 * rng.standard_normal(8), np.ones(8)]))  # a condition of 1e7
+        price = price_of_normalized_patterns(Z, p, sample_patterns(Z, 30, random_state=0), v)
+        attained = priced_neurons(Z, p, v, price.direction[:, None]).prices[0]
+        size = np.linalg.norm(v / np.sqrt(p)[:, None])
+        assert attained + 1e7 * np.finfo(float).eps * size <= price.value <= attained + 1e-4 * size
 
     def test_prices_are_those_of_unit_neurons(self):
         rng = np.random.default_rng(1)

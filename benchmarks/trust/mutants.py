@@ -655,6 +655,8 @@ _AFTER_RELU = [
         "largest = max(largest, value)",
         "post_activation::TestPrices trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
         "margin for rounding of the features",
+        added="post_activation::TestPrices::test_price_has_room_for_the_rounding_of_columns_that_hardly_differ"
+        "post_activation::TestPrices::test_price_has_room_for_the_rounding_of_columns_that_hardly_differ",
     ),
     Mutant(
         "oracles/_normalized_cones.py",
@@ -662,6 +664,7 @@ _AFTER_RELU = [
         "largest = best = 0.0",
         "post_activation::TestDegenerateDirections post_activation::TestPrices",
         "the constant neuron is not priced",
+        equivalent="Every cone holds w = 0 with any shift, so that each pattern prices the constant neuron, too.",
     ),
     Mutant(
         "solvers/post_activation/_closed_form.py",
@@ -1135,4 +1138,4 @@ _VALIDATION = [
     ),
 ]
 
-MUTANTS = [*_LOSSES, *_PROBLEM, *_ORACLES, *_AFTER_RELU, *_CERTIFICATES, *_DESIGNS, *_NETWORKS, *_VALIDATION]
+MUTANTS = [*_LOSSES, *_PROBLEM, *_ORACLES, *_AFTER_RELU, *_VALIDATION, *_CERTIFICATES, *_NETWORKS, *_DESIGNS]

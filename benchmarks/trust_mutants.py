@@ -148,7 +148,7 @@ def _holds(record: Record, name: str, entry: dict[str, Any]) -> bool:
 
 
 def main() -> None:
-    """Run the mutants that are not done yet, each kept as it comes, and write the counts."""
+    """Run the mutants that are not done yet, or survived unexplained, each kept as it comes; write the counts."""
 
     def extra(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--only", default="", help="mutants whose file and mistake contain this")
@@ -159,7 +159,8 @@ def main() -> None:
     with copied() as folder:
         for mutant in mutants:
             entry = {"old": mutant.old, "new": mutant.new, "tests": mutant.arguments}
-            if not _holds(record, mutant.name, entry):
+            killed = {**entry, "outcome": "killed"}
+            if not _holds(record, mutant.name, entry if mutant.equivalent else killed):
                 found = run(mutant, folder)
                 record.add(mutant.name, entry | found)
                 print(f"{found['outcome']:>9}  {mutant.name}  {found.get('by', '')}", flush=True)

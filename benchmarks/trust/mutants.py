@@ -1072,6 +1072,7 @@ _VALIDATION = [
         "",
         "tuning::test_classes_are_dealt_out_evenly_and_singletons_are_trained_on",
         "every class begins with the first fold",
+        added="tuning::test_folds_of_many_small_classes_are_of_one_size",
     ),
     Mutant(
         "estimators/_hold_out.py",
@@ -1093,6 +1094,7 @@ _VALIDATION = [
         "_standard_deviation(difference) / len(difference))",
         "tuning::TestRule",
         "standard errors without the root",
+        added="tuning::TestRule::test_lower_means_by_two_standard_errors",
     ),
     Mutant(
         "estimators/_curve.py",
@@ -1100,6 +1102,7 @@ _VALIDATION = [
         "np.ones(len(weights)))",
         "tuning::TestRule tuning::test_integer_weights_order_and_weights_of_zero",
         "validation losses without weights",
+        added="tuning::test_losses_of_held_out_samples_are_weighted",
     ),
     Mutant(
         "estimators/_curve.py",

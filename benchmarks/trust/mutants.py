@@ -718,6 +718,7 @@ _CERTIFICATES = [
         "return units + 0.0 * float(",
         "certificate trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
         "margin for columns that do not quite add up to zero",
+        added="certificate::test_what_columns_miss_of_adding_up_to_zero_is_taken_off",
     ),
     Mutant(
         "solvers/_certificate.py",
@@ -725,6 +726,7 @@ _CERTIFICATES = [
         "lower_bound = dual_bound(problem, v, priced)",
         "certificate",
         "bounds above the objective",
+        added="certificate::test_no_bound_is_above_the_objective_whatever_price_is_given",
     ),
     Mutant(
         "solvers/_certificate.py",
@@ -732,6 +734,7 @@ _CERTIFICATES = [
         "for u in (v,))",
         "certificate",
         "the zero network's dual point is not tried",
+        added="certificate::test_the_better_of_two_dual_points_bounds_all_networks",
     ),
     Mutant(
         "solvers/_certificate.py",
@@ -739,6 +742,7 @@ _CERTIFICATES = [
         "global_lower_bound, oracle = min(min(bounds), objective)",
         "certificate",
         "the lower of two bounds",
+        added="certificate::test_the_better_of_two_dual_points_bounds_all_networks",
     ),
     Mutant(
         "solvers/_certificate.py",

@@ -14,9 +14,12 @@ from convexbn import (
     solve_reference,
     weight_decay_max,
 )
-from convexbn.oracles import Price, price_bound, price_of_patterns
+from convexbn.oracles import Price, price_bound, price_by_enumeration, price_of_patterns
 from convexbn.solvers import Oracle, Search, Setting
 from convexbn.solvers._certificate import dual_bound
+from convexbn.solvers._scaling import Scaling
+from convexbn.solvers._tolerance import Tolerance
+from convexbn.solvers.relu._certify import _proved_price
 from tests.problems import CASES
 
 
@@ -180,3 +183,21 @@ def test_the_better_of_two_dual_points_bounds_all_networks():
     nothing = certify(problem, problem.zero_network, 0 * problem.zero_dual, lambda v: Price(0.0, "local"))
     assert of_zero.global_lower_bound > 0
     assert nothing.global_lower_bound >= of_zero.global_lower_bound
+
+
+@pytest.mark.parametrize("scale", [None, 5.0])
+def test_a_relative_tolerance_is_the_gap_that_is_just_reached(scale):
+    tolerance, objective = Tolerance(1e-2, scale), 2.0
+    largest = tolerance.relative(objective)
+    assert tolerance.reached(objective, objective * (1 - 0.999 * largest))
+    assert not tolerance.reached(objective, objective * (1 - 1.001 * largest))
+
+
+def test_a_proved_price_covers_dual_points_that_have_moved():
+    problem = CASES[0].problem()
+    scaling, known = Scaling.of(problem), problem.zero_dual
+    scaled = price_by_enumeration(scaling.problem.Z, known / scaling.target_scale)
+    price = _proved_price(scaled, scaling, problem, known)
+    assert price(known).value == pytest.approx(price_by_enumeration(problem.Z, known).value, rel=1e-9)
+    for v in (1.01 * known, known * (1 + 1e-9)):
+        assert price(v).value >= price_by_enumeration(problem.Z, v).value

@@ -757,14 +757,15 @@ _CERTIFICATES = [
         "return self.tol * objective / self.scale if",
         "column_generation::test_tolerance_relative_to_the_zero_network path",
         "tolerance relative to an objective is inverted",
+        added="certificate::test_a_relative_tolerance_is_the_gap_that_is_just_reached",
     ),
     Mutant(
         "solvers/relu/_certify.py",
         "return Price(value * (1 + 1e-12) + moved",
         "return Price(value",
-        "column_generation::test_scope_says_whether_prices_were_proved"
-        " trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
+        "column_generation::test_scope_says_whether_prices_were_proved",
         "margin of a price that was proved for the scaled problem",
+        added="certificate::test_a_proved_price_covers_dual_points_that_have_moved",
     ),
     Mutant(
         "solvers/_by_class.py",

@@ -780,6 +780,7 @@ _CERTIFICATES = [
         "outputs",
         "by_class",
         "neurons of all samples without the scale of the rows",
+        added="by_class::test_there_and_back_is_the_same_network_in_each_class",
     ),
     Mutant(
         "solvers/_closed_form.py",

@@ -27,7 +27,7 @@ SECONDS = 300  # of the tests of one mutant
 _SECONDS_OF_ALL = 3600  # of all tests without a mistake
 _UNCHANGED = "unchanged"
 _COPIED = ("convexbn", "tests", "benchmarks")
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
 
 def mutated(mutant: Mutant) -> str | None:

@@ -72,6 +72,15 @@ def test_torch_module_carries_statistics_that_are_not_one():
     np.testing.assert_allclose(BatchNormNetwork.from_torch(network.to_torch()).std, network.std)
 
 
+def test_torch_module_of_neurons_that_vary_little_gives_the_same_outputs():
+    X = 5 + 1e-3 * np.random.default_rng(0).standard_normal((30, 3))  # variances below 1e5 times the eps of torch
+    network = BatchNormNetwork.at_initialization(X, 4, n_outputs=1, random_state=0)
+    assert (network.std < 0.1).all()
+    with torch.no_grad():
+        outputs = network.to_torch()(torch.tensor(X)).numpy()
+    np.testing.assert_allclose(outputs, network.predict(X), atol=1e-9)
+
+
 def test_torch_module_has_the_layers_people_know():
     layers = [type(layer).__name__ for layer in random_network(BatchNormNetwork)[0].to_torch()]
     assert layers == ["Linear", "BatchNorm1d", "ReLU", "Linear"]

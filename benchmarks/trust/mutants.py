@@ -941,6 +941,7 @@ _NETWORKS = [
         '"mean": network.mean',
         "network",
         "mean of lengthened weights",
+        added="network::test_torch_module_of_neurons_that_vary_little_gives_the_same_outputs",
     ),
     Mutant(
         "network/_batch_norm.py",
@@ -969,6 +970,7 @@ _NETWORKS = [
         "+ total * (block_mean - mean) ** 2",
         "post_activation::TestNetwork",
         "merged variances of activations",
+        added="post_activation::TestNetwork::test_statistics_are_those_of_all_blocks_together",
     ),
     Mutant(
         "network/_gated.py",

@@ -285,3 +285,11 @@ def test_statistics_of_bytes_are_those_of_numbers():
     of_bytes = network.with_statistics(X.astype(np.uint8))
     np.testing.assert_array_equal(of_bytes.std, network.with_statistics(X.astype(np.float64)).std)
     np.testing.assert_allclose(of_bytes.predict(X.astype(np.uint8)), of_bytes.predict(X))
+
+
+def test_gates_are_open_on_their_hyperplane():
+    network = GatedNetwork([[1.0, 0.0]], [-2.0], [[0.0, 1.0]], [3.0], [[1.0]], [0.0])
+    X = np.array([[2.0, 1.0], [1.9, 1.0], [2.1, 1.0]])
+    np.testing.assert_array_equal(network.predict(X), [[4.0], [0.0], [4.0]])
+    with torch.no_grad():
+        np.testing.assert_array_equal(network.to_torch()(torch.tensor(X)), network.predict(X))

@@ -840,8 +840,8 @@ _DESIGNS = [
         "self.mean_ = mean",
         "design moments rows trust::test_directions_that_rounding_of_the_mean_made_are_left_out",
         "what rounding left of the mean stays",
-        equivalent="The means of columns are corrected before, and what is left here is rounding of them, which no data "
-        "of the tests tells from zero.",
+        equivalent="The means of columns are corrected before, and what is left here is rounding of them, which no "
+        "data of the tests tells from zero.",
     ),
     Mutant(
         "designs/_principal_directions.py",

@@ -123,7 +123,7 @@ def summed_up(mutants: Sequence[Mutant], record: dict[str, dict[str, Any]]) -> d
             target(
                 "Plausible mistakes in the mathematics: the tests find each that makes a difference",
                 f"{outcomes['killed']} of {len(mutants)} found, {added} of them by tests that were added for them; "
-                f"{explained} make none",
+                f"{explained} are explained as equivalent or beyond rounding",
                 not unexplained,
             )
         ],

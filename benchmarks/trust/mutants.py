@@ -655,8 +655,7 @@ _AFTER_RELU = [
         "largest = max(largest, value)",
         "post_activation::TestPrices trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
         "margin for rounding of the features",
-        added="post_activation::TestPrices::test_price_has_room_for_the_rounding_of_columns_that_hardly_differ"
-        "post_activation::TestPrices::test_price_has_room_for_the_rounding_of_columns_that_hardly_differ",
+        added="post_activation::TestPrices::test_price_has_room_for_the_rounding_of_columns_that_hardly_differ",
     ),
     Mutant(
         "oracles/_normalized_cones.py",

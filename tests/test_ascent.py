@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from convexbn import DesignMatrix
+from convexbn.model._outputs import output_directions
 from convexbn.oracles import find_local_maxima, price_by_ascent, price_by_enumeration
+from convexbn.oracles._ascent import _ascend_block
 
 
 def instance(n, k, seed, n_patches=1):
@@ -35,6 +37,31 @@ def test_peaks_are_distinct_local_maxima_in_falling_order():
         assert (sign * v.T @ Z.neuron_outputs(near) <= price * (1 + 1e-12)).all()
     larger = find_local_maxima(Z, v, rng.standard_normal((3, 300)), threshold=maxima.prices[1], count=6)
     assert (larger.prices > maxima.prices[1]).all()
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_without_polish_directions_are_close_to_maxima(n_outputs):
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        Z, v = DesignMatrix(rng.standard_normal((60, 3))), rng.standard_normal((60, n_outputs))
+        starts = rng.standard_normal((3, 40))
+        coarse, fine = (find_local_maxima(Z, v, starts, polish=polish).prices[0] for polish in (False, True))
+        assert (1 - 1e-3) * fine <= coarse <= fine * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_starts_ascend_on_their_own(n_outputs):
+    rng = np.random.default_rng(0)
+    Z, v = DesignMatrix(rng.standard_normal((30, 4))).in_single_precision, rng.standard_normal((30, n_outputs))
+    outputs, pace = output_directions(n_outputs), np.ones((2, 6), dtype=np.float32)
+    w, c = outputs.starts(rng.standard_normal((4, 6)))
+    arrays = [array[:, :6].astype(np.float32) for array in (w / np.linalg.norm(w, axis=0), c, pace)]
+    together, prices = _ascend_block(Z, v.astype(np.float32), outputs, *arrays, range(8), None)
+    for j in range(6):
+        one = [array[:, [j]] for array in arrays]
+        alone, price = _ascend_block(Z, v.astype(np.float32), outputs, *one, range(8), None)
+        np.testing.assert_allclose(alone[:, 0], together[:, j], atol=1e-3)
+        assert price[0] == pytest.approx(prices[j], rel=1e-4)
 
 
 def test_nothing_to_find():
@@ -103,3 +130,21 @@ def test_starts_across_the_rows_of_a_wide_matrix_are_left_out():
     Z = DesignMatrix(np.array([[1.0, 0.0, 0.0]]))
     found = find_local_maxima(Z, np.ones((1, 1)), np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
     np.testing.assert_allclose(found.directions, [[1.0], [0.0], [0.0]])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_every_start_ascends_with_both_signs(count):
+    directions = np.random.default_rng(0).standard_normal((3, count))
+    w, c = output_directions(1).starts(directions)
+    pairs = {(*direction, sign) for direction, sign in zip(w.T, c[0], strict=True)}
+    assert pairs == {(*direction, sign) for direction in directions.T for sign in (1.0, -1.0)}
+
+
+@pytest.mark.parametrize("unit", [1e-120, 1.0, 1e120])
+def test_prices_and_thresholds_are_in_the_unit_of_the_rows(unit):
+    Z, v = instance(14, 2, 0)
+    starts = np.random.default_rng(1).standard_normal((2, 100))
+    known = find_local_maxima(Z, v, starts)
+    found = find_local_maxima(DesignMatrix(Z.Z * unit), v, starts, threshold=known.prices[1] * unit * (1 + 1e-6))
+    assert len(known) > 1
+    np.testing.assert_allclose(found.prices, known.prices[:1] * unit, rtol=1e-8)

@@ -184,6 +184,13 @@ def test_bound_on_the_cone_holds_at_any_iterate(steps, k, target, dtype):
         assert priced.any()
 
 
+@pytest.mark.parametrize("k", [1, 4, 9])
+def test_bound_of_the_iterate_zero_covers_the_whole_ball(k):
+    nothing, values = np.zeros((1, k)), np.ones((1, k))  # in an orthant, whose largest value is the root of k
+    bound = largest_on_cones_module._bounds(np.eye(k)[None], values, np.zeros((0, k)), nothing, np.zeros((1, 0)))
+    assert k**0.5 * (1 - 1e-12) <= bound[0] <= k
+
+
 def test_bound_on_the_cone_is_that_of_the_quadratic_program():
     generators, values, rows = cones(4, 0)
     linear = np.array([0.1, -0.2, 0.3, 0.0])

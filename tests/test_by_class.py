@@ -8,6 +8,7 @@ from convexbn import (
     BatchNormDesign,
     ConvexBNClassifier,
     ConvexBNRegressor,
+    DesignMatrix,
     Problem,
     Status,
     solve,
@@ -68,8 +69,10 @@ def test_prices_are_exact_in_classes_and_bounds_elsewhere():
         assert classes.price(apart).value >= price_by_ascent(problem.Z, apart, random_state=0).value
 
 
-def test_there_and_back_is_the_same_network_in_each_class():
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_there_and_back_is_the_same_network_in_each_class(scale):
     problem = wide("squared_error", sample_weight=np.arange(1.0, 10.0))
+    problem = replace(problem, Z=DesignMatrix(scale * problem.Z.rows()))
     classes = Classes.of(problem)
     neurons = solve_by_class(classes, random_state=0).neurons
     again = classes.restored(classes.reduced(neurons))

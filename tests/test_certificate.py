@@ -14,8 +14,12 @@ from convexbn import (
     solve_reference,
     weight_decay_max,
 )
-from convexbn.oracles import Price, price_bound, price_of_patterns
+from convexbn.oracles import Price, price_bound, price_by_enumeration, price_of_patterns
 from convexbn.solvers import Oracle, Search, Setting
+from convexbn.solvers._certificate import dual_bound
+from convexbn.solvers._scaling import Scaling
+from convexbn.solvers._tolerance import Tolerance
+from convexbn.solvers.relu._certify import _proved_price
 from tests.problems import CASES
 
 
@@ -146,3 +150,54 @@ def test_gated_network_has_no_bound_beyond_its_gates():
     gates = np.eye(problem.Z.n_columns, 1)
     gated = Neurons(gates, np.zeros((1, 1)), np.zeros(1), gates=gates)
     assert certify(problem, gated, problem.zero_dual, lambda v: Price(1.0, "patterns")).global_lower_bound is None
+
+
+def test_what_rounding_may_hide_of_a_price_is_taken_off():
+    problem = Problem(np.full((2, 1), 1e8), [1.0, -1.0], weight_decay=1e-3)
+    v = np.array([[0.25], [-0.25]])  # whose price is a difference of terms of 2.5e7, and known to 2e-8 or so
+    rough, proved = (dual_bound(problem, v, Price(1e-3, scope)) for scope in ("local", "global"))
+    assert rough == pytest.approx(0.375, abs=1e-12)
+    assert 0.37 <= proved <= 0.375 - 1e-6
+
+
+def test_what_columns_miss_of_adding_up_to_zero_is_taken_off():
+    problem = Problem(np.ones((3, 1)), [1.0, 2.0, 6.0], weight_decay=1.0, fit_intercept=True)
+    v = np.array([[-0.2], [-0.1], [0.3]])
+    missing = v * np.array([[1.0], [1.0], [1 + 1e-12]])
+    bounds = [dual_bound(problem, u, Price(0.1, "global")) for u in (v, missing)]
+    assert bounds[0] == pytest.approx(problem.dual_objective(v), rel=1e-12)
+    assert bounds[1] <= bounds[0] - 1e-11
+
+
+def test_no_bound_is_above_the_objective_whatever_price_is_given():
+    problem = CASES[0].problem()
+    solution = solve_reference(problem, enumerate_patterns(problem.Z))
+    assert problem.dual_objective(problem.zero_dual) > solution.certificate.objective * 1.01
+    certificate = certify(problem, solution.neurons, problem.zero_dual, lambda v: Price(0.0, "local"))
+    assert certificate.lower_bound == certificate.objective
+
+
+def test_the_better_of_two_dual_points_bounds_all_networks():
+    problem = CASES[0].problem()
+    of_zero = certify(problem, problem.zero_network, problem.zero_dual, lambda v: price_bound(problem.Z, v))
+    nothing = certify(problem, problem.zero_network, 0 * problem.zero_dual, lambda v: Price(0.0, "local"))
+    assert of_zero.global_lower_bound > 0
+    assert nothing.global_lower_bound >= of_zero.global_lower_bound
+
+
+@pytest.mark.parametrize("scale", [None, 5.0])
+def test_a_relative_tolerance_is_the_gap_that_is_just_reached(scale):
+    tolerance, objective = Tolerance(1e-2, scale), 2.0
+    largest = tolerance.relative(objective)
+    assert tolerance.reached(objective, objective * (1 - 0.999 * largest))
+    assert not tolerance.reached(objective, objective * (1 - 1.001 * largest))
+
+
+def test_a_proved_price_covers_dual_points_that_have_moved():
+    problem = CASES[0].problem()
+    scaling, known = Scaling.of(problem), problem.zero_dual
+    scaled = price_by_enumeration(scaling.problem.Z, known / scaling.target_scale)
+    price = _proved_price(scaled, scaling, problem, known)
+    assert price(known).value == pytest.approx(price_by_enumeration(problem.Z, known).value, rel=1e-9)
+    for v in (1.01 * known, known * (1 + 1e-9)):
+        assert price(v).value >= price_by_enumeration(problem.Z, v).value

@@ -84,6 +84,14 @@ def test_kinks_of_equal_rows_are_added_up():
     np.testing.assert_allclose(c[0][real], [4.5])
 
 
+def test_nearest_kinks_are_nearest_whatever_the_length_of_their_rows():
+    Z = DesignMatrix(np.array([[1e3, 0.0], [0.0, 1e-3]]))
+    s, signed_v = np.array([[1.0], [2.0]]), -np.ones((2, 1))
+    A, b, _ = nearest_kinks(Z, Z.products(s), signed_v, 1)  # at a distance of 1, the other of 2
+    np.testing.assert_array_equal(A[0], [[-1e3, 0]])
+    np.testing.assert_array_equal(b[0], [1e3])
+
+
 def test_out_of_time_the_step_so_far_is_returned():
     _, g, A, b, c = program(0, extra=0)
     d, decrease = solve_kink_program(None, g, A, b, c, stop=lambda: True)

@@ -105,6 +105,22 @@ def test_best_constant(loss, targets):
     assert weights @ loss.value(np.full((30, 1), best), targets) <= searched + 1e-9
 
 
+def test_best_constant_goes_by_weights_and_not_by_numbers(loss):
+    y, weights = np.array([[1.0], [1.0], [-1.0]]), np.array([0.1, 0.15, 0.75])
+    best = loss.best_constant(y, weights)
+    grid = np.linspace(-2, 2, 4001)
+    searched = min(weights @ loss.value(np.full((3, 1), b), y) for b in grid)
+    assert best[0] < 0
+    assert weights @ loss.value(np.full((3, 1), best), y) <= searched + 1e-12
+
+
+def test_derivatives_at_kinks_are_those_that_are_documented():
+    y = np.array([[1.0], [-1.0]])
+    np.testing.assert_array_equal(make_loss("hinge").gradient(y, y), -y)  # of the side with the larger loss
+    np.testing.assert_array_equal(make_loss("squared_hinge").second_derivative(y, y), 0)
+    np.testing.assert_array_equal(Huber(2.0).second_derivative(2 * y, 0 * y), 0)
+
+
 def test_best_constant_of_equal_targets():
     assert Huber().best_constant(np.full((3, 1), 7.0), np.full(3, 1 / 3)) == 7
 
@@ -186,8 +202,10 @@ class TestCrossEntropy:
         np.testing.assert_allclose(weights @ u, 0, atol=1e-12)
         assert np.isfinite(self.loss.conjugate(u, self.y)).all()
 
-    def test_best_constant(self):
-        weights = np.full(20, 1 / 20)
+    @pytest.mark.parametrize("lowest", [1.0, 0.1])
+    def test_best_constant(self, lowest):
+        weights = np.linspace(lowest, 1, 20)
+        weights /= weights.sum()
         best = self.loss.best_constant(self.y, weights)
         np.testing.assert_allclose(weights @ self.loss.gradient(np.tile(best, (20, 1)), self.y), 0, atol=1e-15)
 

@@ -72,6 +72,15 @@ def test_torch_module_carries_statistics_that_are_not_one():
     np.testing.assert_allclose(BatchNormNetwork.from_torch(network.to_torch()).std, network.std)
 
 
+def test_torch_module_of_neurons_that_vary_little_gives_the_same_outputs():
+    X = 5 + 1e-3 * np.random.default_rng(0).standard_normal((30, 3))  # variances below 1e5 times the eps of torch
+    network = BatchNormNetwork.at_initialization(X, 4, n_outputs=1, random_state=0)
+    assert (network.std < 0.1).all()
+    with torch.no_grad():
+        outputs = network.to_torch()(torch.tensor(X)).numpy()
+    np.testing.assert_allclose(outputs, network.predict(X), atol=1e-9)
+
+
 def test_torch_module_has_the_layers_people_know():
     layers = [type(layer).__name__ for layer in random_network(BatchNormNetwork)[0].to_torch()]
     assert layers == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
@@ -276,3 +285,11 @@ def test_statistics_of_bytes_are_those_of_numbers():
     of_bytes = network.with_statistics(X.astype(np.uint8))
     np.testing.assert_array_equal(of_bytes.std, network.with_statistics(X.astype(np.float64)).std)
     np.testing.assert_allclose(of_bytes.predict(X.astype(np.uint8)), of_bytes.predict(X))
+
+
+def test_gates_are_open_on_their_hyperplane():
+    network = GatedNetwork([[1.0, 0.0]], [-2.0], [[0.0, 1.0]], [3.0], [[1.0]], [0.0])
+    X = np.array([[2.0, 1.0], [1.9, 1.0], [2.1, 1.0]])
+    np.testing.assert_array_equal(network.predict(X), [[4.0], [0.0], [4.0]])
+    with torch.no_grad():
+        np.testing.assert_array_equal(network.to_torch()(torch.tensor(X)), network.predict(X))

@@ -100,3 +100,24 @@ def test_pruning_refuses_what_is_no_network_of_the_data():
         prune(Neurons(weights, np.ones((2, 1)), np.zeros(1)), design())
     with pytest.raises(ValueError, match="2 weights each, and Z has 3 columns"):
         prune(Neurons(np.ones((2, 2)), np.ones((2, 1)), np.zeros(1)), design())
+
+
+def test_averaged_networks_average_outputs_also_where_one_has_no_neurons():
+    Z, one, other = design(), random_neurons(3, seed=1), random_neurons(2, seed=2)
+    none = Neurons(np.zeros((3, 0)), np.zeros((0, 1)), np.array([0.7]))
+    for networks in ([one, other, none], [none, one], [none, none]):
+        mean = np.mean([network.outputs(Z) for network in networks], axis=0)
+        np.testing.assert_allclose(Neurons.averaged(networks).outputs(Z), mean, atol=1e-14)
+
+
+def test_costs_by_hand():
+    neurons = Neurons(np.array([[3.0, 1.0], [4.0, 0.0]]), np.array([[5.0, 12.0], [0.0, -2.0]]), np.zeros(2))
+    np.testing.assert_allclose(neurons.cost, [5 * 13, 1 * 2])
+
+
+@pytest.mark.parametrize("C", [1, 3])
+def test_unit_outputs_are_the_same_network(C):
+    neurons, Z = random_neurons(5, C=C), design()
+    unit = neurons.with_unit_outputs()
+    np.testing.assert_allclose(np.linalg.norm(unit.output_weights, axis=1), 1)
+    np.testing.assert_allclose(unit.outputs(Z), neurons.outputs(Z))

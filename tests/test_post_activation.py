@@ -29,6 +29,7 @@ from convexbn import (
     make_network,
     primal_program,
     prove,
+    sample_patterns,
     solve,
     solve_closed_form,
     solve_column_generation,
@@ -47,8 +48,10 @@ from convexbn.oracles import (
     normalized_price_bound,
     normalized_quickly_enumerated,
     price_of_normalized_patterns,
+    price_size,
     priced_neurons,
 )
+from convexbn.oracles._normalized import _gradient, _with_best_offsets
 from convexbn.solvers._certificate import dual_bound
 from convexbn.solvers.post_activation._merging import merge
 from convexbn.solvers.post_activation._newton import newton
@@ -282,6 +285,15 @@ class TestPrices:
         found = find_normalized_maxima(Z, p, v, rng.standard_normal((3, 300)))
         assert found.prices[0] == pytest.approx(price.value, rel=1e-6)
 
+    def test_price_has_room_for_the_rounding_of_columns_that_hardly_differ(self):
+        rng = np.random.default_rng(6)
+        x, p, v = rng.standard_normal(8), np.full(8, 1 / 8), rng.standard_normal((8, 1))
+        Z = DesignMatrix(np.column_stack([x, x + 1e-7 * rng.standard_normal(8), np.ones(8)]))  # a condition of 1e7
+        price = price_of_normalized_patterns(Z, p, sample_patterns(Z, 30, random_state=0), v)
+        attained = priced_neurons(Z, p, v, price.direction[:, None]).prices[0]
+        size = np.linalg.norm(v / np.sqrt(p)[:, None])
+        assert attained + 1e7 * np.finfo(float).eps * size <= price.value <= attained + 1e-4 * size
+
     def test_prices_are_those_of_unit_neurons(self):
         rng = np.random.default_rng(1)
         Z, p, v = DesignMatrix(rng.standard_normal((20, 3))), np.full(20, 0.05), rng.standard_normal((20, 3))
@@ -292,6 +304,34 @@ class TestPrices:
         np.testing.assert_allclose(np.linalg.norm(along, axis=0), found.prices)
         np.testing.assert_allclose(along / found.prices, found.output_directions.T, atol=1e-9)
         assert (np.diff(found.prices) <= 0).all()
+
+    def test_bound_and_size_are_those_of_the_neuron_in_proportion_to_the_dual_point(self):
+        p, v = np.array([0.05, 0.25, 0.7]), np.array([[1.0], [2.0], [-3.0]])
+        h = v[:, 0] / p
+        h /= np.sqrt(p @ h**2)
+        assert normalized_price_bound(v, p).value == pytest.approx(v[:, 0] @ h)
+        problem = PostActivationProblem(np.eye(3), v[:, 0], weight_decay=0.1, sample_weight=p)
+        assert price_size(problem, v) >= np.abs(v[:, 0]) @ np.abs(h) * (1 - 1e-12)
+
+    def test_starts_are_moved_to_their_best_threshold(self):
+        rng = np.random.default_rng(4)
+        Z, p = DesignMatrix(np.column_stack([rng.standard_normal((30, 2)), np.ones(30)])), rng.uniform(1, 2, 30)
+        p, v, starts = p / p.sum(), rng.standard_normal((30, 2)), rng.standard_normal((3, 6))
+        v -= v.mean(axis=0)
+        moved = priced_neurons(Z, p, v, _with_best_offsets(Z, p, v, starts)).prices
+        for j in (0, 2, 4):
+            thresholds = starts[:, [j]] - np.array([[0.0], [0.0], [1.0]]) * (Z @ starts[:, [j]])[:, 0]
+            assert moved[j] == pytest.approx(priced_neurons(Z, p, v, thresholds).prices.max(), rel=1e-9)
+
+    @pytest.mark.parametrize("n_outputs", [1, 3])
+    def test_gradient_of_the_ascent_is_the_derivative_of_the_price(self, n_outputs):
+        rng = np.random.default_rng(5)
+        Z, p, w = DesignMatrix(np.eye(6)), rng.uniform(1, 2, 6), rng.uniform(0.5, 2, (6, 1))
+        p, v, step = p / p.sum(), rng.standard_normal((6, n_outputs)), 1e-6
+        _, derivatives, _, prices = _gradient(Z, p, v, w)
+        assert prices[0] == pytest.approx(priced_neurons(Z, p, v, w).prices[0])
+        moved = [priced_neurons(Z, p, v, w + sign * step * np.eye(6)).prices for sign in (1, -1)]
+        np.testing.assert_allclose(derivatives[:, 0], (moved[0] - moved[1]) / (2 * step), atol=1e-7)
 
     def test_polish_only_raises_prices(self):
         rng = np.random.default_rng(2)
@@ -438,6 +478,15 @@ class TestNetwork:
         )
         mean, std = network.batch_statistics(X, times)
         np.testing.assert_allclose([mean, std], network.batch_statistics(repeated), rtol=1e-9)
+
+    def test_statistics_are_those_of_all_blocks_together(self, trained, monkeypatch):
+        X, _, model = trained
+        network, weights = model.network_, np.arange(40) % 3 + 1.0
+        active = np.maximum(X @ network.weights.T + network.offsets, 0)
+        mean = np.average(active, axis=0, weights=weights)
+        std = np.sqrt(np.average((active - mean) ** 2, axis=0, weights=weights))
+        monkeypatch.setattr("convexbn.network._post_activation._BLOCK_ENTRIES", 7 * max(network.weights.shape))
+        np.testing.assert_allclose(network.batch_statistics(X, weights), [mean, std], rtol=1e-12)
 
     def test_save_load_prune(self, trained, tmp_path):
         X, y, model = trained

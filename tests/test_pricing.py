@@ -4,12 +4,14 @@ import pytest
 
 from convexbn import BatchNormDesign, DesignMatrix, Patterns, enumerate_patterns, sample_patterns
 from convexbn.oracles import (
+    most_violated_patterns,
     price_bound,
     price_by_enumeration,
     price_of_gates,
     price_of_pattern,
     price_of_patterns,
 )
+from convexbn.oracles._of_patterns import _price_of_pattern
 
 
 def instance(n, d, seed, n_patches=1):
@@ -84,6 +86,15 @@ def test_cheap_bound_is_exact_at_full_row_rank():
     assert price_bound(Z, v).value == pytest.approx(attained)
 
 
+def test_cheap_bound_is_exact_at_full_row_rank_of_weighted_samples():
+    rng = np.random.default_rng(0)
+    p, v = rng.uniform(0.1, 2, 5), rng.standard_normal((5, 1))
+    Z = DesignMatrix(np.linalg.qr(rng.standard_normal((5, 5)))[0] / np.sqrt(p)[:, None])
+    a = max(np.maximum(v, 0), np.maximum(-v, 0), key=lambda part: np.linalg.norm(part / np.sqrt(p)[:, None]))
+    attained = abs(value_of(Z, v, Z.Z.T @ a)[0])  # the outputs are a / p
+    assert price_bound(Z, v, p).value == pytest.approx(attained)
+
+
 def test_cheap_bound_of_several_outputs_is_above_every_direction():
     rng = np.random.default_rng(0)
     Z, V = instance(12, 3, 0)[0], rng.standard_normal((12, 3))
@@ -125,14 +136,40 @@ def test_screening_skips_patterns_that_cannot_be_best(monkeypatch):
 
     def counted(Z, mask, *arguments):
         visited.append(mask)
-        return price_of_pattern(Z, mask, *arguments)
+        return _price_of_pattern(Z, mask, *arguments)
 
-    monkeypatch.setattr("convexbn.oracles._of_patterns.price_of_pattern", counted)
+    monkeypatch.setattr("convexbn.oracles._of_patterns._price_of_pattern", counted)
     price_of_patterns(Z, patterns, v)
-    assert len(visited) < 0.5 * 2 * len(patterns)
+    assert 0 < len(visited) < 0.5 * 2 * len(patterns)
 
 
 def test_no_price_of_an_empty_cone():
     Z = DesignMatrix(np.array([[1.0], [1.0]]))
     nowhere = Patterns(np.packbits([[True, False]], axis=1), np.ones((1, 1)), 2)
     assert price_of_patterns(Z, nowhere, np.array([[1.0], [0.0]])).value == pytest.approx(0, abs=1e-12)
+
+
+def test_patterns_at_the_threshold_are_not_violated():
+    Z, v = DesignMatrix(np.eye(2)), np.array([[3.0], [-4.0]])
+    patterns = enumerate_patterns(Z)
+    prices = [max(price_of_pattern(Z, mask, sign * v)[0] for sign in (1, -1)) for mask in patterns.masks().T]
+    assert sorted(prices) == [0, 3, 4, 4]
+    for threshold, count in ((0.0, 3), (3.0, 2), (4.0, 0)):
+        assert len(most_violated_patterns(Z, patterns, v, threshold, 9)) == count
+
+
+def test_price_has_room_for_the_rounding_of_large_multipliers():
+    # With w_1 >= 0 and w_2 >= 1e6 w_1 the largest of w_3 - w_2 / 2 is 1, and two multipliers of 5e5 say so.
+    Z = DesignMatrix(np.array([[1.0, 0.0, 0.0], [-1.0, 1e-6, 0.0], [0.0, 0.0, 1.0]]))
+    v = np.array([[-5e5], [-5e5], [1.0]])
+    thin = Patterns(np.packbits([[True, True, True]], axis=1), np.array([[0.0], [1.0], [1.0]]), 3)
+    assert 1 + 1e6 * np.finfo(float).eps <= price_of_patterns(Z, thin, v).value <= 1 + 1e-6
+
+
+def test_price_of_all_patterns_has_room_for_cells_that_are_too_narrow_to_be_found():
+    Z, v = instance(12, 2, 0)
+    patterns = enumerate_patterns(Z)
+    found = max(price_of_pattern(Z, mask, sign * v)[0] for mask in patterns.masks().T for sign in (1, -1))
+    size = float(np.linalg.norm(Z.rows(), axis=1) @ np.abs(v[:, 0]))
+    room = price_of_patterns(Z, patterns, v).value - found
+    assert 0.9e-12 * size <= room <= 1.1e-12 * size

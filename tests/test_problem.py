@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from convexbn import DesignMatrix, Neurons, Problem, enumerate_patterns, solve_reference, weight_decay_max
-from convexbn.oracles import price_bound, price_by_enumeration
+from convexbn.oracles import price_bound, price_by_enumeration, price_size
 from tests.problems import CASES
 
 
@@ -91,6 +91,53 @@ def test_several_outputs():
     np.testing.assert_allclose(problem.zero_network.intercept, problem.y.mean(axis=0))
     np.testing.assert_allclose(problem.zero_dual.sum(axis=0), 0, atol=1e-15)
     assert 0 < weight_decay_max(problem) <= price_bound(problem.Z, problem.zero_dual).value
+
+
+def test_dual_point_is_minus_the_derivative_of_the_weighted_loss():
+    problem = Problem(np.eye(3), [1.0, -1.0, 2.0], "huber", weight_decay=0.1, sample_weight=[1.0, 2.0, 5.0])
+    f, step = np.array([[0.3], [1.2], [1.9]]), 1e-6
+    for i, v in enumerate(problem.dual_point(f)[:, 0]):
+        moved = step * np.eye(3)[:, [i]]
+        difference = problem.training_loss(f + moved) - problem.training_loss(f - moved)
+        assert v == pytest.approx(-difference / (2 * step), abs=1e-8)
+
+
+def test_zero_network_of_weighted_samples_is_the_best_constant():
+    weights = np.array([1.0, 2.0, 5.0])
+    problem = Problem(np.eye(3), [1.0, -1.0, 2.0], weight_decay=0.1, fit_intercept=True, sample_weight=weights)
+    assert problem.zero_network.intercept[0] == pytest.approx((1 - 2 + 10) / 8)
+    assert problem.zero_objective == pytest.approx(np.average((problem.y[:, 0] - 9 / 8) ** 2, weights=weights) / 2)
+
+
+def test_dual_objective_of_several_outputs_wants_every_column_to_add_up_to_zero():
+    problem = Problem(np.eye(3), np.arange(6.0).reshape(3, 2), weight_decay=0.1, fit_intercept=True)
+    balanced, not_balanced = np.array([0.1, 0.1, -0.2]), np.array([0.1, 0.1, 0.1])
+    assert np.isfinite(problem.dual_objective(np.column_stack([balanced, balanced])))
+    for v in (np.column_stack([balanced, not_balanced]), np.column_stack([not_balanced, balanced])):
+        assert problem.dual_objective(v) == -np.inf
+
+
+def test_size_of_a_dual_objective_counts_what_cancels():
+    problem = Problem(np.eye(2), [3.0, 3.0], weight_decay=0.1)
+    v = np.full((2, 1), 3.0)  # u = -6, where u y + u^2 / 2 = -18 + 18
+    assert problem.dual_objective(v) == 0
+    assert problem.dual_size(v) >= 18
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_size_of_prices_is_that_of_the_terms_of_a_neuron_on_all_rows(n_outputs):
+    rng = np.random.default_rng(0)
+    z, v = rng.uniform(1, 2, 6), rng.standard_normal((6, n_outputs))
+    problem = Problem(np.outer(z, [0.6, 0.8]), np.ones((6, n_outputs)), weight_decay=0.1)
+    assert price_size(problem, v) == pytest.approx(np.linalg.norm(v, axis=1) @ z)
+
+
+def test_a_part_of_the_samples_keeps_the_ratios_of_their_weights():
+    problem = Problem(np.eye(3), [1.0, -1.0, 2.0], weight_decay=0.1, sample_weight=[1.0, 2.0, 6.0])
+    part = problem.restricted(np.array([0, 2]))
+    np.testing.assert_allclose(part.sample_weight, [1 / 7, 6 / 7])
+    np.testing.assert_array_equal(part.y, [[1], [2]])
+    np.testing.assert_array_equal(part.Z.rows(), np.eye(3)[[0, 2]])
 
 
 @pytest.mark.parametrize(

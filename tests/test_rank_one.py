@@ -1,6 +1,7 @@
 """The nuclear norm constrained to the cones of the patterns: ReLU networks of several outputs, exactly."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -108,6 +109,15 @@ def test_double_eigenvalues_are_found_on_the_boundary():
     V = np.zeros((6, 2))
     V[4, 0] = V[5, 1] = 1.0
     assert price_of_pattern(axes, np.ones(6, dtype=bool), V)[0] == pytest.approx((2 / 3) ** 0.5, abs=1e-7)
+
+
+def test_price_on_a_ray_is_never_too_small_in_exact_arithmetic():
+    Z, rng = DesignMatrix(np.ones((1, 1))), np.random.default_rng(0)
+    for _ in range(20):
+        V = rng.standard_normal((1, 3))
+        value, _ = price_of_pattern(Z, np.array([True]), V)
+        exact = sum(Fraction(x) ** 2 for x in V[0].tolist())
+        assert exact <= Fraction(value) ** 2 <= exact * (1 + Fraction(1, 10**7))
 
 
 def test_price_on_dependent_and_zero_rows():

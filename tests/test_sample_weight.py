@@ -92,12 +92,15 @@ def test_fraction_of_the_variance_is_weighted():
         assert np.flatnonzero(design.whitening_[:, 0]).tolist() == [leading]
 
 
+@pytest.mark.parametrize("n_outputs", [1, 3])
 @pytest.mark.parametrize("n", [6, 24])
-def test_bound_with_weights_covers_every_direction_and_does_not_see_repetition(n):
+def test_bound_with_weights_covers_every_direction_and_does_not_see_repetition(n, n_outputs):
     rng = np.random.default_rng(n)
-    Z, v, weights = rng.standard_normal((n, 3)), rng.standard_normal((n, 1)), rng.integers(1, 5, n)
+    Z, v, weights = rng.standard_normal((n, 3)), rng.standard_normal((n, n_outputs)), rng.integers(1, 5, n)
     bound = price_bound(DesignMatrix(Z), v, weights)
-    assert bound.value >= price_by_enumeration(DesignMatrix(Z), v).value
+    W = rng.standard_normal((3, 10_000))
+    found = np.linalg.norm(v.T @ DesignMatrix(Z).neuron_outputs(W / np.linalg.norm(W, axis=0)), axis=0).max()
+    assert bound.value >= (price_by_enumeration(DesignMatrix(Z), v).value if n_outputs == 1 else found)
     rows = np.repeat(np.arange(n), weights)
     repeated = price_bound(DesignMatrix(Z[rows]), (v / weights[:, None])[rows])
     assert bound.value == pytest.approx(repeated.value)

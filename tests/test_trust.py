@@ -1,15 +1,19 @@
 """Certificates under attack: a short campaign, and bounds in exact rational arithmetic."""
 
+import ast
 import json
 import warnings
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import trust_mutants
 from benchmarks.trust.__main__ import run
 from benchmarks.trust.cases import Case
 from benchmarks.trust.machine import SAME_BITS, TOLERANCE, differences
+from benchmarks.trust.mutants import MUTANTS, Mutant
 from benchmarks.trust.rivals import descended
 from benchmarks.trust.summary import summed_up
 from convexbn import (
@@ -165,3 +169,53 @@ def test_after_relu_problems_of_the_short_campaign_are_there(record):
     lines = [json.loads(line) for line in record.read_text("utf-8").splitlines()]
     assert {line["normalization"] for line in lines} == {"batch", "weight", "after"}
     assert isinstance(Case(7, lines[0]["number"]).problem(1.0), (Problem, PostActivationProblem))
+
+
+def test_every_mutant_is_a_change_of_the_code_as_it_is():
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 60
+    tests = Path(__file__).parent
+    for mutant in MUTANTS:
+        text = trust_mutants.mutated(mutant)
+        assert text is not None, f"{mutant.name}: {mutant.old!r} does not occur exactly once"
+        assert mutant.old != mutant.new, mutant.name
+        ast.parse(text)
+        for argument in mutant.arguments:
+            file, *parts = argument.split("::")
+            source = (tests.parent / file).read_text("utf-8")
+            assert all(f"def {part}(" in source or f"class {part}:" in source for part in parts), argument
+
+
+@pytest.mark.slow
+def test_mutants_are_found_in_a_copy_that_is_restored():
+    tests = "losses::test_squared_error_adds_up_outputs"
+    killed = Mutant("losses.py", "(f - y) ** 2, axis=1) / 2", "(f - y) ** 2, axis=1)", tests, "no half")
+    survivor = Mutant("losses.py", "return f - y", "return y - f", tests, "sign of the gradient")
+    missing = Mutant("losses.py", "no such text", "", tests, "nothing")
+    with trust_mutants.copied() as folder:
+        outcomes = [trust_mutants.run(mutant, folder)["outcome"] for mutant in (killed, survivor, missing)]
+        assert outcomes == ["killed", "survived", "text not found"]
+        late = trust_mutants.run(survivor, folder, seconds=0.01)
+        assert late["by"] == "the limit of 0.01 seconds"
+        same = [
+            path.read_bytes() for path in (folder / "convexbn/losses.py", trust_mutants.CHECKOUT / "convexbn/losses.py")
+        ]
+        assert same[0] == same[1]
+
+
+def test_mutants_are_summed_up():
+    mutants = [
+        Mutant("a.py", "1", "2", "x", "found"),
+        Mutant("b.py", "1", "2", "x", "added", added="y::test_new"),
+        Mutant("c.py", "1", "2", "x", "explained", equivalent="It is the same."),
+    ]
+    outcomes = ("killed", "killed", "survived")
+    record = {m.name: {"outcome": outcome, "seconds": 1.0} for m, outcome in zip(mutants, outcomes, strict=True)}
+    result = trust_mutants.summed_up(mutants, record)
+    assert result["outcomes"] == {"killed": 2, "survived": 1}
+    assert [result[key] for key in ("killed_by_tests_that_were_there", "killed_by_tests_that_were_added")] == [1, 1]
+    assert result["targets"][0]["met"] is True
+    assert mutants[1].arguments == ["tests/test_x.py", "tests/test_y.py::test_new"]
+    record[mutants[0].name]["outcome"] = "survived"
+    result = trust_mutants.summed_up(mutants, record)
+    assert result["unexplained"] == [mutants[0].name]
+    assert result["targets"][0]["met"] is False

@@ -28,6 +28,7 @@ from convexbn import (
 )
 from convexbn.estimators import _base as base
 from convexbn.estimators import _fixed as fixed
+from convexbn.estimators._curve import HeldOut
 from convexbn.estimators._hold_out import hold_out
 from convexbn.estimators._last_fit import last_fit
 from convexbn.estimators._race import AUTO_FRACTION, FRACTIONS, tune
@@ -110,7 +111,7 @@ class TestRule:
         tuning, _ = self.choose({0.0: [0.2], 0.5: [0.2], 1.0: [0.2]})
         assert tuning.candidate.spectral_power == 1
 
-    @pytest.mark.parametrize(("n", "power"), [(20, 1.0), (4000, 0.5)])
+    @pytest.mark.parametrize(("n", "power"), [(20, 1.0), (200, 1.0), (4000, 0.5)])
     def test_lower_means_by_two_standard_errors(self, n, power):
         # Losses (b -+ 1)^2 / 2 of a constant b: 0.5 at b = 0, and 0.505 +- 0.1 at b = 0.1.
         signs = np.where(np.arange(n) // 5 % 2 == 0, 1.0, -1.0)[:, None]
@@ -292,6 +293,21 @@ def test_classes_are_dealt_out_evenly_and_singletons_are_trained_on():
     model = clone(CLASSIFIER).fit(X, np.where(np.arange(24) == 5, "single", LABELS))
     assert model.classes_.tolist() == ["other", "same", "single"]
     assert "mean_score" in model.validation_scores_
+
+
+def test_folds_of_many_small_classes_are_of_one_size():
+    y = np.repeat(np.arange(10.0), 3)[:, None]
+    problem = Problem(np.ones((30, 1)), y, weight_decay=1.0)
+    folds = hold_out(problem, y, np.random.default_rng(0), stratified=True)
+    assert [len(test) for _, test in folds] == [6] * 5
+
+
+def test_losses_of_held_out_samples_are_weighted():
+    weights, y = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 5.0])
+    problem = Problem(np.ones((4, 1)), y, weight_decay=1.0, sample_weight=weights)
+    constant = Neurons(np.zeros((1, 0)), np.zeros((0, 1)), np.array([1.0]))
+    losses = HeldOut.of(problem, np.array([1, 3])).losses(constant)
+    np.testing.assert_allclose(losses, [2 / 3 * 0.5, 4 / 3 * 8])  # weights 2 and 4 over their mean
 
 
 def test_groups_that_hold_a_class_alone_are_trained_on():

@@ -22,6 +22,7 @@ RESULT_FILES = (
     "path",
     "solves",
     "trust",
+    "trust_mutants",
     "tabular",
     "defaults",
     "scale",

@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from convexbn import BatchNormDesign, DesignMatrix
 from convexbn.oracles import _branch_and_bound as branch_and_bound
 from convexbn.oracles import price_bound, price_by_branch_and_bound, price_by_enumeration
-from convexbn.oracles._largest_on_cones import largest_on_cones
+from convexbn.oracles._largest_on_cones import _bounds, largest_on_cones
 
 TOL = 1e-3
 
@@ -187,7 +187,7 @@ def test_bound_on_the_cone_holds_at_any_iterate(steps, k, target, dtype):
 @pytest.mark.parametrize("k", [1, 4, 9])
 def test_bound_of_the_iterate_zero_covers_the_whole_ball(k):
     nothing, values = np.zeros((1, k)), np.ones((1, k))  # in an orthant, whose largest value is the root of k
-    bound = largest_on_cones_module._bounds(np.eye(k)[None], values, np.zeros((0, k)), nothing, np.zeros((1, 0)))
+    bound = _bounds(np.eye(k)[None], values, np.zeros((0, k)), nothing, np.zeros((1, 0)))
     assert k**0.5 * (1 - 1e-12) <= bound[0] <= k
 
 

@@ -1,5 +1,7 @@
 """Problems of full row rank, solved with one sample for each distinct target."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning

@@ -1007,8 +1007,8 @@ _VALIDATION = [
     ),
     Mutant(
         "estimators/_cross_validation.py",
-        "mean = self.scores_.mean(axis=2)",
-        "mean = self.scores_.max(axis=2)",
+        "mean = self.scores_[:, :, done[0]].mean(axis=2)",
+        "mean = self.scores_[:, :, done[0]].max(axis=2)",
         "cross_validation::test_scores_are_those_of_the_networks_of_fast_paths"
         " cross_validation::test_choice_is_that_of_a_loop_over_plain_estimators",
         "the best score of all folds",

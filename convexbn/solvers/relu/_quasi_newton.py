@@ -96,6 +96,8 @@ def best_lengths(problem: Problem, neurons: Neurons, *, max_steps: int, stop: St
             raise StopIteration
 
     value, start, split = _with_intercept(problem, neurons, objective, lengths)
+    if start.size == 0:
+        return neurons
     bounds = [(0, None)] * len(neurons) + [(None, None)] * (len(start) - len(neurons))
     options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "maxcor": _MEMORY, "ftol": 0, "gtol": 0}
     found = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options, callback=ended).x

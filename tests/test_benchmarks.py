@@ -136,14 +136,19 @@ def test_quick_run_writes_results_and_picture(tmp_path, monkeypatch, pictures):
         summary.read_results(tmp_path, ("gated_vs_peers",))
 
 
-def test_gated_paths_without_adelie_say_so(tmp_path, monkeypatch, capsys):
+def test_gated_paths_without_adelie_say_so(tmp_path, monkeypatch, capsys, pictures):
     monkeypatch.setattr(sys, "argv", ["gated_paths", "--quick", "--output", str(tmp_path)])
     gated_paths.main()
     assert "adelie skipped. Give an interpreter" in capsys.readouterr().out
     measured = json.loads((tmp_path / "gated_paths.json").read_text())["cases"]["small"]
     assert max(measured["methods"][OURS]["suboptimality"]) <= 1e-2
     assert "adelie" not in measured["methods"]
-    assert (tmp_path / "gated_paths.png").stat().st_size > 10_000
+    (ax,) = pictures["gated_paths.png"].axes
+    (text,), (ours, *accuracies) = ax.texts, ax.lines
+    assert text.get_text() == OURS
+    np.testing.assert_allclose(ours.get_xdata(), measured["methods"][OURS]["median_seconds"])
+    np.testing.assert_allclose(ours.get_ydata(), measured["methods"][OURS]["suboptimality"])
+    assert [line.get_ydata()[0] for line in accuracies] == list(gated_paths.ACCURACIES)
 
 
 class TestSolves:

@@ -90,8 +90,8 @@ CASES = {
     "n = 300, d = 5, proved to 1e-4 of the zero network's objective": Case(
         lambda: regression(300, 5), 1e-4, 10, proved=True, options={"relative_to": "zero_network"}
     ),
-    "n = 100, d = 7, proved gap 1e-2": Case(lambda: regression(100, 7), 1e-2, 60, proved=True),
-    "n = 100, d = 8, proved gap 1e-2": Case(lambda: regression(100, 8), 1e-2, 60, proved=True),
+    "n = 100, rank 7, proved gap 1e-2": Case(lambda: regression(100, 6), 1e-2, 60, proved=True),
+    "n = 100, rank 8, proved gap 1e-2": Case(lambda: regression(100, 7), 1e-2, 60, proved=True),
     "gated, 11 samples, 10 columns, 5 outputs, all 2,048 patterns, gap 1e-6": Case(
         many_outputs, 1e-6, 5, options={"activation": "gated_relu", "n_patterns": 2048}
     ),

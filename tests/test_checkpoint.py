@@ -4,6 +4,7 @@ import subprocess
 import sys
 from copy import deepcopy
 from dataclasses import fields, replace
+from time import sleep
 
 import numpy as np
 import pytest
@@ -561,6 +562,26 @@ def test_cross_validation_follows_no_path_again(tmp_path):
     assert_same_model(resumed, whole, rows)
     with pytest.raises(ValueError, match="other data"):
         clone(model).fit(csr_array(X + np.eye(12, 2)), y[:, 0])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_choice_among_some_paths_that_the_time_cut_short_is_made_again(tmp_path):
+    X, y = data(n=12, d=2)
+    options, path = FOLDED | {"scoring": negative_error, "tol": 1.0}, tmp_path / "run"
+    # The time is out once the networks of the first path are reported.
+    late = {"max_time": 1.0, "callback": lambda progress: sleep(0.4)}
+    hasty = ConvexBNRegressorCV(**options, **late, checkpoint=path).fit(X, y[:, 0])
+    assert np.ptp(hasty.scores_[0, :, 0]) > 0 == np.ptp(hasty.scores_[0, :, 1])
+    whole = ConvexBNRegressorCV(**options).fit(X, y[:, 0])
+    again = ConvexBNRegressorCV(**options, checkpoint=path).fit(X, y[:, 0])
+    np.testing.assert_array_equal(again.scores_, whole.scores_)
+    assert_same_model(again, whole, X)
+
+
+def test_a_checkpoint_cannot_tell_lambdas_apart(tmp_path):
+    model = ConvexBNRegressorCV(**FOLDED, scoring=lambda model, X, y: 0.0, checkpoint=tmp_path / "run")
+    with pytest.raises(ValueError, match="scoring is a lambda"):
+        model.fit(*data(n=12, d=2))
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -16,7 +16,9 @@ from convexbn import (
     Problem,
     Status,
     enumerate_patterns,
+    solve,
     solve_column_generation,
+    solve_path,
     solve_reference,
     weight_decay_max,
 )
@@ -368,6 +370,16 @@ def test_interrupted_it_returns_the_best_network_so_far(where, calls):
     assert problem.objective(solution.neurons) == solution.certificate.objective
     if where != "weighted":
         assert solution.certificate.objective < problem.objective(problem.zero_network)
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_a_matrix_of_zeros_has_the_zero_network(fit_intercept):
+    y = np.random.default_rng(0).standard_normal(40)
+    problem = Problem(np.zeros((40, 2)), y, weight_decay=0.1, fit_intercept=fit_intercept)
+    for solution in (solve(problem, random_state=0), *solve_path(problem, [0.1, 0.01], random_state=0)):
+        assert len(solution.neurons) == 0
+        assert solution.certificate.objective == pytest.approx(problem.zero_objective, rel=1e-12)
+        assert solution.certificate.gap < 1e-12
 
 
 def test_callback_ends_the_run():

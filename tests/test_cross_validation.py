@@ -578,6 +578,11 @@ def test_groups_are_held_out_together_in_every_stage():
         assert not np.array_equal(scores[0], scores[2])
 
 
+def test_equal_rows_have_the_mean_of_the_targets():
+    model = ConvexBNRegressorCV(normalization="weight", cv=2, n_weight_decays=2).fit(np.ones((10, 2)), np.arange(10.0))
+    np.testing.assert_allclose(model.predict(np.ones((1, 2))), 4.5, rtol=1e-6)
+
+
 def test_class_weights_count_in_the_default_score():
     check_class_weight_classifiers("ConvexBNClassifierCV", ConvexBNClassifierCV(cv=2, tol=1.0))
 

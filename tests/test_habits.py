@@ -106,6 +106,8 @@ def test_metadata_reach_cross_validated_estimators_through_searches():
         regressor = ConvexBNRegressor(tol=1e-1).set_fit_request(sample_weight=True)
         regressor.set_score_request(sample_weight=True)
         pipeline = make_pipeline(StandardScaler().set_fit_request(sample_weight=True), regressor)
+        if hasattr(pipeline, "set_score_request"):  # before scikit-learn 1.9 it has requests of its own
+            pipeline.set_score_request(sample_weight=True)
         search = GridSearchCV(pipeline, {"convexbnregressor__weight_decay": [0.5, 0.05]}, cv=2)
         search.fit(FRAME, Y, sample_weight=weights)
     assert search.best_params_ == {"convexbnregressor__weight_decay": 0.05}

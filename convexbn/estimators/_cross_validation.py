@@ -135,6 +135,10 @@ class CrossValidated(Dense):
     def _check_parameters(self) -> None:
         check_grid(self.weight_decays, self.n_weight_decays, self.eps)
         self._scorer()
+        if self.checkpoint is not None and getattr(self.scoring, "__name__", "") == "<lambda>":
+            raise ValueError(
+                "scoring is a lambda, and a checkpoint tells functions by their names; give one that has a name."
+            )
         check_cv_parameter(self.cv)
         super()._check_parameters()
         for name, choices in (("n_components", self._component_choices()), ("spectral_power", self._power_choices())):
@@ -162,9 +166,10 @@ class CrossValidated(Dense):
         file, seed = self._file(problems[0][1], X, y, sample_weight, folds, given), fixed_seed(self)
         seed = file.once("seed", lambda: seed)
         choice = file.get("choice")
-        paths = (
-            choice["paths"] if choice else self._paths(X, y, sample_weight, folds, scorer, choices, seed, clock, file)
-        )
+        if choice:
+            paths, whole = choice["paths"], True
+        else:
+            paths, whole = self._paths(X, y, sample_weight, folds, scorer, choices, seed, clock, file)
         done = np.array([path is not None for path in paths]).reshape(len(choices), len(folds))
         scores, gaps = (np.stack(parts) for parts in zip(*filter(None, paths), strict=True))
         warn_of_gaps(gaps, self.tol, "zero_network")
@@ -184,7 +189,7 @@ class CrossValidated(Dense):
             work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
             start = partial(_end_of_path, problem, self.weight_decays_[: best[1] + 1], seed, clock)
             choice = {"paths": paths, "best": best, "limits": self._last_fit(problem, start, work, clock)}
-            if done.all() and not self._out_of_time(mean):  # else a later fit chooses again
+            if whole:  # else a later fit chooses again
                 file.keep("choice", choice, alone=True)
         within = file if file.get("choice") else None
         self._learn(prepared, problem, clock, checkpoint=within, **choice["limits"])
@@ -215,10 +220,11 @@ class CrossValidated(Dense):
         seed: int,
         clock: Clock,
         file: Checkpoint,
-    ) -> list[PathScores | None]:
-        """Scores and gaps along the path of each choice on each fold; None after the callback ended the comparison.
+    ) -> tuple[list[PathScores | None], bool]:
+        """Scores and gaps along the path of each choice on each fold, and whether no limit cut one short.
 
-        Those in the file are not followed again. Where paths are kept or reported, `n_jobs` of them are awaited.
+        After the callback ended the comparison they are None. Paths in the file are not followed again. Where paths are
+        kept or reported, `n_jobs` of them are awaited.
         """
         pairs = [(choice, number) for choice in choices for number in range(len(folds))]
         names = [f"{choice}, fold {number}" for choice, number in pairs]
@@ -228,6 +234,7 @@ class CrossValidated(Dense):
         rounds = -(-len(missing) // n_jobs)
         share, time = clock.left(1 / (rounds + 1)), Clock(clock.left(rounds / (rounds + 1)))
         together = len(missing) if file.path is None and self.callback is None else n_jobs
+        all_whole = True
         worker = copy(self)
         worker.cv = worker.callback = None  # an iterator, and many a function, cannot be pickled
         with Parallel(n_jobs=self.n_jobs, verbose=self.verbose) as parallel:
@@ -251,12 +258,13 @@ class CrossValidated(Dense):
                 )
                 for index, (path, _, whole) in zip(some, results, strict=True):
                     paths[index] = path
+                    all_whole &= whole
                     if whole:
                         file.keep(names[index], path)
                 reports = [progress for _, history, _ in results for progress in history]
                 if self.callback is not None and any(map(self.callback, reports)):
                     break
-        return paths
+        return paths, all_whole and all(path is not None for path in paths)
 
     def _out_of_time(self, mean: np.ndarray) -> bool:
         """Whether there was no time for networks that differ."""
@@ -402,7 +410,8 @@ def _trial_networks(prepared: Prepared, problem: Problem) -> list[NormalizedNetw
     ranges = high - low
     column = ranges.argmax()
     direction = np.zeros((problem.Z.n_columns, 1))
-    direction[column] = (1 if high[column] > 0 else -1) / ranges[column]
+    if ranges[column] > 0:
+        direction[column] = (1 if high[column] > 0 else -1) / ranges[column]
     heights = np.ptp(y, axis=0) * (-1.0) ** np.arange(y.shape[1])
     constant = replace(problem, fit_intercept=True).zero_network
     return [

@@ -42,7 +42,7 @@ class Scaling:
     @classmethod
     def of(cls, problem: Problem) -> Self:
         """Scale Z by its spectral norm and targets by their standard deviation."""
-        column_scale = problem.Z.scale_near(problem.Z.spectral_norm / np.sqrt(problem.Z.n_rows))
+        column_scale = problem.Z.scale_near(problem.Z.spectral_norm / np.sqrt(problem.Z.n_rows)) or 1.0
         shift, target_scale = np.zeros(problem.n_outputs), 1.0
         if not problem.loss.margin:
             if problem.fit_intercept:

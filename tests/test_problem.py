@@ -144,6 +144,7 @@ def test_a_part_of_the_samples_keeps_the_ratios_of_their_weights():
     ("changes", "message"),
     [
         ({"y": [1.0, 2.0]}, "one row for each of the 3 samples"),
+        ({"y": np.zeros((3, 0))}, "a column for each output"),
         ({"y": [[[1.0]]] * 3}, "shape"),
         ({"y": [1.0, np.nan, 2.0]}, "NaN"),
         ({"y": [1.0, 2.0, 3.0], "loss": "hinge"}, "labels -1 and"),

@@ -84,8 +84,8 @@ class Problem(Summarized):
         y = y[:, None] if y.ndim == 1 else y
         if y.ndim != 2 or len(y) != Z.n_samples or y.shape[1] == 0:
             raise ValueError(
-                f"y must have one row for each of the {Z.n_samples} samples of Z, and a column for each output, got shape "
-                f"{y.shape}."
+                f"y must have one row for each of the {Z.n_samples} samples of Z, and a column for each output, "
+                f"got shape {y.shape}."
             )
         if not np.isfinite(y).all():
             raise ValueError("y contains NaN or infinity; remove these samples first.")

@@ -103,7 +103,7 @@ def test_metadata_reach_cross_validated_estimators_through_searches():
         given = {"groups": groups, "sample_weight": weights}
         found = cross_validate(model, FRAME, Y, cv=GroupKFold(3), params=given, error_score="raise")
         assert np.isfinite(found["test_score"]).all()
-        regressor = ConvexBNRegressor(tol=1e-1).set_fit_request(sample_weight=True)
+        regressor = ConvexBNRegressor(tol=1e-8).set_fit_request(sample_weight=True)
         regressor.set_score_request(sample_weight=True)
         pipeline = make_pipeline(StandardScaler().set_fit_request(sample_weight=True), regressor)
         if hasattr(pipeline, "set_score_request"):  # before scikit-learn 1.9 it has requests of its own
@@ -111,7 +111,7 @@ def test_metadata_reach_cross_validated_estimators_through_searches():
         search = GridSearchCV(pipeline, {"convexbnregressor__weight_decay": [0.5, 0.05]}, cv=2)
         search.fit(FRAME, Y, sample_weight=weights)
     assert search.best_params_ == {"convexbnregressor__weight_decay": 0.05}
-    repeated = make_pipeline(StandardScaler(), ConvexBNRegressor(0.05, tol=1e-1))
+    repeated = make_pipeline(StandardScaler(), ConvexBNRegressor(0.05, tol=1e-8))
     repeated.fit(FRAME.loc[np.repeat(FRAME.index, weights.astype(int))], np.repeat(Y, weights.astype(int)))
     np.testing.assert_allclose(search.predict(FRAME), repeated.predict(FRAME), atol=1e-6)
 

@@ -35,6 +35,7 @@ from convexbn.solvers._fast_path import fast_path
 from convexbn.solvers._monitor import Clock, Monitor
 from convexbn.solvers._solution import Progress
 from convexbn.solvers._tolerance import warn_of_gaps
+from convexbn.solvers.relu._fast import price_quickly
 from convexbn.solvers.relu._options import FAST, Options, ProofOptions
 
 Components = int | float | None
@@ -160,7 +161,9 @@ class CrossValidated(Dense):
             self._problem(X, y, sample_weight, choice.spectral_power, choice.n_components) for choice in choices
         ]
         scorer.check([self._with_network(network) for network in _trial_networks(*problems[0])], folds)
-        largest = max(weight_decay_max(problem) for _, problem in problems)
+        # The largest of all choices, of the choice whose estimate is largest: a proof of each would take long.
+        _, steepest = max(problems, key=lambda pair: price_quickly(pair[1], random_state=0))
+        largest = weight_decay_max(steepest)
         self.weight_decays_ = make_grid(largest, self.weight_decays, self.n_weight_decays, self.eps)
 
         file, seed = self._file(problems[0][1], X, y, sample_weight, folds, given), fixed_seed(self)

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import trust_mutants
 from benchmarks.trust.__main__ import run
 from benchmarks.trust.cases import Case
+from benchmarks.trust.check import check
 from benchmarks.trust.machine import SAME_BITS, TOLERANCE, differences
 from benchmarks.trust.mutants import MUTANTS, Mutant
 from benchmarks.trust.rivals import descended
@@ -52,6 +53,13 @@ def tiny(seed):
     zero = Problem(design.transform(X), y, loss, weight_decay=1.0, **options)
     share = rng.choice([1e-5, 1e-3, 0.1, 0.9, 0.999, 1.0, 1.001])
     return Problem(zero.Z, y, loss, weight_decay=share * (weight_decay_max(zero) or 1.0), **options)
+
+
+def test_columns_that_rounding_makes_dependent_are_left_by_pruning():
+    case = Case(0, 9484)  # a hinge loss on targets and rows of heavy tails, whose neurons are more than its samples
+    found = check(case, 1.0)
+    assert found["scope"] == "global"
+    assert found["gap"] < 1e-3
 
 
 @pytest.mark.parametrize("seed", range(24))

@@ -164,11 +164,11 @@ def caratheodory(system: np.ndarray, point: np.ndarray) -> np.ndarray:
     for entering in order[1:]:
         column = system[:, entering]
         inner = Q.T @ column
-        if np.linalg.norm(column - Q @ inner) > 1e-9 * np.linalg.norm(column) and len(basis) < len(system):
-            Q, R = qr_insert(Q, R, column, len(basis), which="col")
-            basis.append(entering)
-            continue
         try:
+            if np.linalg.norm(column - Q @ inner) > 1e-9 * np.linalg.norm(column) and len(basis) < len(system):
+                Q, R = qr_insert(Q, R, column, len(basis), which="col")
+                basis.append(entering)
+                continue
             moves = solve_triangular(R, inner)
         except np.linalg.LinAlgError:  # rounding has made the basis dependent: what is left stays as it is
             break
@@ -186,6 +186,9 @@ def caratheodory(system: np.ndarray, point: np.ndarray) -> np.ndarray:
         point[basis[leaving]] = 0
         del basis[leaving]
         Q, R = qr_delete(Q, R, leaving, which="col")
-        Q, R = qr_insert(Q, R, column, len(basis), which="col")
+        try:
+            Q, R = qr_insert(Q, R, column, len(basis), which="col")
+        except np.linalg.LinAlgError:  # likewise
+            break
         basis.append(entering)
     return point

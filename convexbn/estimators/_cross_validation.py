@@ -161,7 +161,7 @@ class CrossValidated(Dense):
             self._problem(X, y, sample_weight, choice.spectral_power, choice.n_components) for choice in choices
         ]
         scorer.check([self._with_network(network) for network in _trial_networks(*problems[0])], folds)
-        # The largest of all choices, of the choice whose estimate is largest: a proof of each would take long.
+        # The grid starts at the largest of all choices: that of the choice with the largest estimate is computed.
         _, steepest = max(problems, key=lambda pair: price_quickly(pair[1], random_state=0))
         largest = weight_decay_max(steepest)
         self.weight_decays_ = make_grid(largest, self.weight_decays, self.n_weight_decays, self.eps)

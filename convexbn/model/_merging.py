@@ -3,6 +3,7 @@
 A pattern is 1[Z s >= 0], as in the papers: a row on the kink of a neuron counts as active, which changes no output.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -161,34 +162,30 @@ def caratheodory(system: np.ndarray, point: np.ndarray) -> np.ndarray:
     order = np.argsort(-point, kind="stable")
     basis = [order[0]]
     Q, R = qr(system[:, basis], mode="economic")
-    for entering in order[1:]:
-        column = system[:, entering]
-        inner = Q.T @ column
-        try:
+    with suppress(np.linalg.LinAlgError):  # rounding may make the basis dependent: what is left stays as it is
+        for entering in order[1:]:
+            column = system[:, entering]
+            inner = Q.T @ column
             if np.linalg.norm(column - Q @ inner) > 1e-9 * np.linalg.norm(column) and len(basis) < len(system):
                 Q, R = qr_insert(Q, R, column, len(basis), which="col")
                 basis.append(entering)
                 continue
             moves = solve_triangular(R, inner)
-        except np.linalg.LinAlgError:  # rounding has made the basis dependent: what is left stays as it is
-            break
-        # Of the columns that run empty first, or almost, the one that moves most leaves: the basis stays independent.
-        longest = np.divide(-point[basis], moves, where=moves < 0, out=np.full_like(moves, np.inf))
-        slack = np.divide(-_EMPTY * point.max(), moves, where=moves < 0, out=np.full_like(moves, np.inf))
-        first = np.flatnonzero(longest <= (longest + slack).min())
-        leaving = int(first[np.abs(moves[first]).argmax()]) if len(first) else int(longest.argmin())
-        step = min(longest[leaving], point[entering])
-        point[basis] = np.maximum(point[basis] + step * moves, 0)
-        if step == point[entering]:
-            point[entering] = 0
-            continue
-        point[entering] -= step
-        point[basis[leaving]] = 0
-        del basis[leaving]
-        Q, R = qr_delete(Q, R, leaving, which="col")
-        try:
+            # Of the columns that run empty first, or almost, the one that moves most leaves: so the basis stays
+            # independent.
+            longest = np.divide(-point[basis], moves, where=moves < 0, out=np.full_like(moves, np.inf))
+            slack = np.divide(-_EMPTY * point.max(), moves, where=moves < 0, out=np.full_like(moves, np.inf))
+            first = np.flatnonzero(longest <= (longest + slack).min())
+            leaving = int(first[np.abs(moves[first]).argmax()]) if len(first) else int(longest.argmin())
+            step = min(longest[leaving], point[entering])
+            point[basis] = np.maximum(point[basis] + step * moves, 0)
+            if step == point[entering]:
+                point[entering] = 0
+                continue
+            point[entering] -= step
+            point[basis[leaving]] = 0
+            del basis[leaving]
+            Q, R = qr_delete(Q, R, leaving, which="col")
             Q, R = qr_insert(Q, R, column, len(basis), which="col")
-        except np.linalg.LinAlgError:  # likewise
-            break
-        basis.append(entering)
+            basis.append(entering)
     return point

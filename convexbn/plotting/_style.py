@@ -9,10 +9,9 @@ from convexbn.plotting._pyplot import import_pyplot
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# Of Okabe and Ito, without black, which is the convex solution's, and yellow, which is too light for a white page.
 _CYCLE = findall('"([0-9A-F]{6})"', files("convexbn.plotting").joinpath("colors.mplstyle").read_text())
-*COLORS, BOUND = (
-    f"#{_CYCLE[place]}" for place in (0, 1, 2, 4, 5, 3)
-)  # those of Okabe and Ito; black is the solution's
+*COLORS, BOUND = (f"#{_CYCLE[place]}" for place in (0, 1, 2, 4, 5, 3))
 LIGHTEST = 0.85  # of the colour map, so that no curve is too light for a white page
 SEQUENTIAL, DIVERGING = "viridis", "PuOr"
 

@@ -46,8 +46,9 @@ def of_hidden_weights(
     """Loss of a network with one output, sum of v_i z_i over active rows (k, m), and the sum of v (1,)."""
     hidden = Z.hidden(weights)
     f = Z.pool(hidden) @ output_weights + intercept
-    v = -p[:, None] * loss.gradient(f, y)
-    return p @ loss.value(f, y), Z.of_active(hidden, Z.unpool(v)), Z.xp.sum(v, axis=0)
+    value, gradient = loss.with_gradient(f, y)
+    v = -p[:, None] * gradient
+    return p @ value, Z.of_active(hidden, Z.unpool(v)), Z.xp.sum(v, axis=0)
 
 
 def of_all_weights(
@@ -57,10 +58,11 @@ def of_all_weights(
     hidden = Z.hidden(weights)
     pooled = Z.pool(hidden)
     f = pooled @ output_weights + intercept
-    v = -p[:, None] * loss.gradient(f, y)
+    value, gradient = loss.with_gradient(f, y)
+    v = -p[:, None] * gradient
     of_outputs = pooled.T @ Z.cast(v)
     of_active = Z.of_active(hidden, Z.cast(Z.unpool(v)) @ output_weights.T)
-    return p @ loss.value(f, y), of_active, of_outputs, Z.xp.sum(v, axis=0)
+    return p @ value, of_active, of_outputs, Z.xp.sum(v, axis=0)
 
 
 def of_lengths(
@@ -68,5 +70,6 @@ def of_lengths(
 ) -> tuple[Any, Any, Any]:
     """Loss of a network with outputs (n, m) of its neurons, H^T v (m, C), and the sum of v (C,)."""
     f = hidden @ output_weights + intercept
-    v = -p[:, None] * loss.gradient(f, y)
-    return p @ loss.value(f, y), (v.T @ hidden).T, Z.xp.sum(v, axis=0)
+    value, gradient = loss.with_gradient(f, y)
+    v = -p[:, None] * gradient
+    return p @ value, (v.T @ hidden).T, Z.xp.sum(v, axis=0)

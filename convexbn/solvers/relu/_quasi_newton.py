@@ -13,6 +13,7 @@ from convexbn.solvers.relu._lbfgs import lbfgs
 
 _MEMORY = 20  # of the descent in lengths alone
 _FTOL = 1e-8  # least relative decrease of a step: then Newton's method takes over
+_FTOL_SINGLE = 1e-7  # the same in single precision, whose products are no more accurate
 _TINY = float(np.finfo(float).tiny)
 
 Stop = Callable[[], bool] | None
@@ -63,7 +64,8 @@ def quasi_newton(
         start = np.append(balanced.weights, balanced.output_weights)
         objective = _in_all_weights(problem, m, single_precision)
     value, start, split = _with_intercept(problem, neurons, objective, start)
-    weights, intercept = split(lbfgs(value, start, max_steps=max_steps, ftol=_FTOL, stop=stop, enough=enough))
+    ftol = _FTOL_SINGLE if single_precision else _FTOL
+    weights, intercept = split(lbfgs(value, start, max_steps=max_steps, ftol=ftol, stop=stop, enough=enough))
     outputs = outputs if fixed else weights[k * m :].reshape(m, C)
     hidden = weights[: k * m].reshape(k, m)
     return _better(problem, neurons, replace(neurons, weights=hidden, output_weights=outputs, intercept=intercept))

@@ -86,6 +86,13 @@ def test_the_bounds_that_were_proved_are_not_empty():
     assert sum(solution.certificate.gap < 1e-5 for solution in solutions) >= 9
 
 
+def test_a_neuron_that_hardly_varies_on_rows_that_hardly_differ_is_in_the_proved_bound():
+    line = check(Case(0, 83))  # rows 1e-13 apart, on which a direction of small activations has a price above the decay
+    assert line["scope"] == "global"
+    assert line["oracle"] == "ENUMERATION"
+    assert line["unsupported"] < 0
+
+
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     path = tmp_path_factory.mktemp("trust") / "record.jsonl"

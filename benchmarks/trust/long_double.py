@@ -4,8 +4,8 @@ import numpy as np
 
 from convexbn import Neurons, NormalizedNeurons, PostActivationProblem, Problem
 
-# Activations that vary by less than this share of the largest |z_i| |w| are rounding of products in double precision.
-RESOLVED = 1e-10
+# Activations that vary by no more than this share of `sizes` count as constant in the library; that is rounding of z·w.
+RESOLVED = 1e-10 * (1 + 1e-6)
 _NO_VARIATION = 1e-14  # the same, below which activations count as constant in a network that is given
 
 
@@ -36,8 +36,8 @@ def outputs_and_cost(problem: Problem, neurons: Neurons | NormalizedNeurons) -> 
 
 
 def sizes(problem: Problem, weights: np.ndarray) -> np.ndarray:
-    """The largest |z_i| |w| of each neuron (k, m)."""
-    return np.sqrt((long(problem.Z.rows()) ** 2).sum(axis=1).max() * (long(weights) ** 2).sum(axis=0))
+    """Upper bound of |z_i·w| from the largest entries of the columns, for each neuron (k, m)."""
+    return (np.abs(long(problem.Z.rows())).max(axis=0)[:, None] * np.abs(long(weights))).sum(axis=0)
 
 
 def objective(problem: Problem, neurons: Neurons | NormalizedNeurons) -> np.longdouble:

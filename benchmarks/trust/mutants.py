@@ -651,7 +651,7 @@ _AFTER_RELU = [
     ),
     Mutant(
         "oracles/_normalized_cones.py",
-        "largest = max(largest, value + rounding)",
+        "largest = max(largest, value + error)",
         "largest = max(largest, value)",
         "post_activation::TestPrices trust::test_a_proved_bound_is_below_the_exact_dual_bound_and_every_network",
         "margin for rounding of the features",

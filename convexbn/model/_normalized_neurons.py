@@ -10,7 +10,8 @@ from convexbn.model._base_neurons import BaseNeurons
 from convexbn.model._merging import caratheodory
 from convexbn.operators._protocol import Operator
 
-_CONSTANT = 1e-12  # of the largest activation: those whose standard deviation is no more do not vary
+# Least standard deviation of activations that vary, relative to sum_k max_i |z_ik| |w_k|: less may be rounding of z·w.
+LEAST_STD = 1e-10
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,7 +104,7 @@ class NormalizedNeurons(BaseNeurons):
         -------
         neurons : NormalizedNeurons
         """
-        mean, std = activation_statistics(sample_weight, Z.neuron_outputs(weights))
+        mean, std = activation_statistics(Z, sample_weight, weights, Z.neuron_outputs(weights))
         return cls(weights, std, mean + shift, mean, np.where(std > 0, std, 1.0), output_weights, intercept)
 
     @property
@@ -181,11 +182,19 @@ class NormalizedNeurons(BaseNeurons):
         return replace(self, weights=self.weights[:, keep], **kept)
 
 
-def activation_statistics(sample_weight: np.ndarray, activations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (m,) of activations (n, m) under weights (n,); zero where they do not vary."""
+def activation_statistics(
+    Z: Operator, sample_weight: np.ndarray, weights: np.ndarray, activations: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (m,) of the activations (n, m) of weights (k, m); zero where they do not vary."""
     mean = sample_weight @ activations
     std = np.sqrt(sample_weight @ (activations - mean) ** 2)
-    return mean, np.where(std > _CONSTANT * activations.max(axis=0, initial=0), std, 0.0)
+    return mean, np.where(std > LEAST_STD * (largest_entries(Z) @ np.abs(weights)), std, 0.0)
+
+
+def largest_entries(Z: Operator) -> np.ndarray:
+    """The largest |z_ik| of each column, shape (k,)."""
+    low, high = Z.column_extremes
+    return np.maximum(-low, high)
 
 
 def prune_normalized(neurons: NormalizedNeurons, Z: Operator, sample_weight: np.ndarray) -> NormalizedNeurons:

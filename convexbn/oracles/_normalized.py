@@ -131,7 +131,7 @@ def priced_neurons(Z: Operator, p: np.ndarray, v: np.ndarray, directions: np.nda
     array([2.4054, 2.4495])
     """
     activations = Z.neuron_outputs(directions)
-    mean, std = activation_statistics(p, activations)
+    mean, std = activation_statistics(Z, p, directions, activations)
     scale = np.divide(1, std, where=std > 0, out=np.zeros_like(std))
     along = (v.T @ activations - v.sum(axis=0)[:, None] * mean) * scale
     gamma, bias, outputs, prices = _largest(along, v.sum(axis=0))
@@ -227,7 +227,7 @@ def _gradient(
     """Products Z W, the price's derivatives in the activations (n, q), standard deviations, and prices, of W (k, q)."""
     inner = Z.products(w)
     activations = np.maximum(inner, 0)
-    mean, std = activation_statistics(p, activations)
+    mean, std = activation_statistics(Z, p, w, activations)
     scale = np.divide(1, std, where=std > 0, out=np.zeros_like(std))
     standard = (activations - mean) * scale
     gamma, _, outputs, prices = _largest(v.T @ standard, v.sum(axis=0))

@@ -5,15 +5,16 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import linprog, nnls
 
+from convexbn.model._normalized_neurons import LEAST_STD
 from convexbn.operators import Operator
 from convexbn.oracles._price import Price
 from convexbn.patterns._patterns import Patterns, count_patterns
 
 _QUICK_WORK = 3e6  # patterns times rows up to which all of them take a few seconds
-_RANK = 64 * float(np.finfo(float).eps)  # singular values up to here, relative to the largest, times n are rounding
+_EPS = float(np.finfo(float).eps)  # times n and the largest: singular values up to here are rounding of Z
 _HELD = 1e6  # weight of equations in a least-squares problem
 _CLEAR = 1e-12  # of a free variable in an inequality, relative to the others: less is near rounding
-_ROUNDING = 64 * float(np.finfo(float).eps)  # of a price, relative to |v|, times the condition of a pattern's features
+_ROUNDING = 64 * _EPS  # of a price, relative to |v|, times the condition of a pattern's features
 
 
 def normalized_quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
@@ -48,8 +49,8 @@ def price_of_normalized_patterns(
 
     In a cone the price is the length of the projection of v on the image of the cone, a least-squares problem with
     inequalities. It is solved by its dual, whose feasible points give upper bounds, to which is added what rounding may
-    have moved the image by. Activations that vary by no more than about 1e-12 |z||w|, the rounding of z·w, count as
-    constant.
+    have moved the image by. The image is that of the largest singular values of the features; those left out may add
+    to the price of the neurons whose activations vary least, and the number left out is that which adds least in all.
 
     Parameters
     ----------
@@ -81,35 +82,60 @@ def price_of_normalized_patterns(
     (2.4495, 'global')
     """
     rows, root = Z.rows(), np.sqrt(p)
+    sizes = np.maximum(np.sqrt(p @ rows**2), np.finfo(float).tiny)
+    rows = rows / sizes
     u = v[:, 0] / root
     size = float(np.linalg.norm(u))
+    longest = 2 / LEAST_STD + 1  # weights are no longer than 1 / LEAST_STD, shifts than they and the neuron
     largest = best = abs(float(v.sum()))
     direction = None
     for mask in patterns.masks().T:
         if stop is not None and stop():
             return None
         features = np.column_stack([mask[:, None] * rows, np.ones(len(rows))])
-        sizes = np.linalg.svd(features, compute_uv=False)
-        rank = int((sizes > _RANK * len(rows) * sizes[0]).sum())
-        if mask.all() and Z.constant is not None:  # then the shift is a combination of the columns but for rounding
-            rank = min(rank, Z.n_columns)
         basis, triangle = np.linalg.qr(features * root[:, None])
         left, values, right = np.linalg.svd(triangle)
-        condition = float(values[0] / max(values[rank - 1], np.finfo(float).tiny))
-        inverse = right[:rank].T / np.maximum(values[:rank], np.finfo(float).eps * values[0])
-        along = left[:, :rank].T @ (basis.T @ u)
-        rounding = _ROUNDING * size * condition
-        if np.linalg.norm(along) + rounding <= largest:
+        along = left.T @ (basis.T @ u)
+        rank, error = _rank(values, along, size, longest, len(rows))
+        along = along[:rank]
+        if np.linalg.norm(along) + error <= largest:
             continue
+        inverse = right[:rank].T / values[:rank]
         inverse, free = inverse[:-1], right[rank:].T[:-1]  # hidden weights, without the shift
         signed = np.where(mask, 1.0, -1.0)[:, None] * rows
         cone, of_free = signed @ inverse, signed @ free
         for sign in (1.0, -1.0):
             value, x = _projected(sign * along, cone, of_free)
-            largest = max(largest, value + rounding)
+            largest = max(largest, value + error)
             if value > best:
                 best, direction = value, inverse @ x + free @ _shift(of_free, cone @ x)
+    if direction is not None:
+        direction /= sizes
     return Price(largest, "global" if patterns.complete else "patterns", direction)
+
+
+def _rank(values: np.ndarray, along: np.ndarray, size: float, longest: float, n: int) -> tuple[int, float]:
+    """The number of singular values that gives the sharpest bound of a price, and what rounding may add to it.
+
+    Parameters
+    ----------
+    values : ndarray of shape (k + 1,)
+        Singular values of the features, falling.
+    along : ndarray of shape (k + 1,)
+        The dual point in the coordinates of the left singular vectors.
+    size : float
+        Norm of the dual point.
+    longest : float
+        Upper bound of the norm of weights and shift of a neuron of norm 1.
+    n : int
+        Samples.
+    """
+    resolved = values > n * _EPS * values[0]
+    left_out = np.cumsum((np.where(resolved, values * along, 0.0) ** 2)[::-1])[::-1]
+    lost = longest * np.sqrt(np.append(left_out[1:], 0.0))  # by the first, the first two, ... of them
+    errors = np.where(resolved, _ROUNDING * size * values[0] / np.where(resolved, values, 1.0) + lost, np.inf)
+    best = int(errors.argmin())
+    return best + 1, float(errors[best])
 
 
 def _projected(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[float, np.ndarray]:

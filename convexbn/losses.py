@@ -366,7 +366,7 @@ class CrossEntropy(Loss):
         return self.with_gradient(f, y)[1]
 
     def with_gradient(self, f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As in the base class, with one exponential for both; products with ones are faster than sums of short rows."""
+        """As in the base class, at one exponential; products with ones are faster than sums of short rows."""
         xp = namespace(f)
         ones = xp.ones_like(f[:1, :]).T
         above = f - (f * y) @ ones  # the output of the class itself, which keeps small losses

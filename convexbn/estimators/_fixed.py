@@ -244,15 +244,16 @@ class FixedWeightDecay(BaseConvexBN):
 
 
 class _Stages:
-    """Lines of the stages of a choice, each with the best loss so far."""
+    """Lines of the stages of a choice, each with the best loss so far on the same held-out samples."""
 
     def __init__(self) -> None:
-        self.losses: dict[Candidate, float] = {}
+        self.best: dict[tuple[int, int], float] = {}
 
     def report(self, curve: Curve) -> None:
-        """Print the line of a candidate's curve, which may have been validated on fewer folds before."""
-        self.losses[curve.candidate] = curve.least
-        print(f"{curve}; best so far {min(self.losses.values()):.5g}", flush=True)
+        """Print the line of a candidate's curve."""
+        held_out = curve.n_validated, len(curve.folds[0][1])
+        self.best[held_out] = min(curve.least, self.best.get(held_out, np.inf))
+        print(f"{curve}; best so far {self.best[held_out]:.5g}", flush=True)
 
 
 def _group_codes(groups: ArrayLike | None, n_samples: int) -> np.ndarray | None:

@@ -257,7 +257,7 @@ def test_largest_weight_decay_is_the_price_of_the_zero_network():
 
 @pytest.mark.parametrize("n_patches", [1, 2])
 @pytest.mark.parametrize("fit_intercept", [False, True])
-@pytest.mark.parametrize("C", [1, 2, 4])
+@pytest.mark.parametrize("C", [1, 2, 4, 5])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gauss_newton_matrix_is_that_of_the_jacobian(monkeypatch, loss, C, fit_intercept, n_patches):
     if loss == "cross_entropy" and C == 1:

@@ -11,7 +11,8 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.operators._protocol import Operator
 
-_BLOCK_ENTRIES = 2**22  # entries of the Jacobian made at once
+_BLOCK_ENTRIES = 2**22  # entries of the Jacobian, or of what its products are made of, at once
+_FEW_OUTPUTS = 4  # up to which one product of the whole Jacobian is faster than many of its parts
 
 
 def gauss_newton(
@@ -44,6 +45,8 @@ def gauss_newton(
     multiples = hessian[:, 0, 0]
     if (hessian == multiples[:, None, None] * np.eye(problem.n_outputs)).all():
         return _of_multiples(problem.Z, S, on, outputs, tangents, multiples, problem.fit_intercept)
+    if problem.n_outputs > _FEW_OUTPUTS:
+        return _of_hessians(problem.Z, S, on, outputs, tangents, hessian, problem.fit_intercept)
     values, vectors = np.linalg.eigh(hessian)
     roots = np.sqrt(np.maximum(values, 0))[:, :, None] * vectors.transpose(0, 2, 1)
     return _of_roots(problem.Z, S, on, outputs, tangents, roots, problem.fit_intercept)
@@ -110,3 +113,53 @@ def _of_roots(
         J[:, :, n_weights + n_tangents :] = R[:, :, : C * fit_intercept]
         matrix = dsyrk(1.0, J.reshape(-1, size).T, beta=1.0, c=matrix, overwrite_c=True, lower=True)
     return matrix + np.tril(matrix, -1).T
+
+
+def _of_hessians(
+    Z: Operator,
+    S: np.ndarray,
+    on: np.ndarray,
+    outputs: np.ndarray,
+    tangents: np.ndarray,
+    hessian: np.ndarray,
+    fit_intercept: bool,
+) -> np.ndarray:
+    """The matrix from products of the masked features, weighted by what the Hessians (n, C, C) are along the outputs.
+
+    The Jacobian has a row for each sample and output; the features, one for each sample.
+    """
+    (m, C), k = outputs.shape, len(S)
+    weights_weights, weights_outputs = np.zeros((m, k, m, k)), np.zeros((m, k, m, C))
+    outputs_outputs, weights_b, outputs_b = np.zeros((m * m, C * C)), np.zeros((m, k, C)), np.zeros((m, C * C))
+    samples = max(1, _BLOCK_ENTRIES // (m * max(k * Z.n_patches, m, C * C)))
+    for start in range(0, Z.n_samples, samples):
+        block = slice(start, min(start + samples, Z.n_samples))
+        features, H = Z.masked_features(on, block), hessian[block]
+        n = len(H)
+        hidden, along = np.einsum("ija,aj->ij", features, S), H @ outputs.T
+        curvature = outputs @ along
+        for j in range(m):
+            own, left = features[:, j].T, slice(j + 1)
+            weighted = (features[:, left] * curvature[:, j, left, None]).reshape(n, -1)
+            weights_weights[j, :, left] += (own @ weighted).reshape(k, j + 1, k)
+            weighted = (hidden[:, :, None] * along[:, None, :, j]).reshape(n, -1)
+            weights_outputs[j] += (own @ weighted).reshape(k, m, C)
+            weights_b[j] += own @ along[:, :, j]
+        outputs_outputs += (hidden[:, :, None] * hidden[:, None]).reshape(n, -1).T @ H.reshape(n, -1)
+        outputs_b += hidden.T @ H.reshape(n, -1)
+    lower = np.tril(weights_weights.reshape(m * k, m * k))
+    weights_weights = lower + np.tril(lower, -1).T
+    weights_tangents = np.einsum("jalc,lcd->jald", weights_outputs, tangents).reshape(m * k, -1)
+    tangents_outputs = np.einsum("jcd,jlce->jdle", tangents, outputs_outputs.reshape(m, m, C, C), optimize=True)
+    tangents_tangents = np.einsum("jdle,lef->jdlf", tangents_outputs, tangents).reshape(m * (C - 1), -1)
+    if not fit_intercept:
+        return np.block([[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]])
+    weights_b = weights_b.reshape(m * k, C)
+    tangents_b = (tangents.transpose(0, 2, 1) @ outputs_b.reshape(m, C, C)).reshape(-1, C)
+    return np.block(
+        [
+            [weights_weights, weights_tangents, weights_b],
+            [weights_tangents.T, tangents_tangents, tangents_b],
+            [weights_b.T, tangents_b.T, hessian.sum(axis=0)],
+        ]
+    )

@@ -15,7 +15,7 @@ def long(values: np.ndarray) -> np.ndarray:
 
 
 def outputs_and_cost(problem: Problem, neurons: Neurons | NormalizedNeurons) -> tuple[np.ndarray, np.longdouble]:
-    """Predictions (n, C) and the sum of |s_j| |c_j|, or of the weighted norms times |c_j| after the ReLU."""
+    """Predictions (n, C) less the intercept, and the sum of |s_j| |c_j|, or of the weighted norms times |c_j|."""
     Z, p = long(problem.Z.rows()), long(problem.sample_weight)
     products, c = _product(Z, long(neurons.weights)), long(neurons.output_weights)
     norm = np.sqrt((long(neurons.weights) ** 2).sum(axis=0))
@@ -31,8 +31,7 @@ def outputs_and_cost(problem: Problem, neurons: Neurons | NormalizedNeurons) -> 
         hidden = (_product(Z, long(neurons.gates)) >= 0) * products
     else:
         hidden = np.maximum(products, 0)
-    f = _product(hidden, c) + long(neurons.intercept)
-    return f, (norm * np.sqrt((c**2).sum(axis=1))).sum()
+    return _product(hidden, c), (norm * np.sqrt((c**2).sum(axis=1))).sum()
 
 
 def sizes(problem: Problem, weights: np.ndarray) -> np.ndarray:
@@ -43,12 +42,16 @@ def sizes(problem: Problem, weights: np.ndarray) -> np.ndarray:
 def objective(problem: Problem, neurons: Neurons | NormalizedNeurons) -> np.longdouble:
     """Objective of a network."""
     f, cost = outputs_and_cost(problem, neurons)
-    return (long(problem.sample_weight) * losses(problem, f)).sum() + problem.weight_decay * cost
+    return (long(problem.sample_weight) * losses(problem, f, neurons.intercept)).sum() + problem.weight_decay * cost
 
 
-def losses(problem: Problem, f: np.ndarray) -> np.ndarray:
-    """Loss of each sample (n,)."""
+def losses(problem: Problem, f: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+    """Loss of each sample (n,), for predictions less the intercept, which may be near targets far from zero."""
     y = long(problem.y)
+    if problem.loss.name in ("squared_error", "huber"):
+        y = y - long(intercept)
+    else:
+        f = f + long(intercept)
     match problem.loss.name:
         case "squared_error":
             return ((f - y) ** 2).sum(axis=1) / 2

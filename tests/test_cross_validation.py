@@ -608,6 +608,21 @@ def test_callbacks_see_every_network_of_every_path_whatever_the_jobs(options):
     assert all(later.time > p.time for p, later in zip(seen[1], seen[1][1:along], strict=False) if later.n_iter > 1)
 
 
+@pytest.mark.parametrize("model", [ConvexBNRegressor(0.1), ConvexBNRegressorCV(cv=2)], ids=["fixed", "cv"])
+def test_a_callback_whose_answer_is_neither_true_nor_false_is_named(model):
+    X, y = np.random.default_rng(0).standard_normal((2, 20, 2))
+    with pytest.raises(ValueError, match=r"callback returned array\(\[0\., 0\.\]\).*return True to end the run"):
+        clone(model).set_params(callback=lambda progress: np.zeros(2)).fit(X, y[:, 0])
+
+
+def test_errors_on_the_training_samples_of_a_fold_say_so():
+    X, y = np.random.default_rng(0).standard_normal((2, 20, 2))
+    X[5:] = 1.0
+    folds = [(np.arange(5, 20), np.arange(5)), (np.arange(5), np.arange(5, 20))]
+    with pytest.raises(ValueError, match="On the training samples of a fold of cv: All rows of X are equal"):
+        ConvexBNRegressorCV(cv=folds).fit(X, y[:, 0])
+
+
 @pytest.mark.parametrize(("n_paths", "counted"), [(1, {"cv": [0]}), (5, {"cv": [0, 1, 2], "n_components": 1})], ids=str)
 def test_callbacks_may_end_the_comparison(n_paths, counted):
     """The choice is that of the folds that were scored, or of the values that were scored on all folds."""

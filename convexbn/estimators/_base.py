@@ -52,7 +52,7 @@ from convexbn.solvers import solve
 from convexbn.solvers._auto import check_has_rounds, check_solver
 from convexbn.solvers._certificate import Certificate, Setting
 from convexbn.solvers._checkpoint import check_checkpoint
-from convexbn.solvers._monitor import Callback, Clock, check_callback, check_max_time
+from convexbn.solvers._monitor import Callback, Clock, answer_of, check_callback, check_max_time
 from convexbn.solvers._solution import Progress, Solution, Status
 from convexbn.solvers._tolerance import Tolerance, check_tol
 from convexbn.solvers.relu._proof import check_prove
@@ -444,7 +444,7 @@ class Dense(BaseConvexBN):
 
 def _answered(callback: Callback, answers: list[bool], progress: Progress) -> bool:
     """Call a callback, and keep its answer."""
-    answers.append(bool(callback(progress)))
+    answers.append(answer_of(callback, progress))
     return answers[-1]
 
 

@@ -32,7 +32,7 @@ from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
 from convexbn.solvers._checkpoint import Checkpoint, fingerprint_of
 from convexbn.solvers._fast_path import fast_path
-from convexbn.solvers._monitor import Clock, Monitor
+from convexbn.solvers._monitor import Clock, Monitor, answer_of
 from convexbn.solvers._solution import Progress
 from convexbn.solvers._tolerance import warn_of_gaps
 from convexbn.solvers.relu._fast import price_quickly
@@ -265,7 +265,7 @@ class CrossValidated(Dense):
                     if whole:
                         file.keep(names[index], path)
                 reports = [progress for _, history, _ in results for progress in history]
-                if self.callback is not None and any(map(self.callback, reports)):
+                if self.callback is not None and any(answer_of(self.callback, progress) for progress in reports):
                     break
         return paths, all_whole and all(path is not None for path in paths)
 
@@ -400,9 +400,12 @@ def _score_path(
     train, test = fold
     max_time = None if share is None else min(share, time.left() or share)
     clock = Clock(max_time)
-    networks, gaps, history = model._fold_networks(
-        X[train], y[train], sample_weight[train], choice, weight_decays, seed, max_time
-    )
+    try:
+        networks, gaps, history = model._fold_networks(
+            X[train], y[train], sample_weight[train], choice, weight_decays, seed, max_time
+        )
+    except ValueError as error:
+        raise ValueError(f"On the training samples of a fold of cv: {error}") from error
     whole = max_time is None or not (clock.is_out() or (gaps > model.tol).any())
     return (np.array([scorer(model._with_network(network), test) for network in networks]), gaps), history, whole
 

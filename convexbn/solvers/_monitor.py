@@ -118,7 +118,7 @@ class Monitor:
         if self._bar is not None:
             self._bar.set_postfix_str(f"objective {objective:.8g}, gap {gap:.1e}, {n_neurons} neurons", refresh=False)
             self._bar.update()
-        if self.callback is not None and self.callback(progress):
+        if self.callback is not None and answer_of(self.callback, progress):
             self.ending = Status.INTERRUPTED
         elif self.out_of_time():
             self.ending = Status.MAX_TIME
@@ -158,6 +158,17 @@ def check_callback(callback: object) -> None:
     """Raise a ValueError unless `callback` is None or can be called."""
     if not (callback is None or callable(callback)):
         raise ValueError(f"callback={callback!r} must be a function of a Progress, or None.")
+
+
+def answer_of(callback: Callback, progress: Progress) -> bool:
+    """Whether a callback ends the run; a ValueError if its answer is neither true nor false."""
+    answer = callback(progress)
+    try:
+        return bool(answer)
+    except ValueError as error:
+        raise ValueError(
+            f"callback returned {answer!r}, which is neither true nor false; let it return True to end the run."
+        ) from error
 
 
 def check_max_time(max_time: object) -> None:

@@ -152,14 +152,9 @@ def _of_hessians(
     weights_tangents = np.einsum("jalc,lcd->jald", weights_outputs, tangents).reshape(m * k, -1)
     tangents_outputs = np.einsum("jcd,jlce->jdle", tangents, outputs_outputs.reshape(m, m, C, C), optimize=True)
     tangents_tangents = np.einsum("jdle,lef->jdlf", tangents_outputs, tangents).reshape(m * (C - 1), -1)
+    matrix = np.block([[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]])
     if not fit_intercept:
-        return np.block([[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]])
-    weights_b = weights_b.reshape(m * k, C)
+        return matrix
     tangents_b = (tangents.transpose(0, 2, 1) @ outputs_b.reshape(m, C, C)).reshape(-1, C)
-    return np.block(
-        [
-            [weights_weights, weights_tangents, weights_b],
-            [weights_tangents.T, tangents_tangents, tangents_b],
-            [weights_b.T, tangents_b.T, hessian.sum(axis=0)],
-        ]
-    )
+    with_b = np.vstack([weights_b.reshape(m * k, C), tangents_b])
+    return np.block([[matrix, with_b], [with_b.T, hessian.sum(axis=0)]])

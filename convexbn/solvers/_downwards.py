@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,12 @@ from convexbn.solvers.relu._quasi_newton import best_lengths
 
 
 def downwards(
-    problems: list[Problem], clock: Clock, choices: dict[str, Any], *, light: Options, ahead: int
+    problems: list[Problem], clock: Clock, choices: dict[str, Any], *, light: Options, joins: bool
 ) -> Iterator[Solution | None]:
     """Yield solutions at falling weight decays, from networks that were found before; None where no time is left.
 
-    Every `ahead`-th weight decay is solved from the network of the one before. Between two of them, halving, a solve
-    starts from the networks on both sides, to which the oracle has little to add.
+    With `joins` every other weight decay is solved from the network of the last one, and each of those between from
+    the networks on both sides, to which the oracle has little to add.
 
     Parameters
     ----------
@@ -36,13 +35,13 @@ def downwards(
         Keyword arguments of `solve`.
     light : Options
         Choices of column generation at all weight decays but the last.
-    ahead : int
-        1 to solve one after the other.
+    joins : bool
+        Whether networks may be joined; without it each is solved from the one before.
 
     Yields
     ------
     solution : Solution or None
-        In the order of `problems`; one that was interrupted is the last.
+        In the order of `problems`, up to the first that is interrupted.
     """
     if choices["activation"] == "gated_relu":
         patterns = patterns_of(problems[0], choices["n_patterns"], choices["random_state"])
@@ -75,29 +74,16 @@ def downwards(
         options = ACCURATE if index == len(problems) - 1 else light
         return solve(problems[index], start=start, max_time=share, options=options, **choices)
 
-    def between(first: int, last: int, before: Solution | None, after: Solution | None) -> Iterator[Solution | None]:
-        middle = (first + last) // 2
-        if middle == first:
-            return
-        solution = solved(middle, before, after)
-        if not _interrupted(solution):
-            yield from between(first, middle, before, solution)
-        yield solution
-        yield from between(middle, last, solution, after)
-
     before = solved(0)
     yield before
-    ends = range(1 + (len(problems) - 2) % ahead, len(problems), ahead)
-    for first, last in pairwise([0, *ends]):
-        after = solved(last, before)
-        if not _interrupted(after):
-            yield from between(first, last, before, after)
+    step = 2 if joins else 1
+    for index in range(1 + (len(problems) - 2) % step, len(problems), step):
+        after = solved(index, before)
+        interrupted = after is not None and after.status is Status.INTERRUPTED
+        if joins and index > 1 and not interrupted:
+            yield solved(index - 1, before, after)
         yield after
         before = after
-
-
-def _interrupted(solution: Solution | None) -> bool:
-    return solution is not None and solution.status is Status.INTERRUPTED
 
 
 @on_one_thread

@@ -1,4 +1,4 @@
-"""The regularization path: a problem solved at falling weight decays, each from the network before."""
+"""The regularization path: a problem solved at falling weight decays, each from the networks before."""
 
 import warnings
 from collections.abc import Iterator
@@ -29,7 +29,6 @@ from convexbn.solvers.relu._quasi_newton import best_lengths
 # At all values but the last; normalized after the ReLU a gap within the tolerance is confirmed from more starts anyway.
 _LIGHT = replace(ACCURATE, n_starts=150, last_search=1)
 _LIGHT_AFTER = replace(ACCURATE, n_starts=60, new_neurons=4)
-_AHEAD = 2  # where networks can be joined, every other weight decay is solved first
 
 
 def solve_path(
@@ -47,10 +46,10 @@ def solve_path(
     callback: Callback | None = None,
     verbose: bool = False,
 ) -> list[Solution]:
-    """Solve a problem along falling weight decays, each from the network before.
+    """Solve a problem along falling weight decays, each from the networks before.
 
-    Column generation searches lightly at all values but the smallest, at each from other random starts. What it
-    finds at any value is then priced at all values, and those whose gap is then above `tol` are solved again, from the
+    Column generation searches lightly at all values but the smallest, at each from other random starts. It solves
+    every other value from the network at the last one, and those between from the networks on both sides. What it finds at any value is then priced at all values, and those whose gap is then above `tol` are solved again, from the
     smallest upwards, each from its own network and the neurons of another that violate its dual feasibility; where that
     is not enough, once more with the whole search. Nothing is proved; the certificates of ReLU networks are local,
     except where `price_bound` or a closed form makes them global.
@@ -115,7 +114,7 @@ def solve_path(
     joins = searches and not isinstance(problem, PostActivationProblem)
     solutions: list[Solution] = []
     clock = Clock(max_time)
-    found = downwards(problems, clock, choices, light=_light(problem), ahead=_AHEAD if joins else 1)
+    found = downwards(problems, clock, choices, light=_light(problem), joins=joins)
     monitor = Monitor("path", max_iter=len(grid), callback=callback, verbose=verbose)
     with monitor, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -18,7 +18,7 @@ from convexbn.operators import Operator
 
 # With several outputs neurons are merged, if that is no worse, whose output directions agree to so many digits in one
 # pattern, or whose directions are so close.
-_SAME_OUTPUT, _SAME_DIRECTION = (2, 4, 6), (1e-1, 1e-2, 1e-3)
+_SAME_OUTPUT, _SAME_DIRECTION = (2, 4, 6), (1e-1, 1e-2, 1e-3)  # falling: where none are close none are closer
 _EMPTY = 1e-13  # share of the largest entry of a vertex up to which another one is empty
 
 
@@ -46,7 +46,10 @@ def merge(problem: Problem, neurons: Neurons) -> Neurons:
         outputs = np.round(neurons.output_weights, digits) + 0.0
         neurons = _added_up_if_no_worse(problem, neurons, _equal_patterns(problem.Z, neurons, outputs))
     for distance in _SAME_DIRECTION:
-        neurons = _added_up_if_no_worse(problem, neurons, _close(neurons, distance))
+        group = _close(neurons, distance)
+        if len(np.unique(group)) == len(neurons):
+            break
+        neurons = _added_up_if_no_worse(problem, neurons, group)
     return neurons
 
 
@@ -139,6 +142,8 @@ def _close(neurons: Neurons, distance: float) -> np.ndarray:
     """Number the groups (m,) in which unit weights and unit output weights are no further apart."""
     directions = np.hstack([neurons.directions.T, neurons.output_directions])
     pairs = cKDTree(directions).query_pairs(distance, output_type="ndarray")
+    if len(pairs) == 0:
+        return np.arange(len(neurons))
     edges = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(neurons), len(neurons)))
     return connected_components(edges, directed=False)[1]
 

@@ -25,8 +25,10 @@ _POLISHED_ENTRIES = 2**23  # of Z times directions that are polished at once, an
 _POLISH_STEPS, _KINKS = 16, 150  # kinks near a direction that hold it, at most
 _POLISHED, _POLISHED_WORK = 1200, 3e7  # ends polished at most, and that number times k^3
 _POLISHED_GAIN, _OF_EXCESS = 1e-9, 0.02  # of a step, below which a direction is polished; and as a share of its excess
+_POLISHED_RTOL = 1e-3  # of a step's program: later steps make up for it
+_UNFORESEEN = 1e-6  # share of its gain that a step's model is wrong by where no other kink was crossed
 _POLISHABLE = 0.9  # of the threshold: ends of a lower price are not polished
-_SAME_END, _SAME_MAXIMUM = 1 - 1e-4, 1 - 1e-9  # cosines above which two of them count as one
+_SAME_END, _SAME_MAXIMUM = 1 - 1e-4, 1 - 1e-7  # cosines above which two of them count as one
 
 Stop = Callable[[], bool] | None
 
@@ -266,9 +268,12 @@ def _polish(
 ) -> np.ndarray:
     """Move unit directions w (k, p) to the local maxima near them, in place; their prices.
 
-    A step is taken with the output direction c held, which can only raise the price, and c follows. Later steps gain
-    less than earlier ones: directions that another gain of the last size would leave below the threshold stay, and
-    those whose last gain is a small share of their excess over a positive threshold.
+    A step is taken with the output direction c held, which can only raise the price, and c follows. It ends at the
+    largest value of its model, ``(Z^T D v)·w`` less what the nearest kinks take; where the price there is the value of
+    the model, it is a local maximum. Later steps gain less than earlier ones: directions that another gain of the last
+    size would leave below the threshold stay, and those whose last gain is a small share of their excess over a
+    positive threshold. Of directions that come close to each other only the one of the highest price goes on, and the
+    price of the others is zero.
     """
 
     def priced(w: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -285,20 +290,35 @@ def _polish(
         if len(moving) == 0 or (stop is not None and stop()):
             break
         length = prices[moving]
-        gradient = w[:, moving] * length - Z.adjoint((inner > 0) * v)
+        scaled, along = w[:, moving] * length, Z.adjoint((inner > 0) * v)
         A, b, slope = nearest_kinks(Z, inner * length, v, _near(Z))
-        step, _ = solve_kink_program(None, gradient.T.ravel(), A, b, slope, rtol=1e-6, stop=stop)
-        moved = w[:, moving] * length + step.reshape(len(moving), -1).T
-        moved /= np.maximum(np.linalg.norm(moved, axis=0), np.finfo(float).tiny)
+        step, _ = solve_kink_program(None, (scaled - along).T.ravel(), A, b, slope, rtol=_POLISHED_RTOL, stop=stop)
+        step = step.reshape(len(moving), -1)
+        moved = scaled + step.T
+        size = np.maximum(np.linalg.norm(moved, axis=0), np.finfo(float).tiny)
+        beyond = np.maximum(np.matmul(A, step[:, :, None])[:, :, 0] - b, 0)
+        model = ((along * moved).sum(axis=0) - (slope * beyond).sum(axis=1)) / size
+        moved /= size
         inner, v, new_prices = priced(moved, c[:, moving])
         better = new_prices > length
         w[:, moving[better]], prices[moving[better]] = moved[:, better], new_prices[better]
         gain = new_prices / length - 1
         excess = new_prices / threshold - 1 if threshold > 0 else 0.0
         enough = np.maximum(_POLISHED_GAIN, _OF_EXCESS * excess)
-        goes_on = (gain > enough) & (new_prices * (1 + gain) > threshold)
+        unforeseen = np.abs(new_prices - model) > np.maximum(_POLISHED_GAIN, _UNFORESEEN * gain) * length
+        goes_on = unforeseen & (gain > enough) & (new_prices * (1 + gain) > threshold)
+        twins = _twins(w[:, moving], c[:, moving], prices[moving])
+        prices[moving[twins]] = 0
+        goes_on &= ~twins
         moving, inner, v = moving[goes_on], inner[:, goes_on], v[:, goes_on]
     return prices
+
+
+def _twins(w: np.ndarray, c: np.ndarray, prices: np.ndarray) -> np.ndarray:
+    """Which of the columns are close to one of the same c and a higher price."""
+    close = (w.T @ w > _SAME_END) & (c[:, :, None] == c[:, None]).all(axis=0)
+    rank = np.argsort(np.argsort(-prices, kind="stable"))
+    return (close & (rank[:, None] < rank)).any(axis=0)
 
 
 def _distinct(w: np.ndarray, c: np.ndarray, order: np.ndarray, cosine: float, count: int) -> np.ndarray:

@@ -203,10 +203,10 @@ def _factorised(H: np.ndarray, A: np.ndarray, weight: np.ndarray) -> Callable[[n
 
 def _of_identity(A: np.ndarray, weight: np.ndarray, gram: np.ndarray | None) -> Callable[[np.ndarray], np.ndarray]:
     """Solve with I + A_p^T diag(weight_p) A_p of every p, through `gram` = A_p A_p^T where that is the smaller one."""
+    if gram is None:
+        return _solver(np.matmul(A.swapaxes(1, 2) * weight[:, None], A))
     root = np.sqrt(weight)
     scaled = A * root[:, :, None]
-    if gram is None:
-        return _solver(np.matmul(scaled.swapaxes(1, 2), scaled))
     inner = _solver(gram * root[:, :, None] * root[:, None, :])
 
     def solve(rhs: np.ndarray) -> np.ndarray:  # Sherman, Morrison and Woodbury
@@ -259,9 +259,12 @@ def _move(
     _add_adjoint(rhs, A, -fixed)
     dd = solve(rhs)
     along = _along(A, dd)
-    dtheta = fixed + weight * along
-    dover = change[:, 1] + ratio[:, 1] * dtheta
-    return dd, np.stack([dtheta, -dtheta, dover - along, dover], axis=1)
+    later = np.empty((len(A), 4, *along.shape[1:]))
+    later[:, 0] = fixed + weight * along
+    later[:, 1] = -later[:, 0]
+    later[:, 3] = change[:, 1] + ratio[:, 1] * later[:, 0]
+    later[:, 2] = later[:, 3] - along
+    return dd, later
 
 
 def _longest(state: np.ndarray, change: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 from convexbn.model._merging import merge
 from convexbn.model._neurons import Neurons
 from convexbn.solvers.relu._newton import newton
+from convexbn.solvers.relu._on_kinks import newton_on_kinks
 from convexbn.solvers.relu._quasi_newton import best_lengths, quasi_newton
 from convexbn.solvers.relu._state import Run, State
 
@@ -37,6 +38,9 @@ def corrected(run: Run, state: State) -> State:
             stop=stop,
         )
         left -= steps
+        if problem.output_directions.fixed:
+            import os
+            if os.environ.get("ONK","1")=="1": neurons = merge(problem, newton_on_kinks(problem, neurons, stop=stop))
     objective = problem.objective(neurons)
     before = state.objective
     progress = (before - objective) / max(objective, np.finfo(float).tiny)

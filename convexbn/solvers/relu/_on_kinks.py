@@ -1,0 +1,140 @@
+"""Newton's method for all neurons of one output at once, each in the subspace of the kinks that hold it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from convexbn.model._neurons import Neurons
+from convexbn.model._problem import Problem
+
+_STEPS = 10
+_NEAR = 1e-4  # distance of a unit direction from a kink up to which it may hold the neuron at the start
+_SAME_ROW = 1e-9  # singular values up to here, relative to the largest, are of rows that depend on others
+_RIDGE = 1e-12  # of the mean curvature
+_ROUNDING = 1e-14  # of the objective: what a step gains at most at the end
+_MOST_ENTRIES = 2**22  # of the products of Z with the bases of the subspaces
+
+
+@dataclass(frozen=True, eq=False)
+class _Sides:
+    """On which side of the hyperplanes of Z each neuron is: both of shape (G, m).
+
+    Parameters
+    ----------
+    beyond : ndarray of bool
+        Whether z·s > 0 for the first row z of the hyperplane.
+    held : ndarray of bool
+        Whether the neuron stays on the hyperplane.
+    """
+
+    beyond: np.ndarray
+    held: np.ndarray
+
+
+def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bool]) -> Neurons:
+    """Move neurons to the nearby joint local optimum, where most of them are held by kinks.
+
+    At a local optimum of n samples most neurons lie on so many kinks that hardly more than n weights are free.
+    """
+    best, least = neurons, problem.objective(neurons)
+    sides = _nearest(problem, neurons)
+    for _ in range(_STEPS):
+        if stop() or len(neurons) == 0:
+            break
+        step = _step(problem, neurons, sides)
+        if step is None:
+            break
+        neurons, sides, changed, gain = step
+        objective = problem.objective(neurons)
+        if objective < least or (objective <= least * (1 + _ROUNDING) and not changed):
+            best, least = neurons, objective
+        if not changed and gain <= _ROUNDING * objective:
+            break
+    return best
+
+
+def _nearest(problem: Problem, neurons: Neurons) -> _Sides:
+    """The kinks that may hold neurons: the nearest rows at which the objective has a convex corner."""
+    Z, planes = problem.Z, problem.Z.hyperplanes
+    inner = Z.products(neurons.weights)
+    V = problem.dual_point(neurons.outputs(Z))
+    corner = -planes.summed(Z.unpool(V) @ neurons.output_weights.T)
+    inner = inner[planes.first]
+    distance = np.abs(inner) / np.maximum(np.outer(Z.row_norms[planes.first], neurons.norms), np.finfo(float).tiny)
+    distance[corner <= 0] = np.inf
+    most = min(Z.n_columns - 1, len(distance) - 1)
+    return _Sides(inner > 0, (distance < _NEAR) & (distance < np.partition(distance, most, axis=0)[most]))
+
+
+def _bases(rows: np.ndarray, held: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """For each neuron the rows that hold it, an orthonormal basis (k, f) of their complement, their pseudoinverse."""
+    which, bases, inverses = [], [], []
+    for mask in held.T:
+        chosen = np.flatnonzero(mask)
+        left, sizes, right = np.linalg.svd(rows[chosen], full_matrices=True)
+        rank = int((sizes > _SAME_ROW * sizes.max(initial=0)).sum())
+        which.append(chosen)
+        bases.append(right[rank:].T)
+        inverses.append((left[:, :rank] / sizes[:rank]) @ right[:rank])
+    return which, bases, inverses
+
+
+def _step(problem: Problem, neurons: Neurons, sides: _Sides) -> tuple[Neurons, _Sides, bool, float] | None:
+    Z, planes, decay = problem.Z, problem.Z.hyperplanes, problem.weight_decay
+    signs = neurons.output_weights[:, 0]
+    on = np.where((planes.ratio > 0)[:, None], sides.beyond[planes.group], ~sides.beyond[planes.group])
+    on &= ~sides.held[planes.group] & (planes.ratio != 0)[:, None]
+    rows = Z.rows(planes.first)
+    which, bases, inverses = _bases(rows, sides.held)
+    free = np.array([basis.shape[1] for basis in bases])
+    if free.sum() * Z.n_rows > _MOST_ENTRIES:
+        return None
+    starts, of = np.cumsum(free)[:-1], np.repeat(np.arange(len(neurons)), free)
+    basis = np.hstack(bases)
+    t = np.einsum("ka,ka->a", basis, neurons.weights[:, of])
+    J = Z.pool(on[:, of] * Z.products(basis)) * signs[of]
+    if problem.fit_intercept:
+        J = np.hstack([J, np.ones((len(J), 1))])
+    x = np.concatenate([t, neurons.intercept]) if problem.fit_intercept else t
+    offset = 0.0 if problem.fit_intercept else neurons.intercept
+    f = (J @ x)[:, None] + offset
+    lengths = np.sqrt(np.bincount(of, t * t, minlength=len(neurons)))
+    if not lengths.all():
+        return None
+    u = t / lengths[of]
+    gradient = -J.T @ problem.dual_point(f)[:, 0]
+    gradient[: len(t)] += decay * u
+    weights = problem.sample_weight * problem.loss.hessian(f, problem.y)[:, 0, 0]
+    H = J.T @ (weights[:, None] * J)
+    same = of[:, None] == of
+    H[: len(t), : len(t)] += same * (decay / lengths[of]) * (np.eye(len(t)) - np.outer(u, u))
+    H[np.diag_indices_from(H)] += _RIDGE * H.trace() / len(H)
+    try:
+        d = -cho_solve(cho_factor(H, lower=True, check_finite=False), gradient, check_finite=False)
+    except np.linalg.LinAlgError:
+        return None
+    x = x + d
+    later = x[: len(t)]
+    kept = np.bincount(of, t * later, minlength=len(neurons)) > 0
+    S = np.stack([b @ part for b, part in zip(bases, np.split(later, starts), strict=True)], axis=1)
+    intercept = x[len(t) :] if problem.fit_intercept else neurons.intercept
+    # multipliers at the new point
+    V = problem.dual_point((J @ x)[:, None] + offset)
+    v = Z.unpool(V) @ neurons.output_weights.T
+    residual = decay * S / np.maximum(np.linalg.norm(S, axis=0), np.finfo(float).tiny) - Z.adjoint(on * v)
+    corner = -planes.summed(v)
+    low = planes.summed(np.where((planes.ratio < 0)[:, None], v, 0.0))
+    beyond = Z.products(S)[planes.first] > 0
+    crossed = ~sides.held & (beyond != sides.beyond)
+    held = sides.held | (crossed & (corner > 0))
+    for j, (chosen, inverse) in enumerate(zip(which, inverses, strict=True)):
+        theta = inverse @ -residual[:, j]
+        slack = 1e-9 * decay / np.maximum(Z.row_norms[planes.first[chosen]], 1e-300)
+        less, more = theta < low[chosen, j] - slack, theta > low[chosen, j] + corner[chosen, j] + slack
+        held[chosen, j] = ~(less | more)
+        beyond[chosen, j] = more
+    changed = bool((held != sides.held)[:, kept].any() or (crossed & kept).any() or not kept.all())
+    moved = replace(neurons, weights=S, intercept=intercept).take(kept)
+    return moved, _Sides(beyond[:, kept], held[:, kept]), changed, float(-gradient @ d)

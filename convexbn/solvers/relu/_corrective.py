@@ -15,6 +15,8 @@ _FIRST_LENGTH, _LEAST_LENGTH = 0.1, 1e-3  # of random neurons, and of those kept
 _FIRST_RTOL, _FIRST_DAMPING = 1e-5, 0.1  # of the corrective step after them
 
 
+import os
+FIRST=int(os.environ.get('FIRST','0'))
 def corrected(run: Run, state: State) -> State:
     """Lower the objective by L-BFGS in a coarse round, and by Newton's method with kinks in the others."""
     problem, stop = run.problem, run.monitor.out_of_time
@@ -26,6 +28,8 @@ def corrected(run: Run, state: State) -> State:
         steps, single = options.quasi_newton_steps, options.single_precision
         neurons = quasi_newton(problem, state.neurons, max_steps=steps, single_precision=single, stop=stop)
         neurons = merge(problem, neurons) if coarse else neurons
+    elif FIRST and problem.output_directions.fixed and (found := newton_on_kinks(problem, state.neurons, stop=stop))[1]:
+        neurons = merge(problem, found[0]); print("skip") if FIRST > 1 else 0
     else:
         neurons, steps = newton(
             problem,
@@ -39,8 +43,7 @@ def corrected(run: Run, state: State) -> State:
         )
         left -= steps
         if problem.output_directions.fixed:
-            import os
-            if os.environ.get("ONK","1")=="1": neurons = merge(problem, newton_on_kinks(problem, neurons, stop=stop))
+            neurons = merge(problem, newton_on_kinks(problem, neurons, stop=stop)[0])
     objective = problem.objective(neurons)
     before = state.objective
     progress = (before - objective) / max(objective, np.finfo(float).tiny)

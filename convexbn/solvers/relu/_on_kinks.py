@@ -33,12 +33,12 @@ class _Sides:
     held: np.ndarray
 
 
-def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bool]) -> Neurons:
+def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bool]) -> tuple[Neurons, bool]:
     """Move neurons to the nearby joint local optimum, where most of them are held by kinks.
 
     At a local optimum of n samples most neurons lie on so many kinks that hardly more than n weights are free.
     """
-    best, least = neurons, problem.objective(neurons)
+    best, least, done = neurons, problem.objective(neurons), False
     sides = _nearest(problem, neurons)
     for _ in range(_STEPS):
         if stop() or len(neurons) == 0:
@@ -51,8 +51,9 @@ def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bo
         if objective < least or (objective <= least * (1 + _ROUNDING) and not changed):
             best, least = neurons, objective
         if not changed and gain <= _ROUNDING * objective:
+            done = neurons is best
             break
-    return best
+    return best, done
 
 
 def _nearest(problem: Problem, neurons: Neurons) -> _Sides:
@@ -111,13 +112,12 @@ def _step(problem: Problem, neurons: Neurons, sides: _Sides) -> tuple[Neurons, _
     same = of[:, None] == of
     H[: len(t), : len(t)] += same * (decay / lengths[of]) * (np.eye(len(t)) - np.outer(u, u))
     H[np.diag_indices_from(H)] += _RIDGE * H.trace() / len(H)
-    try:
-        d = -cho_solve(cho_factor(H, lower=True, check_finite=False), gradient, check_finite=False)
-    except np.linalg.LinAlgError:
+    found = _minimum(H, gradient, t, of, len(neurons))
+    if found is None:
         return None
+    d, kept, gain = found
     x = x + d
     later = x[: len(t)]
-    kept = np.bincount(of, t * later, minlength=len(neurons)) > 0
     S = np.stack([b @ part for b, part in zip(bases, np.split(later, starts), strict=True)], axis=1)
     intercept = x[len(t) :] if problem.fit_intercept else neurons.intercept
     # multipliers at the new point
@@ -136,5 +136,38 @@ def _step(problem: Problem, neurons: Neurons, sides: _Sides) -> tuple[Neurons, _
         held[chosen, j] = ~(less | more)
         beyond[chosen, j] = more
     changed = bool((held != sides.held)[:, kept].any() or (crossed & kept).any() or not kept.all())
+    S[:, ~kept] = 0
     moved = replace(neurons, weights=S, intercept=intercept).take(kept)
-    return moved, _Sides(beyond[:, kept], held[:, kept]), changed, float(-gradient @ d)
+    return moved, _Sides(beyond[:, kept], held[:, kept]), changed, gain
+
+
+def _minimum(
+    H: np.ndarray, gradient: np.ndarray, t: np.ndarray, of: np.ndarray, m: int
+) -> tuple[np.ndarray, np.ndarray, float] | None:
+    """Minimise the quadratic, where neurons that come to zero on the way stay there: the step, who is left, decrease."""
+    d, kept, gain = np.zeros_like(gradient), np.ones(m, dtype=bool), 0.0
+    free = np.ones(len(gradient), dtype=bool)
+    for _ in range(m):
+        now = np.flatnonzero(free)
+        g = (gradient + H @ d)[now]
+        try:
+            move = -cho_solve(cho_factor(H[np.ix_(now, now)], lower=True, check_finite=False), g, check_finite=False)
+        except np.linalg.LinAlgError:
+            return None
+        change = np.zeros_like(d)
+        change[now] = move
+        along = np.bincount(of, t * change[: len(t)], minlength=m)
+        here = np.bincount(of, t * (t + d[: len(t)]), minlength=m)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(kept & (along < 0), -here / along, np.inf)
+        first = int(ratio.argmin())
+        alpha = min(1.0, ratio[first])
+        gain -= alpha * (g @ move) * (1 - alpha / 2)
+        d += alpha * change
+        if alpha == 1:
+            break
+        kept[first] = False
+        gone = np.flatnonzero(of == first)
+        d[gone] = -t[gone]
+        free[gone] = False
+    return d, kept, gain

@@ -14,6 +14,7 @@ _NEAR = 1e-4  # distance of a unit direction from a kink up to which it may hold
 _SAME_ROW = 1e-9  # singular values up to here, relative to the largest, are of rows that depend on others
 _RIDGE = 1e-12  # of the mean curvature
 _ROUNDING = 1e-14  # of the objective: what a step gains at most at the end
+_MOST_RISE = 1e-6  # of the objective, after which steps seldom come back
 _MOST_ENTRIES = 2**22  # of the products of Z with the bases of the subspaces
 
 
@@ -50,6 +51,8 @@ def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bo
         objective = problem.objective(neurons)
         if objective < least or (objective <= least * (1 + _ROUNDING) and not changed):
             best, least = neurons, objective
+        if objective > least * (1 + _MOST_RISE):
+            break
         if not changed and gain <= _ROUNDING * objective:
             done = neurons is best
             break
@@ -88,6 +91,7 @@ def _step(problem: Problem, neurons: Neurons, sides: _Sides) -> tuple[Neurons, _
     on = np.where((planes.ratio > 0)[:, None], sides.beyond[planes.group], ~sides.beyond[planes.group])
     on &= ~sides.held[planes.group] & (planes.ratio != 0)[:, None]
     rows = Z.rows(planes.first)
+    most = min(Z.n_columns - 1, len(rows) - 1)
     which, bases, inverses = _bases(rows, sides.held)
     free = np.array([basis.shape[1] for basis in bases])
     if free.sum() * Z.n_rows > _MOST_ENTRIES:
@@ -126,7 +130,8 @@ def _step(problem: Problem, neurons: Neurons, sides: _Sides) -> tuple[Neurons, _
     residual = decay * S / np.maximum(np.linalg.norm(S, axis=0), np.finfo(float).tiny) - Z.adjoint(on * v)
     corner = -planes.summed(v)
     low = planes.summed(np.where((planes.ratio < 0)[:, None], v, 0.0))
-    beyond = Z.products(S)[planes.first] > 0
+    inner = Z.products(S)[planes.first]
+    beyond = inner > 0
     crossed = ~sides.held & (beyond != sides.beyond)
     held = sides.held | (crossed & (corner > 0))
     for j, (chosen, inverse) in enumerate(zip(which, inverses, strict=True)):
@@ -135,6 +140,8 @@ def _step(problem: Problem, neurons: Neurons, sides: _Sides) -> tuple[Neurons, _
         less, more = theta < low[chosen, j] - slack, theta > low[chosen, j] + corner[chosen, j] + slack
         held[chosen, j] = ~(less | more)
         beyond[chosen, j] = more
+    distance = np.where(held, np.abs(inner), np.inf)
+    held &= distance < np.partition(distance, most, axis=0)[most]
     changed = bool((held != sides.held)[:, kept].any() or (crossed & kept).any() or not kept.all())
     S[:, ~kept] = 0
     moved = replace(neurons, weights=S, intercept=intercept).take(kept)

@@ -28,7 +28,7 @@ def corrected(run: Run, state: State) -> State:
         steps, single = options.quasi_newton_steps, options.single_precision
         neurons = quasi_newton(problem, state.neurons, max_steps=steps, single_precision=single, stop=stop)
         neurons = merge(problem, neurons) if coarse else neurons
-    elif FIRST and problem.output_directions.fixed and (found := newton_on_kinks(problem, state.neurons, stop=stop))[1]:
+    elif FIRST and state.rtol <= 1e-5 and problem.output_directions.fixed and (found := newton_on_kinks(problem, state.neurons, stop=stop))[1]:
         neurons = merge(problem, found[0]); print("skip") if FIRST > 1 else 0
     else:
         neurons, steps = newton(

@@ -40,11 +40,11 @@ def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bo
     At a local optimum of n samples most neurons lie on so many kinks that hardly more than n weights are free.
     """
     best, least, done = neurons, problem.objective(neurons), False
-    sides = _nearest(problem, neurons)
+    sides, known = _nearest(problem, neurons), {}
     for _ in range(_STEPS):
         if stop() or len(neurons) == 0:
             break
-        step = _step(problem, neurons, sides)
+        step = _step(problem, neurons, sides, known)
         if step is None:
             break
         neurons, sides, changed, gain = step
@@ -72,27 +72,25 @@ def _nearest(problem: Problem, neurons: Neurons) -> _Sides:
     return _Sides(inner > 0, (distance < _NEAR) & (distance < np.partition(distance, most, axis=0)[most]))
 
 
-def _bases(rows: np.ndarray, held: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """For each neuron the rows that hold it, an orthonormal basis (k, f) of their complement, their pseudoinverse."""
-    which, bases, inverses = [], [], []
-    for mask in held.T:
-        chosen = np.flatnonzero(mask)
-        left, sizes, right = np.linalg.svd(rows[chosen], full_matrices=True)
-        rank = int((sizes > _SAME_ROW * sizes.max(initial=0)).sum())
-        which.append(chosen)
-        bases.append(right[rank:].T)
-        inverses.append((left[:, :rank] / sizes[:rank]) @ right[:rank])
-    return which, bases, inverses
+def _basis(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal basis (k, f) of the directions along which no row (h, k) changes, and the rows' pseudoinverse."""
+    left, sizes, right = np.linalg.svd(rows, full_matrices=True)
+    rank = int((sizes > _SAME_ROW * sizes.max(initial=0)).sum())
+    return right[rank:].T, (left[:, :rank] / sizes[:rank]) @ right[:rank]
 
 
-def _step(problem: Problem, neurons: Neurons, sides: _Sides) -> tuple[Neurons, _Sides, bool, float] | None:
+def _step(problem: Problem, neurons: Neurons, sides: _Sides, known: dict) -> tuple[Neurons, _Sides, bool, float] | None:
     Z, planes, decay = problem.Z, problem.Z.hyperplanes, problem.weight_decay
     signs = neurons.output_weights[:, 0]
     on = np.where((planes.ratio > 0)[:, None], sides.beyond[planes.group], ~sides.beyond[planes.group])
     on &= ~sides.held[planes.group] & (planes.ratio != 0)[:, None]
     rows = Z.rows(planes.first)
     most = min(Z.n_columns - 1, len(rows) - 1)
-    which, bases, inverses = _bases(rows, sides.held)
+    which = [np.flatnonzero(mask) for mask in sides.held.T]
+    for chosen in which:
+        if (key := chosen.tobytes()) not in known:
+            known[key] = _basis(rows[chosen])
+    bases, inverses = zip(*(known[chosen.tobytes()] for chosen in which), strict=True)
     free = np.array([basis.shape[1] for basis in bases])
     if free.sum() * Z.n_rows > _MOST_ENTRIES:
         return None

@@ -13,10 +13,9 @@ from convexbn.solvers.relu._state import Run, State
 
 _FIRST_LENGTH, _LEAST_LENGTH = 0.1, 1e-3  # of random neurons, and of those kept, relative to the longest
 _FIRST_RTOL, _FIRST_DAMPING = 1e-5, 0.1  # of the corrective step after them
+_NEAR = 1e-5  # rtol of a corrective step below which neurons are close to a local optimum
 
 
-import os
-FIRST=int(os.environ.get('FIRST','0'))
 def corrected(run: Run, state: State) -> State:
     """Lower the objective by L-BFGS in a coarse round, and by Newton's method with kinks in the others."""
     problem, stop = run.problem, run.monitor.out_of_time
@@ -28,26 +27,39 @@ def corrected(run: Run, state: State) -> State:
         steps, single = options.quasi_newton_steps, options.single_precision
         neurons = quasi_newton(problem, state.neurons, max_steps=steps, single_precision=single, stop=stop)
         neurons = merge(problem, neurons) if coarse else neurons
-    elif FIRST and state.rtol <= 1e-5 and problem.output_directions.fixed and (found := newton_on_kinks(problem, state.neurons, stop=stop))[1]:
-        neurons = merge(problem, found[0]); print("skip") if FIRST > 1 else 0
     else:
-        neurons, steps = newton(
-            problem,
-            state.neurons,
-            rtol=state.rtol,
-            damping=state.damping,
-            max_sweeps=options.newton_sweeps,
-            block_weights=options.newton_weights,
-            max_steps=left,
-            stop=stop,
-        )
+        neurons, steps = _newton(run, state)
         left -= steps
-        if problem.output_directions.fixed:
-            neurons = merge(problem, newton_on_kinks(problem, neurons, stop=stop)[0])
     objective = problem.objective(neurons)
     before = state.objective
     progress = (before - objective) / max(objective, np.finfo(float).tiny)
     return replace(state, neurons=neurons, objective=objective, progress=progress, coarse=coarse, newton_steps=left)
+
+
+def _newton(run: Run, state: State) -> tuple[Neurons, int]:
+    """Neurons moved by Newton's method, and how many steps that took.
+
+    Where little is left to gain they are close to a local optimum, and from there all move together on their kinks.
+    """
+    problem, stop = run.problem, run.monitor.out_of_time
+    neurons, near = state.neurons, state.rtol < _NEAR and problem.output_directions.fixed
+    if near:
+        neurons, converged = newton_on_kinks(problem, neurons, stop=stop)
+        if converged:
+            return merge(problem, neurons), 1
+    neurons, steps = newton(
+        problem,
+        neurons,
+        rtol=state.rtol,
+        damping=state.damping,
+        max_sweeps=run.options.newton_sweeps,
+        block_weights=run.options.newton_weights,
+        max_steps=state.newton_steps,
+        stop=stop,
+    )
+    if near:
+        neurons = merge(problem, newton_on_kinks(problem, neurons, stop=stop)[0])
+    return neurons, steps
 
 
 def with_first_neurons(run: Run, state: State) -> State:

@@ -13,6 +13,7 @@ from convexbn.solvers.relu._options import Options, most_new
 from convexbn.solvers.relu._state import Run, Searched, State
 
 _LEAST_RTOL, _MOST_RTOL, _DAMPING = 1e-14, 1e-3, 1e-4  # of the next corrective step
+_SMALL = 2**12  # entries of Z up to which twice as many starts confirm a gap: they take little time
 _BESIDE = 1e-3  # how far beside the plane of two active neurons a start is
 
 
@@ -30,8 +31,11 @@ def searched(run: Run, state: State) -> State:
     if run.monitor.out_of_time() or (options.max_rounds == 1 and _most_new(run, state, options) == 0):
         return state
     state = _searched_with(run, state, options.coarse if state.coarse else options, 1)
-    n_searches, effort = 0 if state.coarse else 1, -(-options.last_search // 4)
-    while n_searches < options.last_search and run.tolerance.reached(state.objective, state.bound):
+    n_searches, most = 0 if state.coarse else 1, options.last_search
+    if most > 1 and run.problem.Z.n_rows * run.problem.Z.n_columns <= _SMALL:
+        most *= 2
+    effort = -(-most // 4)
+    while n_searches < most and run.tolerance.reached(state.objective, state.bound):
         if run.monitor.out_of_time():
             break
         state = _confirmed(run, state, effort)

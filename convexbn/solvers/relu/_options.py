@@ -72,7 +72,7 @@ class Options:
     several : int, default=3
         Times as many starts, first and new neurons with several outputs, for which the oracle has more local maxima.
     last_search : int, default=8
-        Times as many before a gap within the tolerance ends the run; twice that where Z is small.
+        Times as many before a gap within the tolerance ends the run; twice that with one output where Z is small.
     around, across : float, default=0.25
         Share of the starts around active neurons, and of those on the other side of a kink of one.
     between : float, default=0.75
@@ -157,22 +157,9 @@ class Options:
     def __post_init__(self) -> None:
         whole = {"n_starts": 1, "several": 1, "last_search": 1, "new_neurons": 0, "samples_a_neuron": 1}
         whole |= {"master_steps": 0, "quasi_newton_steps": 0, "newton_sweeps": 0, "newton_weights": 1}
-        numbers: dict[str, float] = {
-            "around": 0,
-            "across": 0,
-            "between": 0,
-            "least_neurons": 0,
-            "most_neurons": 0,
-            "new_length": 0,
-        }
-        numbers |= {
-            "between": 0,
-            "newton_steps": 0,
-            "many_weights": 0,
-            "coarse_gap": 0,
-            "coarse_progress": 0,
-            "stalled_rounds": 1,
-        }
+        numbers: dict[str, float] = {"around": 0, "across": 0, "between": 0, "least_neurons": 0, "most_neurons": 0}
+        numbers |= {"new_length": 0, "newton_steps": 0, "many_weights": 0, "coarse_gap": 0, "coarse_progress": 0}
+        numbers |= {"stalled_rounds": 1}
         _check(self, whole=whole, numbers=numbers)
         if max(self.around, self.across) > 0.5:
             raise ValueError(f"around={self.around} and across={self.across} must be shares of at most 0.5.")

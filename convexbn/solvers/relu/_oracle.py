@@ -20,7 +20,8 @@ _BESIDE = 1e-3  # how far beside the plane of two active neurons a start is
 def searched(run: Run, state: State) -> State:
     """Search for violated dual constraints; a gap within the tolerance is confirmed from many more starts.
 
-    Their number is doubled until one search finds a gap above the tolerance, or there are enough of them.
+    These searches grow until one finds a gap above the tolerance, or there were starts enough: with one output and a
+    small Z twice as many.
 
     There is no search in a single round that no neuron may enter.
 
@@ -32,7 +33,7 @@ def searched(run: Run, state: State) -> State:
         return state
     state = _searched_with(run, state, options.coarse if state.coarse else options, 1)
     n_searches, most = 0 if state.coarse else 1, options.last_search
-    if most > 1 and run.problem.Z.n_rows * run.problem.Z.n_columns <= _SMALL:
+    if most > 1 and run.problem.output_directions.fixed and run.problem.Z.n_rows * run.problem.Z.n_columns <= _SMALL:
         most *= 2
     effort = -(-most // 4)
     while n_searches < most and run.tolerance.reached(state.objective, state.bound):

@@ -7,11 +7,13 @@ import numpy as np
 from convexbn.model._merging import merge
 from convexbn.model._neurons import Neurons
 from convexbn.solvers.relu._newton import newton
+from convexbn.solvers.relu._on_kinks import newton_on_kinks
 from convexbn.solvers.relu._quasi_newton import best_lengths, quasi_newton
 from convexbn.solvers.relu._state import Run, State
 
 _FIRST_LENGTH, _LEAST_LENGTH = 0.1, 1e-3  # of random neurons, and of those kept, relative to the longest
 _FIRST_DAMPING = 0.1  # of the corrective step after them
+_NEAR = 1e-5  # rtol of a corrective step below which neurons are close to a local optimum
 
 
 def corrected(run: Run, state: State) -> State:
@@ -26,21 +28,38 @@ def corrected(run: Run, state: State) -> State:
         neurons = quasi_newton(problem, state.neurons, max_steps=steps, single_precision=single, stop=stop)
         neurons = merge(problem, neurons) if coarse else neurons
     else:
-        neurons, steps = newton(
-            problem,
-            state.neurons,
-            rtol=state.rtol,
-            damping=state.damping,
-            max_sweeps=options.newton_sweeps,
-            block_weights=options.newton_weights,
-            max_steps=left,
-            stop=stop,
-        )
+        neurons, steps = _newton(run, state)
         left -= steps
     objective = problem.objective(neurons)
     before = state.objective
     progress = (before - objective) / max(objective, np.finfo(float).tiny)
     return replace(state, neurons=neurons, objective=objective, progress=progress, coarse=coarse, newton_steps=left)
+
+
+def _newton(run: Run, state: State) -> tuple[Neurons, int]:
+    """Neurons moved by Newton's method, and how many steps that took.
+
+    Where little is left to gain they are close to a local optimum, and from there all move together on their kinks.
+    """
+    problem, stop = run.problem, run.monitor.out_of_time
+    neurons, near = state.neurons, state.rtol < _NEAR and problem.output_directions.fixed
+    if near:
+        neurons, converged = newton_on_kinks(problem, neurons, stop=stop)
+        if converged:
+            return merge(problem, neurons), 1
+    neurons, steps = newton(
+        problem,
+        neurons,
+        rtol=state.rtol,
+        damping=state.damping,
+        max_sweeps=run.options.newton_sweeps,
+        block_weights=run.options.newton_weights,
+        max_steps=state.newton_steps,
+        stop=stop,
+    )
+    if near:
+        neurons = merge(problem, newton_on_kinks(problem, neurons, stop=stop)[0])
+    return neurons, steps
 
 
 def with_first_neurons(run: Run, state: State) -> State:

@@ -72,9 +72,11 @@ class Options:
     several : int, default=3
         Times as many starts, first and new neurons with several outputs, for which the oracle has more local maxima.
     last_search : int, default=8
-        Times as many before a gap within the tolerance ends the run.
+        Times as many before a gap within the tolerance ends the run; twice that with one output where Z is small.
     around, across : float, default=0.25
         Share of the starts around active neurons, and of those on the other side of a kink of one.
+    between : float, default=0.75
+        Share of the starts that confirm a gap in planes of two active neurons.
     polish : bool, default=True
         Whether the oracle polishes what the ascent found.
     new_neurons : int, default=20
@@ -132,6 +134,7 @@ class Options:
     last_search: int = 8
     around: float = 0.25
     across: float = 0.25
+    between: float = 0.75
     polish: bool = True
     new_neurons: int = 20
     growth: bool = False
@@ -154,11 +157,14 @@ class Options:
     def __post_init__(self) -> None:
         whole = {"n_starts": 1, "several": 1, "last_search": 1, "new_neurons": 0, "samples_a_neuron": 1}
         whole |= {"master_steps": 0, "quasi_newton_steps": 0, "newton_sweeps": 0, "newton_weights": 1}
-        numbers: dict[str, float] = {"around": 0, "across": 0, "least_neurons": 0, "most_neurons": 0, "new_length": 0}
-        numbers |= {"newton_steps": 0, "many_weights": 0, "coarse_gap": 0, "coarse_progress": 0, "stalled_rounds": 1}
+        numbers: dict[str, float] = {"around": 0, "across": 0, "between": 0, "least_neurons": 0, "most_neurons": 0}
+        numbers |= {"new_length": 0, "newton_steps": 0, "many_weights": 0, "coarse_gap": 0, "coarse_progress": 0}
+        numbers |= {"stalled_rounds": 1}
         _check(self, whole=whole, numbers=numbers)
         if max(self.around, self.across) > 0.5:
             raise ValueError(f"around={self.around} and across={self.across} must be shares of at most 0.5.")
+        if self.between > 1:
+            raise ValueError(f"between={self.between} must be a share of at most 1.")
         if self.max_rounds is not None and not self.max_rounds >= 1:
             raise ValueError(f"max_rounds={self.max_rounds!r} must be None or an integer of at least 1.")
         if not (len(self.first_neurons) == 2 and min(self.first_neurons) >= 0):

@@ -13,10 +13,15 @@ from convexbn.solvers.relu._options import Options, most_new
 from convexbn.solvers.relu._state import Run, Searched, State
 
 _LEAST_RTOL, _MOST_RTOL, _DAMPING = 1e-14, 1e-3, 1e-4  # of the next corrective step
+_SMALL = 2**12  # entries of Z up to which twice as many starts confirm a gap: they take little time
+_BESIDE = 1e-3  # how far beside the plane of two active neurons a start is
 
 
 def searched(run: Run, state: State) -> State:
     """Search for violated dual constraints; a gap within the tolerance is confirmed from many more starts.
+
+    These searches grow until one finds a gap above the tolerance, or there were starts enough: with one output and a
+    small Z twice as many.
 
     There is no search in a single round that no neuron may enter.
 
@@ -27,9 +32,15 @@ def searched(run: Run, state: State) -> State:
     if run.monitor.out_of_time() or (options.max_rounds == 1 and _most_new(run, state, options) == 0):
         return state
     state = _searched_with(run, state, options.coarse if state.coarse else options, 1)
-    confirmed = options.last_search == 1 and not state.coarse
-    if run.tolerance.reached(state.objective, state.bound) and not confirmed:
-        state = search_hard(run, state)
+    n_searches, most = 0 if state.coarse else 1, options.last_search
+    if most > 1 and run.problem.output_directions.fixed and run.problem.Z.n_rows * run.problem.Z.n_columns <= _SMALL:
+        most *= 2
+    effort = -(-most // 4)
+    while n_searches < most and run.tolerance.reached(state.objective, state.bound):
+        if run.monitor.out_of_time():
+            break
+        state = _confirmed(run, state, effort)
+        n_searches, effort = n_searches + effort, max(n_searches, effort)
     remains = state.gap**2 if state.has_found else (run.tolerance.relative(state.objective) / 10) ** 2
     return replace(
         state,
@@ -44,18 +55,26 @@ def search_hard(run: Run, state: State) -> State:
     return state if run.monitor.out_of_time() else _searched_with(run, state, run.options, run.options.last_search)
 
 
+def _confirmed(run: Run, state: State, effort: int) -> State:
+    """Search again at the same dual point, from other starts; of two complete searches the lower bound counts."""
+    before, state = state.searched, _searched_with(run, state, run.options, effort, confirming=True)
+    if before is not None and before.thorough and before.bound < state.bound:
+        return replace(state, searched=before)
+    return state
+
+
 def price_of(directions: np.ndarray, Z: Operator, v: np.ndarray) -> Price:
     """The largest price of some unit directions (k, m)."""
     along = Z.summed(along_outputs, Z.place(v), weights=directions)
     return Price(float(np.linalg.norm(along, axis=0).max(initial=0)), "local")
 
 
-def _searched_with(run: Run, state: State, options: Options, effort: int) -> State:
+def _searched_with(run: Run, state: State, options: Options, effort: int, *, confirming: bool = False) -> State:
     """One call of the oracle, from so many times the usual number of starts."""
     problem, Z = run.problem, run.problem.Z
     v = problem.feasible_dual(problem.dual_point(state.neurons.outputs(Z)))
     count = int(min(effort * run.several * options.n_starts, Z.most_directions))
-    starts = _starts(Z, state.neurons, count, options, run.rng)
+    starts = (_between if confirming else _starts)(Z, state.neurons, count, options, run.rng)
     found = find_local_maxima(
         Z,
         v,
@@ -91,6 +110,19 @@ def _starts(Z: Operator, neurons: Neurons, count: int, options: Options, rng: np
         across = starts[:, 1 :: round(1 / options.across)]
         chosen = rng.integers(len(neurons), size=across.shape[1:])
         across[:] = active[:, chosen] + rng.uniform(-0.5, 0.5, len(chosen)) * _normals(Z, active, chosen, rng)
+    return starts
+
+
+def _between(Z: Operator, neurons: Neurons, count: int, options: Options, rng: np.random.Generator) -> np.ndarray:
+    """Starts of a search that confirms (k, count): random directions, and directions of planes of active neurons."""
+    starts = rng.standard_normal((Z.n_columns, count))
+    if len(neurons):
+        n_between = round(options.between * count)
+        pairs = rng.integers(len(neurons), size=(2, n_between))
+        weights = rng.standard_normal((2, 1, n_between))
+        between = rng.permutation(count)[:n_between]
+        starts[:, between] *= _BESIDE
+        starts[:, between] += (neurons.directions[:, pairs].transpose(1, 0, 2) * weights).sum(axis=0)
     return starts
 
 

@@ -18,6 +18,7 @@ from convexbn.operators._hyperplanes import Hyperplanes
 from convexbn.operators._slices import slices
 
 CONSTANT_RTOL = 1e-8  # how far products that are to be one may be from it
+_NUMBERS, _BELOW = 4, 2**20  # of a row, and what they are below, so that sums over 2**33 rows are exact
 _FAR = 1e6  # entries between its inverse and this allow sums of squares in single precision
 
 
@@ -51,8 +52,9 @@ class Operator(Summarized, ABC):
     is done most often is therefore a function of a block of rows, whose results are added up (`summed`) or stay where
     the rows are (`hold`, `mapped`); arrays with a row for each sample are brought there once (`place`). Such a function
     ``function(Z, *placed, **small)`` is given a block of Z and of what is placed, and arrays as they are. It uses
-    `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `gated_outputs`, `cast`, all `rows`,
-    and of arrays operators and the functions of `xp`.
+    `@`, `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `gated_outputs`, `cast`, `rows`,
+    `row_norms`, `masked_features`, `masked_gram`, `square`, `nearest`, and of arrays operators and the functions of `xp`.
+    Its values may be added up by a `+` of their own.
 
     Examples
     --------
@@ -301,9 +303,16 @@ class Operator(Summarized, ABC):
     def _first_rows(self) -> Self:
         return self.unpooled.of_samples(self.hyperplanes.first)
 
-    def packed_sides(self, S: np.ndarray) -> np.ndarray:
-        """The patterns 1[Z s >= 0] of neurons S (k, m) as `packed_patterns` has them, by the signs of `products`."""
-        return np.packbits(self.products(S) >= 0, axis=0).T
+    @cached_property
+    def random_numbers(self) -> Any:
+        """Whole random numbers (N, 4) whose sums over rows, exact, tell sets of rows apart; placed.
+
+        They are zero but for the first of the rows that share a kink, whose side is that of all.
+        """
+        first = self.hyperplanes.first
+        numbers = np.zeros((self.n_rows, _NUMBERS))
+        numbers[first] = np.random.default_rng(0).integers(_BELOW, size=(len(first), _NUMBERS))
+        return self.place(numbers)
 
     def packed_patterns(self, G: np.ndarray) -> np.ndarray:
         """Activation patterns 1[Z g >= 0] of directions G (k, m), as in `Patterns`: (m, ceil(N / 8)) bytes."""
@@ -349,6 +358,15 @@ class Operator(Summarized, ABC):
         """
         gram = self.summed(_masked_gram, self.place(masks), self.place(weights))
         return gram + np.tril(gram, -1).T
+
+    def square(self, J: np.ndarray) -> np.ndarray:
+        """J^T J (M, M) of an array J (rows, M)."""
+        lower = dsyrk(1.0, J.T, lower=True)
+        return lower + np.tril(lower, -1).T
+
+    def nearest(self, distance: np.ndarray, count: int) -> np.ndarray:
+        """Rows of the least entries of each column of an array (N, m): (m, count), in any order."""
+        return np.argpartition(distance, count - 1, axis=0)[:count].T
 
     def gram(self, weights: np.ndarray) -> np.ndarray:
         """Z^T diag(weights) Z (k, k) for weights (N, 1)."""

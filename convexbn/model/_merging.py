@@ -138,7 +138,7 @@ def _equal_patterns(Z: Operator, neurons: Neurons, outputs: np.ndarray) -> np.nd
 
 def _pattern_numbers(Z: Any, numbers: Any, *, S: Any) -> Any:
     """Sums (r, m) of the numbers (N, r) of rows on which neurons are active, which are equal for equal patterns."""
-    return numbers.T @ Z.cast(Z @ S >= 0)
+    return Z.cast(numbers).T @ Z.cast(Z @ S >= 0)
 
 
 def _close(neurons: Neurons, distance: float) -> np.ndarray:

@@ -172,7 +172,7 @@ class _Rows:
     @property
     def row_norms(self) -> Any:
         """Euclidean norms of the rows, shape (N,)."""
-        return self.xp.sqrt(self.xp.sum(self.array * self.array, axis=1))
+        return self.xp.sqrt(self.xp.vecdot(self.array, self.array))
 
     def asarray(self, values: np.ndarray) -> Any:
         """An array of NumPy, on the device."""
@@ -217,10 +217,14 @@ class _Rows:
     def masked_gram(self, masks: Any, weights: Any) -> Any:
         """F^T diag(weights) F of the pooled features F = [D_1 Z, ..., D_m Z]: a symmetric (mk, mk) array."""
         roots, size, gram = self.xp.sqrt(weights), masks.shape[1] * self.array.shape[1], 0.0
-        for samples in slices(roots.shape[0], size * self.n_patches, _AT_ONCE):
+        for samples in self.samples_at_once(size):
             features = self.xp.reshape(self.masked_features(masks, samples), (-1, size))
             gram = gram + self.square(features * roots[samples, None])
         return gram
+
+    def samples_at_once(self, entries: int) -> Iterator[slice]:
+        """Slices of the samples, with so many entries made for each row."""
+        return slices(self.array.shape[0] // self.n_patches, entries * self.n_patches, _AT_ONCE)
 
     def square(self, J: Any) -> Any:
         """J^T J (M, M) of an array J (rows, M)."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from convexbn._utils.array_namespace import like
-from convexbn.operators._slices import slices
 
 
 def gauss_newton(
@@ -76,7 +75,7 @@ def _of_matrices(Z: Any, masks: Any, hessian: Any, S: Any, outputs: Any, T: Any,
     roots = xp.sqrt(xp.clip(values, 0.0, None))[:, :, None] * xp.permute_dims(vectors, (0, 2, 1))
     size = m * (k + C - 1) + C * fit_intercept
     matrix: Any = 0.0
-    for samples in slices(hessian.shape[0], size * max(C, Z.n_patches), Z.at_once):
+    for samples in Z.samples_at_once(size * C):
         R, features = roots[samples, :, :], Z.masked_features(masks, samples)
         rows, hidden = R.shape[0] * C, xp.vecdot(features, S.T)
         turned = xp.reshape(R @ _flat(xp, T), (R.shape[0], C, m, C - 1)) * hidden[:, None, :, None]

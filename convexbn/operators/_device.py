@@ -172,7 +172,7 @@ class _Rows:
     @property
     def row_norms(self) -> Any:
         """Euclidean norms of the rows, shape (N,)."""
-        return self.xp.sqrt(self.xp.vecdot(self.array, self.array))
+        return self.xp.sqrt(self.xp.sum(self.array * self.array, axis=1))
 
     def asarray(self, values: np.ndarray) -> Any:
         """An array of NumPy, on the device."""

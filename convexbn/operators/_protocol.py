@@ -52,10 +52,9 @@ class Operator(Summarized, ABC):
     is done most often is therefore a function of a block of rows, whose results are added up (`summed`) or stay where
     the rows are (`hold`, `mapped`); arrays with a row for each sample are brought there once (`place`). Such a function
     ``function(Z, *placed, **small)`` is given a block of Z and of what is placed, and arrays as they are. It uses
-    `@`, `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `gated_outputs`, `cast`, `rows`,
-    `row_norms`, `masked_features`, `masked_gram`, `samples_at_once`, `square`, `nearest`, and of arrays operators and
-    the functions of `xp`.
-    Its values may have a `+` of their own.
+    `@`, `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `gated_outputs`, `cast`,
+    `rows`, `row_norms`, `masked_features`, `masked_gram`, `samples_at_once`, `square`, `nearest`, and of arrays
+    operators and the functions of `xp`. Values of other kinds than arrays are added up by a `+` of their own.
 
     Examples
     --------
@@ -416,7 +415,7 @@ def _masked_gram(Z: Operator, masks: np.ndarray, weights: np.ndarray) -> np.ndar
 
 def _row_norms(Z: Any) -> Any:
     rows = Z.rows()
-    return Z.xp.sqrt(Z.xp.vecdot(rows, rows))
+    return Z.xp.sqrt(Z.xp.sum(rows * rows, axis=1))
 
 
 def _column_extremes(Z: Any) -> Any:

@@ -272,7 +272,6 @@ def _polish(
     less than earlier ones: directions that another gain of the last size would leave below the threshold stay, and
     those whose last gain is a small share of their excess over a positive threshold.
     """
-
     placed, shared = Z.place(V), shared_kinks(Z, V)
 
     def priced(w: np.ndarray, c: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:

@@ -33,7 +33,8 @@ class Kinks:
     --------
     >>> import numpy as np
     >>> from convexbn.oracles._kinks import Kinks
-    >>> far, near = (Kinks(np.full((1, 1), d), np.full((1, 1, 1), d), np.ones((1, 1)), -np.ones((1, 1)), 1) for d in (3.0, 2.0))
+    >>> one = np.ones((1, 1))
+    >>> far, near = (Kinks(distance * one, one[:, None], one, -one, most=1) for distance in (3.0, 2.0))
     >>> (far + near).distance
     array([[2.]])
     """
@@ -57,12 +58,20 @@ class Kinks:
         return cls(taken(distance), to_numpy(Z.rows(near)), taken(inner), taken(corners), most)
 
     def __add__(self, other: Self) -> "Kinks":
-        pairs = ("distance", "rows", "inner", "corners")
-        parts = [np.concatenate([getattr(self, name), getattr(other, name)], axis=1) for name in pairs]
-        if parts[0].shape[1] > self.most:
-            near = np.argpartition(parts[0], self.most - 1, axis=1)[:, : self.most]
-            parts = [part[np.arange(len(near))[:, None], near] for part in parts]
-        return Kinks(*parts, self.most)
+        count = min(self.most, self.distance.shape[1] + other.distance.shape[1])
+        near = np.argpartition(np.hstack([self.distance, other.distance]), count - 1, axis=1)[:, :count]
+        neurons = np.arange(len(near))[:, None]
+
+        def kept(one: np.ndarray, another: np.ndarray) -> np.ndarray:
+            return np.concatenate([one, another], axis=1)[neurons, near]
+
+        return Kinks(
+            kept(self.distance, other.distance),
+            kept(self.rows, other.rows),
+            kept(self.inner, other.inner),
+            kept(self.corners, other.corners),
+            self.most,
+        )
 
     def program(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Normals (m, K, k), distances (m, K) and slopes (m, K), as `solve_kink_program` takes them."""

@@ -133,9 +133,7 @@ def _step(
             return neurons, decrease, damping
 
 
-def _model(
-    problem: Problem, neurons: Neurons, block: np.ndarray, tangents: np.ndarray
-) -> tuple[float, _Model, Kinks]:
+def _model(problem: Problem, neurons: Neurons, block: np.ndarray, tangents: np.ndarray) -> tuple[float, _Model, Kinks]:
     """Loss, Gauss-Newton matrix of the loss with the curvature of the cost, and the nearest kinks."""
     Z, decay, S = problem.Z, problem.weight_decay, neurons.weights[:, block]
     (k, m), n_tangents = S.shape, tangents.shape[2]

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, softmax, xlog1py, xlogy
 
-from convexbn._utils.array_namespace import is_elsewhere, namespace
+from convexbn._utils.array_namespace import is_elsewhere, like, namespace
 
 _NEWTON_STEPS = 100  # for the shift of outputs that balances the classes
 
@@ -69,7 +69,8 @@ class Loss(ABC):
         if self.margin and not np.isin(y, (-1, 1)).all():
             raise ValueError(f"loss {self.name!r} takes labels -1 and +1 in y.")
 
-    # Functions of blocks of rows that are not in memory call `value` and `gradient` with arrays of other libraries.
+    # Functions of blocks of rows that are not in memory call `value`, `gradient` and `hessian` with arrays of other
+    # libraries.
     @abstractmethod
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Loss of each sample, shape (n,)."""
@@ -88,7 +89,7 @@ class Loss(ABC):
 
     def hessian(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Matrix of second derivatives in f, shape (n, C, C)."""
-        return self.second_derivative(f, y)[:, :, None] * np.eye(f.shape[1])
+        return self.second_derivative(f, y)[:, :, None] * like(f, np.eye(f.shape[1]))[0]
 
     @abstractmethod
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -144,7 +145,7 @@ class SquaredError(Loss):
         return f - y
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.ones_like(f)
+        return namespace(f).ones_like(f)
 
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (u * y + u**2 / 2).sum(axis=1)
@@ -192,7 +193,8 @@ class Huber(Loss):
         return namespace(y).clip(f - y, -self.delta, self.delta)
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.where(np.abs(f - y) < self.delta, 1.0, 0.0)
+        xp = namespace(f)
+        return xp.where(xp.abs(f - y) < self.delta, xp.ones_like(f), xp.zeros_like(f))
 
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(np.abs(u) <= self.delta, u * y + u**2 / 2, np.inf)[:, 0]
@@ -242,7 +244,7 @@ class LogLoss(Loss):
         return -y * _logistic(-y * f)
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return expit(f) * expit(-f)
+        return _logistic(f) * _logistic(-f)
 
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         a = (-u * y)[:, 0]
@@ -280,7 +282,8 @@ class SquaredHinge(Loss):
         return -2 * y * namespace(y).clip(1 - y * f, 0.0, None)
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.where(y * f < 1, 2.0, 0.0)
+        xp = namespace(f)
+        return 2 * xp.where(y * f < 1, xp.ones_like(f), xp.zeros_like(f))
 
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         a = (-u * y)[:, 0]
@@ -317,7 +320,7 @@ class Hinge(Loss):
         return xp.where(y * f <= 1, -y, xp.zeros_like(y))
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.zeros_like(f)
+        return namespace(f).zeros_like(f)
 
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         a = (-u * y)[:, 0]
@@ -378,12 +381,12 @@ class CrossEntropy(Loss):
         return value[:, 0], others - y * (others @ ones)
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        p = softmax(f, axis=1)
+        p = _softmax(f)
         return p * (1 - p)
 
     def hessian(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        p = softmax(f, axis=1)
-        return p[:, :, None] * (np.eye(f.shape[1]) - p[:, None, :])
+        p = _softmax(f)
+        return p[:, :, None] * (like(f, np.eye(f.shape[1]))[0] - p[:, None, :])
 
     def conjugate(self, u: np.ndarray, y: np.ndarray) -> np.ndarray:
         p, own = u * (1 - y), (u * y).sum(axis=1)  # probabilities of the other classes, and of the class itself less 1
@@ -414,6 +417,14 @@ class CrossEntropy(Loss):
     def best_constant(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         logs = np.log(weights @ y)
         return logs - logs.mean()
+
+
+def _softmax(f: np.ndarray) -> np.ndarray:
+    xp = namespace(f)
+    if xp is np:
+        return softmax(f, axis=1)
+    p = xp.exp(f - xp.max(f, axis=1, keepdims=True))
+    return p / xp.sum(p, axis=1, keepdims=True)
 
 
 def _logistic(f: np.ndarray) -> np.ndarray:

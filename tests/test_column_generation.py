@@ -465,9 +465,10 @@ def test_counts_of_iterations_searches_and_gram_matrices():
     """What the solver needs on one instance; a regression in speed shows here first."""
     problem, calls = watched(instance(200, 5))
     solution = solve_column_generation(problem, prove=False, random_state=0)
-    # Measured: 4 rounds, 5 searches, 32 Gram matrices; other versions of BLAS round otherwise.
+    # Measured: 4 rounds, 9 searches (a gap is confirmed by several that grow), 32 Gram matrices; other versions of BLAS
+    # round otherwise.
     assert solution.n_iter <= 6
-    assert calls["for_prices"] <= 8
+    assert calls["for_prices"] <= 11
     assert calls["masked_gram"] <= 50
 
 

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from convexbn import DesignMatrix
-from convexbn.oracles._kink_program import nearest_kinks, solve_kink_program
+from convexbn.oracles._kink_program import solve_kink_program
+from convexbn.oracles._kinks import nearest_kinks
 
 
 def program(seed, m=3, K=5, k=2, extra=1):

@@ -293,10 +293,6 @@ def test_blocks_of_rows_add_up(monkeypatch, kind, n_patches):
     np.testing.assert_allclose(Z.summed(along_outputs, Z.place(v), **along), whole.summed(along_outputs, v, **along))
     np.testing.assert_allclose(Z.mapped(neuron_outputs, **along), whole.neuron_outputs(S))
     np.testing.assert_allclose(np.concatenate(Z.hold(neuron_outputs, **along).parts), whole.neuron_outputs(S))
-    np.testing.assert_array_equal(Z.packed_sides(S), whole.packed_sides(S))
-    repeated = np.vstack([TWICE, -2 * TWICE, 0 * TWICE])
-    sides = [kind(repeated).packed_sides(S) for kind in (DesignMatrix, DeviceMatrix)]
-    np.testing.assert_array_equal(*sides)
     np.testing.assert_array_equal(Z.of_samples(np.array([1, 0])).rows(), whole.of_samples(np.array([1, 0])).rows())
     np.testing.assert_array_equal(Z.of_samples(slice(0, None, 3)).rows(), whole.of_samples(slice(0, None, 3)).rows())
 

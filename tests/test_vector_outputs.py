@@ -262,7 +262,7 @@ def test_largest_weight_decay_is_the_price_of_the_zero_network():
 def test_gauss_newton_matrix_is_that_of_the_jacobian(monkeypatch, loss, C, fit_intercept, n_patches):
     if loss == "cross_entropy" and C == 1:
         return
-    monkeypatch.setattr("convexbn.solvers.relu._gauss_newton._BLOCK_ENTRIES", 300)  # several blocks
+    monkeypatch.setattr("convexbn.operators._slices._BLOCK_ENTRIES", 300)  # several blocks
     rng = np.random.default_rng(0)
     n, k, m = 10, 3, 4
     y = np.eye(C)[np.arange(n) % C] if loss == "cross_entropy" else rng.standard_normal((n, C))
@@ -287,7 +287,10 @@ def test_gauss_newton_matrix_is_that_of_the_jacobian(monkeypatch, loss, C, fit_i
     J = approx_fprime(np.zeros(size), outputs, 1e-7).reshape(n, C, size)
     f = neurons.outputs(Z)
     expected = np.einsum("ica,icd,idb,i->ab", J, problem.loss.hessian(f, y), J, problem.sample_weight)
-    found = gauss_newton(problem, neurons, block, Z @ neurons.weights[:, block] > 0, T, f)
+    moving = {"weights": neurons.weights[:, block], "output_weights": neurons.output_weights[block], "tangents": T}
+    masks = 1.0 * (Z @ moving["weights"] > 0)
+    hessian = problem.sample_weight[:, None, None] * problem.loss.hessian(f, y)
+    found = gauss_newton(Z, masks, hessian, **moving, fit_intercept=fit_intercept)
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
 

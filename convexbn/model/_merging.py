@@ -5,6 +5,7 @@ A pattern is 1[Z s >= 0], as in the papers: a row on the kink of a neuron counts
 
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.linalg import qr, qr_delete, qr_insert, solve_triangular
@@ -132,10 +133,15 @@ def _added_up_if_no_worse(problem: Problem, neurons: Neurons, group: np.ndarray)
 
 def _equal_patterns(Z: Operator, neurons: Neurons, outputs: np.ndarray) -> np.ndarray:
     """Number the neurons of equal pattern and equal row of `outputs`: shape (m,)."""
-    patterns = Z.packed_sides(neurons.weights)
+    patterns = Z.summed(_pattern_numbers, Z.random_numbers, S=neurons.weights).T
     groups: dict[tuple[bytes, bytes], int] = {}
-    keys = ((patterns[j].tobytes(), output.tobytes()) for j, output in enumerate(outputs))
+    keys = ((pattern.tobytes(), output.tobytes()) for pattern, output in zip(patterns, outputs, strict=True))
     return np.array([groups.setdefault(key, len(groups)) for key in keys], dtype=int)
+
+
+def _pattern_numbers(Z: Any, numbers: Any, *, S: Any) -> Any:
+    """Sums (r, m) of the numbers (N, r) of rows on which neurons are active, which are equal for equal patterns."""
+    return Z.cast(numbers).T @ Z.cast(Z @ S >= 0)
 
 
 def _close(neurons: Neurons, distance: float) -> np.ndarray:

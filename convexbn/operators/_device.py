@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from convexbn._utils.array_namespace import namespace, to_numpy
+from convexbn._utils.array_namespace import is_elsewhere, namespace, to_numpy
 from convexbn.operators._bits import transposed
 from convexbn.operators._of_blocks import OfBlocks, product
 from convexbn.operators._protocol import Held
@@ -132,14 +132,6 @@ class DeviceMatrix(OfBlocks):
         xp = self.rows_there.xp
         return replace(self, Z=xp.astype(self.Z, xp.float32, copy=False), dtype=np.dtype(np.float32))
 
-    def packed_sides(self, S: np.ndarray) -> np.ndarray:
-        """The patterns 1[Z s >= 0] of neurons S (k, m) as `packed_patterns` has them, by the signs of `products`."""
-        planes = self.hyperplanes
-        if planes.all_differ:
-            return np.packbits(self.unpooled.mapped(_signs, S=S) >= 0, axis=0).T
-        signs, side = self._first_rows.mapped(_signs, S=S), np.sign(planes.ratio).astype(np.int8)
-        return np.packbits(side[:, None] * signs[planes.group] >= 0, axis=0).T
-
     def packed_patterns(self, G: np.ndarray) -> np.ndarray:
         """Activation patterns 1[Z g >= 0] of directions G (k, m), as in `Patterns`: (m, ceil(N / 8)) bytes."""
         padded = np.pad(G, ((0, 0), (0, -G.shape[1] % 8)))
@@ -151,16 +143,7 @@ class DeviceMatrix(OfBlocks):
 
     def masked_gram(self, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """F^T diag(weights) F of the pooled features F = [D_1 Z, ..., D_m Z]: a symmetric (mk, mk) array."""
-        here, size = self.rows_there, masks.shape[1] * self.n_columns
-        roots, gram = self.place(np.sqrt(weights)), None
-        for samples in slices(self.n_samples, size * self.n_patches, _AT_ONCE):
-            rows = slice(samples.start * self.n_patches, samples.stop * self.n_patches)
-            opened = here.cast(here.asarray(np.ascontiguousarray(masks[rows], dtype=np.float32)))
-            features = opened[:, :, None] * here[samples].array[:, None, :]
-            features = here.pool(here.xp.reshape(features, (rows.stop - rows.start, size))) * roots[samples][:, None]
-            part = features.T @ features
-            gram = part if gram is None else gram + part
-        return to_numpy(gram)
+        return self.summed(_masked_gram, self.place(masks.astype(np.float32)), self.place(weights))
 
 
 class _Rows:
@@ -179,9 +162,17 @@ class _Rows:
     def __matmul__(self, S: Any) -> Any:
         return self.array @ self.cast(S)
 
-    def rows(self) -> Any:
-        """All rows of the block."""
-        return self.array
+    def rows(self, chosen: Any = None) -> Any:
+        """Rows of the block, all of them if none are chosen by their indices: the shape of `chosen`, and k."""
+        if chosen is None:
+            return self.array
+        rows = self.xp.take(self.array, self.xp.reshape(chosen, (-1,)), axis=0)
+        return self.xp.reshape(rows, (*chosen.shape, rows.shape[1]))
+
+    @property
+    def row_norms(self) -> Any:
+        """Euclidean norms of the rows, shape (N,)."""
+        return self.xp.sqrt(self.xp.sum(self.array * self.array, axis=1))
 
     def asarray(self, values: np.ndarray) -> Any:
         """An array of NumPy, on the device."""
@@ -216,6 +207,33 @@ class _Rows:
         """Apply the transpose of `pool` to an (n, C) array: (N, C)."""
         return V if self.n_patches == 1 else self.xp.repeat(V, self.n_patches, axis=0) / self.n_patches
 
+    def masked_features(self, masks: Any, samples: slice) -> Any:
+        """Pooled features D_j Z of some samples, for masks (N, m): (samples, m, k)."""
+        rows = slice(samples.start * self.n_patches, samples.stop * self.n_patches)
+        features = masks[rows, :][:, :, None] * self.array[rows, :][:, None, :]
+        _, m, k = features.shape
+        return self.xp.reshape(self.pool(self.xp.reshape(features, (-1, m * k))), (-1, m, k))
+
+    def masked_gram(self, masks: Any, weights: Any) -> Any:
+        """F^T diag(weights) F of the pooled features F = [D_1 Z, ..., D_m Z]: a symmetric (mk, mk) array."""
+        roots, size, gram = self.xp.sqrt(weights), masks.shape[1] * self.array.shape[1], 0.0
+        for samples in self.samples_at_once(size):
+            features = self.xp.reshape(self.masked_features(masks, samples), (-1, size))
+            gram = gram + self.square(features * roots[samples, None])
+        return gram
+
+    def samples_at_once(self, entries: int) -> Iterator[slice]:
+        """Slices of the samples, with so many entries made for each row."""
+        return slices(self.array.shape[0] // self.n_patches, entries * self.n_patches, _AT_ONCE)
+
+    def square(self, J: Any) -> Any:
+        """J^T J (M, M) of an array J (rows, M)."""
+        return J.T @ J
+
+    def nearest(self, distance: Any, count: int) -> Any:
+        """Rows of the least entries of each column of an array (N, m): (m, count)."""
+        return self.xp.argsort(distance, axis=0)[:count, :].T
+
     def neuron_outputs(self, S: Any) -> Any:
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
         return self.pool(self.hidden(S))
@@ -226,18 +244,20 @@ class _Rows:
 
 
 def _numbers(values: Any) -> Any:
+    if not is_elsewhere(values):
+        return values
     array = to_numpy(values)
     return array if array.ndim else array[()]
-
-
-def _signs(Z: _Rows, *, S: Any) -> Any:
-    return Z.xp.astype(Z.xp.sign(Z @ S), Z.xp.int8)
 
 
 def _bits(Z: _Rows, *, G: Any, bits: Any) -> Any:
     """1[Z g >= 0] of directions G (k, m), packed: (N, m / 8) bytes."""
     active = Z.xp.astype(Z @ G >= 0, Z.xp.uint8)
     return Z.xp.sum(Z.xp.reshape(active, (active.shape[0], -1, 8)) * bits, axis=2, dtype=Z.xp.uint8)
+
+
+def _masked_gram(Z: _Rows, masks: Any, weights: Any) -> Any:
+    return Z.masked_gram(Z.cast(masks), weights)
 
 
 def _gram(Z: _Rows, weights: Any) -> Any:

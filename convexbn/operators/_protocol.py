@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +18,7 @@ from convexbn.operators._hyperplanes import Hyperplanes
 from convexbn.operators._slices import slices
 
 CONSTANT_RTOL = 1e-8  # how far products that are to be one may be from it
+_NUMBERS, _BELOW = 3, 2**20  # of a row, and what they are below, so that sums over 2**33 rows are exact
 _FAR = 1e6  # entries between its inverse and this allow sums of squares in single precision
 
 
@@ -51,8 +52,9 @@ class Operator(Summarized, ABC):
     is done most often is therefore a function of a block of rows, whose results are added up (`summed`) or stay where
     the rows are (`hold`, `mapped`); arrays with a row for each sample are brought there once (`place`). Such a function
     ``function(Z, *placed, **small)`` is given a block of Z and of what is placed, and arrays as they are. It uses
-    `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `gated_outputs`, `cast`, all `rows`,
-    and of arrays operators and the functions of `xp`.
+    `@`, `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `gated_outputs`, `cast`,
+    `rows`, `row_norms`, `masked_features`, `masked_gram`, `samples_at_once`, `square`, `nearest`, and of arrays
+    operators and the functions of `xp`. Values of other kinds than arrays are added up by a `+` of their own.
 
     Examples
     --------
@@ -138,7 +140,12 @@ class Operator(Summarized, ABC):
 
     def summed(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
         """The sum over blocks of the values of a function, an array or number or a tuple of them."""
-        return reduce(added, self._values(function, placed, small))
+        values = self._values(function, placed, small)
+        total = next(values)
+        for value in values:
+            total = added(total, value)
+            del value  # before the next is made
+        return total
 
     def _values(self, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Iterator[Any]:
         """The values of a function of blocks, in the order of the blocks."""
@@ -301,9 +308,16 @@ class Operator(Summarized, ABC):
     def _first_rows(self) -> Self:
         return self.unpooled.of_samples(self.hyperplanes.first)
 
-    def packed_sides(self, S: np.ndarray) -> np.ndarray:
-        """The patterns 1[Z s >= 0] of neurons S (k, m) as `packed_patterns` has them, by the signs of `products`."""
-        return np.packbits(self.products(S) >= 0, axis=0).T
+    @cached_property
+    def random_numbers(self) -> Any:
+        """Whole random numbers (N, 3) whose sums over rows, exact, tell sets of rows apart; placed.
+
+        They are zero but for the first of the rows that share a kink, whose side is that of all.
+        """
+        first = self.hyperplanes.first
+        numbers = np.zeros((self.n_rows, _NUMBERS), dtype=np.float32)
+        numbers[first] = np.random.default_rng(0).integers(_BELOW, size=(len(first), _NUMBERS), dtype=np.int32)
+        return self.place(numbers)
 
     def packed_patterns(self, G: np.ndarray) -> np.ndarray:
         """Activation patterns 1[Z g >= 0] of directions G (k, m), as in `Patterns`: (m, ceil(N / 8)) bytes."""
@@ -350,6 +364,15 @@ class Operator(Summarized, ABC):
         gram = self.summed(_masked_gram, self.place(masks), self.place(weights))
         return gram + np.tril(gram, -1).T
 
+    def square(self, J: np.ndarray) -> np.ndarray:
+        """J^T J (M, M) of an array J (rows, M)."""
+        lower = dsyrk(1.0, J.T, lower=True)
+        return lower + np.tril(lower, -1).T
+
+    def nearest(self, distance: np.ndarray, count: int) -> np.ndarray:
+        """Rows of the least entries of each column of an array (N, m): (m, count), in any order."""
+        return np.argpartition(distance, count - 1, axis=0)[:count].T
+
     def gram(self, weights: np.ndarray) -> np.ndarray:
         """Z^T diag(weights) Z (k, k) for weights (N, 1)."""
         return self.unpooled.summed(_gram, self.place(weights))
@@ -370,18 +393,23 @@ class Operator(Summarized, ABC):
 
     def _parts(self, entries: int) -> Iterator[tuple[slice, Self]]:
         """Slices of the samples, and the matrix of these, with so many entries made for each row."""
-        for samples in slices(self.n_samples, entries * self.n_patches):
+        for samples in self.samples_at_once(entries):
             yield samples, self.of_samples(samples)
+
+    def samples_at_once(self, entries: int) -> Iterator[slice]:
+        """Slices of the samples of a block, with so many entries made for each row."""
+        return slices(self.n_samples, entries * self.n_patches)
 
 
 def _masked_gram(Z: Operator, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The lower triangle of `masked_gram`."""
     size = masks.shape[1] * Z.n_columns
     gram, roots = np.zeros((size, size), order="F"), np.sqrt(weights)
-    for samples, _ in Z._parts(size):
+    for samples in Z.samples_at_once(size):
         features = Z.masked_features(masks, samples).reshape(-1, size)
         features *= roots[samples, None]
         gram = dsyrk(1.0, features.T, beta=1.0, c=gram, overwrite_c=True, lower=True)
+        del features  # before the next are made
     return gram
 
 

@@ -86,8 +86,8 @@ class RowBlocks(Operator):
     def _samples(self) -> list[slice]:
         return list(self._blocks(self.data.n_features))  # those of Z B, too, so that values that are held fit both
 
-    def _block(self, i: int) -> DesignMatrix:
-        return DesignMatrix.unchecked(self.rows(self._samples[i]), dtype=self.dtype)
+    def _block(self, i: int) -> "_Block":
+        return _Block.unchecked(self.rows(self._samples[i]), dtype=self.dtype)
 
     @property
     def n_rows(self) -> int:
@@ -194,6 +194,14 @@ class RowBlocks(Operator):
     def _parts(self, entries: int) -> Iterator[tuple[slice, Self]]:
         for samples in self._blocks(entries):
             yield samples, self.of_samples(samples)
+
+
+class _Block(DesignMatrix):
+    """A block in memory, of which smaller arrays are made at once."""
+
+    def samples_at_once(self, entries: int) -> Iterator[slice]:
+        """Slices of the samples of a block, with so many entries made for each row."""
+        return super().samples_at_once(_SMALLER * entries)
 
 
 class _Recipe(Sequence[Any]):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from convexbn.model._outputs import OutputDirections, output_directions
 from convexbn.model._sums import along_rows
 from convexbn.operators import Operator
 from convexbn.oracles._checked_dual import checked_dual
-from convexbn.oracles._kink_program import nearest_kinks, solve_kink_program
+from convexbn.oracles._kink_program import solve_kink_program
+from convexbn.oracles._kinks import Kinks, nearest, shared_kinks, sided_products
 from convexbn.oracles._price import Price
 
 _SORTING_STEPS, _STEPS = 12, 20  # of all starts, then of the best quarter
@@ -254,7 +256,7 @@ def _ascend_block(
 
 def _near(Z: Operator) -> int:
     """How many kinks hold a direction that is polished."""
-    return min(3 * Z.n_columns, Z.n_rows, _KINKS)
+    return min(3 * Z.n_columns, len(Z.hyperplanes.first), _KINKS)
 
 
 def _polish(
@@ -275,23 +277,27 @@ def _polish(
     positive threshold. Of directions that come close to each other only the one of the highest price goes on, and the
     price of the others is zero.
     """
+    placed, shared = Z.place(V), shared_kinks(Z, V)
 
-    def priced(w: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Products Z W, dual points V c (N, p), and prices."""
-        inner = Z.products(w)
-        v = V @ outputs.best(V.T @ np.maximum(inner, 0), c)
-        return inner, v, (v * np.maximum(inner, 0)).sum(axis=0)
+    def priced(w: np.ndarray, c: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Products Z W, which stay where the rows are, output directions and prices."""
+        inner = Z.hold(sided_products, *shared, S=w)
+        along = Z.summed(_along, placed, inner)
+        c = outputs.best(along, c)
+        return inner, c, (c * along).sum(axis=0)
 
-    inner, v, prices = priced(w, c)
-    moving = np.arange(w.shape[1])
+    inner, best, prices = priced(w, c)
+    moving = columns = np.arange(w.shape[1])
     for _ in range(_POLISH_STEPS):
         kept = prices[moving] > 0
-        moving, inner, v = moving[kept], inner[:, kept], v[:, kept]
+        moving, columns, best = moving[kept], columns[kept], best[:, kept]
         if len(moving) == 0 or (stop is not None and stop()):
             break
         length = prices[moving]
-        scaled, along = w[:, moving] * length, Z.adjoint((inner > 0) * v)
-        A, b, slope = nearest_kinks(Z, inner * length, v, _near(Z))
+        scaled = w[:, moving] * length
+        along, kinks = Z.summed(_corners, placed, inner, *shared, columns=columns, c=best, n_kinks=_near(Z))
+        A, b, slope = kinks.program()
+        b = b * length[:, None]
         step, _ = solve_kink_program(None, (scaled - along).T.ravel(), A, b, slope, rtol=_POLISHED_RTOL, stop=stop)
         step = step.reshape(len(moving), -1)
         moved = scaled + step.T
@@ -299,7 +305,7 @@ def _polish(
         beyond = np.maximum(np.matmul(A, step[:, :, None])[:, :, 0] - b, 0)
         model = ((along * moved).sum(axis=0) - (slope * beyond).sum(axis=1)) / size
         moved /= size
-        inner, v, new_prices = priced(moved, c[:, moving])
+        inner, best, new_prices = priced(moved, c[:, moving])
         better = new_prices > length
         w[:, moving[better]], prices[moving[better]] = moved[:, better], new_prices[better]
         gain = new_prices / length - 1
@@ -310,7 +316,7 @@ def _polish(
         twins = _twins(w[:, moving], c[:, moving], prices[moving])
         prices[moving[twins]] = 0
         goes_on &= ~twins
-        moving, inner, v = moving[goes_on], inner[:, goes_on], v[:, goes_on]
+        moving, columns, best = moving[goes_on], np.flatnonzero(goes_on), best[:, goes_on]
     return prices
 
 
@@ -319,6 +325,18 @@ def _twins(w: np.ndarray, c: np.ndarray, prices: np.ndarray) -> np.ndarray:
     close = (w.T @ w > _SAME_END) & (c[:, :, None] == c[:, None]).all(axis=0)
     rank = np.argsort(np.argsort(-prices, kind="stable"))
     return (close & (rank[:, None] < rank)).any(axis=0)
+
+
+def _along(Z: Any, V: Any, inner: Any) -> Any:
+    """V^T relu(Z W) (C, p)."""
+    return V.T @ Z.xp.clip(inner, 0.0, np.inf)
+
+
+def _corners(Z: Any, V: Any, inner: Any, *shared: Any, columns: Any, c: Any, n_kinks: int) -> tuple[Any, Kinks]:
+    """Z^T D(w) V c (k, p) of some directions with output directions c (C, p), and their nearest kinks."""
+    inner, v = Z.xp.take(inner, columns, axis=1), V @ c
+    kinks = nearest(Z, inner, shared[1] @ c if shared else v, n_kinks)
+    return Z.adjoint(Z.cast(inner > 0) * v), kinks
 
 
 def _distinct(w: np.ndarray, c: np.ndarray, order: np.ndarray, cosine: float, count: int) -> np.ndarray:

@@ -7,8 +7,6 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-from convexbn.operators._protocol import Operator
-
 _MAX_STEPS = 50
 _FIRST_MU = 0.1  # of the mean of slope * b
 _LEAST_MU = 1e-6  # of the decrease without kinks, in sum over the kinks: with d on all of them the mean is rounding
@@ -18,50 +16,6 @@ _LEAST = 1e-13  # of the first duality gap: smaller ones are rounding
 _LARGEST_CURVATURE = 1e14  # that the kinks of a neuron may add, in multiples of H: with more H would be rounding
 _FIRST_RATIO = 100  # inverse curvature of a kink at the start, at least, in multiples of the ridge
 _SMALL = 12  # up to this size matrices are solved with in one call
-
-
-def nearest_kinks(
-    Z: Operator, inner: np.ndarray, signed_v: np.ndarray, n_kinks: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the kinks nearest to each neuron at which the objective has a convex corner: rows with sign * v_i < 0.
-
-    Rows that are multiples of each other share a kink, whose corner is that of their sum.
-
-    Parameters
-    ----------
-    Z : Operator
-        Design matrix.
-    inner : ndarray of shape (N, m)
-        Products Z S with the neurons, from `DesignMatrix.products`.
-    signed_v : ndarray of shape (N, m)
-        Dual point times the sign of each neuron.
-    n_kinks : int
-        How many a neuron, if Z has as many; where fewer are convex, others fill up with slope zero.
-
-    Returns
-    -------
-    A, b, c : ndarray of shape (m, n_kinks, k), (m, n_kinks) and (m, n_kinks)
-        Normals, distances and slopes, as `solve_kink_program` takes them.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convexbn.oracles._kink_program import nearest_kinks
-    >>> from convexbn import DesignMatrix
-    >>> A, b, c = nearest_kinks(DesignMatrix(np.eye(2)), np.array([[3.0], [-1.0]]), np.array([[1.0], [-2.0]]), 1)
-    >>> A[0], b[0], c[0]
-    (array([[0., 1.]]), array([1.]), array([2.]))
-    """
-    first = Z.hyperplanes.first
-    inner, signed_v = inner[first], Z.hyperplanes.summed(signed_v)
-    distance = np.abs(inner) / np.maximum(Z.row_norms[first], np.finfo(float).tiny)[:, None]
-    distance[signed_v >= 0] = np.inf
-    n_kinks = min(n_kinks, len(first))
-    near = np.argpartition(distance, n_kinks - 1, axis=0)[:n_kinks]
-    inner = np.take_along_axis(inner, near, axis=0).T
-    outward = np.where(inner > 0, -1.0, 1.0)
-    slope = np.maximum(-np.take_along_axis(signed_v, near, axis=0), 0).T
-    return Z.rows(first[near.T]) * outward[:, :, None], np.abs(inner), slope
 
 
 def solve_kink_program(

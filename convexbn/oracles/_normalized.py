@@ -12,7 +12,8 @@ import numpy as np
 
 from convexbn.model._normalized_neurons import activation_statistics
 from convexbn.operators import Operator
-from convexbn.oracles._kink_program import nearest_kinks, solve_kink_program
+from convexbn.oracles._kink_program import solve_kink_program
+from convexbn.oracles._kinks import nearest_kinks
 from convexbn.oracles._price import Price
 
 _SORTING_STEPS, _STEPS = 15, 60  # of all starts, then of the best quarter

@@ -48,11 +48,12 @@ def solve_path(
 ) -> list[Solution]:
     """Solve a problem along falling weight decays, each from the networks before.
 
-    Column generation searches lightly at all values but the smallest, at each from other random starts. It solves
-    every other value from the network at the last one, and those between from the networks on both sides. What it finds at any value is then priced at all values, and those whose gap is then above `tol` are solved again, from the
-    smallest upwards, each from its own network and the neurons of another that violate its dual feasibility; where that
-    is not enough, once more with the whole search. Nothing is proved; the certificates of ReLU networks are local,
-    except where `price_bound` or a closed form makes them global.
+    Column generation searches lightly at all values but the smallest, at each from other random starts. It solves every
+    other value from the network at the last one, and those between from the networks on both sides. What it finds at
+    any value is then priced at all values, and those whose gap is then above `tol` are solved again, from the smallest
+    upwards, each from its own network and the neurons of another that violate its dual feasibility; where that is not
+    enough, once more with the whole search. Nothing is proved; the certificates of ReLU networks are local, except
+    where `price_bound` or a closed form makes them global.
 
     Parameters
     ----------

@@ -8,7 +8,8 @@ from scipy.linalg.blas import dsyrk
 
 from convexbn.model._normalized_neurons import NormalizedNeurons
 from convexbn.model._post_activation import PostActivationProblem
-from convexbn.oracles._kink_program import nearest_kinks, solve_kink_program
+from convexbn.oracles._kink_program import solve_kink_program
+from convexbn.oracles._kinks import nearest_kinks
 from convexbn.solvers.post_activation._merging import merge
 
 _BLOCK_ENTRIES = 2**22  # entries of the Jacobian made at once

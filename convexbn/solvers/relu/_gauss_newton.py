@@ -1,160 +1,137 @@
-"""The Gauss-Newton matrix of the loss in hidden weights, output directions and intercept.
+"""The Gauss-Newton matrix of the loss in hidden weights, output directions and intercept, of a block of rows.
 
 The variables are the hidden weights s_j (k each), then the tangents t_j (C - 1 each) of the unit output
 directions, ``c_j(t) = c_j + T_j t_j``, then the intercept (C), if there is one.
 """
 
+from typing import Any
+
 import numpy as np
-from scipy.linalg.blas import dsyrk
 
-from convexbn.model._neurons import Neurons
-from convexbn.model._problem import Problem
-from convexbn.operators._protocol import Operator
+from convexbn._utils.array_namespace import like
 
-_BLOCK_ENTRIES = 2**22  # entries of the Jacobian, or of what its products are made of, at once
 _FEW_OUTPUTS = 4  # up to which one product of the whole Jacobian is faster than many of its parts
 
 
 def gauss_newton(
-    problem: Problem, neurons: Neurons, block: np.ndarray, on: np.ndarray, tangents: np.ndarray, f: np.ndarray
-) -> np.ndarray:
-    """Sum over samples of ``p_i J_i^T H_i J_i``, with J_i the Jacobian of the outputs and H_i the Hessian of the loss.
+    Z: Any, masks: Any, hessian: Any, *, weights: Any, output_weights: Any, tangents: Any, fit_intercept: bool
+) -> Any:
+    """Sum over samples of ``J_i^T H_i J_i``, with J_i the Jacobian of the outputs and H_i the Hessian of the loss.
 
     Parameters
     ----------
-    problem : Problem
-        Training problem.
-    neurons : Neurons
-        Neurons with unit output weights.
-    block : ndarray of int, shape (m,)
-        The neurons that move.
-    on : ndarray of bool, shape (N, m)
-        Their activation patterns.
-    tangents : ndarray of shape (m, C, C - 1)
+    Z : Operator
+        Design matrix, or a block of it.
+    masks : array of shape (N, m)
+        Activation patterns of the neurons that move, as numbers.
+    hessian : array of shape (n, C, C)
+        Hessians H_i, times the weights of the samples.
+    weights, output_weights : array of shape (k, m), (m, C)
+        The neurons that move, with unit output weights.
+    tangents : array of shape (m, C, C - 1)
         Orthonormal bases T_j of the complements of their output directions.
-    f : ndarray of shape (n, C)
-        Predictions.
+    fit_intercept : bool
+        Whether the intercept moves.
 
     Returns
     -------
-    matrix : ndarray of shape (M, M)
-        ``M = m * (k + C - 1)``, and C more if the problem fits an intercept.
+    matrix : array of shape (M, M)
+        ``M = m * (k + C - 1)``, and C more if the intercept moves.
     """
-    S, outputs = neurons.weights[:, block], neurons.output_weights[block]
-    hessian = problem.sample_weight[:, None, None] * problem.loss.hessian(f, problem.y)
-    multiples = hessian[:, 0, 0]
-    if (hessian == multiples[:, None, None] * np.eye(problem.n_outputs)).all():
-        return _of_multiples(problem.Z, S, on, outputs, tangents, multiples, problem.fit_intercept)
-    if problem.n_outputs > _FEW_OUTPUTS:
-        return _of_hessians(problem.Z, S, on, outputs, tangents, hessian, problem.fit_intercept)
-    values, vectors = np.linalg.eigh(hessian)
-    roots = np.sqrt(np.maximum(values, 0))[:, :, None] * vectors.transpose(0, 2, 1)
-    return _of_roots(problem.Z, S, on, outputs, tangents, roots, problem.fit_intercept)
+    multiples, C = hessian[:, 0, 0], output_weights.shape[1]
+    arrays = weights, output_weights, tangents, fit_intercept
+    if C == 1 or Z.xp.all(hessian == multiples[:, None, None] * like(hessian, np.eye(C))[0]):
+        return _of_multiples(Z, masks, multiples, *arrays)
+    return (_of_roots if C <= _FEW_OUTPUTS else _of_matrices)(Z, masks, hessian, *arrays)
 
 
-def _of_multiples(
-    Z: Operator,
-    S: np.ndarray,
-    on: np.ndarray,
-    outputs: np.ndarray,
-    tangents: np.ndarray,
-    weights: np.ndarray,
-    fit_intercept: bool,
-) -> np.ndarray:
+def _of_multiples(Z: Any, masks: Any, multiples: Any, S: Any, outputs: Any, T: Any, fit_intercept: bool) -> Any:
     """The matrix where the Hessians are multiples of the identity: products of a Gram matrix with those of outputs."""
-    (m, C), k = outputs.shape, len(S)
-    gram = Z.masked_gram(on, weights).reshape(m, k, m, k)
-    weights_weights = (gram * (outputs @ outputs.T)[:, None, :, None]).reshape(m * k, m * k)
-    # relu(Z s) = D Z s, so its products are those of D Z.
-    with_hidden = np.einsum("jalb,bl->jal", gram, S, optimize=True)
-    hidden_hidden = np.einsum("jal,aj->jl", with_hidden, S)
-    projected = np.einsum("jc,lcd->jld", outputs, tangents)
-    weights_tangents = (with_hidden[:, :, :, None] * projected[:, None]).reshape(m * k, m * (C - 1))
-    projected = np.einsum("jce,lcd->jeld", tangents, tangents, optimize=True)
-    tangents_tangents = (hidden_hidden[:, None, :, None] * projected).reshape(m * (C - 1), m * (C - 1))
-    if not fit_intercept:
-        return np.block([[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]])
-    sums = Z.masked_adjoint(on, weights[:, None])
-    weights_b = (sums.T[:, :, None] * outputs[:, None]).reshape(m * k, C)
-    tangents_b = ((sums * S).sum(axis=0)[:, None, None] * tangents.transpose(0, 2, 1)).reshape(m * (C - 1), C)
-    return np.block(
-        [
-            [weights_weights, weights_tangents, weights_b],
-            [weights_tangents.T, tangents_tangents, tangents_b],
-            [weights_b.T, tangents_b.T, weights.sum() * np.eye(C)],
-        ]
-    )
-
-
-def _of_roots(
-    Z: Operator,
-    S: np.ndarray,
-    on: np.ndarray,
-    outputs: np.ndarray,
-    tangents: np.ndarray,
-    roots: np.ndarray,
-    fit_intercept: bool,
-) -> np.ndarray:
-    """The matrix from the Jacobian times roots R_i of the Hessians (n, C, C), a block of samples at a time."""
-    (m, C), k = outputs.shape, len(S)
+    xp, (m, C), k = Z.xp, outputs.shape, S.shape[0]
     n_weights, n_tangents = m * k, m * (C - 1)
-    size = n_weights + n_tangents + C * fit_intercept
-    matrix = np.zeros((size, size), order="F")
-    samples = max(1, _BLOCK_ENTRIES // (size * max(C, Z.n_patches)))
-    for start in range(0, Z.n_samples, samples):
-        block = slice(start, min(start + samples, Z.n_samples))
-        R = roots[block]
-        masked = Z.masked_features(on, block)
-        hidden = np.einsum("ija,aj->ij", masked, S)
-        J = np.empty((len(R), C, size))
-        J[:, :, :n_weights] = ((R @ outputs.T)[:, :, :, None] * masked[:, None]).reshape(len(R), C, n_weights)
-        projected = (R @ tangents.transpose(1, 0, 2).reshape(C, -1)).reshape(len(R), C, m, C - 1)
-        J[:, :, n_weights : n_weights + n_tangents] = (projected * hidden[:, None, :, None]).reshape(len(R), C, -1)
-        J[:, :, n_weights + n_tangents :] = R[:, :, : C * fit_intercept]
-        matrix = dsyrk(1.0, J.reshape(-1, size).T, beta=1.0, c=matrix, overwrite_c=True, lower=True)
-    return matrix + np.tril(matrix, -1).T
+    gram = xp.reshape(Z.masked_gram(masks, multiples), (m, k, m, k))
+    weights_weights = xp.reshape(gram * (outputs @ outputs.T)[:, None, :, None], (n_weights, n_weights))
+    # relu(Z s) = D Z s, so its products are those of D Z.
+    with_hidden = xp.vecdot(gram, S.T)
+    hidden_hidden = xp.vecdot(xp.permute_dims(with_hidden, (0, 2, 1)), S.T[:, None, :])
+    projected = xp.reshape(outputs @ _flat(xp, T), (m, m, C - 1))
+    weights_tangents = xp.reshape(with_hidden[:, :, :, None] * projected[:, None, :, :], (n_weights, n_tangents))
+    projected = xp.tensordot(T, T, axes=((1,), (1,)))
+    tangents_tangents = xp.reshape(hidden_hidden[:, None, :, None] * projected, (n_tangents, n_tangents))
+    blocks = [[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]]
+    if fit_intercept:
+        sums = Z.adjoint(masks * Z.unpool(multiples[:, None]))
+        weights_b = xp.reshape(sums.T[:, :, None] * outputs[:, None, :], (n_weights, C))
+        along = xp.sum(sums * S, axis=0)[:, None, None]
+        tangents_b = xp.reshape(along * xp.permute_dims(T, (0, 2, 1)), (n_tangents, C))
+        blocks[0].append(weights_b)
+        blocks[1].append(tangents_b)
+        blocks.append([weights_b.T, tangents_b.T, xp.sum(multiples) * like(sums, np.eye(C))[0]])
+    return xp.concat([xp.concat(row, axis=1) for row in blocks])
 
 
-def _of_hessians(
-    Z: Operator,
-    S: np.ndarray,
-    on: np.ndarray,
-    outputs: np.ndarray,
-    tangents: np.ndarray,
-    hessian: np.ndarray,
-    fit_intercept: bool,
-) -> np.ndarray:
-    """The matrix from products of the masked features, weighted by what the Hessians (n, C, C) are along the outputs.
+def _of_roots(Z: Any, masks: Any, hessian: Any, S: Any, outputs: Any, T: Any, fit_intercept: bool) -> Any:
+    """The matrix from the Jacobian times roots of the Hessians, some samples at a time."""
+    xp, (m, C), k = Z.xp, outputs.shape, S.shape[0]
+    values, vectors = xp.linalg.eigh(hessian)
+    roots = xp.sqrt(xp.clip(values, 0.0, None))[:, :, None] * xp.permute_dims(vectors, (0, 2, 1))
+    size = m * (k + C - 1) + C * fit_intercept
+    matrix: Any = 0.0
+    for samples in Z.samples_at_once(size * C):
+        R, features = roots[samples, :, :], Z.masked_features(masks, samples)
+        rows, hidden = R.shape[0] * C, xp.vecdot(features, S.T)
+        turned = xp.reshape(R @ _flat(xp, T), (R.shape[0], C, m, C - 1)) * hidden[:, None, :, None]
+        J = [
+            xp.reshape((R @ outputs.T)[:, :, :, None] * features[:, None, :, :], (rows, m * k)),
+            xp.reshape(turned, (rows, m * (C - 1))),
+            xp.reshape(R, (rows, C)),
+        ]
+        matrix = matrix + Z.square(xp.concat(J if fit_intercept else J[:2], axis=1))
+    return matrix
+
+
+def _of_matrices(Z: Any, masks: Any, hessian: Any, S: Any, outputs: Any, T: Any, fit_intercept: bool) -> Any:
+    """The matrix from products of the masked features, weighted by what the Hessians are along the outputs.
 
     The Jacobian has a row for each sample and output; the features, one for each sample.
     """
-    (m, C), k = outputs.shape, len(S)
-    weights_weights, weights_outputs = np.zeros((m, k, m, k)), np.zeros((m, k, m, C))
-    outputs_outputs, weights_b, outputs_b = np.zeros((m * m, C * C)), np.zeros((m, k, C)), np.zeros((m, C * C))
-    samples = max(1, _BLOCK_ENTRIES // (m * max(k * Z.n_patches, m, C * C)))
-    for start in range(0, Z.n_samples, samples):
-        block = slice(start, min(start + samples, Z.n_samples))
-        features, H = Z.masked_features(on, block), hessian[block]
-        n = len(H)
-        hidden, along = np.einsum("ija,aj->ij", features, S), H @ outputs.T
-        curvature = outputs @ along
+    xp, (m, C), k = Z.xp, outputs.shape, S.shape[0]
+    n_weights, n_tangents = m * k, m * (C - 1)
+    of_weights: Any = 0.0  # products with the features of weights, output weights, intercept: (m, k, m * k + m * C + C)
+    of_outputs: Any = 0.0  # Hessians times pairs of activations, and times activations: (m * m + m, C * C)
+    for samples in Z.samples_at_once(m * (k + m + C)):
+        features, H = Z.masked_features(masks, samples), hessian[samples, :, :]
+        n, hidden, along = H.shape[0], xp.vecdot(features, S.T), H @ outputs.T
+        curvature, products = outputs @ along, []
         for j in range(m):
-            own, left = features[:, j].T, slice(j + 1)
-            weighted = (features[:, left] * curvature[:, j, left, None]).reshape(n, -1)
-            weights_weights[j, :, left] += (own @ weighted).reshape(k, j + 1, k)
-            weighted = (hidden[:, :, None] * along[:, None, :, j]).reshape(n, -1)
-            weights_outputs[j] += (own @ weighted).reshape(k, m, C)
-            weights_b[j] += own @ along[:, :, j]
-        outputs_outputs += (hidden[:, :, None] * hidden[:, None]).reshape(n, -1).T @ H.reshape(n, -1)
-        outputs_b += hidden.T @ H.reshape(n, -1)
-    lower = np.tril(weights_weights.reshape(m * k, m * k))
-    weights_weights = lower + np.tril(lower, -1).T
-    weights_tangents = np.einsum("jalc,lcd->jald", weights_outputs, tangents).reshape(m * k, -1)
-    tangents_outputs = np.einsum("jcd,jlce->jdle", tangents, outputs_outputs.reshape(m, m, C, C), optimize=True)
-    tangents_tangents = np.einsum("jdle,lef->jdlf", tangents_outputs, tangents).reshape(m * (C - 1), -1)
-    matrix = np.block([[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]])
-    if not fit_intercept:
-        return matrix
-    tangents_b = (tangents.transpose(0, 2, 1) @ outputs_b.reshape(m, C, C)).reshape(-1, C)
-    with_b = np.vstack([weights_b.reshape(m * k, C), tangents_b])
-    return np.block([[matrix, with_b], [with_b.T, hessian.sum(axis=0)]])
+            parts = [
+                xp.reshape(features * curvature[:, j, :, None], (n, m * k)),
+                xp.reshape(hidden[:, :, None] * along[:, None, :, j], (n, m * C)),
+                along[:, :, j],
+            ]
+            products.append(features[:, j, :].T @ xp.concat(parts, axis=1))
+        of_weights = of_weights + xp.stack(products)
+        pairs = xp.reshape(hidden[:, :, None] * hidden[:, None, :], (n, m * m))
+        of_outputs = of_outputs + xp.concat([pairs, hidden], axis=1).T @ xp.reshape(H, (n, C * C))
+
+    weights_weights = xp.reshape(of_weights[:, :, :n_weights], (n_weights, n_weights))
+    weights_outputs = xp.reshape(of_weights[:, :, n_weights:-C], (n_weights, m, C))
+    weights_tangents = xp.permute_dims(xp.permute_dims(weights_outputs, (1, 0, 2)) @ T, (1, 0, 2))
+    weights_tangents = xp.reshape(weights_tangents, (n_weights, n_tangents))
+    across = xp.permute_dims(T, (0, 2, 1))
+    projected = across[:, None, :, :] @ (xp.reshape(of_outputs[: m * m, :], (m, m, C, C)) @ T[None, :, :, :])
+    tangents_tangents = xp.reshape(xp.permute_dims(projected, (0, 2, 1, 3)), (n_tangents, n_tangents))
+    blocks = [[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]]
+    if fit_intercept:
+        weights_b = xp.reshape(of_weights[:, :, -C:], (n_weights, C))
+        tangents_b = xp.reshape(across @ xp.reshape(of_outputs[m * m :, :], (m, C, C)), (n_tangents, C))
+        blocks[0].append(weights_b)
+        blocks[1].append(tangents_b)
+        blocks.append([weights_b.T, tangents_b.T, xp.sum(hessian, axis=0)])
+    return xp.concat([xp.concat(row, axis=1) for row in blocks])
+
+
+def _flat(xp: Any, T: Any) -> Any:
+    """Bases (m, C, C - 1) as columns of one matrix (C, m * (C - 1))."""
+    m, C, rank = T.shape
+    return xp.reshape(xp.permute_dims(T, (1, 0, 2)), (C, m * rank))

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from convexbn.losses import Loss
 from convexbn.model._merging import merge
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
-from convexbn.oracles._kink_program import nearest_kinks, solve_kink_program
+from convexbn.model._sums import network_outputs
+from convexbn.oracles._kink_program import solve_kink_program
+from convexbn.oracles._kinks import Kinks, nearest, shared_kinks, sided_products
 from convexbn.solvers.relu._gauss_newton import gauss_newton
 from convexbn.solvers.relu._quasi_newton import quasi_newton
 
@@ -102,15 +106,11 @@ def _step(
     problem: Problem, neurons: Neurons, block: np.ndarray, damping: float, stop: Callable[[], bool]
 ) -> tuple[Neurons, float, float]:
     """One damped step of a block of neurons: the network, the model's decrease, and the next damping."""
-    Z, outputs = problem.Z, neurons.output_weights[block]
-    tangents = problem.output_directions.tangents(outputs)
-    inner, f = Z.products(neurons.weights[:, block]), neurons.outputs(Z)
-    objective = problem.training_loss(f) + problem.weight_decay * float(neurons.cost.sum())
-    V = problem.dual_point(f)
-    v = Z.unpool(V) @ outputs.T
-    model = _model(problem, neurons, block, tangents, inner, f, V, v)
+    tangents = problem.output_directions.tangents(neurons.output_weights[block])
+    loss, model, kinks = _model(problem, neurons, block, tangents)
+    objective = loss + problem.weight_decay * float(neurons.cost.sum())
     rounding = 1e-12 * model.H.trace() / len(model.H)
-    A, b, c = nearest_kinks(Z, inner, v, min(_KINKS * Z.n_columns, Z.n_rows))
+    A, b, c = kinks.program()
     while True:
         damped = model.H.copy()
         damped[np.diag_indices_from(damped)] += damping * model.scale + rounding
@@ -133,35 +133,39 @@ def _step(
             return neurons, decrease, damping
 
 
-def _model(
-    problem: Problem,
-    neurons: Neurons,
-    block: np.ndarray,
-    tangents: np.ndarray,
-    inner: np.ndarray,
-    f: np.ndarray,
-    V: np.ndarray,
-    v: np.ndarray,
-) -> _Model:
-    """Gauss-Newton matrix of the loss and curvature of the cost, at predictions f with dual point V, and v = V c."""
+def _model(problem: Problem, neurons: Neurons, block: np.ndarray, tangents: np.ndarray) -> tuple[float, _Model, Kinks]:
+    """Loss, Gauss-Newton matrix of the loss with the curvature of the cost, and the nearest kinks."""
     Z, decay, S = problem.Z, problem.weight_decay, neurons.weights[:, block]
     (k, m), n_tangents = S.shape, tangents.shape[2]
-    on, lengths, blocks = inner > 0, np.linalg.norm(S, axis=0), np.arange(m)
+    planes = Z.hyperplanes
+    shared = () if planes.all_differ else shared_kinks(Z, Z.unpool(problem.dual_point(neurons.outputs(Z))))
+    loss, total, adjoint, H, kinks = Z.summed(
+        _sums,
+        *problem.placed,
+        *shared,
+        loss=problem.loss,
+        weights=neurons.weights,
+        output_weights=neurons.output_weights,
+        intercept=neurons.intercept,
+        block=block,
+        tangents=tangents,
+        fit_intercept=problem.fit_intercept,
+        n_kinks=min(_KINKS * k, len(planes.first)),
+    )
+    lengths, blocks = np.linalg.norm(S, axis=0), np.arange(m)
     U = S / lengths
     across = np.eye(k) - U.T[:, :, None] * U.T[:, None, :]
-    along = Z.pool(np.maximum(inner, 0)).T @ V
-    of_hidden = (decay * U - Z.adjoint(on * v)).T.ravel()
-    of_tangents = -np.einsum("jc,jcd->jd", along, tangents).ravel()
-    of_intercept = -V.sum(axis=0) if problem.fit_intercept else np.zeros(0)
+    of_hidden = (decay * U - np.einsum("ckm,mc->km", adjoint, neurons.output_weights[block])).T.ravel()
+    of_tangents = -np.einsum("ckj,kj,jcd->jd", adjoint, S, tangents).ravel()
+    of_intercept = -total if problem.fit_intercept else np.zeros(0)
 
-    H = gauss_newton(problem, neurons, block, on, tangents, f)
-    split = m * (k + n_tangents)
+    H, split = H.copy(), m * (k + n_tangents)
     hidden, turning = slice(0, m * k), slice(m * k, split)
     H[hidden, hidden].reshape(m, k, m, k)[blocks, :, blocks, :] += (decay / lengths)[:, None, None] * across
     if n_tangents:
         per_tangent = H[turning, turning].reshape(m, n_tangents, m, n_tangents)
         per_tangent[blocks, :, blocks, :] += (decay * lengths)[:, None, None] * np.eye(n_tangents)
-        mixed = _mixed(problem, on, V, across, tangents)
+        mixed = _mixed(adjoint, across, tangents, decay)
         H[hidden, turning].reshape(m, k, m, n_tangents)[blocks, :, blocks, :] += mixed
         H[turning, hidden].reshape(m, n_tangents, m, k)[blocks, :, blocks, :] += mixed.transpose(0, 2, 1)
     scale = np.concatenate(
@@ -171,19 +175,46 @@ def _model(
             np.full(len(of_intercept), 1e-6 * problem.loss.curvature),
         ]
     )
-    return _Model(H, np.concatenate([of_hidden, of_tangents, of_intercept]), scale)
+    return float(loss), _Model(H, np.concatenate([of_hidden, of_tangents, of_intercept]), scale), kinks
 
 
-def _mixed(problem: Problem, on: np.ndarray, V: np.ndarray, across: np.ndarray, tangents: np.ndarray) -> np.ndarray:
+def _sums(
+    Z: Any,
+    y: Any,
+    p: Any,
+    *shared: Any,
+    loss: Loss,
+    weights: Any,
+    output_weights: Any,
+    intercept: Any,
+    block: Any,
+    tangents: Any,
+    fit_intercept: bool,
+    n_kinks: int,
+) -> tuple[Any, Any, Any, Any, Kinks]:
+    """Of a block of rows: loss, sum of the dual point V (C,), Z^T D_j V (C, k, m), Gauss-Newton matrix, kinks."""
+    xp = Z.xp
+    f = network_outputs(Z, weights=weights, output_weights=output_weights, intercept=intercept)
+    value, gradient = loss.with_gradient(f, y)
+    V = -p[:, None] * gradient
+    S, outputs = xp.take(weights, block, axis=1), xp.take(output_weights, block, axis=0)
+    inner, of_rows = sided_products(Z, *shared, S=S), Z.unpool(V)
+    kinks = nearest(Z, inner, (shared[1] if shared else of_rows) @ outputs.T, n_kinks)
+    masks = Z.cast(inner > 0)
+    adjoint = xp.stack([Z.adjoint(masks * of_rows[:, c : c + 1]) for c in range(V.shape[1])])
+    hessian = p[:, None, None] * loss.hessian(f, y)
+    moving = {"weights": S, "output_weights": outputs, "tangents": tangents, "fit_intercept": fit_intercept}
+    return p @ value, xp.sum(V, axis=0), adjoint, gauss_newton(Z, masks, hessian, **moving), kinks
+
+
+def _mixed(adjoint: np.ndarray, across: np.ndarray, tangents: np.ndarray, weight_decay: float) -> np.ndarray:
     """Second derivatives -(Z^T D_j V) T_j between s_j and t_j, shape (m, k, C - 1).
 
     The curvatures of the cost in s_j and t_j are weight_decay / |s_j|, across s_j, and weight_decay * |s_j|. Beside
     them the model stays convex where this is across s_j too, with singular values of at most weight_decay.
     """
-    rows = problem.Z.unpool(V)
-    adjoint = np.stack([problem.Z.adjoint(on * column[:, None]) for column in rows.T], axis=-1).transpose(1, 0, 2)
-    left, sizes, right = np.linalg.svd(across @ -adjoint @ tangents, full_matrices=False)
-    return (left * np.minimum(sizes, problem.weight_decay)[:, None, :]) @ right
+    left, sizes, right = np.linalg.svd(across @ -adjoint.transpose(2, 1, 0) @ tangents, full_matrices=False)
+    return (left * np.minimum(sizes, weight_decay)[:, None, :]) @ right
 
 
 def _moved(neurons: Neurons, block: np.ndarray, tangents: np.ndarray, d: np.ndarray, fit_intercept: bool) -> Neurons:

@@ -1,13 +1,16 @@
 """The step of the linear minimisation oracle: neurons whose price exceeds weight_decay."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from convexbn._utils.array_namespace import like
 from convexbn.model._neurons import Neurons
 from convexbn.model._sums import along_outputs
 from convexbn.operators import Operator
 from convexbn.oracles import Price, find_local_maxima
+from convexbn.oracles._kinks import Kinks, shared_kinks
 from convexbn.solvers._certificate import dual_bound
 from convexbn.solvers.relu._options import Options, most_new
 from convexbn.solvers.relu._state import Run, Searched, State
@@ -128,9 +131,17 @@ def _between(Z: Operator, neurons: Neurons, count: int, options: Options, rng: n
 
 def _normals(Z: Operator, active: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """For each chosen neuron the unit normal (k, p) of one of the k kinks nearest to it."""
-    planes, distance = Z.hyperplanes.first, np.abs(Z @ active)
-    distance = distance if Z.hyperplanes.all_differ else distance[planes]
-    n_near = min(Z.n_columns, len(planes))
-    near = np.argpartition(distance, n_near - 1, axis=0)[:n_near]
-    rows = planes[near][rng.integers(n_near, size=len(chosen)), chosen]
-    return (Z.rows(rows) / np.maximum(Z.row_norms[rows], np.finfo(float).tiny)[:, None]).T
+    shared = shared_kinks(Z, -np.ones((Z.n_rows, 1)))
+    n_near = min(Z.n_columns, len(Z.hyperplanes.first))
+    rows = Z.summed(_nearest_rows, *shared, directions=active, n_near=n_near).rows
+    normals = rows[chosen, rng.integers(n_near, size=len(chosen))]
+    return (normals / np.maximum(np.linalg.norm(normals, axis=1), np.finfo(float).tiny)[:, None]).T
+
+
+def _nearest_rows(Z: Any, *shared: Any, directions: Any, n_near: int) -> Kinks:
+    """The rows of a block with the least products with each direction, one of those that share a kink."""
+    xp, inner = Z.xp, Z @ directions
+    distance = xp.abs(inner)
+    if shared:
+        distance = xp.where(shared[1] < 0, distance, like(distance, np.asarray(np.inf))[0])
+    return Kinks.of(Z, distance, inner, inner, n_near)

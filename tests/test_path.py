@@ -21,7 +21,6 @@ from convexbn import (
 )
 from convexbn.losses import SquaredError
 from convexbn.solvers import Options, Search
-from convexbn.solvers import _downwards as solvers_downwards
 from convexbn.solvers import _path as solvers_path
 from convexbn.solvers._tolerance import Tolerance
 from tests.watched import Watched, untouched
@@ -85,27 +84,19 @@ def test_integer_weights_equal_repeated_rows():
     np.testing.assert_allclose(weighted.objectives, repeated.objectives)
 
 
-def test_solves_start_from_the_networks_before_and_on_both_sides(monkeypatch):
-    starts, solutions = {}, {}
+def test_each_solve_starts_from_the_network_before(monkeypatch):
+    starts, solutions = [], []
 
     def recorded(problem, *, start, **options):
-        if problem.weight_decay not in solutions:
-            starts[problem.weight_decay] = start
-            solutions[problem.weight_decay] = solve(problem, start=start, **options)
-        return solutions[problem.weight_decay]
+        starts.append(start)
+        solutions.append(solve(problem, start=start, **options))
+        return solutions[-1]
 
-    monkeypatch.setattr(solvers_downwards, "solve", recorded)
-    path = convexbn_path(X, Y, n_weight_decays=5, eps=0.1)
-    first, second, third, fourth, fifth = path.weight_decays
-    assert list(solutions) == [first, third, second, fifth, fourth]
-    assert len(starts[first]) == 0
-    assert starts[third] is solutions[first].neurons
-    assert starts[fifth] is solutions[third].neurons
-    start, sides = starts[fourth], [solutions[third].neurons, solutions[fifth].neurons]
-
-    known = np.hstack([side.with_unit_outputs().directions for side in sides])
-    assert 0 < len(start) <= known.shape[1]
-    np.testing.assert_allclose((start.directions.T @ known).max(axis=1), 1)
+    monkeypatch.setattr(solvers_path, "solve", recorded)
+    path = convexbn_path(X, Y, n_weight_decays=3, eps=0.1)
+    assert len(starts[0]) == 0
+    assert starts[1:3] == [solutions[0].neurons, solutions[1].neurons]
+    assert path.neurons == tuple(solution.neurons for solution in solutions[:3])
 
 
 def test_interrupted_path_keeps_what_is_done():
@@ -187,7 +178,7 @@ def test_time_is_shared_and_the_path_complete():
         return solve(problem, **options)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(solvers_downwards, "solve", watched)
+        patched.setattr(solvers_path, "solve", watched)
         convexbn_path(X, Y, n_weight_decays=4, eps=0.5, max_time=1000.0)
     assert 240 < limits[0] <= 250  # a quarter; what is not used goes to the others
     assert 900 < limits[-1] <= 1000
@@ -304,7 +295,7 @@ def test_values_are_searched_from_other_starts_and_a_seed_gives_one_path(monkeyp
         drawn.append(random_state.bit_generator.state["state"]["state"])
         return solve(problem, random_state=random_state, **options)
 
-    monkeypatch.setattr(solvers_downwards, "solve", recorded)
+    monkeypatch.setattr(solvers_path, "solve", recorded)
     options = {"n_weight_decays": 3, "eps": 0.1, "random_state": 0}
     first, second = convexbn_path(X, Y, **options), convexbn_path(X, Y, **options)
     once = drawn[: len(drawn) // 2]

@@ -1,4 +1,4 @@
-"""The regularization path: a problem solved at falling weight decays, each from the networks before."""
+"""The regularization path: a problem solved at falling weight decays, each from the network before."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price, priced_neurons
-from convexbn.solvers._auto import OWN_SOLVERS, check_solver, solve
+from convexbn.solvers._auto import OWN_SOLVERS, check_solver, patterns_of, solve, takes_working_sets
 from convexbn.solvers._certificate import Certificate, Search, dual_bound
-from convexbn.solvers._downwards import downwards
 from convexbn.solvers._monitor import Callback, Clock, Monitor, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import Reference, Tolerance, warn_of_gaps
+from convexbn.solvers.gated._path import gated_path
 from convexbn.solvers.relu._options import ACCURATE, Options
 from convexbn.solvers.relu._quasi_newton import best_lengths
 
@@ -46,14 +46,13 @@ def solve_path(
     callback: Callback | None = None,
     verbose: bool = False,
 ) -> list[Solution]:
-    """Solve a problem along falling weight decays, each from the networks before.
+    """Solve a problem along falling weight decays, each from the network before.
 
-    Column generation searches lightly at all values but the smallest, at each from other random starts. It solves every
-    other value from the network at the last one, and those between from the networks on both sides. What it finds at
-    any value is then priced at all values, and those whose gap is then above `tol` are solved again, from the smallest
-    upwards, each from its own network and the neurons of another that violate its dual feasibility; where that is not
-    enough, once more with the whole search. Nothing is proved; the certificates of ReLU networks are local, except
-    where `price_bound` or a closed form makes them global.
+    Column generation searches lightly at all values but the smallest, at each from other random starts. What it
+    finds at any value is then priced at all values, and those whose gap is then above `tol` are solved again, from the
+    smallest upwards, each from its own network and the neurons of another that violate its dual feasibility; where that
+    is not enough, once more with the whole search. Nothing is proved; the certificates of ReLU networks are local,
+    except where `price_bound` or a closed form makes them global.
 
     Parameters
     ----------
@@ -112,14 +111,12 @@ def solve_path(
     searches = activation == "relu" and solver in OWN_SOLVERS and np.isfinite(problem.loss.curvature)
     if searches:  # there are no sampled patterns, which are the same at all values
         choices["random_state"] = make_generator(random_state)
-    joins = searches and not isinstance(problem, PostActivationProblem)
     solutions: list[Solution] = []
     clock = Clock(max_time)
-    found = downwards(problems, clock, choices, light=_light(problem), joins=joins)
     monitor = Monitor("path", max_iter=len(grid), callback=callback, verbose=verbose)
     with monitor, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for solution in _within(tolerance, problems, found):
+        for solution in _within(clock, tolerance, problems, _downwards(problems, clock, choices)):
             if solution.status is Status.INTERRUPTED:
                 break
             solutions.append(solution)
@@ -134,7 +131,7 @@ def solve_path(
             if tolerance.reached_by(solutions[index].certificate):
                 continue
             start = solutions[index + 1].neurons
-            if joins:
+            if searches and not isinstance(problem, PostActivationProblem):
                 start = _with_violating(problems[index], index, solutions)
             options, limit = _light(problem) if light else ACCURATE, clock.left(1 / (index + 1))
             again = solve(problems[index], start=start, max_time=limit, options=options, **choices)
@@ -149,18 +146,20 @@ def solve_path(
     return solutions
 
 
-def _within(tolerance: Tolerance, problems: list[Problem], found: Iterator[Solution | None]) -> Iterator[Solution]:
-    """Solutions; where there was no time for one, that at the weight decay before."""
-    solution = next(found)
-    assert solution is not None
+def _within(
+    clock: Clock, tolerance: Tolerance, problems: list[Problem], downwards: Iterator[Solution]
+) -> Iterator[Solution]:
+    """Solutions until the time is out; from then on the last one, at the weight decays that are left."""
+    solution = next(downwards)
     yield solution
-    for (before, problem), next_one in zip(pairwise(problems), found, strict=True):
-        if next_one is None:
+    for before, problem in pairwise(problems):
+        if clock.is_out():
             share = problem.weight_decay / before.weight_decay
             certificate, dual = _carried(solution, problem, share), share * solution.dual
             status = Status.CONVERGED if tolerance.reached_by(certificate) else Status.MAX_TIME
-            next_one = replace(solution, dual=dual, certificate=certificate, status=status, n_iter=0, history=())
-        solution = next_one
+            solution = replace(solution, dual=dual, certificate=certificate, status=status, n_iter=0, history=())
+        else:
+            solution = next(downwards)
         yield solution
 
 
@@ -179,6 +178,32 @@ def _carried(solution: Solution, problem: Problem, share: float) -> Certificate:
         lower_bound=share * before.lower_bound,
         global_lower_bound=None if proved is None else share * proved,
     )
+
+
+def _downwards(problems: list[Problem], clock: Clock, choices: dict[str, Any]) -> Iterator[Solution]:
+    """Solutions at falling weight decays, each from the one before."""
+    if choices["activation"] == "gated_relu":
+        patterns = patterns_of(problems[0], choices["n_patterns"], choices["random_state"])
+        if takes_working_sets(problems[0], patterns, choices["solver"], choices["tol"]):
+            yield from gated_path(
+                problems[0],
+                patterns,
+                [problem.weight_decay for problem in problems],
+                tol=choices["tol"],
+                relative_to=choices["relative_to"],
+                max_iter=choices["max_iter"] or 500,
+                max_time=clock.left(1 / len(problems)),
+            )
+            return
+        start = None
+    else:
+        start = problems[0].zero_network
+    for index, problem in enumerate(problems):
+        options = _light(problem) if index < len(problems) - 1 else ACCURATE
+        share = clock.left(1 / (len(problems) - index))
+        solution = solve(problem, start=start, max_time=share, options=options, **choices)
+        yield solution
+        start = solution.neurons
 
 
 def _light(problem: Problem) -> Options:

@@ -12,7 +12,7 @@ from convexbn.solvers.relu._quasi_newton import best_lengths, quasi_newton
 from convexbn.solvers.relu._state import Run, State
 
 _FIRST_LENGTH, _LEAST_LENGTH = 0.1, 1e-3  # of random neurons, and of those kept, relative to the longest
-_FIRST_DAMPING = 0.1  # of the corrective step after them
+_FIRST_RTOL, _FIRST_DAMPING = 1e-5, 0.1  # of the corrective step after them
 _NEAR = 1e-5  # rtol of a corrective step below which neurons are close to a local optimum
 
 
@@ -80,7 +80,7 @@ def with_first_neurons(run: Run, state: State) -> State:
     first = State.of(problem, neurons, options)
     if first.objective >= state.objective:
         return state
-    return replace(first, damping=_FIRST_DAMPING)
+    return replace(first, rtol=_FIRST_RTOL, damping=_FIRST_DAMPING)
 
 
 def _far(run: Run, state: State) -> bool:

@@ -117,7 +117,7 @@ class State:
     objective: float
     newton_steps: float
     coarse: bool
-    rtol: float = 1e-5
+    rtol: float = 1e-6
     damping: float = 1e-4
     searched: Searched | None = None
     proof: Price | None = None

@@ -152,7 +152,7 @@ _LOSSES = [
     Mutant("losses.py", "curvature = 0.5\n", "curvature = 0.25\n", "losses", "curvature of the cross entropy"),
     Mutant(
         "losses.py",
-        "(np.eye(f.shape[1]) - p[:, None, :])",
+        "(like(f, np.eye(f.shape[1]))[0] - p[:, None, :])",
         "(np.eye(f.shape[1]) + p[:, None, :])",
         "losses",
         "sign in the Hessian of the cross entropy",

@@ -22,7 +22,8 @@ from convexbn import (
 )
 from convexbn.dask import DaskConvexBNClassifier, DaskConvexBNRegressor, RowsLostError
 from convexbn.model._sums import along_outputs, neuron_outputs
-from convexbn.operators import DaskMatrix
+from convexbn.operators import DaskMatrix, _dask
+from convexbn.oracles._kinks import Kinks
 from tests.test_operators import CASES, TALL, V, on_dense, rows_of
 
 distributed = pytest.importorskip("distributed")
@@ -336,3 +337,41 @@ def test_cluster_that_goes_away_leaves_the_best_network(all_stay):
             model.fit(chunked(X, [30, 30]), y)
     assert not hasattr(model, "network_")
     assert np.mean((lost.value.best.predict(X)[:, 0] - y) ** 2) < 0.2 * y.var()
+
+
+@pytest.mark.parametrize("case", ["differ", "repeated", pytest.param("classes", marks=pytest.mark.slow)])
+def test_what_comes_to_the_client_is_small_beside_rows_times_neurons(client, all_stay, monkeypatch, case):
+    """In Newton steps, polish and merging of the preset ACCURATE; a number a sample and output travels."""
+    n = 8000
+    rows, rng = rows_of(n, 2), np.random.default_rng(3)
+    rows = np.concatenate([rows[: -n // 8], -2 * rows[: n // 8]]) if case == "repeated" else rows
+    y = np.abs(rows[:, :1]) + np.sin(2 * rows[:, 1:2]) + 0.1 * rng.standard_normal((n, 1))
+    loss = "squared_error"
+    if case == "classes":
+        y, loss = np.eye(2)[(y[:, 0] > 0.5).astype(int)], "cross_entropy"
+    sizes, values = [], _dask.values
+
+    def watched(*args):
+        found = values(*args)
+        sizes.extend(np.size(part) for value in found for part in parts_of(value))
+        return found
+
+    monkeypatch.setattr("convexbn.operators._dask.values", watched)
+    options = {"random_state": 0, "prove": False, "max_iter": 1, "tol": 1e-12}
+    of_rows = {"loss": loss, "weight_decay": 0.003}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        solution = solve_column_generation(Problem(on_workers(client, rows), y, **of_rows), **options)
+    in_memory = Problem(rows, y, **of_rows)
+    assert in_memory.objective(solution.neurons) == pytest.approx(solution.certificate.objective, rel=1e-9)
+    assert solution.certificate.objective < 0.5 * in_memory.zero_objective
+    assert len(solution.neurons) >= 6
+    assert max(sizes) < n * len(solution.neurons) / 6
+
+
+def parts_of(value):
+    """The arrays and numbers in a value of a function of blocks."""
+    parts = value if isinstance(value, tuple) else vars(value).values() if isinstance(value, Kinks) else [value]
+    return [part for part in parts if isinstance(part, (np.ndarray, np.generic, float))] + [
+        part for kinks in parts if isinstance(kinks, Kinks) for part in parts_of(kinks)
+    ]

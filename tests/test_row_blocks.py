@@ -11,6 +11,7 @@ from convexbn import (
     ConvexBNClassifier,
     ConvexBNRegressor,
     DesignMatrix,
+    Neurons,
     Problem,
     read_rows,
     sample_patterns,
@@ -23,6 +24,7 @@ from convexbn.operators import RowBlocks
 from convexbn.oracles import price_bound
 from convexbn.rows import ArrayRows
 from convexbn.solvers import ACCURATE
+from convexbn.solvers.relu._newton import newton
 
 
 def mapped(X, folder):
@@ -201,6 +203,22 @@ def test_memory_is_that_of_blocks_and_active_neurons(tmp_path, all_maps):
     assert solution.certificate.objective < 0.99 * np.var(y) / 2
     assert size > 8 * 2**22
     assert peak < size / 2
+
+
+def test_memory_of_newton_steps_is_that_of_blocks(tmp_path, all_maps):
+    """A step of many neurons, whose products with all rows would take more than is allowed."""
+    n, m, rng = 300_000, 40, np.random.default_rng(0)
+    file = mapped(rng.standard_normal((n, 4)), tmp_path)
+    Z = BatchNormDesign().fit(file).matrix(file)
+    problem = Problem(Z, np.abs(file[:, 0]), weight_decay=0.001)
+    neurons = Neurons(rng.standard_normal((5, m)), np.where(np.arange(m) % 2, 1.0, -1.0)[:, None], np.zeros(1))
+    limits = {"rtol": 0.0, "damping": 1.0, "max_sweeps": 1, "block_weights": 1000, "max_steps": 1}
+    before = problem.objective(neurons)
+    assert Z.hyperplanes.all_differ
+    (moved, n_steps), peak = traced(lambda: newton(problem, neurons, **limits, stop=lambda: False))
+    assert n_steps == 1
+    assert problem.objective(moved) < before
+    assert peak < 8 * n * m / 2
 
 
 def test_an_estimator_copies_neither_data_nor_design_matrix(tmp_path, all_maps):

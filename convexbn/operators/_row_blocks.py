@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, Self
 
@@ -74,6 +74,10 @@ class RowBlocks(Operator):
         if first.size <= _FEW * len(first):
             return Held([first, *(value(i) for i in range(1, count))])
         return Held(_Recipe(count, value))
+
+    def summed(self, function: Callable[..., Any], *placed: Any, **small: Any) -> Any:
+        """The sum over blocks, and parts of them, of the values of a function."""
+        return super().summed(partial(_summed, function), *placed, **small)
 
     def _values(self, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Iterator[Any]:
         each = in_order if self.data.in_any_order else lambda value, count: map(value, range(count))
@@ -194,6 +198,10 @@ class RowBlocks(Operator):
     def _parts(self, entries: int) -> Iterator[tuple[slice, Self]]:
         for samples in self._blocks(entries):
             yield samples, self.of_samples(samples)
+
+
+def _summed(function: Callable[..., Any], Z: DesignMatrix, *placed: Any, **small: Any) -> Any:
+    return Z.summed(function, *placed, **small)
 
 
 class _Block(DesignMatrix):

@@ -45,7 +45,7 @@ def _newton(run: Run, state: State) -> tuple[Neurons, int]:
     neurons, near = state.neurons, state.rtol < _NEAR and problem.output_directions.fixed
     if near:
         neurons, converged = newton_on_kinks(problem, neurons, stop=stop)
-        if converged:
+        if converged or len(neurons) == 0:
             return merge(problem, neurons), 1
     neurons, steps = newton(
         problem,

@@ -94,7 +94,7 @@ def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bo
         if objective > least * (1 + _MOST_RISE):
             break
         if not step.changed and step.decrease <= _ROUNDING * objective:
-            return best, best is neurons
+            return best, objective <= least * (1 + _ROUNDING)
     return best, False
 
 

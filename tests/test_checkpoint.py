@@ -543,7 +543,9 @@ def test_cross_validation_of_other_data_folds_or_parameters_is_refused(tmp_path)
 def test_cross_validation_follows_no_path_again(tmp_path):
     X, y = data(n=12, d=2)
     rows, path = csr_array(X), tmp_path / "run"
-    model = ConvexBNRegressorCV(**FOLDED | {"spectral_power": 0.0, "cv": 3}, normalization="weight", checkpoint=path)
+    model = ConvexBNRegressorCV(
+        **FOLDED | {"spectral_power": 0.0, "cv": 3, "max_iter": 1}, normalization="weight", checkpoint=path
+    )
     seen = []
 
     def killed_after_two_paths(progress):

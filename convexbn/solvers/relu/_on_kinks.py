@@ -68,7 +68,7 @@ def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bo
     Returns
     -------
     neurons : Neurons
-        Neurons with no larger objective, up to rounding.
+        Neurons with no larger objective.
     converged : bool
         Whether they are at a joint local optimum. Networks of too many weights stay as they are.
 
@@ -89,12 +89,12 @@ def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bo
         if step is None:
             break
         neurons, sides, objective = step.neurons, step.sides, problem.objective(step.neurons)
-        if objective < least or (objective <= least * (1 + _ROUNDING) and not step.changed):
+        if objective <= least:
             best, least = neurons, objective
         if objective > least * (1 + _MOST_RISE):
             break
         if not step.changed and step.decrease <= _ROUNDING * objective:
-            return best, best is neurons
+            return best, objective <= least * (1 + _ROUNDING)
     return best, False
 
 

@@ -16,15 +16,15 @@ from convexbn.solvers.relu._options import Options, most_new
 from convexbn.solvers.relu._state import Run, Searched, State
 
 _LEAST_RTOL, _MOST_RTOL, _DAMPING = 1e-14, 1e-3, 1e-4  # of the next corrective step
-_SMALL = 2**12  # entries of Z up to which twice as many starts confirm a gap: they take little time
+_SMALL_GAP = 1e-8  # tolerance up to which twice as many starts confirm a gap: a neuron of a small basin counts there
 _BESIDE = 1e-3  # how far beside the plane of two active neurons a start is
 
 
 def searched(run: Run, state: State) -> State:
     """Search for violated dual constraints; a gap within the tolerance is confirmed from many more starts.
 
-    These searches grow until one finds a gap above the tolerance, or there were starts enough: with one output and a
-    small Z twice as many.
+    These searches grow until one finds a gap above the tolerance, or there were starts enough: twice as many where
+    the tolerance is small.
 
     There is no search in a single round that no neuron may enter.
 
@@ -36,7 +36,7 @@ def searched(run: Run, state: State) -> State:
         return state
     state = _searched_with(run, state, options.coarse if state.coarse else options, 1)
     n_searches, most = 0 if state.coarse else 1, options.last_search
-    if most > 1 and run.problem.output_directions.fixed and run.problem.Z.n_rows * run.problem.Z.n_columns <= _SMALL:
+    if most > 1 and run.tolerance.relative(state.objective) <= _SMALL_GAP:
         most *= 2
     effort = -(-most // 4)
     while n_searches < most and run.tolerance.reached(state.objective, state.bound):

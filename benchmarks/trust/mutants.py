@@ -331,8 +331,8 @@ _ORACLES = [
     ),
     Mutant(
         "oracles/_ascent.py",
-        "w[:, moving] * length - adjoint",
-        "w[:, moving] * length + adjoint",
+        "scaled - along).T.ravel()",
+        "scaled + along).T.ravel()",
         "ascent",
         "sign of the gradient in polishing",
     ),

@@ -27,7 +27,7 @@ from convexbn.solvers.relu._options import ACCURATE, Options
 from convexbn.solvers.relu._quasi_newton import best_lengths
 
 # At all values but the last; normalized after the ReLU a gap within the tolerance is confirmed from more starts anyway.
-_LIGHT = replace(ACCURATE, n_starts=150, last_search=1)
+_LIGHT = replace(ACCURATE, n_starts=200, last_search=1)
 _LIGHT_AFTER = replace(ACCURATE, n_starts=60, new_neurons=4)
 
 

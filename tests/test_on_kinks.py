@@ -124,5 +124,5 @@ def test_seeds_agree_where_gaps_are_confirmed():
 
 
 def test_starts_between_active_neurons_are_options():
-    with pytest.raises(ValueError, match="between=1.5"):
+    with pytest.raises(ValueError, match=r"between=1\.5"):
         replace(ACCURATE, between=1.5)

@@ -16,7 +16,7 @@ _RIDGE = 1e-12  # of the mean curvature
 _ROUNDING = 1e-14  # of the objective
 _MOST_RISE = 1e-6  # of the objective, after which steps seldom lead back
 _SLACK = 1e-9  # of weight_decay: how far multipliers may leave their interval
-_MOST_WEIGHTS, _MOST_ENTRIES = 3000, 2**22  # of the network, and of its Jacobian
+_MOST_WEIGHTS, _MOST_ENTRIES = 3000, 2**22  # of the network, and of Z, its products and the Jacobian, each
 
 Basis = tuple[np.ndarray, np.ndarray]
 
@@ -78,7 +78,7 @@ def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bo
        SIAM J. Optim. 13, 2002.
     """
     neurons = neurons.without_zeros()
-    if neurons.weights.size > _MOST_WEIGHTS or problem.Z.n_rows * len(neurons) > _MOST_ENTRIES:
+    if neurons.weights.size > _MOST_WEIGHTS or problem.Z.n_rows * max(neurons.weights.shape) > _MOST_ENTRIES:
         return neurons, False
     best, least = neurons, problem.objective(neurons)
     sides, bases = _nearest(problem, neurons), dict[bytes, Basis]()

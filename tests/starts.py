@@ -1,11 +1,13 @@
 """Gradient training from many starts in one pass, for tests that set the best of them beside an optimum."""
 
 import numpy as np
-import torch
+import pytest
 
 from convexbn import BatchNormNetwork
 from convexbn.gradient import train
 from convexbn.losses import make_loss
+
+torch = pytest.importorskip("torch")
 
 
 def train_starts(seeds, X, y, *, weight_decay, loss, n_steps, learning_rate, fit_intercept=True, **options):

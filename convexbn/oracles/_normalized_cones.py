@@ -14,6 +14,9 @@ _QUICK_WORK = 3e6  # patterns times rows up to which all of them take a few seco
 _EPS = float(np.finfo(float).eps)  # times n and the largest: singular values up to here are rounding of Z
 _HELD = 1e6  # weight of equations in a least-squares problem
 _CLEAR = 1e-12  # of a free variable in an inequality, relative to the others: less is near rounding
+# Norm of weights and shift of a neuron of norm 1, at most: weights are no longer than 1 / LEAST_STD, where columns of Z
+# have norm 1, and the shift no larger than they and the neuron.
+_LONGEST = 2 / LEAST_STD + 1
 _ROUNDING = 64 * _EPS  # of a price, relative to |v|, times the condition of a pattern's features
 
 
@@ -86,7 +89,6 @@ def price_of_normalized_patterns(
     rows = rows / sizes
     u = v[:, 0] / root
     size = float(np.linalg.norm(u))
-    longest = 2 / LEAST_STD + 1  # weights are no longer than 1 / LEAST_STD, shifts than they and the neuron
     largest = best = abs(float(v.sum()))
     direction = None
     for mask in patterns.masks().T:
@@ -96,7 +98,7 @@ def price_of_normalized_patterns(
         basis, triangle = np.linalg.qr(features * root[:, None])
         left, values, right = np.linalg.svd(triangle)
         along = left.T @ (basis.T @ u)
-        rank, error = _rank(values, along, size, longest, len(rows))
+        rank, error = _rank(values, along, size, len(rows))
         along = along[:rank]
         if np.linalg.norm(along) + error <= largest:
             continue
@@ -114,7 +116,7 @@ def price_of_normalized_patterns(
     return Price(largest, "global" if patterns.complete else "patterns", direction)
 
 
-def _rank(values: np.ndarray, along: np.ndarray, size: float, longest: float, n: int) -> tuple[int, float]:
+def _rank(values: np.ndarray, along: np.ndarray, size: float, n: int) -> tuple[int, float]:
     """The number of singular values that gives the sharpest bound of a price, and what rounding may add to it.
 
     Parameters
@@ -125,14 +127,12 @@ def _rank(values: np.ndarray, along: np.ndarray, size: float, longest: float, n:
         The dual point in the coordinates of the left singular vectors.
     size : float
         Norm of the dual point.
-    longest : float
-        Upper bound of the norm of weights and shift of a neuron of norm 1.
     n : int
         Samples.
     """
     resolved = values > n * _EPS * values[0]
     left_out = np.cumsum((np.where(resolved, values * along, 0.0) ** 2)[::-1])[::-1]
-    lost = longest * np.sqrt(np.append(left_out[1:], 0.0))  # by the first, the first two, ... of them
+    lost = _LONGEST * np.sqrt(np.append(left_out[1:], 0.0))  # by the first, the first two, ... of them
     errors = np.where(resolved, _ROUNDING * size * values[0] / np.where(resolved, values, 1.0) + lost, np.inf)
     best = int(errors.argmin())
     return best + 1, float(errors[best])

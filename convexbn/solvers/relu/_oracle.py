@@ -24,9 +24,7 @@ def searched(run: Run, state: State) -> State:
     """Search for violated dual constraints; a gap within the tolerance is confirmed from many more starts.
 
     These searches grow until one finds a gap above the tolerance, or there were starts enough: twice as many where
-    the tolerance is small.
-
-    There is no search in a single round that no neuron may enter.
+    the tolerance is small. There is no search in a single round that no neuron may enter.
 
     The next corrective step need not be more accurate than what remains: the objective is within about 10 gap^2 of that
     of a joint local optimum, and to come closer can wait as long as neurons are found and rounds make progress.

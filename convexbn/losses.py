@@ -139,10 +139,14 @@ class SquaredError(Loss):
         pass
 
     def value(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return namespace(f).sum((f - y) ** 2, axis=1) / 2
+        return self.with_gradient(f, y)[0]
 
     def gradient(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return f - y
+
+    def with_gradient(self, f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        residual = f - y
+        return namespace(f).sum(residual**2, axis=1) / 2, residual
 
     def second_derivative(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         return namespace(f).ones_like(f)

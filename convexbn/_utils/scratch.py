@@ -1,5 +1,6 @@
 """Memory of temporary arrays that is used again, where the system would map every new one page by page."""
 
+from math import prod
 from sys import getrefcount
 from threading import local
 from typing import Any
@@ -36,7 +37,7 @@ def scratch(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     True
     """
     dtype, kept = np.dtype(dtype), _memory.kept
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = prod(shape) * dtype.itemsize
     if not _LEAST <= size <= _MOST:
         return np.empty(shape, dtype=dtype)
     for i in range(len(kept)):

@@ -48,7 +48,7 @@ def of_hidden_weights(
     f = Z.pool(hidden) @ output_weights + intercept
     value, gradient = loss.with_gradient(f, y)
     v = -p[:, None] * gradient
-    return p @ value, Z.of_active(hidden, Z.unpool(v)), Z.xp.sum(v, axis=0)
+    return p @ value, Z.of_active(hidden, Z.unpool(v)), -p @ gradient
 
 
 def of_all_weights(
@@ -62,7 +62,7 @@ def of_all_weights(
     v = -p[:, None] * gradient
     of_outputs = pooled.T @ Z.cast(v)
     of_active = Z.of_active(hidden, Z.cast(Z.unpool(v)) @ output_weights.T)
-    return p @ value, of_active, of_outputs, Z.xp.sum(v, axis=0)
+    return p @ value, of_active, of_outputs, -p @ gradient
 
 
 def of_lengths(
@@ -72,4 +72,4 @@ def of_lengths(
     f = hidden @ output_weights + intercept
     value, gradient = loss.with_gradient(f, y)
     v = -p[:, None] * gradient
-    return p @ value, (v.T @ hidden).T, Z.xp.sum(v, axis=0)
+    return p @ value, (v.T @ hidden).T, -p @ gradient

@@ -6,9 +6,10 @@ On small networks the wrapper of a general library takes longer than the product
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.linalg.lapack import dtrtrs
+from scipy.linalg.blas import dtrsv
 
 _MEMORY = 30
+_ROWS = _MEMORY + 10  # in which they are kept
 _ARMIJO, _HALVINGS = 1e-4, 20
 _CURVED = 1e-10  # least cosine of step and change of the gradient with which a pair enters the memory
 _TINY = float(np.finfo(float).tiny)
@@ -92,46 +93,57 @@ def lbfgs(
 
 
 class _Memory:
-    """The last steps and changes of the gradient, in a ring; their inner products with each other and the gradient."""
+    """The last steps and changes of the gradient, with their inner products with the changes and with the gradient.
+
+    They lie in a window of rows that moves down by a row a step; at the end of the rows it goes back to the front.
+    """
 
     def __init__(self, gradient: np.ndarray):
         self.gradient = gradient
-        self.steps, self.changes = np.empty((_MEMORY, gradient.size)), np.empty((_MEMORY, gradient.size))
-        self.mixed, self.gram = np.zeros((_MEMORY, _MEMORY)), np.zeros((_MEMORY, _MEMORY))
-        self.along_steps, self.along_changes = np.zeros(_MEMORY), np.zeros(_MEMORY)
-        self.order: list[int] = []  # places in the ring, the oldest first
+        self.pairs = np.empty((2, _ROWS, gradient.size))  # steps, changes
+        self.products = np.zeros((2, _ROWS, _ROWS))  # of steps with later changes, and of changes with changes
+        self.along = np.zeros((2, _ROWS))  # products with the gradient
+        self.window = slice(0, 0)
 
     def __len__(self) -> int:
-        return len(self.order)
+        return self.window.stop - self.window.start
 
     def add(self, step: np.ndarray, gradient: np.ndarray) -> None:
         """Go on to the gradient after a step; the pair is kept if the function is convex along it."""
-        used, change = len(self.order), gradient - self.gradient
-        along_steps, along_changes = self.steps[:used] @ gradient, self.changes[:used] @ gradient
-        mixed, gram = along_steps - self.along_steps[:used], along_changes - self.along_changes[:used]
-        self.gradient, self.along_steps[:used], self.along_changes[:used] = gradient, along_steps, along_changes
+        window, change = self.window, gradient - self.gradient
+        along = self.pairs[:, window] @ gradient
+        products = along - self.along[:, window]
+        self.gradient, self.along[:, window] = gradient, along
         curvature, size = float(step @ change), float(change @ change)
         if curvature <= _CURVED * float(np.sqrt((step @ step) * size)):
             return
-        place = self.order.pop(0) if used == _MEMORY else used
-        self.order.append(place)
-        self.steps[place], self.changes[place] = step, change
-        self.along_steps[place], self.along_changes[place] = step @ gradient, change @ gradient
-        self.mixed[:used, place] = mixed  # of steps with later changes: only that triangle is read
-        self.gram[:used, place] = self.gram[place, :used] = gram
-        self.mixed[place, place], self.gram[place, place] = curvature, size
+        if window.stop == _ROWS:
+            window = self._to_front()
+        place = window.stop
+        self.pairs[0, place], self.pairs[1, place] = step, change
+        self.along[:, place] = step @ gradient, change @ gradient
+        self.products[:, window, place] = products
+        self.products[1, place, window] = products[1]
+        self.products[:, place, place] = curvature, size
+        self.window = slice(max(window.start, place + 1 - _MEMORY), place + 1)
+
+    def _to_front(self) -> slice:
+        """Move the window to the first rows."""
+        window, front = self.window, slice(0, len(self))
+        self.pairs[:, front] = self.pairs[:, window]
+        self.products[:, front, front] = self.products[:, window, window]
+        self.along[:, front] = self.along[:, window]
+        return front
 
     def direction(self) -> np.ndarray:
         """Minus the product of the inverse Hessian with the gradient."""
-        used = len(self.order)
-        if used == 0:
+        if len(self) == 0:
             return -self.gradient
-        order = slice(used) if self.order[0] == 0 else np.array(self.order)  # which indexing takes long
-        mixed, gram = (np.ascontiguousarray(M[order][:, order]) for M in (self.mixed, self.gram))
+        window = self.window
+        (steps, changes), (mixed, gram) = self.pairs[:, window], self.products[:, window, window]
+        along_steps, along_changes = self.along[:, window]
         diagonal = mixed.diagonal()
         scale = diagonal[-1] / gram[-1, -1]
-        inner = dtrtrs(mixed, self.along_steps[order])[0]
-        outer = dtrtrs(mixed, diagonal * inner + scale * (gram @ inner - self.along_changes[order]), trans=1)[0]
-        ring_inner, ring_outer = np.empty(used), np.empty(used)
-        ring_inner[order], ring_outer[order] = inner, outer
-        return scale * (ring_inner @ self.changes[:used] - self.gradient) - ring_outer @ self.steps[:used]
+        inner = dtrsv(mixed, along_steps)
+        outer = dtrsv(mixed, diagonal * inner + scale * (gram @ inner - along_changes), trans=1)
+        return scale * (inner @ changes - self.gradient) - outer @ steps

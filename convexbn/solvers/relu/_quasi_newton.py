@@ -157,7 +157,7 @@ def _in_all_weights(problem: Problem, n_neurons: int, single_precision: bool) ->
         S, c = weights[: k * n_neurons].reshape(k, n_neurons), weights[k * n_neurons :].reshape(n_neurons, -1)
         now = {"loss": problem.loss, "weights": S, "output_weights": products.cast(c), "intercept": intercept}
         value, of_active, along, total = products.summed(of_all_weights, *problem.placed, **now)
-        gradient = np.append(decay * S - of_active, decay * c - along)
+        gradient = np.concatenate(((decay * S - of_active).ravel(), (decay * c - along).ravel()))
         return value + decay / 2 * float(weights @ weights), gradient, total
 
     return objective

@@ -1,7 +1,6 @@
 """Gated networks along weight decays: what does not depend on weight decay is computed once."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -76,7 +75,7 @@ def gated_path(
     known: list[tuple[float, Point]] = []
     for weight_decay in weight_decays:
         monitor = Monitor("gated", max_iter=max_iter, max_time=max_time, callback=None, verbose=False)
-        at, scaled = replace(problem, weight_decay=float(weight_decay)), float(weight_decay) / scaling.target_scale
+        at, scaled = problem.with_weight_decay(float(weight_decay)), float(weight_decay) / scaling.target_scale
         here, first = sets.at(scaled), found
         if len(known) == 2:
             first = min(found, extrapolated(here, *known), key=here.objective)

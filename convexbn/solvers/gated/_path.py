@@ -95,5 +95,5 @@ def extrapolated(sets: WorkingSets, before: tuple[float, Point], last: tuple[flo
     moved = S.copy()
     moved[here] -= first.S[there]
     moved = S + ratio * moved
-    moved[(moved * S).sum(axis=(1, 2)) <= 0] = 0
+    moved[np.einsum("jkc,jkc->j", moved, S) <= 0] = 0
     return sets.point(chosen, moved, point.intercept + ratio * (point.intercept - first.intercept))

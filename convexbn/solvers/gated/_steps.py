@@ -67,8 +67,10 @@ class LossModel:
         largest = np.einsum("icc->ic", second).max(axis=1)
         mean = float(p @ largest)
         least = _LEAST_CURVATURE * mean if mean > 0 else problem.loss.curvature
-        flat = np.maximum(least - largest, 0)[:, None, None] * np.eye(second.shape[1])
-        self.w, self.hessian = p * np.maximum(largest, least), p[:, None, None] * (second + flat)
+        if largest.min() < least:
+            second = second + np.maximum(least - largest, 0)[:, None, None] * np.eye(second.shape[1])
+            largest = np.maximum(largest, least)
+        self.w, self.hessian = p * largest, p[:, None, None] * second
         self.fit_intercept, self.v = problem.fit_intercept, self.raw_v
         if self.fit_intercept:
             self._inverse = np.linalg.pinv(self.hessian.sum(axis=0))

@@ -84,11 +84,12 @@ class EuclideanNorm:
         """
         U, identity = self.U, np.eye(len(K))
         root = np.sqrt(np.minimum(self.bend[:, 0], _LARGEST_BEND * K.diagonal() * c.max()))[:, None]
-        scaled = K / (root * root.T)
-        inverses = [(group, np.linalg.inv(scaled * mean + identity)) for group, mean in levels(c)]
+        pairs = root * root.T
+        inverses = [(group, np.linalg.inv(K / pairs * mean + identity)) for group, mean in levels(c)]
         radial_inverse = np.linalg.inv(
             sum((identity - inverse) * (U[:, group] @ U[:, group].T) for group, inverse in inverses)
         )
+        radial, inverses = root * U, [(group, inverse / pairs) for group, inverse in inverses]
 
         def flat(X: np.ndarray) -> np.ndarray:
             found = np.empty_like(X)
@@ -97,8 +98,8 @@ class EuclideanNorm:
             return found
 
         def inverse_of(R: np.ndarray) -> np.ndarray:
-            X = flat(R / root)
-            along = radial_inverse @ np.einsum("jk,jk->j", U, X)
-            return (X + flat(U * along[:, None])) / root
+            X = flat(R)
+            along = radial_inverse @ np.einsum("jk,jk->j", radial, X)
+            return X + flat(radial * along[:, None])
 
         return inverse_of

@@ -95,5 +95,8 @@ def extrapolated(sets: WorkingSets, before: tuple[float, Point], last: tuple[flo
     moved = S.copy()
     moved[here] -= first.S[there]
     moved = S + ratio * moved
-    moved[np.einsum("jkc,jkc->j", moved, S) <= 0] = 0
-    return sets.point(chosen, moved, point.intercept + ratio * (point.intercept - first.intercept))
+    through_zero = np.einsum("jkc,jkc->j", moved, S) <= 0
+    moved[through_zero] = 0
+    linear = len(here) == len(first.chosen) and not through_zero.any()
+    f = point.f + ratio * (point.f - first.f) if linear else None
+    return sets.point(chosen, moved, point.intercept + ratio * (point.intercept - first.intercept), f)

@@ -44,7 +44,7 @@ class Point:
         """The point of these weights and outputs."""
         return cls(chosen, S, f, intercept, problem.training_loss(f + intercept), float(norm.of(S).sum()))
 
-    @property
+    @cached_property
     def used(self) -> np.ndarray:
         """Indices of the chosen patterns with weights that are not zero."""
         return np.flatnonzero(self.S.reshape(len(self.chosen), self.S[0].size if len(self.S) else 0).any(axis=1))

@@ -168,7 +168,6 @@ def solved(
 
     `sets` and the points are those of the scaled problem.
     """
-
     neurons_of = lru_cache(maxsize=1)(sets.neurons)
 
     def certificate_of(best: Point, v: np.ndarray) -> tuple[Neurons, np.ndarray, Certificate]:

@@ -47,7 +47,7 @@ class Point:
     @cached_property
     def used(self) -> np.ndarray:
         """Indices of the chosen patterns with weights that are not zero."""
-        return np.flatnonzero(self.S.reshape(len(self.chosen), self.S[0].size if len(self.S) else 0).any(axis=1))
+        return np.flatnonzero(self.S.any(axis=(1, 2)))
 
 
 class LossModel:
@@ -187,7 +187,7 @@ def model_minimiser(
     of_entries, curvatures = np.repeat(c, C), (K.diagonal() * c.max()).tolist()
     relative, blocks, everything = c / c.max(), list(zip(K.astype(float), X, G, change, strict=True)), True
     for _ in range(_SWEEPS):
-        used, largest = X.any(axis=1), 0.0
+        used, largest = np.asarray(X.any(axis=1)), 0.0
         for j in range(a) if everything else np.flatnonzero(used):
             (overlaps, x, given, moved), curvature = blocks[j], curvatures[j]
             g = given - overlaps.dot(change)  # `@` takes twice as long for arrays as small

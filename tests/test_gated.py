@@ -529,7 +529,8 @@ def test_descent_on_the_model_ends_at_its_minimiser():
     for _ in range(30):
         G, S, X = slope(X), X, model_minimiser(EuclideanNorm, K, c, X, slope(X), weight_decay)
     lengths, used = np.linalg.norm(X, axis=(1, 2)), X.any(axis=(1, 2))
-    assert used.any() and not used.all()
+    assert used.any()
+    assert not used.all()
     np.testing.assert_allclose(slope(X)[used], weight_decay * X[used] / lengths[used, None, None], atol=1e-8)
     assert (np.linalg.norm(slope(X)[~used], axis=(1, 2)) <= weight_decay).all()
 

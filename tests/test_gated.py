@@ -24,8 +24,9 @@ from convexbn.operators._pooled import PooledProducts
 from convexbn.oracles import price_of_gates
 from convexbn.solvers.gated._conjugate_gradients import conjugate_gradients
 from convexbn.solvers.gated._driver import working_sets
-from convexbn.solvers.gated._path import gated_path
-from convexbn.solvers.gated._steps import Steps
+from convexbn.solvers.gated._euclidean_norm import EuclideanNorm
+from convexbn.solvers.gated._path import extrapolated, gated_path
+from convexbn.solvers.gated._steps import Steps, model_minimiser
 from tests.problems import products_of
 
 SMOOTH = ["squared_error", "huber", "log_loss", "squared_hinge"]
@@ -487,6 +488,51 @@ def test_a_path_is_that_of_its_problems(loss, fit_intercept, dtype):
         check_certificate(at, patterns, found)
         check_order(patterns, found.neurons)
     assert len(path[0].neurons) == path[4].n_iter == 0 < len(path[-1].neurons)
+
+
+@pytest.mark.parametrize(
+    ("before", "factor", "zeros"), [([1, 4], 0.9, []), ([1, 7], 0.9, []), ([1, 4], 3.0, [0, 2])], ids=str
+)
+def test_an_extrapolated_point_has_the_outputs_of_its_weights(before, factor, zeros):
+    problem, patterns = make_problem(fit_intercept=True)
+    sets, chosen = working_sets(problem, patterns, "float32"), np.array([1, 2, 4])
+    S = np.random.default_rng(0).standard_normal((3, problem.Z.n_columns, 1))
+    first = sets.point(np.array(before), factor * S[[0, 2]], np.array([0.3]))
+    last = sets.point(chosen, S, np.array([0.2]))
+    found = extrapolated(sets.at(0.8), (1.0, first), (0.9, last))
+    exact = sets.point(found.chosen, found.S, found.intercept)
+    assert found.chosen.tolist() == chosen.tolist()
+    assert np.flatnonzero(~found.S.any(axis=(1, 2))).tolist() == zeros
+    np.testing.assert_allclose(found.f, exact.f, rtol=0, atol=1e-13 * np.abs(exact.f).max())
+    assert found.loss == pytest.approx(exact.loss, rel=1e-13)
+
+
+def test_a_block_step_is_stationary():
+    rng = np.random.default_rng(0)
+    for c in (np.ones(5), rng.uniform(0.01, 1, 5)):
+        x, g = rng.standard_normal((2, 5))
+        s = EuclideanNorm.step(x, g, c, 0.5)
+        np.testing.assert_allclose(c * (s - x) - g + 0.5 * s / np.linalg.norm(s), 0, atol=1e-9)
+        assert not EuclideanNorm.step(x, g, c, 1.01 * np.linalg.norm(c * x + g)).any()
+
+
+def test_descent_on_the_model_ends_at_its_minimiser():
+    rng = np.random.default_rng(0)
+    K, c, weight_decay = np.eye(4) + 0.1, rng.uniform(0.1, 3, 5), 0.5
+    S, G = np.zeros((4, 5, 1)), rng.standard_normal((4, 5, 1))
+    G[0] *= 0.1 / np.linalg.norm(G[0])  # a block whose weights stay zero
+
+    def slope(X):
+        return G - c[:, None] * np.einsum("ij,jkc->ikc", K, X - S)
+
+    X = S
+    for _ in range(30):
+        G, S, X = slope(X), X, model_minimiser(EuclideanNorm, K, c, X, slope(X), weight_decay)
+    lengths, used = np.linalg.norm(X, axis=(1, 2)), X.any(axis=(1, 2))
+    assert used.any()
+    assert not used.all()
+    np.testing.assert_allclose(slope(X)[used], weight_decay * X[used] / lengths[used, None, None], atol=1e-8)
+    assert (np.linalg.norm(slope(X)[~used], axis=(1, 2)) <= weight_decay).all()
 
 
 def test_a_path_takes_fewer_rounds_than_its_problems():

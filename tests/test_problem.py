@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -130,6 +132,18 @@ def test_size_of_prices_is_that_of_the_terms_of_a_neuron_on_all_rows(n_outputs):
     z, v = rng.uniform(1, 2, 6), rng.standard_normal((6, n_outputs))
     problem = Problem(np.outer(z, [0.6, 0.8]), np.ones((6, n_outputs)), weight_decay=0.1)
     assert price_size(problem, v) == pytest.approx(np.linalg.norm(v, axis=1) @ z)
+
+
+def test_another_weight_decay_changes_nothing_else(case):
+    problem = case.problem()
+    zero_dual = problem.zero_dual
+    other = problem.with_weight_decay(2 * problem.weight_decay)
+    assert type(other) is type(problem)
+    assert other.weight_decay == 2 * problem.weight_decay
+    assert other.zero_dual is zero_dual
+    assert other.zero_objective == replace(problem, weight_decay=other.weight_decay).zero_objective
+    with pytest.raises(ValueError, match=r"weight_decay=0 must be a positive finite number"):
+        problem.with_weight_decay(0)
 
 
 def test_a_part_of_the_samples_keeps_the_ratios_of_their_weights():

@@ -17,6 +17,8 @@ def real_array(name: str, values: Any) -> np.ndarray:
         If the values are complex, strings, dates, other objects than numbers, too large for a float, masked, or rows of
         different lengths.
     """
+    if type(values) is np.ndarray and values.dtype == np.float64:
+        return values
     refuse_unusual(name, values)
     try:
         array = np.asarray(values)

@@ -4,9 +4,10 @@ Shapes, said once for the whole package: n samples, N = n * n_patches rows of Z,
 Targets, predictions and dual points are (n, C) arrays.
 """
 
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -127,6 +128,13 @@ class Problem(Summarized):
     def neurons(self, weights: np.ndarray, output_weights: np.ndarray, intercept: np.ndarray) -> Neurons:
         """Return the network f = sum_j relu(Z s_j) c_j^T + intercept, as its neurons."""
         return Neurons(weights, output_weights, intercept)
+
+    def with_weight_decay(self, weight_decay: float) -> Self:
+        """Return the same problem with another weight decay; nothing else that is known of it depends on that."""
+        check_weight_decay(weight_decay)
+        other = copy(self)
+        object.__setattr__(other, "weight_decay", float(weight_decay))
+        return other
 
     def restricted(self, samples: np.ndarray) -> "Problem":
         """Return the same problem for some of the samples, given by their indices; weights add up to one again."""

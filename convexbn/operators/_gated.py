@@ -49,7 +49,7 @@ class GatedProducts(ABC):
 
     def take(self, chosen: np.ndarray) -> Self:
         """Return the products with the chosen patterns only."""
-        if np.array_equal(chosen, np.arange(len(self))):
+        if len(chosen) == len(self) and (chosen == np.arange(len(self))).all():
             return self
         taken = copy(self)
         taken._size, taken.places = len(chosen), {name: value[chosen] for name, value in self.places.items()}

@@ -16,16 +16,16 @@ def conjugate_gradients(
     """Solve a Newton system to a share `tol` of its residual, or until a direction has no curvature."""
     X, R = np.zeros_like(rhs), rhs.copy()
     P = step = precondition(R)
-    size = first = float((R * P).sum())
+    size = first = float(np.vdot(R, P))
     for _ in range(steps):
         product = hessian(step)
-        curvature = float((step * product).sum())
+        curvature = float(np.vdot(step, product))
         if curvature <= 0 or size <= 0:
             break
         X += size / curvature * step
         R -= size / curvature * product
         P = precondition(R)
-        last, size = size, float((R * P).sum())
+        last, size = size, float(np.vdot(R, P))
         if size <= tol**2 * first:
             break
         step = P + size / last * step

@@ -10,7 +10,7 @@ solved at little cost and identifies the gates in use; on these, conjugate gradi
 curvature of the norms solve the Newton system of the true Hessian in a handful of products.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -168,9 +168,10 @@ def solved(
 
     `sets` and the points are those of the scaled problem.
     """
+    neurons_of = lru_cache(maxsize=1)(sets.neurons)
 
     def certificate_of(best: Point, v: np.ndarray) -> tuple[Neurons, np.ndarray, Certificate]:
-        neurons, v = scaling.unscaled(sets.neurons(best)), scaling.unscaled_dual(v)
+        neurons, v = scaling.unscaled(neurons_of(best)), scaling.unscaled_dual(v)
         of_gates = partial(certify, price=sets.price, search=Search.GATES, n_patterns=len(sets.patterns))
         return neurons, v, of_gates(problem, neurons, v)
 
@@ -191,7 +192,7 @@ def solved(
                 best, v, found = state.best, state.v, None
                 objective, gap = sets.objective(best), sets.gap(state)
                 goes_on = state.n_rounds == 0 or monitor.goes_on(
-                    scaling.unscaled_objective(objective), gap, len(sets.neurons(best))
+                    scaling.unscaled_objective(objective), gap, len(neurons_of(best))
                 )
                 if gap <= scaled_tolerance.relative(objective):
                     found = certificate_of(best, v)
@@ -202,7 +203,7 @@ def solved(
         if found is None or monitor.ending is Status.INTERRUPTED:  # after Ctrl-C; another one is not caught here
             found = certificate_of(best, v)
     except RowsLostError as error:
-        error.best = scaling.unscaled(sets.neurons(best))
+        error.best = scaling.unscaled(neurons_of(best))
         raise
     ending = monitor.ending or Status.NOT_CONVERGED
     status = status_of(found[2], tolerance, f"solve_gated in {sets.dtype}", ending)

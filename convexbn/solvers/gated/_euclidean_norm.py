@@ -38,24 +38,24 @@ class EuclideanNorm:
         return np.sqrt(np.einsum("jkc,jkc->j", S, S))
 
     @staticmethod
-    def step(x: np.ndarray, g: np.ndarray, h: np.ndarray, weight_decay: float) -> np.ndarray:
-        """Minimise ``(s - x)·h (s - x) / 2 - g·(s - x) + weight_decay |s|`` over s (k, 1).
+    def step(x: np.ndarray, g: np.ndarray, c: np.ndarray, weight_decay: float) -> np.ndarray:
+        """Minimise ``(s - x)·c (s - x) / 2 - g·(s - x) + weight_decay |s|`` over s (k,), where c is at most one.
 
         By the secular equation in r = |s|, with Newton's method from below.
         """
-        q = h * x[:, 0] + g[:, 0]
-        size = sqrt(q @ q)
+        q = c * x + g
+        size = sqrt(q.dot(q))
         if size <= weight_decay:
             return np.zeros_like(x)
-        r = (size - weight_decay) / h.max()  # the root if h is constant
+        r = size - weight_decay  # the root if c is one
         for _ in range(_SECULAR_STEPS):
-            shifted = h * r + weight_decay
+            shifted = c * r + weight_decay
             unit = q / shifted
-            length = sqrt(unit @ unit)
+            length = sqrt(unit.dot(unit))
             if length <= 1 + _SECULAR_TOLERANCE:
                 break
-            r += (1 - 1 / length) * length**3 / float(unit**2 @ (h / shifted))
-        return (r * unit)[:, None]
+            r += (1 - 1 / length) * length**3 / float((unit**2).dot(c / shifted))
+        return r * unit
 
     @staticmethod
     def neurons(S: np.ndarray, intercept: np.ndarray, gates: np.ndarray) -> Neurons:
@@ -84,11 +84,12 @@ class EuclideanNorm:
         """
         U, identity = self.U, np.eye(len(K))
         root = np.sqrt(np.minimum(self.bend[:, 0], _LARGEST_BEND * K.diagonal() * c.max()))[:, None]
-        scaled = K / (root * root.T)
-        inverses = [(group, np.linalg.inv(scaled * mean + identity)) for group, mean in levels(c)]
+        pairs = root * root.T
+        inverses = [(group, np.linalg.inv(K / pairs * mean + identity)) for group, mean in levels(c)]
         radial_inverse = np.linalg.inv(
             sum((identity - inverse) * (U[:, group] @ U[:, group].T) for group, inverse in inverses)
         )
+        radial, inverses = root * U, [(group, inverse / pairs) for group, inverse in inverses]
 
         def flat(X: np.ndarray) -> np.ndarray:
             found = np.empty_like(X)
@@ -97,8 +98,8 @@ class EuclideanNorm:
             return found
 
         def inverse_of(R: np.ndarray) -> np.ndarray:
-            X = flat(R / root)
-            along = radial_inverse @ np.einsum("jk,jk->j", U, X)
-            return (X + flat(U * along[:, None])) / root
+            X = flat(R)
+            along = radial_inverse @ np.einsum("jk,jk->j", radial, X)
+            return X + flat(radial * along[:, None])
 
         return inverse_of

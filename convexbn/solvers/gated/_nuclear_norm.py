@@ -47,11 +47,13 @@ class NuclearNorm:
         return np.linalg.svd(S, compute_uv=False).sum(axis=1)
 
     @staticmethod
-    def step(x: np.ndarray, g: np.ndarray, h: np.ndarray, weight_decay: float) -> np.ndarray:
-        """Minimise ``max(h) |s - x|^2 / 2 - <g, s - x> + weight_decay |s|_*`` over s (k, C): soft singular values."""
-        curvature = h.max()
-        U, s, Vt = np.linalg.svd(x + g / curvature, full_matrices=False)
-        return (U * np.maximum(s - weight_decay / curvature, 0)) @ Vt
+    def step(x: np.ndarray, g: np.ndarray, c: np.ndarray, weight_decay: float) -> np.ndarray:
+        """Minimise ``|s - x|^2 / 2 - <g, s - x> + weight_decay |s|_*`` over s (k, C), flat: soft singular values.
+
+        The curvature is one, the most of c (k,).
+        """
+        U, s, Vt = np.linalg.svd((x + g).reshape(len(c), -1), full_matrices=False)
+        return ((U * np.maximum(s - weight_decay, 0)) @ Vt).ravel()
 
     @staticmethod
     def neurons(S: np.ndarray, intercept: np.ndarray, gates: np.ndarray) -> Neurons:

@@ -1,7 +1,6 @@
 """Gated networks along weight decays: what does not depend on weight decay is computed once."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -76,7 +75,7 @@ def gated_path(
     known: list[tuple[float, Point]] = []
     for weight_decay in weight_decays:
         monitor = Monitor("gated", max_iter=max_iter, max_time=max_time, callback=None, verbose=False)
-        at, scaled = replace(problem, weight_decay=float(weight_decay)), float(weight_decay) / scaling.target_scale
+        at, scaled = problem.with_weight_decay(float(weight_decay)), float(weight_decay) / scaling.target_scale
         here, first = sets.at(scaled), found
         if len(known) == 2:
             first = min(found, extrapolated(here, *known), key=here.objective)
@@ -96,5 +95,8 @@ def extrapolated(sets: WorkingSets, before: tuple[float, Point], last: tuple[flo
     moved = S.copy()
     moved[here] -= first.S[there]
     moved = S + ratio * moved
-    moved[(moved * S).sum(axis=(1, 2)) <= 0] = 0
-    return sets.point(chosen, moved, point.intercept + ratio * (point.intercept - first.intercept))
+    through_zero = np.einsum("jkc,jkc->j", moved, S) <= 0
+    moved[through_zero] = 0
+    linear = len(here) == len(first.chosen) and not through_zero.any()
+    f = point.f + ratio * (point.f - first.f) if linear else None
+    return sets.point(chosen, moved, point.intercept + ratio * (point.intercept - first.intercept), f)

@@ -186,7 +186,7 @@ class WorkingSets:
         target = self.problem.weight_decay
         stage = self.at(max(float(prices.max(initial=0)) / 2, target) if weight_decay is None else weight_decay)
         while True:
-            gap = relative_gap(stage.objective(point), stage.bound(v, prices))
+            gap = stage.unproved_gap(point, v, prices)
             if gap > _STAGE_GAP or stage.problem.weight_decay == target:
                 return stage, gap
             stage = self.at(max(stage.problem.weight_decay / 2, target))
@@ -196,7 +196,7 @@ class WorkingSets:
         if weight_decay == self.problem.weight_decay:
             return self
         other = copy(self)
-        other.problem = replace(self.problem, weight_decay=weight_decay)
+        other.problem = self.problem.with_weight_decay(weight_decay)
         return other
 
     def improved(self, point: Point, precision: float, out_of_time: Callable[[], bool]) -> Point:
@@ -210,7 +210,7 @@ class WorkingSets:
         for n_steps in range(_STEPS):
             v = self.dual_point(point)
             G = products.adjoint(self.problem.Z.place(v))
-            gap = relative_gap(self.objective(point), self.bound(v, spectral_norms(G)))
+            gap = self.unproved_gap(point, v, spectral_norms(G))
             if gap <= precision or out_of_time():
                 break
             model = LossModel(self.problem, point)
@@ -303,6 +303,11 @@ class WorkingSets:
     def bound(self, v: np.ndarray, prices: np.ndarray) -> float:
         """Lower bound from a dual point whose prices are known."""
         return dual_bound(self.problem, v, Price(float(prices.max(initial=0)), "patterns"))
+
+    def unproved_gap(self, point: Point, v: np.ndarray, prices: np.ndarray) -> float:
+        """Relative gap of a point over the patterns of these prices, in which rounding is left out of account."""
+        bound = dual_bound(self.problem, v, Price(float(prices.max(initial=0)), "local"))
+        return relative_gap(self.objective(point), bound)
 
     def working_set(self, point: Point, prices: np.ndarray) -> Point:
         """The patterns in use, and those of largest price of the others."""

@@ -36,12 +36,11 @@ def searched(run: Run, state: State) -> State:
     n_searches, most = 0 if state.coarse else 1, options.last_search
     if most > 1 and run.tolerance.relative(state.objective) <= _SMALL_GAP:
         most *= 2
-    effort = -(-most // 4)
     while n_searches < most and run.tolerance.reached(state.objective, state.bound):
         if run.monitor.out_of_time():
             break
-        state = _confirmed(run, state, effort)
-        n_searches, effort = n_searches + effort, max(n_searches, effort)
+        effort = min(max(n_searches, -(-most // 4)), most - n_searches)
+        state, n_searches = _confirmed(run, state, effort), n_searches + effort
     remains = state.gap**2 if state.has_found else (run.tolerance.relative(state.objective) / 10) ** 2
     return replace(
         state,
@@ -131,15 +130,16 @@ def _normals(Z: Operator, active: np.ndarray, chosen: np.ndarray, rng: np.random
     """For each chosen neuron the unit normal (k, p) of one of the k kinks nearest to it."""
     shared = shared_kinks(Z, -np.ones((Z.n_rows, 1)))
     n_near = min(Z.n_columns, len(Z.hyperplanes.first))
-    rows = Z.summed(_nearest_rows, *shared, directions=active, n_near=n_near).rows
-    normals = rows[chosen, rng.integers(n_near, size=len(chosen))]
-    return (normals / np.maximum(np.linalg.norm(normals, axis=1), np.finfo(float).tiny)[:, None]).T
+    numbers = Z.place(np.arange(Z.n_rows)[:, None])
+    near = Z.summed(_nearest_rows, numbers, *shared, directions=active, n_near=n_near).rows[:, :, 0]
+    rows = near[chosen, rng.integers(n_near, size=len(chosen))]
+    return (Z.rows(rows) / np.maximum(Z.row_norms[rows], np.finfo(float).tiny)[:, None]).T
 
 
-def _nearest_rows(Z: Any, *shared: Any, directions: Any, n_near: int) -> Kinks:
-    """The rows of a block with the least products with each direction, one of those that share a kink."""
+def _nearest_rows(Z: Any, numbers: Any, *shared: Any, directions: Any, n_near: int) -> Kinks:
+    """The numbers of the rows with the least products with each direction, one of those that share a kink."""
     xp, inner = Z.xp, Z @ directions
     distance = xp.abs(inner)
     if shared:
         distance = xp.where(shared[1] < 0, distance, like(distance, np.asarray(np.inf))[0])
-    return Kinks.of(Z, distance, inner, inner, n_near)
+    return Kinks.of(Z, distance, inner, inner, n_near, numbers)

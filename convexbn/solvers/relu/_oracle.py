@@ -24,7 +24,8 @@ def searched(run: Run, state: State) -> State:
     """Search for violated dual constraints; a gap within the tolerance is confirmed from many more starts.
 
     These searches grow until one finds a gap above the tolerance, or there were starts enough: twice as many where
-    the tolerance is small. There is no search in a single round that no neuron may enter.
+    the tolerance is small. They start between active neurons, and so does the search of a coarse round, whose gap they
+    then seldom raise. There is no search in a single round that no neuron may enter.
 
     The next corrective step need not be more accurate than what remains: the objective is within about 10 gap^2 of that
     of a joint local optimum, and to come closer can wait as long as neurons are found and rounds make progress.
@@ -32,7 +33,7 @@ def searched(run: Run, state: State) -> State:
     options = run.options
     if run.monitor.out_of_time() or (options.max_rounds == 1 and _most_new(run, state, options) == 0):
         return state
-    state = _searched_with(run, state, options.coarse if state.coarse else options, 1)
+    state = _searched_with(run, state, options.coarse if state.coarse else options, 1, between=state.coarse)
     n_searches, most = 0 if state.coarse else 1, options.last_search
     if most > 1 and run.tolerance.relative(state.objective) <= _SMALL_GAP:
         most *= 2
@@ -57,7 +58,7 @@ def search_hard(run: Run, state: State) -> State:
 
 def _confirmed(run: Run, state: State, effort: int) -> State:
     """Search again at the same dual point, from other starts; of two complete searches the lower bound counts."""
-    before, state = state.searched, _searched_with(run, state, run.options, effort, confirming=True)
+    before, state = state.searched, _searched_with(run, state, run.options, effort, between=True)
     if before is not None and before.thorough and before.bound < state.bound:
         return replace(state, searched=before)
     return state
@@ -69,12 +70,12 @@ def price_of(directions: np.ndarray, Z: Operator, v: np.ndarray) -> Price:
     return Price(float(np.linalg.norm(along, axis=0).max(initial=0)), "local")
 
 
-def _searched_with(run: Run, state: State, options: Options, effort: int, *, confirming: bool = False) -> State:
+def _searched_with(run: Run, state: State, options: Options, effort: int, *, between: bool = False) -> State:
     """One call of the oracle, from so many times the usual number of starts."""
     problem, Z = run.problem, run.problem.Z
     v = problem.feasible_dual(problem.dual_point(state.neurons.outputs(Z)))
     count = int(min(effort * run.several * options.n_starts, Z.most_directions))
-    starts = (_between if confirming else _starts)(Z, state.neurons, count, options, run.rng)
+    starts = (_between if between else _starts)(Z, state.neurons, count, options, run.rng)
     found = find_local_maxima(
         Z,
         v,
@@ -114,7 +115,7 @@ def _starts(Z: Operator, neurons: Neurons, count: int, options: Options, rng: np
 
 
 def _between(Z: Operator, neurons: Neurons, count: int, options: Options, rng: np.random.Generator) -> np.ndarray:
-    """Starts of a search that confirms (k, count): random directions, and directions of planes of active neurons."""
+    """Starts of the ascent (k, count): random directions, and directions of planes of two active neurons."""
     starts = rng.standard_normal((Z.n_columns, count))
     if len(neurons):
         n_between = round(options.between * count)

@@ -72,7 +72,7 @@ class Options:
     several : int, default=3
         Times as many starts, first and new neurons with several outputs, for which the oracle has more local maxima.
     last_search : int, default=8
-        Times as many before a gap within the tolerance ends the run; twice that up to a tolerance of 1e-8.
+        Times as many before a gap within the tolerance ends the run; three times that up to a tolerance of 1e-8.
     around, across : float, default=0.25
         Share of the starts around active neurons, and of those on the other side of a kink of one.
     between : float, default=0.75

@@ -16,16 +16,16 @@ from convexbn.solvers.relu._options import Options, most_new
 from convexbn.solvers.relu._state import Run, Searched, State
 
 _LEAST_RTOL, _MOST_RTOL, _DAMPING = 1e-14, 1e-3, 1e-4  # of the next corrective step
-_SMALL_GAP = 1e-8  # tolerance up to which twice as many starts confirm a gap: a neuron of a small basin counts there
+_SMALL_GAP, _MORE = 1e-8, 3  # tolerance up to which more starts confirm a gap, since small basins count; times as many
 _BESIDE = 1e-3  # how far beside the plane of two active neurons a start is
 
 
 def searched(run: Run, state: State) -> State:
     """Search for violated dual constraints; a gap within the tolerance is confirmed from many more starts.
 
-    These searches grow until one finds a gap above the tolerance, or there were starts enough: twice as many where
-    the tolerance is small. They start between active neurons, and so does the search of a coarse round, whose gap they
-    then seldom raise. There is no search in a single round that no neuron may enter.
+    These searches grow until one finds a gap above the tolerance, or there were starts enough: more where the tolerance
+    is small. They start between active neurons, and so does the search of a coarse round, whose gap they then seldom
+    raise. There is no search in a single round that no neuron may enter.
 
     The next corrective step need not be more accurate than what remains: the objective is within about 10 gap^2 of that
     of a joint local optimum, and to come closer can wait as long as neurons are found and rounds make progress.
@@ -36,7 +36,7 @@ def searched(run: Run, state: State) -> State:
     state = _searched_with(run, state, options.coarse if state.coarse else options, 1, between=state.coarse)
     n_searches, most = 0 if state.coarse else 1, options.last_search
     if most > 1 and run.tolerance.relative(state.objective) <= _SMALL_GAP:
-        most *= 2
+        most *= _MORE
     while n_searches < most and run.tolerance.reached(state.objective, state.bound):
         if run.monitor.out_of_time():
             break

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -44,7 +45,10 @@ class _Sides:
 
 @dataclass(frozen=True, eq=False)
 class _Model:
-    """The Gauss-Newton model: free weights x, the neuron of each, predictions f, their Jacobian; gradient and H."""
+    """The Gauss-Newton model of the objective: gradient and H, and predictions f (n, 1) with their Jacobian.
+
+    Free weights x are coordinates of the neurons `of` in the bases of their subspaces, then the intercept.
+    """
 
     x: np.ndarray
     of: np.ndarray
@@ -88,11 +92,12 @@ def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bo
     if neurons.weights.size > _MOST_WEIGHTS or problem.Z.n_rows * max(neurons.weights.shape) > _MOST_ENTRIES:
         return neurons, False
     best, least = neurons, problem.objective(neurons)
-    sides, bases = _nearest(problem, neurons), dict[bytes, Basis]()
+    sides, rows = _nearest(problem, neurons), problem.Z.rows(problem.Z.hyperplanes.first)
+    basis_of = cache(lambda held: _basis(rows[np.frombuffer(held, dtype=bool)]))
     for _ in range(_STEPS):
         if len(neurons) == 0 or stop():
             break
-        step = _step(problem, neurons, sides, bases)
+        step = _step(problem, neurons, sides, basis_of)
         if step is None:
             break
         neurons, sides, changed, decrease = step
@@ -132,14 +137,10 @@ def _basis(rows: np.ndarray) -> Basis:
 
 
 def _step(
-    problem: Problem, neurons: Neurons, sides: _Sides, known: dict[bytes, Basis]
+    problem: Problem, neurons: Neurons, sides: _Sides, basis_of: Callable[[bytes], Basis]
 ) -> tuple[Neurons, _Sides, bool, float] | None:
     """The network after a step, its sides, whether any changed, and the model's decrease; None without such a step."""
-    rows, holding = problem.Z.rows(problem.Z.hyperplanes.first), [np.flatnonzero(held) for held in sides.held.T]
-    for chosen in holding:
-        if chosen.tobytes() not in known:
-            known[chosen.tobytes()] = _basis(rows[chosen])
-    bases, inverses = zip(*(known[chosen.tobytes()] for chosen in holding), strict=True)
+    bases, inverses = zip(*(basis_of(held.tobytes()) for held in sides.held.T), strict=True)
     model = _model(problem, neurons, sides, bases)
     if model is None:
         return None
@@ -157,7 +158,7 @@ def _step(
 
 
 def _model(problem: Problem, neurons: Neurons, sides: _Sides, bases: tuple[np.ndarray, ...]) -> _Model | None:
-    """The model in coordinates along the bases, then the intercept; None if a neuron has none, or all have too many."""
+    """The Gauss-Newton model of all free weights; None if a neuron has none, or all together have too many."""
     Z, decay, basis = problem.Z, problem.weight_decay, np.hstack(bases)
     of = np.repeat(np.arange(len(neurons)), [basis.shape[1] for basis in bases])
     t = (basis * neurons.weights[:, of]).sum(axis=0)

@@ -21,7 +21,7 @@ class Kinks:
     distance : ndarray of shape (m, K)
         Distances of the neurons, infinite where a row only fills up.
     rows : ndarray of shape (m, K, k)
-        The rows.
+        The rows, or what is given of them.
     inner : ndarray of shape (m, K)
         Their products with the neurons.
     corners : ndarray of shape (m, K)
@@ -46,16 +46,17 @@ class Kinks:
     most: int
 
     @classmethod
-    def of(cls, Z: Any, distance: Any, inner: Any, corners: Any, most: int) -> Self:
-        """The rows of a block of the least distances, (N, m) as products and corners."""
+    def of(cls, Z: Any, distance: Any, inner: Any, corners: Any, most: int, numbers: Any = None) -> Self:
+        """The rows of a block of the least distances, (N, m) as products and corners, or only their numbers (N, 1)."""
         near = Z.nearest(distance, min(most, distance.shape[0]))
         columns = np.arange(near.shape[0])[:, None]
         places = Z.xp.reshape(near * near.shape[0] + like(near, columns)[0], (-1,))
 
-        def taken(values: Any) -> np.ndarray:
+        def taken(values: Any, places: Any = places) -> np.ndarray:
             return to_numpy(Z.xp.take(Z.xp.reshape(values, (-1,)), places)).reshape(near.shape)
 
-        return cls(taken(distance), to_numpy(Z.rows(near)), taken(inner), taken(corners), most)
+        rows = Z.rows(near) if numbers is None else taken(numbers, Z.xp.reshape(near, (-1,)))[:, :, None]
+        return cls(taken(distance), to_numpy(rows), taken(inner), taken(corners), most)
 
     def __add__(self, other: Self) -> "Kinks":
         count = min(self.most, self.distance.shape[1] + other.distance.shape[1])

@@ -39,13 +39,15 @@ def gauss_newton(
         ``M = m * (k + C - 1)``, and C more if the intercept moves.
     """
     multiples, C = hessian[:, 0, 0], output_weights.shape[1]
-    arrays = weights, output_weights, tangents, fit_intercept
     if C == 1 or Z.xp.all(hessian == multiples[:, None, None] * like(hessian, np.eye(C))[0]):
-        return _of_multiples(Z, masks, multiples, *arrays)
-    return (_of_roots if C <= _FEW_OUTPUTS else _of_matrices)(Z, masks, hessian, *arrays)
+        matrix = _of_multiples(Z, masks, multiples, weights, output_weights, tangents)
+    else:
+        way = _of_roots if C <= _FEW_OUTPUTS else _of_matrices
+        matrix = way(Z, masks, hessian, weights, output_weights, tangents)
+    return matrix if fit_intercept else matrix[:-C, :-C]
 
 
-def _of_multiples(Z: Any, masks: Any, multiples: Any, S: Any, outputs: Any, T: Any, fit_intercept: bool) -> Any:
+def _of_multiples(Z: Any, masks: Any, multiples: Any, S: Any, outputs: Any, T: Any) -> Any:
     """The matrix where the Hessians are multiples of the identity: products of a Gram matrix with those of outputs."""
     xp, (m, C), k = Z.xp, outputs.shape, S.shape[0]
     n_weights, n_tangents = m * k, m * (C - 1)
@@ -58,26 +60,21 @@ def _of_multiples(Z: Any, masks: Any, multiples: Any, S: Any, outputs: Any, T: A
     weights_tangents = xp.reshape(with_hidden[:, :, :, None] * projected[:, None, :, :], (n_weights, n_tangents))
     projected = xp.tensordot(T, T, axes=((1,), (1,)))
     tangents_tangents = xp.reshape(hidden_hidden[:, None, :, None] * projected, (n_tangents, n_tangents))
-    blocks = [[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]]
-    if fit_intercept:
-        sums = Z.adjoint(masks * Z.unpool(multiples[:, None]))
-        weights_b = xp.reshape(sums.T[:, :, None] * outputs[:, None, :], (n_weights, C))
-        along = xp.sum(sums * S, axis=0)[:, None, None]
-        tangents_b = xp.reshape(along * xp.permute_dims(T, (0, 2, 1)), (n_tangents, C))
-        blocks[0].append(weights_b)
-        blocks[1].append(tangents_b)
-        blocks.append([weights_b.T, tangents_b.T, xp.sum(multiples) * like(sums, np.eye(C))[0]])
-    return xp.concat([xp.concat(row, axis=1) for row in blocks])
+    sums = Z.adjoint(masks * Z.unpool(multiples[:, None]))
+    weights_b = xp.reshape(sums.T[:, :, None] * outputs[:, None, :], (n_weights, C))
+    along = xp.sum(sums * S, axis=0)[:, None, None]
+    tangents_b = xp.reshape(along * xp.permute_dims(T, (0, 2, 1)), (n_tangents, C))
+    b_b = xp.sum(multiples) * like(sums, np.eye(C))[0]
+    return _symmetric(xp, weights_weights, weights_tangents, weights_b, tangents_tangents, tangents_b, b_b)
 
 
-def _of_roots(Z: Any, masks: Any, hessian: Any, S: Any, outputs: Any, T: Any, fit_intercept: bool) -> Any:
+def _of_roots(Z: Any, masks: Any, hessian: Any, S: Any, outputs: Any, T: Any) -> Any:
     """The matrix from the Jacobian times roots of the Hessians, some samples at a time."""
     xp, (m, C), k = Z.xp, outputs.shape, S.shape[0]
     values, vectors = xp.linalg.eigh(hessian)
     roots = xp.sqrt(xp.clip(values, 0.0, None))[:, :, None] * xp.permute_dims(vectors, (0, 2, 1))
-    size = m * (k + C - 1) + C * fit_intercept
     matrix: Any = 0.0
-    for samples in Z.samples_at_once(size * C):
+    for samples in Z.samples_at_once((m * (k + C - 1) + C) * C):
         R, features = roots[samples, :, :], Z.masked_features(masks, samples)
         rows, hidden = R.shape[0] * C, xp.vecdot(features, S.T)
         turned = xp.reshape(R @ _flat(xp, T), (R.shape[0], C, m, C - 1)) * hidden[:, None, :, None]
@@ -86,11 +83,11 @@ def _of_roots(Z: Any, masks: Any, hessian: Any, S: Any, outputs: Any, T: Any, fi
             xp.reshape(turned, (rows, m * (C - 1))),
             xp.reshape(R, (rows, C)),
         ]
-        matrix = matrix + Z.square(xp.concat(J if fit_intercept else J[:2], axis=1))
+        matrix = matrix + Z.square(xp.concat(J, axis=1))
     return matrix
 
 
-def _of_matrices(Z: Any, masks: Any, hessian: Any, S: Any, outputs: Any, T: Any, fit_intercept: bool) -> Any:
+def _of_matrices(Z: Any, masks: Any, hessian: Any, S: Any, outputs: Any, T: Any) -> Any:
     """The matrix from products of the masked features, weighted by what the Hessians are along the outputs.
 
     The Jacobian has a row for each sample and output; the features, one for each sample.
@@ -121,14 +118,15 @@ def _of_matrices(Z: Any, masks: Any, hessian: Any, S: Any, outputs: Any, T: Any,
     across = xp.permute_dims(T, (0, 2, 1))
     projected = across[:, None, :, :] @ (xp.reshape(of_outputs[: m * m, :], (m, m, C, C)) @ T[None, :, :, :])
     tangents_tangents = xp.reshape(xp.permute_dims(projected, (0, 2, 1, 3)), (n_tangents, n_tangents))
-    blocks = [[weights_weights, weights_tangents], [weights_tangents.T, tangents_tangents]]
-    if fit_intercept:
-        weights_b = xp.reshape(of_weights[:, :, -C:], (n_weights, C))
-        tangents_b = xp.reshape(across @ xp.reshape(of_outputs[m * m :, :], (m, C, C)), (n_tangents, C))
-        blocks[0].append(weights_b)
-        blocks[1].append(tangents_b)
-        blocks.append([weights_b.T, tangents_b.T, xp.sum(hessian, axis=0)])
-    return xp.concat([xp.concat(row, axis=1) for row in blocks])
+    weights_b = xp.reshape(of_weights[:, :, -C:], (n_weights, C))
+    tangents_b = xp.reshape(across @ xp.reshape(of_outputs[m * m :, :], (m, C, C)), (n_tangents, C))
+    b_b = xp.sum(hessian, axis=0)
+    return _symmetric(xp, weights_weights, weights_tangents, weights_b, tangents_tangents, tangents_b, b_b)
+
+
+def _symmetric(xp: Any, ww: Any, wt: Any, wb: Any, tt: Any, tb: Any, bb: Any) -> Any:
+    """The matrix of its blocks on and above the diagonal: of weights, tangents and intercept."""
+    return xp.concat([xp.concat(row, axis=1) for row in ([ww, wt, wb], [wt.T, tt, tb], [wb.T, tb.T, bb])])
 
 
 def _flat(xp: Any, T: Any) -> Any:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
+from convexbn.operators._hyperplanes import Hyperplanes
 
 _STEPS = 10
 _NEAR = 1e-4  # distance of a unit direction from a kink up to which the kink may hold the neuron at the start
@@ -36,15 +38,24 @@ class _Sides:
     beyond: np.ndarray
     held: np.ndarray
 
+    def on(self, planes: Hyperplanes) -> np.ndarray:
+        """Activation patterns (N, m) of the neurons, without the rows of kinks that hold them."""
+        return (self.beyond[planes.group] == (planes.ratio > 0)[:, None]) & ~self.held[planes.group]
+
 
 @dataclass(frozen=True, eq=False)
-class _Step:
-    """The network after a step, its sides, whether any changed, and the decrease that the model promised."""
+class _Model:
+    """The Gauss-Newton model of the objective: gradient and H, and predictions f (n, 1) with their Jacobian.
 
-    neurons: Neurons
-    sides: _Sides
-    changed: bool
-    decrease: float
+    Free weights x are coordinates of the neurons `of` in the bases of their subspaces, then the intercept.
+    """
+
+    x: np.ndarray
+    of: np.ndarray
+    f: np.ndarray
+    jacobian: np.ndarray
+    gradient: np.ndarray
+    H: np.ndarray
 
 
 def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bool]) -> tuple[Neurons, bool]:
@@ -81,19 +92,21 @@ def newton_on_kinks(problem: Problem, neurons: Neurons, *, stop: Callable[[], bo
     if neurons.weights.size > _MOST_WEIGHTS or problem.Z.n_rows * max(neurons.weights.shape) > _MOST_ENTRIES:
         return neurons, False
     best, least = neurons, problem.objective(neurons)
-    sides, bases = _nearest(problem, neurons), dict[bytes, Basis]()
+    sides, rows = _nearest(problem, neurons), problem.Z.rows(problem.Z.hyperplanes.first)
+    basis_of = cache(lambda held: _basis(rows[np.frombuffer(held, dtype=bool)]))
     for _ in range(_STEPS):
         if len(neurons) == 0 or stop():
             break
-        step = _step(problem, neurons, sides, bases)
+        step = _step(problem, neurons, sides, basis_of)
         if step is None:
             break
-        neurons, sides, objective = step.neurons, step.sides, problem.objective(step.neurons)
+        neurons, sides, changed, decrease = step
+        objective = problem.objective(neurons)
         if objective <= least:
             best, least = neurons, objective
         if objective > least * (1 + _MOST_RISE):
             break
-        if not step.changed and step.decrease <= _ROUNDING * objective:
+        if not changed and decrease <= _ROUNDING * objective:
             return best, objective <= least * (1 + _ROUNDING)
     return best, False
 
@@ -123,30 +136,39 @@ def _basis(rows: np.ndarray) -> Basis:
     return right[rank:].T, (left[:, :rank] / sizes[:rank]) @ right[:rank]
 
 
-def _step(problem: Problem, neurons: Neurons, sides: _Sides, known: dict[bytes, Basis]) -> _Step | None:
-    """One step of the free weights, and the sides after it; None if there is no such step."""
-    Z, planes, decay, m = problem.Z, problem.Z.hyperplanes, problem.weight_decay, len(neurons)
-    rows, along, against = Z.rows(planes.first), (planes.ratio > 0)[:, None], (planes.ratio < 0)[:, None]
-    on = ((along & sides.beyond[planes.group]) | (against & ~sides.beyond[planes.group])) & ~sides.held[planes.group]
-    holding = [np.flatnonzero(held) for held in sides.held.T]
-    for chosen in holding:
-        if chosen.tobytes() not in known:
-            known[chosen.tobytes()] = _basis(rows[chosen])
-    bases, inverses = zip(*(known[chosen.tobytes()] for chosen in holding), strict=True)
-    free = [basis.shape[1] for basis in bases]
-    of, basis = np.repeat(np.arange(m), free), np.hstack(bases)
-    if not all(free) or len(of) * Z.n_rows > _MOST_ENTRIES:
+def _step(
+    problem: Problem, neurons: Neurons, sides: _Sides, basis_of: Callable[[bytes], Basis]
+) -> tuple[Neurons, _Sides, bool, float] | None:
+    """The network after a step, its sides, whether any changed, and the model's decrease; None without such a step."""
+    bases, inverses = zip(*(basis_of(held.tobytes()) for held in sides.held.T), strict=True)
+    model = _model(problem, neurons, sides, bases)
+    if model is None:
         return None
+    try:
+        d, kept, decrease = _minimum(model.H, model.gradient, model.x[: len(model.of)], model.of)
+    except np.linalg.LinAlgError:
+        return None
+    *parts, intercept = np.split(model.x + d, np.cumsum([basis.shape[1] for basis in bases]))
+    weights = np.stack([basis @ part for basis, part in zip(bases, parts, strict=True)], axis=1)
+    moved = replace(neurons, weights=weights, intercept=intercept if problem.fit_intercept else neurons.intercept)
+    now = _active_set(problem, moved, model.f + model.jacobian @ d[:, None], sides, inverses)
+    changed = (now.held != sides.held) | ((now.beyond != sides.beyond) & ~sides.held)
+    left = _Sides(now.beyond[:, kept], now.held[:, kept])
+    return moved.take(kept), left, bool(changed[:, kept].any() or not kept.all()), decrease
 
+
+def _model(problem: Problem, neurons: Neurons, sides: _Sides, bases: tuple[np.ndarray, ...]) -> _Model | None:
+    """The Gauss-Newton model of all free weights; None if a neuron has none, or all together have too many."""
+    Z, decay, basis = problem.Z, problem.weight_decay, np.hstack(bases)
+    of = np.repeat(np.arange(len(neurons)), [basis.shape[1] for basis in bases])
     t = (basis * neurons.weights[:, of]).sum(axis=0)
-    lengths = np.sqrt(np.bincount(of, t * t, minlength=m))
-    if not lengths.all():
+    lengths = np.sqrt(np.bincount(of, t * t, minlength=len(neurons)))
+    if not lengths.all() or len(of) * Z.n_rows > _MOST_ENTRIES:
         return None
-    jacobian = Z.pool(on[:, of] * Z.products(basis)) * neurons.output_weights[of, 0]
-    ones, constant = np.ones((len(jacobian), int(problem.fit_intercept))), neurons.intercept
-    jacobian = np.hstack([jacobian, ones])
-    x = np.append(t, constant[: ones.shape[1]])
-    f = jacobian @ x[:, None] + (0 if problem.fit_intercept else constant)
+    jacobian = Z.pool(sides.on(Z.hyperplanes)[:, of] * Z.products(basis)) * neurons.output_weights[of, 0]
+    jacobian = np.hstack([jacobian, np.ones((len(jacobian), int(problem.fit_intercept)))])
+    x = np.append(t, neurons.intercept[: jacobian.shape[1] - len(t)])
+    f = jacobian @ x[:, None] + (0 if problem.fit_intercept else neurons.intercept)
     unit = t / lengths[of]
     gradient = -jacobian.T @ problem.dual_point(f)[:, 0]
     gradient[: len(t)] += decay * unit
@@ -155,30 +177,29 @@ def _step(problem: Problem, neurons: Neurons, sides: _Sides, known: dict[bytes, 
     across = np.eye(len(t)) - np.outer(unit, unit)
     H[: len(t), : len(t)] += np.where(of[:, None] == of, decay / lengths[of] * across, 0)
     H[np.diag_indices_from(H)] += _RIDGE * H.trace() / len(H)
-    try:
-        d, kept, decrease = _minimum(H, gradient, t, of)
-    except np.linalg.LinAlgError:
-        return None
+    return _Model(x, of, f, jacobian, gradient, H)
 
-    x = x + d
-    parts = np.split(x[: len(t)], np.cumsum(free)[:-1])
-    S = np.stack([basis @ part for basis, part in zip(bases, parts, strict=True)], axis=1)
-    v = Z.unpool(problem.dual_point(f + jacobian @ d[:, None])) @ neurons.output_weights.T
-    # The multiplier of a kink lies between the slopes of the objective on its two sides, less that of the other rows.
-    low, high = planes.summed(np.where(against, v, 0)), planes.summed(np.where(along, -v, 0))
-    residual = decay * S / np.maximum(np.linalg.norm(S, axis=0), np.finfo(float).tiny) - Z.adjoint(on * v)
+
+def _active_set(
+    problem: Problem, moved: Neurons, f: np.ndarray, sides: _Sides, inverses: tuple[np.ndarray, ...]
+) -> _Sides:
+    """The sides after a step, to predictions f of the model: which kinks let go, by their multipliers, and which hold.
+
+    The multiplier of a kink lies between the slopes of the objective on its two sides, less that of the other rows.
+    """
+    Z, planes, decay, S = problem.Z, problem.Z.hyperplanes, problem.weight_decay, moved.weights
+    along, v = (planes.ratio > 0)[:, None], Z.unpool(problem.dual_point(f)) @ moved.output_weights.T
+    low, high = planes.summed(np.where(along, 0, v)), planes.summed(np.where(along, -v, 0))
+    residual = Z.adjoint(sides.on(planes) * v) - decay * S / np.maximum(moved.norms, np.finfo(float).tiny)
     inner = Z.products(S)[planes.first]
     beyond = inner > 0
-    crossed = ~sides.held & (beyond != sides.beyond)
-    held = sides.held | (crossed & (low < high))
-    for j, (chosen, inverse) in enumerate(zip(holding, inverses, strict=True)):
-        multiplier, slack = -inverse @ residual[:, j], _SLACK * decay / Z.row_norms[planes.first[chosen]]
+    held = sides.held | ((beyond != sides.beyond) & (low < high))
+    for j, inverse in enumerate(inverses):
+        chosen = np.flatnonzero(sides.held[:, j])
+        multiplier, slack = inverse @ residual[:, j], _SLACK * decay / Z.row_norms[planes.first[chosen]]
         beyond[chosen, j] = multiplier > high[chosen, j] + slack
         held[chosen, j] = ~beyond[chosen, j] & (multiplier >= low[chosen, j] - slack)
-    held = _fewer(Z.n_columns, held, np.abs(inner))
-    changed = bool(crossed[:, kept].any() or (held != sides.held)[:, kept].any() or not kept.all())
-    moved = replace(neurons, weights=S, intercept=x[len(t) :] if problem.fit_intercept else constant).take(kept)
-    return _Step(moved, _Sides(beyond[:, kept], held[:, kept]), changed, decrease)
+    return _Sides(beyond, _fewer(Z.n_columns, held, np.abs(inner)))
 
 
 def _minimum(

@@ -72,11 +72,11 @@ class Options:
     several : int, default=3
         Times as many starts, first and new neurons with several outputs, for which the oracle has more local maxima.
     last_search : int, default=8
-        Times as many before a gap within the tolerance ends the run; twice that up to a tolerance of 1e-8.
+        Times as many before a gap within the tolerance ends the run; three times that up to a tolerance of 1e-8.
     around, across : float, default=0.25
         Share of the starts around active neurons, and of those on the other side of a kink of one.
     between : float, default=0.75
-        Share of the starts that confirm a gap in planes of two active neurons.
+        Share of the starts that confirm a gap, and of those of coarse rounds, in planes of two active neurons.
     polish : bool, default=True
         Whether the oracle polishes what the ascent found.
     new_neurons : int, default=20
@@ -184,8 +184,8 @@ class Options:
 
     @property
     def coarse(self) -> "Options":
-        """The choices of a coarse round: no polish and no Newton steps, and the network may double."""
-        return replace(self, polish=False, newton_sweeps=0, growth=True, quasi_newton_steps=50)
+        """The choices of a coarse round: no polish, few steps in single precision, and the network may double."""
+        return replace(self, polish=False, newton_sweeps=0, growth=True, quasi_newton_steps=50, single_precision=True)
 
 
 ACCURATE = Options()

@@ -16,15 +16,16 @@ from convexbn.solvers.relu._options import Options, most_new
 from convexbn.solvers.relu._state import Run, Searched, State
 
 _LEAST_RTOL, _MOST_RTOL, _DAMPING = 1e-14, 1e-3, 1e-4  # of the next corrective step
-_SMALL_GAP = 1e-8  # tolerance up to which twice as many starts confirm a gap: a neuron of a small basin counts there
+_SMALL_GAP, _MORE = 1e-8, 3  # tolerance up to which more starts confirm a gap, since small basins count; times as many
 _BESIDE = 1e-3  # how far beside the plane of two active neurons a start is
 
 
 def searched(run: Run, state: State) -> State:
     """Search for violated dual constraints; a gap within the tolerance is confirmed from many more starts.
 
-    These searches grow until one finds a gap above the tolerance, or there were starts enough: twice as many where
-    the tolerance is small. There is no search in a single round that no neuron may enter.
+    These searches grow until one finds a gap above the tolerance, or there were starts enough: more where the tolerance
+    is small. They start between active neurons, and so does the search of a coarse round, whose gap they then seldom
+    raise. There is no search in a single round that no neuron may enter.
 
     The next corrective step need not be more accurate than what remains: the objective is within about 10 gap^2 of that
     of a joint local optimum, and to come closer can wait as long as neurons are found and rounds make progress.
@@ -32,16 +33,15 @@ def searched(run: Run, state: State) -> State:
     options = run.options
     if run.monitor.out_of_time() or (options.max_rounds == 1 and _most_new(run, state, options) == 0):
         return state
-    state = _searched_with(run, state, options.coarse if state.coarse else options, 1)
+    state = _searched_with(run, state, options.coarse if state.coarse else options, 1, between=state.coarse)
     n_searches, most = 0 if state.coarse else 1, options.last_search
     if most > 1 and run.tolerance.relative(state.objective) <= _SMALL_GAP:
-        most *= 2
-    effort = -(-most // 4)
+        most *= _MORE
     while n_searches < most and run.tolerance.reached(state.objective, state.bound):
         if run.monitor.out_of_time():
             break
-        state = _confirmed(run, state, effort)
-        n_searches, effort = n_searches + effort, max(n_searches, effort)
+        effort = min(max(n_searches, -(-most // 4)), most - n_searches)
+        state, n_searches = _confirmed(run, state, effort), n_searches + effort
     remains = state.gap**2 if state.has_found else (run.tolerance.relative(state.objective) / 10) ** 2
     return replace(
         state,
@@ -58,7 +58,7 @@ def search_hard(run: Run, state: State) -> State:
 
 def _confirmed(run: Run, state: State, effort: int) -> State:
     """Search again at the same dual point, from other starts; of two complete searches the lower bound counts."""
-    before, state = state.searched, _searched_with(run, state, run.options, effort, confirming=True)
+    before, state = state.searched, _searched_with(run, state, run.options, effort, between=True)
     if before is not None and before.thorough and before.bound < state.bound:
         return replace(state, searched=before)
     return state
@@ -70,12 +70,12 @@ def price_of(directions: np.ndarray, Z: Operator, v: np.ndarray) -> Price:
     return Price(float(np.linalg.norm(along, axis=0).max(initial=0)), "local")
 
 
-def _searched_with(run: Run, state: State, options: Options, effort: int, *, confirming: bool = False) -> State:
+def _searched_with(run: Run, state: State, options: Options, effort: int, *, between: bool = False) -> State:
     """One call of the oracle, from so many times the usual number of starts."""
     problem, Z = run.problem, run.problem.Z
     v = problem.feasible_dual(problem.dual_point(state.neurons.outputs(Z)))
     count = int(min(effort * run.several * options.n_starts, Z.most_directions))
-    starts = (_between if confirming else _starts)(Z, state.neurons, count, options, run.rng)
+    starts = (_between if between else _starts)(Z, state.neurons, count, options, run.rng)
     found = find_local_maxima(
         Z,
         v,
@@ -115,7 +115,7 @@ def _starts(Z: Operator, neurons: Neurons, count: int, options: Options, rng: np
 
 
 def _between(Z: Operator, neurons: Neurons, count: int, options: Options, rng: np.random.Generator) -> np.ndarray:
-    """Starts of a search that confirms (k, count): random directions, and directions of planes of active neurons."""
+    """Starts of the ascent (k, count): random directions, and directions of planes of two active neurons."""
     starts = rng.standard_normal((Z.n_columns, count))
     if len(neurons):
         n_between = round(options.between * count)
@@ -131,15 +131,16 @@ def _normals(Z: Operator, active: np.ndarray, chosen: np.ndarray, rng: np.random
     """For each chosen neuron the unit normal (k, p) of one of the k kinks nearest to it."""
     shared = shared_kinks(Z, -np.ones((Z.n_rows, 1)))
     n_near = min(Z.n_columns, len(Z.hyperplanes.first))
-    rows = Z.summed(_nearest_rows, *shared, directions=active, n_near=n_near).rows
-    normals = rows[chosen, rng.integers(n_near, size=len(chosen))]
-    return (normals / np.maximum(np.linalg.norm(normals, axis=1), np.finfo(float).tiny)[:, None]).T
+    numbers = Z.place(np.arange(Z.n_rows)[:, None])
+    near = Z.summed(_nearest_rows, numbers, *shared, directions=active, n_near=n_near).rows[:, :, 0]
+    rows = near[chosen, rng.integers(n_near, size=len(chosen))]
+    return (Z.rows(rows) / np.maximum(Z.row_norms[rows], np.finfo(float).tiny)[:, None]).T
 
 
-def _nearest_rows(Z: Any, *shared: Any, directions: Any, n_near: int) -> Kinks:
-    """The rows of a block with the least products with each direction, one of those that share a kink."""
+def _nearest_rows(Z: Any, numbers: Any, *shared: Any, directions: Any, n_near: int) -> Kinks:
+    """The numbers of the rows with the least products with each direction, one of those that share a kink."""
     xp, inner = Z.xp, Z @ directions
     distance = xp.abs(inner)
     if shared:
         distance = xp.where(shared[1] < 0, distance, like(distance, np.asarray(np.inf))[0])
-    return Kinks.of(Z, distance, inner, inner, n_near)
+    return Kinks.of(Z, distance, inner, inner, n_near, numbers)

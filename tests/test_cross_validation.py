@@ -94,8 +94,8 @@ def test_scores_are_those_of_the_networks_of_fast_paths(classifier):
 @parametrize_with_checks(
     [
         ConvexBNRegressorCV(n_weight_decays=2, **ONCE),
-        ConvexBNClassifierCV(weight_decays=[0.01], **ONCE),
-        ConvexBNClassifierCV(weight_decays=[0.01], **ONCE, activation="gated_relu", n_patterns=2),
+        ConvexBNClassifierCV(weight_decays=[0.1], **ONCE),
+        ConvexBNClassifierCV(weight_decays=[0.1], **ONCE, activation="gated_relu", n_patterns=2),
     ]
 )
 def test_scikit_learn_contract(estimator, check):

@@ -184,7 +184,7 @@ def traced(function):
 
 
 def test_memory_is_that_of_blocks_and_active_neurons(tmp_path, all_maps):
-    n, d, rng = 48_000, 100, np.random.default_rng(0)
+    n, d, rng = 32_000, 140, np.random.default_rng(0)
     X = rng.standard_normal((n, d)) + 1
     X[:, 1:] += X[:, :1] / 2
     y = np.maximum(X[:, 0] - 1, 0) + 0.1 * rng.standard_normal(n)

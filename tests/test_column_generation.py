@@ -132,7 +132,7 @@ def test_where_the_zero_network_fits_perfectly_any_gap_is_rounding():
 
 @pytest.mark.slow
 def test_a_direction_that_only_the_proof_finds_goes_on_as_a_neuron():
-    problem = instance(60, 2)
+    problem = instance(30, 2)
     best = solve_column_generation(problem, random_state=0).certificate
     options = Options(n_starts=1, last_search=1, first_neurons=(1, 1))
     unproved, proved = (

@@ -93,7 +93,7 @@ def test_scores_are_those_of_the_networks_of_fast_paths(classifier):
 @pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
     [
-        ConvexBNRegressorCV(n_weight_decays=2, **ONCE),
+        ConvexBNRegressorCV(n_weight_decays=2, eps=0.03, **ONCE),
         ConvexBNClassifierCV(weight_decays=[0.1], **ONCE),
         ConvexBNClassifierCV(weight_decays=[0.1], **ONCE, activation="gated_relu", n_patterns=2),
     ]

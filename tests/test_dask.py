@@ -342,7 +342,7 @@ def test_cluster_that_goes_away_leaves_the_best_network(all_stay):
 @pytest.mark.parametrize("case", ["differ", "repeated", pytest.param("classes", marks=pytest.mark.slow)])
 def test_what_comes_to_the_client_is_small_beside_rows_times_neurons(client, all_stay, monkeypatch, case):
     """In Newton steps, polish and merging of the preset ACCURATE; a number a sample and output travels."""
-    n = 8000
+    n = 4000
     rows, rng = rows_of(n, 2), np.random.default_rng(3)
     rows = np.concatenate([rows[: -n // 8], -2 * rows[: n // 8]]) if case == "repeated" else rows
     y = np.abs(rows[:, :1]) + np.sin(2 * rows[:, 1:2]) + 0.1 * rng.standard_normal((n, 1))

@@ -184,13 +184,13 @@ def traced(function):
 
 
 def test_memory_is_that_of_blocks_and_active_neurons(tmp_path, all_maps):
-    n, d, rng = 32_000, 140, np.random.default_rng(0)
+    n, d, rng = 24_000, 200, np.random.default_rng(0)
     X = rng.standard_normal((n, d)) + 1
     X[:, 1:] += X[:, :1] / 2
     y = np.maximum(X[:, 0] - 1, 0) + 0.1 * rng.standard_normal(n)
     file, size = mapped(X, tmp_path), X.nbytes
     del X
-    few = {"n_starts": 4, "last_search": 1, "first_neurons": (0, 0), "new_neurons": 2, "newton_sweeps": 1}
+    few = {"n_starts": 8, "last_search": 1, "first_neurons": (0, 0), "new_neurons": 2, "newton_sweeps": 1}
     options = replace(ACCURATE, polish=False, **few)
 
     def trained():

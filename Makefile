@@ -14,19 +14,22 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed
 	MPLBACKEND=agg $(BIN)/python examples/first_steps/plot_first_fit.py first_fit.png
 
+# Bytecode is kept whatever the environment says: tests start Python again and again.
+TEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses 2
+
 test: $(VENV)/installed
-	$(BIN)/pytest --numprocesses 2
+	$(TEST)
 
 # The same tests under the tracer of coverage, which take half as long again.
 coverage: $(VENV)/installed
-	$(BIN)/pytest --numprocesses 2 --cov --cov-report term-missing:skip-covered --cov-fail-under 99
+	$(TEST) --cov --cov-report term-missing:skip-covered --cov-fail-under 99
 
 # The files that find most faults: the mathematics, and every solver against the convex program.
 QUICK = problem losses programs theory certificate pricing ascent branch_and_bound kink_program column_generation \
 	solvers gated network design
 
 quick: lint
-	$(BIN)/pytest --numprocesses 2 -m "not slow" $(QUICK:%=tests/test_%.py)
+	$(TEST) -m "not slow" $(QUICK:%=tests/test_%.py)
 
 # The oldest supported versions in an environment of their own. Old libraries warn of new ones, which is no error here.
 test-min:

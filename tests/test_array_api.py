@@ -72,7 +72,7 @@ FITTED = {
     "tuned": (ConvexBNRegressor(n_components=1, spectral_power=0.0), X, NOISY),
     "several outputs": (ConvexBNRegressor(0.05, tol=1e-3), X, np.column_stack([Y, 5 * X[:, 2]])),
     "after the ReLU": (ConvexBNRegressor(0.3, normalization="batch_after_relu", tol=1e-2), X, Y),
-    "weights": (ConvexBNRegressor(0.05, normalization="weight"), X, Y),
+    "weights": (ConvexBNRegressor(0.05, normalization="weight", tol=1e-3), X, Y),
     "gated": (ConvexBNRegressor(0.05, activation="gated_relu"), X, Y),
     "two classes": (ConvexBNClassifier(0.02), X, LABELS > 0),
     "classes": (ConvexBNClassifier(0.02, tol=1e-3), X, LABELS),

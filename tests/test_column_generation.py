@@ -132,7 +132,7 @@ def test_where_the_zero_network_fits_perfectly_any_gap_is_rounding():
 
 @pytest.mark.slow
 def test_a_direction_that_only_the_proof_finds_goes_on_as_a_neuron():
-    problem = instance(60, 2)
+    problem = instance(30, 2)
     best = solve_column_generation(problem, random_state=0).certificate
     options = Options(n_starts=1, last_search=1, first_neurons=(1, 1))
     unproved, proved = (
@@ -230,6 +230,7 @@ def test_hard_data_converges_or_says_that_it_did_not(change, fraction):
     elif change == "float32":
         X, y = X.astype(np.float32), y.astype(np.float32)
     elif change == "outlier":
+        X, y = X[:20], y[:20]
         y[0] = 1e4
     elif change == "log_loss":
         loss, y = change, np.sign(y - np.median(y))
@@ -238,13 +239,12 @@ def test_hard_data_converges_or_says_that_it_did_not(change, fraction):
     problem = replace(problem, weight_decay=fraction * weight_decay_max(problem))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        solution = solve_column_generation(problem, random_state=0, prove=False)
+        solution = solve_column_generation(problem, random_state=0, prove=False, max_iter=30)
     objective = problem.objective(solution.neurons)
     assert objective == solution.certificate.objective <= problem.objective(problem.zero_network)
     converged = solution.status is Status.CONVERGED
-    # An outlier's residual is 1e8 times the others, squared: at some seeds rounding ends its rounds at a gap of 6e-6.
-    assert converged or (change == "outlier" and fraction <= 1e-3)
-    assert converged or fraction == 1e-4 or solution.certificate.gap <= 1e-5
+    # An outlier's residual is 1e8 times the others, squared: at the least weight decay its rounds run out.
+    assert converged or (change == "outlier" and fraction == 1e-4)
     if converged:
         assert solution.certificate.gap <= 1e-6
         assert not caught

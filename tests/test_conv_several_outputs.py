@@ -1,5 +1,7 @@
 """Convolutional networks with several outputs and several classes."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -18,10 +20,15 @@ OPTIONS = {"kernel_size": (1, 2), "padding": (0, 1), "stride": (1, 2), "n_patter
 REGRESSOR, CLASSIFIER = ConvexBNConvRegressor(0.007, **OPTIONS), ConvexBNConvClassifier(0.003, **OPTIONS)
 
 
-@pytest.fixture(scope="module", params=["relu", "gated_relu"])
-def models(request):
-    regressor, classifier = (clone(model).set_params(activation=request.param) for model in (REGRESSOR, CLASSIFIER))
+@cache
+def fitted(activation):
+    regressor, classifier = (clone(model).set_params(activation=activation) for model in (REGRESSOR, CLASSIFIER))
     return regressor.fit(X, Y), classifier.fit(X, KINDS)
+
+
+@pytest.fixture(params=["relu", "gated_relu"])
+def models(request):
+    return fitted(request.param)
 
 
 def explicit_patches(images):
@@ -53,13 +60,11 @@ def test_outputs_are_those_of_explicit_patches(models):
 
 def test_torch_computes_the_same_outputs_in_both_modes():
     new = np.random.default_rng(1).standard_normal((9, 2, 3, 4))
-    fitted = (
-        clone(REGRESSOR).set_params(weight_decay=0.0015, scale_outputs=False).fit(X, Y),
-        clone(CLASSIFIER).fit(X, KINDS),
-    )
-    targets = torch.tensor(Y), torch.tensor(np.searchsorted(fitted[1].classes_, KINDS))
+    regressor = clone(REGRESSOR).set_params(weight_decay=0.0015, scale_outputs=False).fit(X, Y)
+    classifier = fitted("relu")[1]
+    targets = torch.tensor(Y), torch.tensor(np.searchsorted(classifier.classes_, KINDS))
     losses = lambda f, y: ((f - y) ** 2).sum(dim=1).mean() / 2, torch.nn.functional.cross_entropy
-    for model, y, loss in zip(fitted, targets, losses, strict=True):
+    for model, y, loss in zip((regressor, classifier), targets, losses, strict=True):
         module = model.network_.to_torch(eps=1e-12)
         assert [type(layer).__name__ for layer in module] == [
             *("Conv2d", "BatchNorm2d", "ReLU", "AdaptiveAvgPool2d", "Flatten", "Linear")

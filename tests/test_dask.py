@@ -114,10 +114,10 @@ def test_whole_blocks_are_not_copied(client, all_stay):
     np.testing.assert_array_equal(some.rows(), TALL[4:15])
 
 
-def data(n=200, d=3, seed=0):
-    rng = np.random.default_rng(seed)
+def data(n=200, d=3, noise=0.1):
+    rng = np.random.default_rng(0)
     X = rng.standard_normal((n, d))
-    return X, np.abs(X[:, 0]) + X[:, 1] + 0.1 * rng.standard_normal(n)
+    return X, np.abs(X[:, 0]) + X[:, 1] + noise * rng.standard_normal(n)
 
 
 def chunked(X, sizes):
@@ -159,7 +159,7 @@ def tuned(model, *args, **options):
 def test_choice_holds_blocks_out_and_is_the_same_twice(client, monkeypatch):
     """The rows of all folds together stay on the workers, those of a fold are few."""
     monkeypatch.setattr("convexbn.operators._dask.FEW_ENTRIES", 700)
-    X, y = data(250, 2)
+    X, y = data(250, 2, noise=0.3)  # so that few neurons are chosen
     rows, parameters = chunked(X, [60, 40, 50, 50, 50]), {"max_iter": 1, "tol": 0.1, "spectral_power": 0.0}
     first, again = (tuned(DaskConvexBNRegressor(**parameters), rows, y) for _ in range(2))
     assert first.score(X, y) > 0.9
@@ -169,7 +169,7 @@ def test_choice_holds_blocks_out_and_is_the_same_twice(client, monkeypatch):
 
 
 def test_choice_with_one_block_holds_samples_out(client):
-    X, y = data(250, 2)
+    X, y = data(250, 2, noise=0.3)
     model = tuned(DaskConvexBNRegressor(max_iter=1, tol=0.1, spectral_power=0.0), chunked(X, [250]), y)
     assert model.score(X, y) > 0.9
     assert set(model.validation_scores_["n_train"]) == {200.0}
@@ -178,7 +178,7 @@ def test_choice_with_one_block_holds_samples_out(client):
 def test_several_outputs_and_sample_weights(client):
     X, y = data(60, 2)
     Y, weights = np.column_stack([y, 100 * X[:, 0]]), np.tile([0.0, 1.0, 2.0], 20)
-    parameters = {"weight_decay": 0.1, "tol": 1e-6}
+    parameters = {"weight_decay": 0.3, "tol": 1e-6}
     local = ConvexBNRegressor(**parameters).fit(X, Y, weights)
     model = DaskConvexBNRegressor(**parameters).fit(
         chunked(X, [1, 29, 30]), da.from_array(Y, chunks=(30, 1)), da.from_array(weights, chunks=15)
@@ -342,7 +342,7 @@ def test_cluster_that_goes_away_leaves_the_best_network(all_stay):
 @pytest.mark.parametrize("case", ["differ", "repeated", pytest.param("classes", marks=pytest.mark.slow)])
 def test_what_comes_to_the_client_is_small_beside_rows_times_neurons(client, all_stay, monkeypatch, case):
     """In Newton steps, polish and merging of the preset ACCURATE; a number a sample and output travels."""
-    n = 8000
+    n = 4000
     rows, rng = rows_of(n, 2), np.random.default_rng(3)
     rows = np.concatenate([rows[: -n // 8], -2 * rows[: n // 8]]) if case == "repeated" else rows
     y = np.abs(rows[:, :1]) + np.sin(2 * rows[:, 1:2]) + 0.1 * rng.standard_normal((n, 1))

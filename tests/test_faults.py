@@ -11,25 +11,25 @@ from benchmarks import trust_faults
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="timers of CPU time and limits of Linux")
 
 
+NAMES = ["regressor", "classifier", "gated", "stack", "halfspace", "solve_gated"]
 SCRIPT = """
 import sys
 import numpy as np
 from benchmarks import trust_faults
 
-name = sys.argv[1]
-for share in np.random.default_rng(len(name)).random(2):
-    for kind in (KeyboardInterrupt, MemoryError):
-        print(kind.__name__, share, trust_faults.raised_within(name, kind, float(share)))
+for name in sys.argv[1:]:
+    for share in np.random.default_rng(len(name)).random(2):
+        for kind in (KeyboardInterrupt, MemoryError):
+            print(name, kind.__name__, share, trust_faults.raised_within(name, kind, float(share)))
 """
 
 
-@pytest.mark.parametrize("name", ["regressor", "classifier", "gated", "stack", "halfspace", "solve_gated"])
-def test_errors_at_random_moments(name):
+def test_errors_at_random_moments():
     # In a process without the tracer of coverage, whose lock such an error may leave locked.
-    outcomes = subprocess.run([sys.executable, "-c", SCRIPT, name], capture_output=True, text=True, timeout=120)
+    outcomes = subprocess.run([sys.executable, "-c", SCRIPT, *NAMES], capture_output=True, text=True, timeout=300)
     assert outcomes.returncode == 0, outcomes.stderr
     assert "FAILED" not in outcomes.stdout
-    assert len(outcomes.stdout.splitlines()) == 4
+    assert [line.split()[0] for line in outcomes.stdout.splitlines()] == [name for name in NAMES for _ in range(4)]
 
 
 @pytest.mark.parametrize("act", [trust_faults.full_disk, trust_faults.interrupted_save])

@@ -10,22 +10,28 @@ from convexbn import count_patterns, enumerate_patterns, sample_patterns
 
 
 def brute_force(Z):
-    """All sign vectors s with a direction g such that s * (Z g) > 0 off the zero rows of Z."""
+    """All sign vectors s with a direction g such that s * (Z g) > 0 off the zero rows of Z.
+
+    The first signs of such a vector have that direction, too: signs are appended one at a time.
+    """
     nonzero = Z.any(axis=1)
-    found = set()
-    for signs in product((1.0, -1.0), repeat=int(nonzero.sum())):
-        A = np.array(signs)[:, None] * Z[nonzero]
-        k = Z.shape[1]
-        # maximise t with s * (Z g) >= t, |g|_inf <= 1
-        result = linprog(
-            np.r_[np.zeros(k), -1], A_ub=np.hstack([-A, np.ones((len(A), 1))]), b_ub=np.zeros(len(A)),
-            bounds=[(-1, 1)] * k + [(None, 1)],
-        )  # fmt: skip
-        if -result.fun > 1e-9:
-            mask = np.ones(len(Z), dtype=bool)
-            mask[nonzero] = np.array(signs) > 0
-            found.add(mask.tobytes())
-    return found
+    rows, found = Z[nonzero], [[]]
+    for _ in rows:
+        longer = [[*signs, sign] for signs in found for sign in (1.0, -1.0)]
+        found = [signs for signs in longer if margin(np.array(signs)[:, None] * rows[: len(signs)]) > 1e-9]
+    masks = np.ones((len(found), len(Z)), dtype=bool)
+    masks[:, nonzero] = np.array(found) > 0
+    return {mask.tobytes() for mask in masks}
+
+
+def margin(A):
+    """The largest t with A g >= t and the entries of g in [-1, 1]."""
+    k = A.shape[1]
+    result = linprog(
+        np.r_[np.zeros(k), -1], A_ub=np.hstack([-A, np.ones((len(A), 1))]), b_ub=np.zeros(len(A)),
+        bounds=[(-1, 1)] * k + [(None, 1)],
+    )  # fmt: skip
+    return -result.fun
 
 
 def as_set(patterns):

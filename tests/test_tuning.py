@@ -39,7 +39,8 @@ from tests.watched import untouched, watched_loss
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((24, 2))
-Y = np.abs(X[:, 0]) + 0.1 * RNG.standard_normal(24)
+NOISE = RNG.standard_normal(24)
+Y, QUIET = np.abs(X[:, 0]) + 0.4 * NOISE, np.abs(X[:, 0]) + 0.1 * NOISE  # little noise leads to many neurons
 LABELS = np.where(X[:, 0] * X[:, 1] > 0, "same", "other")
 # With this tol the last fit ends at once, and without a warning: the tests are about the choice before it.
 REGRESSOR, CLASSIFIER = ConvexBNRegressor(tol=1.0), ConvexBNClassifier(tol=1.0)
@@ -395,7 +396,7 @@ def test_verbose_prints_a_line_for_each_candidate(model, y, capsys):
         (ConvexBNClassifier(loss="hinge", spectral_power=0.0, n_components=1), X[:8], LABELS[:8]),
         (ConvexBNRegressor(normalization="weight", tol=1.0), X, Y),
         (ConvexBNRegressor(activation="gated_relu", spectral_power=0.0, n_components=1), X[4:12], Y[4:12]),
-        (ConvexBNConvRegressor(kernel_size=(1, 2), tol=1.0), X[:, None, None], Y),
+        (ConvexBNConvRegressor(kernel_size=(1, 2), tol=1.0), X[:, None, None], QUIET),
         (ConvexBNConvClassifier(kernel_size=(1, 2), tol=1.0), X[:, None, None], LABELS),
     ],
     ids=["two outputs", "three classes", "cross entropy", "hinge", "weight", "gated", "conv", "conv classifier"],
@@ -413,7 +414,7 @@ def test_every_kind_of_network_is_tuned(model, data, y):
 @pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(
     ("stack", "y"),
-    [(ConvexBNStackRegressor(), Y), (ConvexBNStackClassifier(), LABELS)],
+    [(ConvexBNStackRegressor(), QUIET), (ConvexBNStackClassifier(), LABELS)],
     ids=["regressor", "classifier"],
 )
 def test_every_stage_of_a_stack_with_its_defaults_is_tuned(stack, y):
@@ -523,8 +524,8 @@ def test_units_of_targets_do_not_matter(exponent):
 
 @pytest.mark.parametrize("unit", [1e-150, 5e149])
 def test_targets_of_any_size_are_learnt(unit):
-    model = clone(REGRESSOR).fit(X, unit * Y)
-    assert ((model.predict(X) / unit - Y) ** 2).mean() < 0.1 * Y.var()
+    model = clone(REGRESSOR).fit(X, unit * QUIET)
+    assert ((model.predict(X) / unit - QUIET) ** 2).mean() < 0.1 * QUIET.var()
 
 
 def test_units_of_features_do_not_matter():
@@ -640,7 +641,7 @@ def test_a_last_fit_above_tol_says_how_it_goes_on():
     with pytest.warns(
         ConvergenceWarning, match=r"The last fit stopped .* above tol=1.0e-12.* Give max_time or max_iter"
     ):
-        ConvexBNRegressor(spectral_power=1.0, tol=1e-12, prove=False).fit(X, Y)
+        ConvexBNRegressor(spectral_power=1.0, tol=1e-12, prove=False).fit(X, QUIET)
 
 
 @pytest.mark.parametrize(

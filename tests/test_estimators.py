@@ -45,9 +45,9 @@ ESTIMATORS = [REGRESSOR, CLASSIFIER]
 @pytest.mark.filterwarnings("ignore:The last fit stopped:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
     [
-        ConvexBNRegressor(spectral_power=0.0, tol=0.1),
+        ConvexBNRegressor(),
         ConvexBNRegressor(0.1, activation="gated_relu", fit_intercept=False, tol=0.1),
-        ConvexBNClassifier(0.01, tol=0.1),
+        ConvexBNClassifier(spectral_power=0.0),
         ConvexBNClassifier(0.1, normalization="weight", loss="squared_hinge", tol=0.1),
         ConvexBNClassifier(0.01, loss="hinge", activation="gated_relu", tol=0.1),
     ],

@@ -187,7 +187,7 @@ class CrossValidated(Dense):
         self.n_components_ = choices[best[0]].n_components
         self.validation_scores_ = self._table(choices, folds)
         prepared, problem = problems[best[0]]
-        problem = replace(problem, weight_decay=float(self.weight_decays_[best[1]]))
+        problem = problem.with_weight_decay(float(self.weight_decays_[best[1]]))
         if choice is None:
             work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
             start = partial(_end_of_path, problem, self.weight_decays_[: best[1] + 1], seed, clock)
@@ -363,7 +363,7 @@ def path_networks(
         monitor, networks = Monitor("fast path"), []
         path_of_neurons = fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
         for weight_decay, neurons in zip(weight_decays, path_of_neurons, strict=True):
-            objective = replace(problem, weight_decay=float(weight_decay)).objective(neurons)
+            objective = problem.with_weight_decay(float(weight_decay)).objective(neurons)
             monitor.goes_on(objective, np.nan, len(neurons))
             networks.append(prepared.network(neurons))
         return networks, np.full(len(weight_decays), np.nan), monitor.history

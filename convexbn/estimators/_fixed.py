@@ -115,7 +115,7 @@ class FixedWeightDecay(BaseConvexBN):
             self._tune(X, y, weights, codes, clock)
         else:
             prepared, problem = self._prepare(X, y, weights, self._power_choices()[0], self.n_components)
-            problem = replace(problem, weight_decay=float(self.weight_decay))
+            problem = problem.with_weight_decay(float(self.weight_decay))
             start = self._start(prepared, problem, X, weights) if self.warm_start else None
             self._learn(prepared, problem, clock, checkpoint=self.checkpoint, start=start)
 
@@ -236,7 +236,7 @@ class FixedWeightDecay(BaseConvexBN):
             return
         coarse, start = clone(self).set_params(tol=_COARSE_TOL, callback=None, verbose=False), None
         for weight_decay in weight_decays:
-            solution = coarse._solve(replace(problem, weight_decay=float(weight_decay)), seed, start, clock.left())
+            solution = coarse._solve(problem.with_weight_decay(float(weight_decay)), seed, start, clock.left())
             if solution.status is Status.INTERRUPTED:
                 raise KeyboardInterrupt
             start = solution.neurons

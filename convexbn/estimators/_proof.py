@@ -1,7 +1,6 @@
 """A sharper certificate of an estimator that is trained already."""
 
 from copy import copy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,7 +118,7 @@ def _trained_problem(
     other = copy(model)  # the checks of the data set attributes such as the classes
     n_components = getattr(model, "n_components_", model.n_components)
     prepared, problem = other._problem(*other._samples(X, y, sample_weight), model.spectral_power_, n_components)
-    problem = replace(problem, weight_decay=model.weight_decay_)
+    problem = problem.with_weight_decay(model.weight_decay_)
     here = None
     if problem.n_outputs == network.n_outputs and _inputs(other) == _inputs(model):
         neurons = prepared.neurons(network)

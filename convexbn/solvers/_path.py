@@ -105,7 +105,7 @@ def solve_path(
     check_choice("activation", activation, ACTIVATIONS)
     check_solver(solver, activation)
     tolerance = Tolerance.of(problem, tol, relative_to)  # whose scale does not depend on the weight decay
-    problems = [replace(problem, weight_decay=float(weight_decay)) for weight_decay in grid]
+    problems = [problem.with_weight_decay(float(weight_decay)) for weight_decay in grid]
     choices: dict[str, Any] = {"activation": activation, "solver": solver, "n_patterns": n_patterns, "tol": tol}
     choices |= {"relative_to": relative_to, "max_iter": max_iter, "random_state": random_state, "prove": False}
     searches = activation == "relu" and solver in OWN_SOLVERS and np.isfinite(problem.loss.curvature)

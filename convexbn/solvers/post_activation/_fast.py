@@ -1,7 +1,6 @@
 """The fast preset of column generation for networks that are normalized after the ReLU: a path of coarse rounds."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -58,7 +57,7 @@ def fast_path(
     inside, rng = whitened.problem, make_generator(random_state)
     monitor, neurons = Monitor("fast path", stop=stop), inside.zero_network
     for weight_decay in np.asarray(weight_decays, dtype=np.float64):
-        scaled = replace(inside, weight_decay=float(weight_decay) / whitened.target_scale)
+        scaled = inside.with_weight_decay(float(weight_decay) / whitened.target_scale)
         for state in column_generation(Run(scaled, options, Tolerance(0.0), rng, monitor), State(neurons)):
             neurons = state.neurons
         yield whitened.unscaled(neurons)

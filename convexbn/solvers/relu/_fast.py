@@ -6,7 +6,6 @@ steps in single precision move all of them. There are no Newton steps, no thorou
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -74,7 +73,7 @@ def fast_path(
     monitor = Monitor("fast path", stop=stop)
     neurons = scaled.zero_network if start is None else scaling.scaled(start).with_unit_outputs()
     for weight_decay in np.asarray(weight_decays, dtype=np.float64):
-        run = Run(replace(scaled, weight_decay=float(weight_decay) * unit), options, Tolerance(0.0), rng, monitor)
+        run = Run(scaled.with_weight_decay(float(weight_decay) * unit), options, Tolerance(0.0), rng, monitor)
         for state in column_generation(run, State.of(run.problem, neurons, options)):
             neurons = state.neurons
         yield scaling.unscaled(neurons)

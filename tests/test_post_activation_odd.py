@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from convexbn import ConvexBNClassifier, ConvexBNRegressor, convexbn_path
+from convexbn import ConvexBNClassifier, ConvexBNRegressor, DesignMatrix, convexbn_path
+from convexbn.oracles import find_normalized_maxima
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((30, 2))
@@ -110,3 +111,11 @@ def test_a_rare_class():
 def test_bad_data_is_refused(features, targets, message):
     with pytest.raises(ValueError, match=message):
         ConvexBNRegressor(0.1, **AFTER).fit(features, targets)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_that_differ_by_rounding_are_searched(seed):
+    rng = np.random.default_rng(seed)
+    rows, v = 1 + 1e-8 * rng.standard_normal((8, 3)), rng.standard_normal((8, 1))
+    found = find_normalized_maxima(DesignMatrix(rows), np.full(8, 1 / 8), v - v.mean(), rng.standard_normal((3, 20)))
+    assert np.isfinite(found.prices).all()

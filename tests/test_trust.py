@@ -13,6 +13,7 @@ from benchmarks import trust_mutants
 from benchmarks.trust.__main__ import run
 from benchmarks.trust.cases import Case
 from benchmarks.trust.check import check
+from benchmarks.trust.long_double import long, losses
 from benchmarks.trust.machine import SAME_BITS, TOLERANCE, differences
 from benchmarks.trust.mutants import MUTANTS, Mutant
 from benchmarks.trust.rivals import descended
@@ -86,11 +87,22 @@ def test_the_bounds_that_were_proved_are_not_empty():
     assert sum(solution.certificate.gap < 1e-5 for solution in solutions) >= 9
 
 
+@pytest.mark.parametrize("number", [7011, 7030])
+def test_prices_of_zero_and_rows_that_differ_by_rounding_are_searched(number):
+    assert "error" not in check(Case(0, number), 1.0)
+
+
 def test_a_neuron_that_hardly_varies_on_rows_that_hardly_differ_is_in_the_proved_bound():
     line = check(Case(0, 83))  # rows 1e-13 apart, on which a direction of small activations has a price above the decay
     assert line["scope"] == "global"
     assert line["oracle"] == "ENUMERATION"
     assert line["unsupported"] < 0
+
+
+def test_a_small_cross_entropy_keeps_its_digits_in_long_double():
+    problem = Problem(np.eye(2), np.eye(2), "cross_entropy", weight_decay=0.1)
+    found = losses(problem, long(30 * np.eye(2)), np.zeros(2))
+    np.testing.assert_allclose(found, np.log1p(np.exp(long(-30))), rtol=1e-17)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +215,7 @@ def test_every_mutant_is_a_change_of_the_code_as_it_is():
 @pytest.mark.slow
 def test_mutants_are_found_in_a_copy_that_is_restored():
     tests = "losses::test_squared_error_adds_up_outputs"
-    killed = Mutant("losses.py", "(f - y) ** 2, axis=1) / 2", "(f - y) ** 2, axis=1)", tests, "no half")
+    killed = Mutant("losses.py", "(residual**2, axis=1) / 2", "(residual**2, axis=1)", tests, "no half")
     survivor = Mutant("losses.py", "return f - y", "return y - f", tests, "sign of the gradient")
     missing = Mutant("losses.py", "no such text", "", tests, "nothing")
     with trust_mutants.copied() as folder:

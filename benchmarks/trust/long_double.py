@@ -65,8 +65,8 @@ def losses(problem: Problem, f: np.ndarray, intercept: np.ndarray) -> np.ndarray
             return np.maximum(1 - y * f, 0)[:, 0]
         case "squared_hinge":
             return np.maximum(1 - y * f, 0)[:, 0] ** 2
-    largest = f.max(axis=1, keepdims=True)
-    return (largest[:, 0] - (f * y).sum(axis=1)) + np.log(np.exp(f - largest).sum(axis=1))
+    above = np.sort(f - (f * y).sum(axis=1, keepdims=True), axis=1)  # one is zero: the class itself
+    return above[:, -1] + np.log1p(np.exp(above[:, :-1] - above[:, -1:]).sum(axis=1))
 
 
 def conjugates(problem: Problem, u: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -50,8 +50,8 @@ class Mutant:
 _LOSSES = [
     Mutant(
         "losses.py",
-        "return namespace(f).sum((f - y) ** 2, axis=1) / 2",
-        "return namespace(f).sum((f - y) ** 2, axis=1)",
+        "return namespace(f).sum(residual**2, axis=1) / 2, residual",
+        "return namespace(f).sum(residual**2, axis=1), residual",
         "losses",
         "squared error without the half",
     ),

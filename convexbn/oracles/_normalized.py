@@ -299,7 +299,7 @@ def _polished(Z: Operator, p: np.ndarray, v: np.ndarray, w: np.ndarray, threshol
     w, k = w.copy(), len(w)
     damping = np.full(w.shape[1], 1e-3)
     inner, e, std, prices = _gradient(Z, p, v, w)
-    moving = np.flatnonzero(std > 0)
+    moving = np.flatnonzero((std > 0) & (prices > 0))
     for _ in range(_POLISH_STEPS):
         if len(moving) == 0 or (stop is not None and stop()):
             break
@@ -336,9 +336,10 @@ def _roots(Z: Operator, p: np.ndarray, on: np.ndarray, prices: np.ndarray, dampi
     """Cholesky factors (q, k, k) of the damped matrices of a Newton step of directions with patterns `on` (n, q)."""
     mean = Z.masked_adjoint(on, p[:, None]).T
     curvature = np.stack([Z.gram(weights[:, None]) for weights in (on * p[:, None]).T])
+    rounding = np.finfo(float).eps * np.trace(curvature, axis1=1, axis2=2)
     curvature -= mean[:, :, None] * mean[:, None, :]
     size = np.maximum(np.trace(curvature, axis1=1, axis2=2) / Z.n_columns, np.finfo(float).tiny)
-    curvature += (damping * size)[:, None, None] * np.eye(Z.n_columns)
+    curvature += (damping * size + Z.n_columns * rounding)[:, None, None] * np.eye(Z.n_columns)
     return np.linalg.cholesky(prices[:, None, None] * curvature)
 
 

@@ -63,6 +63,6 @@ def _scnn():
         import scnn.solvers
     except ImportError as error:
         raise PeerMissing(
-            "pyscnn is not installed: pip install --no-deps pyscnn && pip install opt_einsum linalg_backends."
+            "pyscnn is not installed: pip install --no-deps pyscnn && pip install opt_einsum linalg_backends tqdm."
         ) from error
     return scnn

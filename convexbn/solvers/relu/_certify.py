@@ -82,7 +82,7 @@ def certified(
     search = search if searched.thorough else Search.NOT_SEARCHED
     certificate = certify(problem, neurons, v, price, search, Oracle.NORM_BOUND)
     if state.proof is not None:
-        oracle = Oracle.BRANCH_AND_BOUND if problem.output_directions.fixed else Oracle.ENUMERATION
+        oracle = Oracle.ENUMERATION if state.enumerated else Oracle.BRANCH_AND_BOUND
         proof = certify(problem, neurons, v, _proved_price(state.proof, scaling, problem, v), search, oracle)
         certificate = with_proof(certificate, proof, tolerance)
     return v, certificate

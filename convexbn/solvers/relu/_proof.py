@@ -12,6 +12,7 @@ from convexbn.oracles import (
     price_by_enumeration,
     quickly_enumerated,
 )
+from convexbn.patterns import count_patterns
 from convexbn.solvers._certificate import dual_bound
 from convexbn.solvers.relu._options import ProofOptions
 from convexbn.solvers.relu._oracle import price_of
@@ -71,26 +72,42 @@ def proved(run: Run, state: State, planned: Plan) -> State:
         too much for the tolerance, or nothing.
     """
     assert state.searched is not None
-    problem, Z, v, least = run.problem, run.problem.Z, state.searched.v, run.options.proof.least
-    if problem.output_directions.fixed:
-        open_share = 1 - price_of(state.searched.directions, Z, v).value / planned.aim
-        price = price_by_branch_and_bound(
-            Z,
-            v,
-            threshold=planned.aim,
-            tol=min(open_share / 10, least) if open_share > 0 else least,
-            starts=np.hstack([state.neurons.weights, state.searched.directions]),
-            max_nodes=planned.max_nodes,
-            stop=run.monitor.out_of_time,
-        )
-    else:
-        price = price_by_enumeration(Z, v)
+    problem, v = run.problem, state.searched.v
+    price, enumerated = _price(run, state, planned)
     enough = run.tolerance.reached(state.objective, dual_bound(problem, v, price))
-    violating = np.zeros((Z.n_columns, 0)) if enough or price.direction is None else price.direction[:, None]
+    violating = np.zeros((problem.Z.n_columns, 0)) if enough or price.direction is None else price.direction[:, None]
     threshold = problem.weight_decay * (1 + run.tolerance.relative(state.objective) / 10)
-    found = find_local_maxima(Z, v, violating, threshold=threshold, count=1)
+    found = find_local_maxima(problem.Z, v, violating, threshold=threshold, count=1)
     proof = price if price.scope == "global" else None  # rounding may hide patterns of an enumeration
-    return replace(state, n_proofs=state.n_proofs + 1, proof=proof, searched=replace(state.searched, found=found))
+    searched = replace(state.searched, found=found)
+    return replace(state, n_proofs=state.n_proofs + 1, proof=proof, enumerated=enumerated, searched=searched)
+
+
+def _price(run: Run, state: State, planned: Plan) -> tuple[Price, bool]:
+    """A proved price of all directions, and whether all activation patterns were enumerated for it.
+
+    That is so with several outputs; with one where the patterns are few and branch and bound does not come to its aim
+    with as many cones: neurons inside a cone can take any number of them.
+    """
+    assert state.searched is not None
+    Z, v, least = run.problem.Z, state.searched.v, run.options.proof.least
+    if not run.problem.output_directions.fixed:
+        return price_by_enumeration(Z, v), True
+    few = bool(Z.row_norms.any()) and quickly_enumerated(Z, 1) and count_patterns(Z) <= planned.max_nodes
+    open_share = 1 - price_of(state.searched.directions, Z, v).value / planned.aim
+    price = price_by_branch_and_bound(
+        Z,
+        v,
+        threshold=planned.aim,
+        tol=min(open_share / 10, least) if open_share > 0 else least,
+        starts=np.hstack([state.neurons.weights, state.searched.directions]),
+        max_nodes=count_patterns(Z) if few else planned.max_nodes,
+        stop=run.monitor.out_of_time,
+    )
+    if price.value <= planned.aim or not few or run.monitor.out_of_time():
+        return price, False
+    exact = price_by_enumeration(Z, v)
+    return (exact, True) if exact.scope == "global" else (price, False)
 
 
 def price_within_tolerance(run: Run, state: State, share: float) -> float:

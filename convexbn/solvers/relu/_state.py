@@ -101,6 +101,8 @@ class State:
         The last call of the oracle: for this network or, after a corrective step, for the one before.
     proof : Price or None, default=None
         Proved price of all directions at the dual point of that search.
+    enumerated : bool, default=False
+        Whether all activation patterns were enumerated for it.
     progress : float, default=inf
         Relative decrease of the objective in the last round.
     n_starts : int, default=0
@@ -121,6 +123,7 @@ class State:
     damping: float = 1e-4
     searched: Searched | None = None
     proof: Price | None = None
+    enumerated: bool = False
     progress: float = np.inf
     n_starts: int = 0
     n_proofs: int = 0

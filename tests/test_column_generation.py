@@ -391,6 +391,7 @@ def test_a_matrix_of_zeros_has_the_zero_network(fit_intercept):
         assert len(solution.neurons) == 0
         assert solution.certificate.objective == pytest.approx(problem.zero_objective, rel=1e-12)
         assert solution.certificate.gap < 1e-12
+    assert weight_decay_max(problem) == 0
 
 
 def test_callback_ends_the_run():

@@ -47,7 +47,7 @@ ESTIMATORS = [REGRESSOR, CLASSIFIER]
     [
         ConvexBNRegressor(),
         ConvexBNRegressor(0.1, activation="gated_relu", fit_intercept=False, tol=0.1),
-        ConvexBNClassifier(spectral_power=0.0),
+        ConvexBNClassifier(),
         ConvexBNClassifier(0.1, normalization="weight", loss="squared_hinge", tol=0.1),
         ConvexBNClassifier(0.01, loss="hinge", activation="gated_relu", tol=0.1),
     ],

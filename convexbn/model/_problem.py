@@ -130,7 +130,29 @@ class Problem(Summarized):
         return Neurons(weights, output_weights, intercept)
 
     def with_weight_decay(self, weight_decay: float) -> Self:
-        """Return the same problem with another weight decay; nothing else that is known of it depends on that."""
+        """Return the same problem with another weight decay; nothing else that is known of it depends on that.
+
+        Parameters
+        ----------
+        weight_decay : float
+            Positive weight decay.
+
+        Returns
+        -------
+        problem : Problem
+
+        Raises
+        ------
+        ValueError
+            If `weight_decay` is no positive finite number.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convexbn import Problem
+        >>> Problem(np.eye(2), [1.0, -2.0], weight_decay=0.1).with_weight_decay(0.2).weight_decay
+        0.2
+        """
         check_weight_decay(weight_decay)
         other = copy(self)
         object.__setattr__(other, "weight_decay", float(weight_decay))

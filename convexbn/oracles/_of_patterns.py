@@ -261,7 +261,7 @@ def price_by_enumeration(Z: Operator, v: np.ndarray, *, max_patterns: int = 100_
 def quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
     """Whether `price_by_enumeration` takes about a second at most, by a bound of the number of patterns and faces.
 
-    Never where the rows are too many for one array in memory.
+    Never where the rows are too many for one array in memory, or all zero, which have no patterns.
 
     Parameters
     ----------
@@ -283,7 +283,7 @@ def quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
     >>> quickly_enumerated(Z, n_outputs=1), quickly_enumerated(Z, n_outputs=2)
     (True, False)
     """
-    if not Z.has_few_entries:
+    if not (Z.has_few_entries and Z.row_norms.any()):
         return False
     if n_outputs == 1:
         return count_patterns(Z) <= _QUICK_PATTERNS

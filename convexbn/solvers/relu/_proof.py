@@ -93,7 +93,7 @@ def _price(run: Run, state: State, planned: Plan) -> tuple[Price, bool]:
     Z, v, least = run.problem.Z, state.searched.v, run.options.proof.least
     if not run.problem.output_directions.fixed:
         return price_by_enumeration(Z, v), True
-    few = bool(Z.row_norms.any()) and quickly_enumerated(Z, 1) and count_patterns(Z) <= planned.max_nodes
+    n_patterns = count_patterns(Z) if quickly_enumerated(Z, 1) else np.inf
     open_share = 1 - price_of(state.searched.directions, Z, v).value / planned.aim
     price = price_by_branch_and_bound(
         Z,
@@ -101,10 +101,10 @@ def _price(run: Run, state: State, planned: Plan) -> tuple[Price, bool]:
         threshold=planned.aim,
         tol=min(open_share / 10, least) if open_share > 0 else least,
         starts=np.hstack([state.neurons.weights, state.searched.directions]),
-        max_nodes=count_patterns(Z) if few else planned.max_nodes,
+        max_nodes=int(min(planned.max_nodes, n_patterns)),
         stop=run.monitor.out_of_time,
     )
-    if price.value <= planned.aim or not few or run.monitor.out_of_time():
+    if price.value <= planned.aim or n_patterns > planned.max_nodes or run.monitor.out_of_time():
         return price, False
     exact = price_by_enumeration(Z, v)
     return (exact, True) if exact.scope == "global" else (price, False)

@@ -45,10 +45,11 @@ def solve_column_generation(
 ) -> Solution:
     """Train a ReLU network by column generation, the default solver.
 
-    With one output and up to eight columns of Z the price of every direction is proved by branch and bound when the gap
-    is within the tolerance, and a violation that this finds goes on as a new neuron; the certificate is global if the
-    proof is within the tolerance. The same holds with several outputs on tiny problems, whose patterns' cones are
-    enumerated face by face. Otherwise it is local: evidence, beside the best lower bound that is proved.
+    With one output and up to eight columns of Z the price of every direction is proved when the gap is within the
+    tolerance, by branch and bound, or by enumeration of the patterns if they are few; a violation that this finds goes
+    on as a new neuron, and the certificate is global if the proof is within the tolerance. The same holds with several
+    outputs on tiny problems, whose patterns' cones are enumerated face by face. Otherwise it is local: evidence, beside
+    the best lower bound that is proved.
 
     Memory grows with n (k + active neurons), beside the squared matrix of the weights that move at once. With more
     columns than rows the problem is solved in the space of the rows of Z, which holds all optimal neurons; there

@@ -283,12 +283,14 @@ def quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
     >>> quickly_enumerated(Z, n_outputs=1), quickly_enumerated(Z, n_outputs=2)
     (True, False)
     """
-    if not (Z.has_few_entries and Z.row_norms.any()):
+    if not Z.has_few_entries:
+        return False
+    if n_outputs > 1 and Z.n_columns > 1 and Z.n_rows**2 > _QUICK_FACES:  # a pattern and a face a row above rank one
+        return False
+    if not Z.row_norms.any():
         return False
     if n_outputs == 1:
         return count_patterns(Z) <= _QUICK_PATTERNS
-    if Z.n_columns > 1 and Z.n_rows**2 > _QUICK_FACES:  # a pattern and a face for each row, if their rank is above one
-        return False
     return count_patterns(Z) * count_flats(Z) <= _QUICK_FACES
 
 

@@ -1,6 +1,6 @@
 import tracemalloc
-from itertools import product
-from math import comb
+from itertools import combinations, product
+from math import comb, factorial
 
 import numpy as np
 import pytest
@@ -62,6 +62,7 @@ def degenerate():
     yield "grid", np.hstack([grid, np.ones((9, 1))])
     yield "many planes through a line in 4-D", np.hstack([np.vstack([grid, grid[:2]]), rng.standard_normal((11, 2))])
     yield "cube in 4-D", np.hstack([np.array(list(product((-1.0, 1.0), repeat=3))), np.ones((8, 1))])
+    yield "binary columns in 5-D", rng.integers(0, 2, (8, 5)).astype(float)
     yield "coordinate and diagonal hyperplanes", np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))[:13]
 
 
@@ -72,6 +73,23 @@ def test_enumeration_equals_brute_force_on_degenerate_data(Z):
     assert len(patterns) <= count_patterns(Z)
     nonzero = Z.any(axis=1)
     np.testing.assert_array_equal((Z @ patterns.directions >= 0)[nonzero], patterns.masks()[nonzero])
+
+
+@pytest.mark.parametrize("k", [3, 5, 7])
+def test_orders_of_numbers_are_the_patterns_of_their_differences(k):
+    """Braid arrangement: the hyperplanes in which two coordinates are equal, k! cells."""
+    differences = np.array([np.eye(k)[i] - np.eye(k)[j] for i, j in combinations(range(k), 2)])
+    patterns = enumerate_patterns(differences)
+    assert len(patterns) == factorial(k)
+    assert patterns.complete
+    np.testing.assert_array_equal(differences @ patterns.directions >= 0, patterns.masks())
+
+
+@pytest.mark.parametrize("k", [2, 4, 5])
+def test_signed_orders_are_the_patterns_of_sums_and_differences(k):
+    """Arrangement of type B: also the hyperplanes in which a coordinate, or a sum of two, is zero; 2^k k! cells."""
+    pairs = [np.eye(k)[i] + sign * np.eye(k)[j] for i, j in combinations(range(k), 2) for sign in (-1, 1)]
+    assert len(enumerate_patterns(np.vstack([pairs, np.eye(k)]), max_patterns=200_000)) == 2**k * factorial(k)
 
 
 def test_sampled_patterns_are_among_all_patterns():

@@ -4,14 +4,14 @@ The pattern of a direction g is D = diag(1[Z g >= 0]). Directions with the same 
 arrangement of the hyperplanes { g : z_l·g = 0 }, one hyperplane a row of Z.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from itertools import combinations, islice, product
+from itertools import product
 from math import comb
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import qr
 
 from convexbn._utils.checks import check_count, make_generator
 from convexbn._utils.summary import Summarized, counted
@@ -148,9 +148,9 @@ def count_patterns(Z: Operator | ArrayLike) -> int:
 def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = 100_000) -> Patterns:
     """All activation patterns of a design matrix, exactly, in time polynomial in n for fixed rank.
 
-    Every cell of the arrangement is the set of directions around some ray in which k - 1 independent hyperplanes
-    meet. Around a ray in which exactly k - 1 meet, all 2^(k-1) sides exist; where more meet, the cells around it
-    are those of the arrangement of these hyperplanes in the k - 1 dimensions across the ray, found by recursion.
+    Independent hyperplanes have all choices of sides for cells. A further hyperplane cuts as many of the cells so far
+    as its intersections with the hyperplanes so far divide it into, which is the same problem in one dimension less,
+    solved by recursion. All other cells lie on one side of it.
 
     Parameters
     ----------
@@ -162,9 +162,9 @@ def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = 100_000) 
     Returns
     -------
     patterns : Patterns
-        All patterns; the direction of each is the mean of the rays of its cell. Hyperplanes that are so close to
-        parallel, or to meeting in a ray, that rounding decides (between 1e-12 and 1e-9) count as such, and since
-        patterns may then be missing, ``complete`` is False; else it is True.
+        All patterns, each with a direction inside its cell. Hyperplanes that are so close to parallel, or to meeting
+        in a ray, that rounding decides (between 1e-12 and 1e-9) count as such, and since patterns may then be missing,
+        ``complete`` is False; else it is True.
 
     Raises
     ------
@@ -247,64 +247,92 @@ def _distinct_normals(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     size = np.linalg.norm(Z, axis=1)
     nonzero = size > _ROUNDING * size.max()
     unit = Z[nonzero] / size[nonzero, None]
-    side = np.zeros(len(Z))
-    side[nonzero] = np.where(unit @ np.random.default_rng(0).standard_normal(Z.shape[1]) >= 0, 1.0, -1.0)
-    unit = unit * side[nonzero, None]
-    _, first, group = np.unique(np.round(unit, 9), axis=0, return_index=True, return_inverse=True)
+    along = unit @ np.random.default_rng(0).standard_normal((Z.shape[1], 2))
+    side = np.zeros(len(Z), dtype=np.int8)
+    side[nonzero] = np.where(along[:, 0] >= 0, 1, -1)
+    unit, along = unit * side[nonzero, None], along * side[nonzero, None]
+    group = _groups(along[:, 0]) * len(unit) + _groups(along[:, 1])
+    _, first, group = np.unique(group, return_index=True, return_inverse=True)
     member = np.zeros(len(Z), dtype=int)
-    member[nonzero] = group.ravel()
-    merged = np.abs(unit - unit[first][group.ravel()]).max(axis=1)
+    member[nonzero] = group
+    merged = np.abs(unit - unit[first][group]).max(axis=1)
     return unit[first], member, side, bool((merged <= _ROUNDING).all())
+
+
+def _groups(numbers: np.ndarray) -> np.ndarray:
+    """The group of each number: of those that follow one another by less than what counts as zero."""
+    order = np.argsort(numbers, kind="stable")
+    groups = np.empty(len(numbers), dtype=int)
+    groups[order] = np.cumsum(np.diff(numbers[order], prepend=numbers[order[0]]) > _ZERO)
+    return groups
 
 
 def _cells(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
     """Signs (P, n) and inner directions (P, k) of all cells, and if they are clear; normals (n, k) span R^k."""
     n, k = normals.shape
-    if k == 1:
-        return np.sign(normals[:, 0]) * np.array([[1], [-1]]), np.array([[1.0], [-1.0]]), True
-    keys, rays, clear = zip(*_cells_around_rays(normals), strict=True)
-    packed, cell = np.unique(np.concatenate(keys), axis=0, return_inverse=True)
-    sums = np.stack([np.bincount(cell.ravel(), column) for column in np.concatenate(rays).T], axis=1)
-    centres = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-    return 2.0 * np.unpackbits(packed, axis=1, count=n) - 1, centres, all(clear)
+    if k == 2:
+        return _sectors(normals)
+    order = qr(normals.T, mode="r", pivoting=True)[1]
+    normals = normals[order]  # independent ones first
+    signs = np.empty((_count(normals), n), dtype=np.int8)
+    inner = np.empty((len(signs), k))
+    weights = np.random.default_rng(0).integers(2**63, size=(n,), dtype=np.uint64)
+    keys = np.empty(len(signs), dtype=np.uint64)  # of signs: no two are equal, but for a chance of 1e-9 at 100,000
+    count, clear = 2**k, True
+    signs[:count, :k] = list(product((1, -1), repeat=k))
+    inner[:count] = _unit(np.linalg.solve(normals[:k], signs[:count, :k].T.astype(float)).T)
+    keys[:count] = (signs[:count, :k] > 0) @ weights[:k]
+    for j in range(k, n):
+        walls, above, below, clear_walls = _walls(normals[:j], normals[j])
+        wanted = (walls > 0) @ weights[:j]
+        by_key = np.argsort(keys[:count])
+        cut = by_key[np.minimum(np.searchsorted(keys[:count], wanted, sorter=by_key), count - 1)]
+        known = keys[cut] == wanted
+        cut = cut[known]
+        height = inner[:count] @ normals[j]
+        signs[:count, j] = np.where(height > 0, 1, -1)
+        height[cut] = np.inf
+        clear = clear and clear_walls and bool(known.all()) and bool(np.abs(height).min() > _ROUNDING)
+        new = slice(count, count + len(cut))
+        signs[cut, j] = 1
+        signs[new, :j], signs[new, j], keys[new] = signs[cut, :j], -1, keys[cut]
+        inner[cut], inner[new] = above[known], below[known]
+        count = new.stop
+        keys[:count] += weights[j] * (signs[:count, j] > 0)
+    in_order = np.empty((count, n), dtype=np.int8)
+    in_order[:, order] = signs[:count]
+    return in_order, inner[:count], clear
 
 
-def _cells_around_rays(normals: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
-    """Packed signs of the cells around each ray in which hyperplanes meet, the ray, and if it is clear, in blocks."""
-    n, k = normals.shape
-    every_side = np.array(list(product((1.0, -1.0), repeat=k - 1)))
-    crowded: set[bytes] = set()
-    for rays, tight, clear in _rays(normals):
-        simple = tight.sum(axis=1) == k - 1
-        signs = np.sign(rays[simple] @ normals.T)[:, None, :].repeat(len(every_side), axis=1)
-        at = np.nonzero(tight[simple])[1].reshape(-1, 1, k - 1)
-        np.put_along_axis(signs, at.repeat(len(every_side), axis=1), every_side[None], axis=2)
-        yield from _both_ways(signs.reshape(-1, n), rays[simple].repeat(len(every_side), axis=0), clear)
-        for ray, through in zip(rays[~simple], tight[~simple], strict=True):
-            key = np.packbits(through).tobytes()
-            if key not in crowded:
-                crowded.add(key)
-                across = np.linalg.svd(ray[None])[2][1:].T
-                local, member, side, merged_clear = _distinct_normals(normals[through] @ across)
-                local_signs, _, local_clear = _cells(local)
-                signs = np.sign(normals @ ray)[None].repeat(len(local_signs), axis=0)
-                signs[:, through] = local_signs[:, member] * side
-                yield from _both_ways(signs, ray[None].repeat(len(signs), axis=0), merged_clear and local_clear)
+def _sectors(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The cells of lines through the origin of a plane: between one and the next, and opposite."""
+    angles = np.sort(np.arctan2(normals[:, 0], -normals[:, 1]) % np.pi)
+    middles = (angles + np.append(angles[1:], angles[0] + np.pi)) / 2
+    inner = np.column_stack([np.cos(middles), np.sin(middles)])
+    signs = np.where(inner @ normals.T > 0, 1, -1).astype(np.int8)
+    return np.vstack([signs, -signs]), np.vstack([inner, -inner]), True
 
 
-def _both_ways(signs: np.ndarray, rays: np.ndarray, clear: bool) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
-    """Pack the cells around a ray and, mirrored, those around its opposite."""
-    yield np.packbits(signs > 0, axis=1), rays, clear
-    yield np.packbits(signs < 0, axis=1), -rays, clear
+def _walls(normals: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    """The cells that a further hyperplane cuts: signs, an inner direction of either part, and if they are clear.
+
+    Each is cut along a cell of the arrangement within the hyperplane, and has inner directions halfway from an inner
+    direction of that to the next hyperplane.
+    """
+    within = np.linalg.svd(normal[None])[2][1:].T
+    local, member, side, clear = _distinct_normals(normals @ within)
+    signs, inner, clear_cells = _cells(local)
+    walls = signs[:, member] * side
+    middle = inner @ within.T
+    slopes = walls * (normals @ normal)
+    distances = walls * (middle @ normals.T)
+    parts = []
+    for sign in (1, -1):
+        with np.errstate(divide="ignore"):
+            reach = np.where(sign * slopes < 0, distances / np.abs(slopes), 2.0).min(axis=1)
+        parts.append(_unit(middle + sign * np.minimum(reach, 2.0)[:, None] / 2 * normal))
+    return walls, parts[0], parts[1], clear and clear_cells
 
 
-def _rays(normals: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
-    """Lines in which k - 1 independent hyperplanes meet, which hyperplanes hold them, if that is clear; in blocks."""
-    n, k = normals.shape
-    subsets = combinations(range(n), k - 1)
-    size = max(1, _BLOCK_ENTRIES // (n * 2**k))
-    while block := list(islice(subsets, size)):
-        _, S, Vt = np.linalg.svd(normals[np.array(block)])
-        rays = Vt[S[:, -1] > _ZERO, -1]
-        distances = np.abs(rays @ normals.T)
-        yield rays, distances <= _ZERO, not (_unclear(S[:, -1]) or _unclear(distances))
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -119,3 +119,11 @@ def test_rows_that_differ_by_rounding_are_searched(seed):
     rows, v = 1 + 1e-8 * rng.standard_normal((8, 3)), rng.standard_normal((8, 1))
     found = find_normalized_maxima(DesignMatrix(rows), np.full(8, 1 / 8), v - v.mean(), rng.standard_normal((3, 20)))
     assert np.isfinite(found.prices).all()
+
+
+@pytest.mark.parametrize("n", [4, 5])
+def test_one_sample_that_differs(n):
+    """The price of two outputs has a single kink: its gradient points straight back, and a step as long ends at zero."""
+    one = np.arange(n)[:, None] == 0
+    path = convexbn_path(one.astype(float), RNG.standard_normal((n, 2)), n_weight_decays=2, **AFTER)
+    assert path.n_neurons.tolist() == [0, 1]

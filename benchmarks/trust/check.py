@@ -13,7 +13,7 @@ from benchmarks.trust.rivals import directions, rivals
 from convexbn import Problem, Solution, make_network, solve, weight_decay_max
 
 MAX_TIME = 1.0  # seconds of a solve
-_TORCH_EPS = 1e-30  # of the exported batch normalization, which a variance is far above
+_TORCH_EPS = 1e-60  # of the exported batch normalization, which a variance is far above
 # What the library says of data that is constant but for rounding, and of an interior point that breaks down.
 _REFUSALS = ("All rows of X are equal", "cvxpy's solver")
 _HINGE_PATTERNS = 20  # directions drawn for a loss that is solved as a program of sampled patterns
@@ -33,18 +33,19 @@ def check(case: Case, max_time: float = MAX_TIME) -> dict[str, Any]:
 
 
 def solved(case: Case, max_time: float = MAX_TIME) -> tuple[Problem, Solution]:
-    """The training problem of a case, and its solution."""
-    problem = case.problem(1.0)
-    weight_decay = case.share * (weight_decay_max(problem) or 1.0)
-    problem = case.problem(weight_decay)
-    solution = solve(
-        problem,
-        activation=case.activation,
-        tol=case.tol,
-        max_time=max_time,
-        n_patterns=_HINGE_PATTERNS,
-        random_state=case.number,
-    )
+    """The training problem of a case, and its solution; what NumPy would warn of is an error."""
+    with np.errstate(divide="raise", over="raise", invalid="raise"):
+        problem = case.problem(1.0)
+        weight_decay = case.share * (weight_decay_max(problem) or 1.0)
+        problem = case.problem(weight_decay)
+        solution = solve(
+            problem,
+            activation=case.activation,
+            tol=case.tol,
+            max_time=max_time,
+            n_patterns=_HINGE_PATTERNS,
+            random_state=case.number,
+        )
     return problem, solution
 
 

@@ -282,7 +282,7 @@ def _ascended(Z: Operator, p: np.ndarray, v: np.ndarray, starts: np.ndarray, sto
         gradient = Z.adjoint((inner > 0) * e)
         gradient /= (np.linalg.norm(gradient, axis=0) + tiny) * (pace[0] + pace[1] * step)[moving]
         moved = w[:, moving] + gradient
-        w[:, moving] = moved / np.linalg.norm(moved, axis=0)
+        w[:, moving] = moved / np.maximum(np.linalg.norm(moved, axis=0), tiny)  # a step may end at zero
         if step == _SORTING_STEPS - 1:
             moving = np.argsort(-prices, kind="stable")[: -(-len(prices) // 4)]
     return best

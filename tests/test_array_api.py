@@ -165,6 +165,7 @@ def test_rows_on_a_device(case, monkeypatch):
 
 def features():
     torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.ReLU())
     return [FrozenModule(module, "batch"), RandomBatchNormLayers((5, 4))]
 

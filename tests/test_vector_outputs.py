@@ -292,6 +292,8 @@ def test_gauss_newton_matrix_is_that_of_the_jacobian(monkeypatch, loss, C, fit_i
     hessian = problem.sample_weight[:, None, None] * problem.loss.hessian(f, y)
     found = gauss_newton(Z, masks, hessian, **moving, fit_intercept=fit_intercept)
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+    rounded = gauss_newton(Z, masks, hessian, **moving, fit_intercept=fit_intercept, single_precision=True)
+    np.testing.assert_allclose(rounded, found, atol=1e-5 * np.abs(found).max())
 
 
 def test_neurons_become_one_only_along_one_output_direction():

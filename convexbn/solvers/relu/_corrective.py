@@ -56,6 +56,7 @@ def _newton(run: Run, state: State) -> tuple[Neurons, int]:
         max_sweeps=run.options.newton_sweeps,
         block_weights=run.options.newton_weights,
         max_steps=state.newton_steps,
+        single_precision=state.rtol >= _NEAR,
         stop=stop,
     )
     if near:

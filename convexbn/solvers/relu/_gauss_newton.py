@@ -14,7 +14,15 @@ _FEW_OUTPUTS = 4  # up to which one product of the whole Jacobian is faster than
 
 
 def gauss_newton(
-    Z: Any, masks: Any, hessian: Any, *, weights: Any, output_weights: Any, tangents: Any, fit_intercept: bool
+    Z: Any,
+    masks: Any,
+    hessian: Any,
+    *,
+    weights: Any,
+    output_weights: Any,
+    tangents: Any,
+    fit_intercept: bool,
+    single_precision: bool = False,
 ) -> Any:
     """Sum over samples of ``J_i^T H_i J_i``, with J_i the Jacobian of the outputs and H_i the Hessian of the loss.
 
@@ -32,6 +40,8 @@ def gauss_newton(
         Orthonormal bases T_j of the complements of their output directions.
     fit_intercept : bool
         Whether the intercept moves.
+    single_precision : bool, default=False
+        Whether the matrix may be summed in single precision, which pays where it is a sum of many products.
 
     Returns
     -------
@@ -42,8 +52,11 @@ def gauss_newton(
     if C == 1 or Z.xp.all(hessian == multiples[:, None, None] * like(hessian, np.eye(C))[0]):
         matrix = _of_multiples(Z, masks, multiples, weights, output_weights, tangents)
     else:
-        way = _of_roots if C <= _FEW_OUTPUTS else _of_matrices
-        matrix = way(Z, masks, hessian, weights, output_weights, tangents)
+        way, arrays = _of_roots, (masks, hessian, weights, output_weights, tangents)
+        if C > _FEW_OUTPUTS:
+            way, Z = _of_matrices, Z.in_single_precision if single_precision else Z
+            arrays = tuple(Z.cast(array) for array in arrays)
+        matrix = way(Z, *arrays)
     return matrix if fit_intercept else matrix[:-C, :-C]
 
 
@@ -94,7 +107,9 @@ def _of_matrices(Z: Any, masks: Any, hessian: Any, S: Any, outputs: Any, T: Any)
     """
     xp, (m, C), k = Z.xp, outputs.shape, S.shape[0]
     n_weights, n_tangents = m * k, m * (C - 1)
-    of_weights: Any = 0.0  # products with the features of weights, output weights, intercept: (m, k, m * k + m * C + C)
+    # Products with the features of weights (of them the upper blocks), output weights, intercept, of shape
+    # (m, k, m * k + m * C + C).
+    of_weights: Any = 0.0
     of_outputs: Any = 0.0  # Hessians times pairs of activations, and times activations: (m * m + m, C * C)
     for samples in Z.samples_at_once(m * (k + m + C)):
         features, H = Z.masked_features(masks, samples), hessian[samples, :, :]
@@ -102,16 +117,18 @@ def _of_matrices(Z: Any, masks: Any, hessian: Any, S: Any, outputs: Any, T: Any)
         curvature, products = outputs @ along, []
         for j in range(m):
             parts = [
-                xp.reshape(features * curvature[:, j, :, None], (n, m * k)),
+                xp.reshape(features[:, j:, :] * curvature[:, j, j:, None], (n, (m - j) * k)),
                 xp.reshape(hidden[:, :, None] * along[:, None, :, j], (n, m * C)),
                 along[:, :, j],
             ]
-            products.append(features[:, j, :].T @ xp.concat(parts, axis=1))
+            product = features[:, j, :].T @ xp.concat(parts, axis=1)
+            products.append(xp.concat([like(product, np.zeros((k, j * k)))[0], product], axis=1))
         of_weights = of_weights + xp.stack(products)
         pairs = xp.reshape(hidden[:, :, None] * hidden[:, None, :], (n, m * m))
         of_outputs = of_outputs + xp.concat([pairs, hidden], axis=1).T @ xp.reshape(H, (n, C * C))
 
-    weights_weights = xp.reshape(of_weights[:, :, :n_weights], (n_weights, n_weights))
+    upper = xp.reshape(of_weights[:, :, :n_weights], (n_weights, n_weights))
+    weights_weights = xp.triu(upper) + xp.triu(upper, k=1).T
     weights_outputs = xp.reshape(of_weights[:, :, n_weights:-C], (n_weights, m, C))
     weights_tangents = xp.permute_dims(xp.permute_dims(weights_outputs, (1, 0, 2)) @ T, (1, 0, 2))
     weights_tangents = xp.reshape(weights_tangents, (n_weights, n_tangents))

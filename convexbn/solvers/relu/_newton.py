@@ -33,6 +33,7 @@ def newton(
     max_sweeps: int,
     block_weights: int,
     max_steps: float,
+    single_precision: bool = False,
     stop: Callable[[], bool],
 ) -> tuple[Neurons, int]:
     """Move neurons to a nearby local optimum of the training problem.
@@ -61,6 +62,8 @@ def newton(
         Weights that move together in one step; the neurons of a larger network are split into blocks.
     max_steps : float
         Steps of a block.
+    single_precision : bool, default=False
+        Whether the Gauss-Newton matrix may be in single precision: far from an optimum that takes no more steps.
     stop : callable
         Called before every step; when it returns True the neurons so far are returned.
 
@@ -84,7 +87,8 @@ def newton(
             if n_steps >= max_steps or stop():
                 return merge(problem, moved), n_steps
             n_steps += 1
-            moved, decrease, damping = _step(problem, moved, np.arange(first, len(neurons), n_blocks), damping, stop)
+            block = np.arange(first, len(neurons), n_blocks)
+            moved, decrease, damping = _step(problem, moved, block, damping, single_precision, stop)
             promised += decrease
         neurons = merge(problem, moved)
         done = len(neurons) == 0 or (promised <= rtol * problem.objective(neurons) and damping <= _FREE)
@@ -103,11 +107,16 @@ class _Model:
 
 
 def _step(
-    problem: Problem, neurons: Neurons, block: np.ndarray, damping: float, stop: Callable[[], bool]
+    problem: Problem,
+    neurons: Neurons,
+    block: np.ndarray,
+    damping: float,
+    single_precision: bool,
+    stop: Callable[[], bool],
 ) -> tuple[Neurons, float, float]:
     """One damped step of a block of neurons: the network, the model's decrease, and the next damping."""
     tangents = problem.output_directions.tangents(neurons.output_weights[block])
-    loss, model, kinks = _model(problem, neurons, block, tangents)
+    loss, model, kinks = _model(problem, neurons, block, tangents, single_precision)
     objective = loss + problem.weight_decay * float(neurons.cost.sum())
     rounding = 1e-12 * model.H.trace() / len(model.H)
     A, b, c = kinks.program()
@@ -133,7 +142,9 @@ def _step(
             return neurons, decrease, damping
 
 
-def _model(problem: Problem, neurons: Neurons, block: np.ndarray, tangents: np.ndarray) -> tuple[float, _Model, Kinks]:
+def _model(
+    problem: Problem, neurons: Neurons, block: np.ndarray, tangents: np.ndarray, single_precision: bool
+) -> tuple[float, _Model, Kinks]:
     """Loss, Gauss-Newton matrix of the loss with the curvature of the cost, and the nearest kinks."""
     Z, decay, S = problem.Z, problem.weight_decay, neurons.weights[:, block]
     (k, m), n_tangents = S.shape, tangents.shape[2]
@@ -150,6 +161,7 @@ def _model(problem: Problem, neurons: Neurons, block: np.ndarray, tangents: np.n
         block=block,
         tangents=tangents,
         fit_intercept=problem.fit_intercept,
+        single_precision=single_precision,
         n_kinks=min(_KINKS * k, len(planes.first)),
     )
     lengths, blocks = np.linalg.norm(S, axis=0), np.arange(m)
@@ -159,7 +171,7 @@ def _model(problem: Problem, neurons: Neurons, block: np.ndarray, tangents: np.n
     of_tangents = -np.einsum("ckj,kj,jcd->jd", adjoint, S, tangents).ravel()
     of_intercept = -total if problem.fit_intercept else np.zeros(0)
 
-    H, split = H.copy(), m * (k + n_tangents)
+    H, split = H.astype(np.float64), m * (k + n_tangents)
     hidden, turning = slice(0, m * k), slice(m * k, split)
     H[hidden, hidden].reshape(m, k, m, k)[blocks, :, blocks, :] += (decay / lengths)[:, None, None] * across
     if n_tangents:
@@ -190,6 +202,7 @@ def _sums(
     block: Any,
     tangents: Any,
     fit_intercept: bool,
+    single_precision: bool,
     n_kinks: int,
 ) -> tuple[Any, Any, Any, Any, Kinks]:
     """Of a block of rows: loss, sum of the dual point V (C,), Z^T D_j V (C, k, m), Gauss-Newton matrix, kinks."""
@@ -203,8 +216,17 @@ def _sums(
     masks = Z.cast(inner > 0)
     adjoint = xp.stack([Z.adjoint(masks * of_rows[:, c : c + 1]) for c in range(V.shape[1])])
     hessian = p[:, None, None] * loss.hessian(f, y)
-    moving = {"weights": S, "output_weights": outputs, "tangents": tangents, "fit_intercept": fit_intercept}
-    return p @ value, xp.sum(V, axis=0), adjoint, gauss_newton(Z, masks, hessian, **moving), kinks
+    matrix = gauss_newton(
+        Z,
+        masks,
+        hessian,
+        weights=S,
+        output_weights=outputs,
+        tangents=tangents,
+        fit_intercept=fit_intercept,
+        single_precision=single_precision,
+    )
+    return p @ value, xp.sum(V, axis=0), adjoint, matrix, kinks
 
 
 def _mixed(adjoint: np.ndarray, across: np.ndarray, tangents: np.ndarray, weight_decay: float) -> np.ndarray:

@@ -47,6 +47,58 @@ class Mutant:
         return [f"tests/test_{file}.py{separator}{test}" for file, separator, test in parts]
 
 
+_PATTERNS = [
+    Mutant(
+        "patterns/_patterns.py",
+        "parts.append(_unit(middle + sign * np.minimum(reach, 2.0)[:, None] / 2 * normal))",
+        "parts.append(_unit(middle + sign * np.minimum(reach, 2.0)[:, None] * 1.5 * normal))",
+        "patterns",
+        "inner directions beyond the next hyperplane",
+    ),
+    Mutant(
+        "patterns/_patterns.py",
+        "np.where(sign * slopes < 0, distances",
+        "np.where(sign * slopes > 0, distances",
+        "patterns",
+        "the next hyperplane is looked for behind",
+    ),
+    Mutant(
+        "patterns/_patterns.py",
+        "walls = signs[:, member] * side",
+        "walls = signs[:, member]",
+        "patterns",
+        "sides of hyperplanes that are one within another are not turned",
+    ),
+    Mutant(
+        "patterns/_patterns.py",
+        "merged = np.abs(unit - unit[first][group]).max(axis=1)",
+        "merged = 0 * np.abs(unit - unit[first][group]).max(axis=1)",
+        "patterns",
+        "hyperplanes that rounding may tell apart count as clear",
+    ),
+    Mutant(
+        "patterns/_patterns.py",
+        "group = _groups(along[:, 0]) * len(unit) + _groups(along[:, 1])",
+        "group = _groups(along[:, 0].round(1))",
+        "patterns",
+        "different hyperplanes count as one",
+    ),
+    Mutant(
+        "patterns/_patterns.py",
+        "masks = signs[:, member] * side >= 0",
+        "masks = signs[:, member] * side > 0",
+        "patterns",
+        "rows of zeros are inactive",
+    ),
+    Mutant(
+        "patterns/_patterns.py",
+        "return 2 * sum(comb(n - 1, i) for i in range(k))",
+        "return 2 * sum(comb(n, i) for i in range(k))",
+        "patterns",
+        "number of patterns of one hyperplane more",
+    ),
+]
+
 _LOSSES = [
     Mutant(
         "losses.py",
@@ -1110,4 +1162,14 @@ _VALIDATION = [
     ),
 ]
 
-MUTANTS = [*_LOSSES, *_PROBLEM, *_ORACLES, *_AFTER_RELU, *_VALIDATION, *_CERTIFICATES, *_NETWORKS, *_DESIGNS]
+MUTANTS = [
+    *_LOSSES,
+    *_PROBLEM,
+    *_PATTERNS,
+    *_ORACLES,
+    *_AFTER_RELU,
+    *_VALIDATION,
+    *_CERTIFICATES,
+    *_NETWORKS,
+    *_DESIGNS,
+]

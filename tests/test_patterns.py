@@ -165,3 +165,11 @@ def test_patterns_that_rounding_decides_are_not_called_complete(distance):
     assert not enumerate_patterns(np.vstack([Z, Z[:2] + distance * rng.standard_normal((2, 3))])).complete
     nearly_flat = np.hstack([Z[:, :2], Z[:, :1] + distance * Z[:, 2:]])
     assert not enumerate_patterns(nearly_flat).complete
+
+
+@pytest.mark.parametrize(("n", "k", "seed"), [(4, 3, 200), (5, 4, 154), (6, 3, 66), (8, 4, 106)])
+def test_rows_whose_hyperplanes_merge_until_they_no_longer_span(n, k, seed):
+    rng = np.random.default_rng(seed)
+    patterns = enumerate_patterns(rng.standard_normal(k) + 1e-9 * rng.standard_normal((n, k)))
+    assert not patterns.complete
+    assert len(as_set(patterns)) == len(patterns) >= 2

@@ -402,6 +402,14 @@ class TestSteps:
         program = cp.Problem(cp.Minimize(loss + problem.weight_decay * neurons.cost @ a))
         assert problem.objective(found) == pytest.approx(solve_program(program), rel=1e-6)
 
+    def test_neurons_whose_squares_underflow_are_merged_without_a_warning(self):
+        _, _, problem = make(10, 20, 2)
+        k, C = problem.Z.n_columns, problem.n_outputs
+        tiny = NormalizedNeurons.on(
+            problem.Z, problem.sample_weight, np.zeros((k, 2)), np.full(2, 1e-170), np.ones((2, C)), np.zeros(C)
+        )
+        assert problem.objective(merge(problem, tiny)) <= problem.objective(tiny)
+
     def test_merging_equal_neurons_changes_nothing(self):
         _, _, problem = make(10, 20, 2)
         one = self.start(problem, 1)

@@ -268,11 +268,16 @@ def _groups(numbers: np.ndarray) -> np.ndarray:
 
 
 def _cells(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Signs (P, n) and inner directions (P, k) of all cells, and if they are clear; normals (n, k) span R^k."""
+    """Signs (P, n) and inner directions (P, k) of all cells, and if they are clear, for unit normals (n, k)."""
     n, k = normals.shape
     if k == 2:
         return _sectors(normals)
-    order = qr(normals.T, mode="r", pivoting=True)[1]
+    triangle, order = qr(normals.T, mode="r", pivoting=True)
+    sizes = np.abs(np.diagonal(triangle))
+    if (rank := int((sizes > _ZERO * sizes[0]).sum())) < k:  # since close ones became one
+        basis = np.linalg.svd(normals)[2][:rank].T
+        signs, inner, _ = _cells(normals @ basis)
+        return signs, inner @ basis.T, False
     normals = normals[order]  # independent ones first
     signs = np.empty((_count(normals), n), dtype=np.int8)
     inner = np.empty((len(signs), k))

@@ -35,7 +35,7 @@ def merge(problem: PostActivationProblem, neurons: NormalizedNeurons) -> Normali
     along = neurons.output_directions @ neurons.output_directions.T
     pairs = [(equal[:, None] == equal) & (along > 1 - distance) for distance in _SAME_OUTPUTS]
     hidden = np.sqrt(problem.sample_weight)[:, None] * neurons.hidden(problem.Z)
-    hidden = hidden / np.linalg.norm(hidden, axis=0)
+    hidden = hidden / np.maximum(np.linalg.norm(hidden, axis=0), np.finfo(float).tiny)
     both = (hidden.T @ hidden) * along
     pairs += [both > 1 - distance for distance in _SAME_OUTPUTS]
     for pair in pairs:

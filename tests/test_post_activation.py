@@ -418,6 +418,13 @@ class TestSteps:
             assert len(fewer) == 1
             np.testing.assert_allclose(fewer.outputs(problem.Z), twice.outputs(problem.Z), atol=1e-12)
 
+    def test_many_neurons_are_pruned_before_pairs_are_compared(self):
+        _, _, problem = make(11, 20, 2)
+        many = self.start(problem, 1200)
+        few = merge(problem, many)
+        assert len(few) <= 21
+        assert problem.objective(few) <= problem.objective(many)
+
     def test_caratheodory_keeps_outputs_and_cost(self):
         _, _, problem = make(11, 6, 2)
         many = self.start(problem, 60)

@@ -4,12 +4,13 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from convexbn.model._normalized_neurons import NormalizedNeurons
+from convexbn.model._normalized_neurons import NormalizedNeurons, prune_normalized
 from convexbn.model._post_activation import PostActivationProblem
 
 _SAME_OUTPUTS = (1e-10, 1e-5, 1e-3)  # how far cosines of neurons and of output weights may be from 1
 _ZERO = 1e-9  # cost relative to the largest up to which a neuron is left out, if that is no worse
 _ROUNDING = 1e-13  # of the objective
+_MOST_PAIRED = 1000  # neurons that are compared in pairs, of more when they are pruned to what the outputs need
 
 
 def merge(problem: PostActivationProblem, neurons: NormalizedNeurons) -> NormalizedNeurons:
@@ -30,6 +31,8 @@ def merge(problem: PostActivationProblem, neurons: NormalizedNeurons) -> Normali
     neurons = _no_worse(problem, neurons.without_zeros(), neurons.without_zeros(_ZERO))
     if len(neurons) < 2:
         return neurons
+    if len(neurons) > _MOST_PAIRED:
+        neurons = _no_worse(problem, neurons, prune_normalized(neurons, problem.Z, problem.sample_weight))
     patterns = np.packbits(problem.Z.products(neurons.weights) > 0, axis=0).T
     equal = np.unique(patterns, axis=0, return_inverse=True)[1].ravel()
     along = neurons.output_directions @ neurons.output_directions.T

@@ -173,3 +173,11 @@ def test_rows_whose_hyperplanes_merge_until_they_no_longer_span(n, k, seed):
     patterns = enumerate_patterns(rng.standard_normal(k) + 1e-9 * rng.standard_normal((n, k)))
     assert not patterns.complete
     assert len(as_set(patterns)) == len(patterns) >= 2
+
+
+def test_multiples_of_a_row_are_one_hyperplane_whatever_their_direction():
+    """In whose coordinates the last four are across the direction that tells sides apart, where signs are rounding."""
+    Z = np.array([[2, 0], [1, 2], [-2, 0], [0, -1], [0, 0], [0, 2], [2, 1], [1, 2], *[[0, 0]] * 4], dtype=float)
+    Z[8:] = np.array([[-1], [1], [-3], [7]]) * [1, 0.42899193458834595]
+    patterns = enumerate_patterns(Z)
+    assert len(patterns) == len(as_set(patterns)) == 10

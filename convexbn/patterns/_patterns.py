@@ -162,9 +162,9 @@ def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = 100_000) 
     Returns
     -------
     patterns : Patterns
-        All patterns, each with a direction inside its cell. Hyperplanes that are so close to parallel, or to meeting
-        in a ray, that rounding decides (between 1e-12 and 1e-9) count as such, and since patterns may then be missing,
-        ``complete`` is False; else it is True.
+        All patterns, each with a direction inside its cell. Hyperplanes whose unit normals differ by less than 1e-9
+        count as one, and so do their intersections with another within that. If some differ by more than 1e-12, which
+        rounding does not explain, patterns may be missing, and ``complete`` is False; else it is True.
 
     Raises
     ------
@@ -249,7 +249,7 @@ def _distinct_normals(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     unit = Z[nonzero] / size[nonzero, None]
     along = unit @ np.random.default_rng(0).standard_normal((Z.shape[1], 2))
     side = np.zeros(len(Z), dtype=np.int8)
-    side[nonzero] = np.where(along[:, 0] >= 0, 1, -1)
+    side[nonzero] = np.where(np.where(np.abs(along[:, 0]) > _ZERO, along[:, 0], along[:, 1]) >= 0, 1, -1)
     unit, along = unit * side[nonzero, None], along * side[nonzero, None]
     group = _groups(along[:, 0]) * len(unit) + _groups(along[:, 1])
     _, first, group = np.unique(group, return_index=True, return_inverse=True)
@@ -298,6 +298,7 @@ def _cells(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
         signs[:count, j] = np.where(height > 0, 1, -1)
         height[cut] = np.inf
         clear = clear and clear_walls and bool(known.all()) and bool(np.abs(height).min() > _ROUNDING)
+        clear = clear and len(np.unique(cut)) == len(cut)
         new = slice(count, count + len(cut))
         signs[cut, j] = 1
         signs[new, :j], signs[new, j], keys[new] = signs[cut, :j], -1, keys[cut]
@@ -333,7 +334,7 @@ def _walls(normals: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndar
     distances = walls * (middle @ normals.T)
     parts = []
     for sign in (1, -1):
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             reach = np.where(sign * slopes < 0, distances / np.abs(slopes), 2.0).min(axis=1)
         parts.append(_unit(middle + sign * np.minimum(reach, 2.0)[:, None] / 2 * normal))
     return walls, parts[0], parts[1], clear and clear_cells

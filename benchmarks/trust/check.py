@@ -13,6 +13,7 @@ from benchmarks.trust.rivals import directions, rivals
 from convexbn import Problem, Solution, make_network, solve, weight_decay_max
 
 MAX_TIME = 1.0  # seconds of a solve
+_CHANGES = 10  # of the data by rounding
 _TORCH_EPS = 1e-60  # of the exported batch normalization, which a variance is far above
 # What the library says of data that is constant but for rounding, and of an interior point that breaks down.
 _REFUSALS = ("All rows of X are equal", "cvxpy's solver")
@@ -124,7 +125,7 @@ def _errors(case: Case, problem: Problem, solution: Solution) -> dict[str, float
         return values * (1 + np.finfo(float).eps * rng.choice([-1, 1], values.shape))
 
     rng, at_data = np.random.default_rng(0), value(case.X, case.y)
-    changes = [value(near(case.X), case.y if problem.loss.margin else near(case.y)) - at_data for _ in range(3)]
+    changes = [value(near(case.X), case.y if problem.loss.margin else near(case.y)) - at_data for _ in range(_CHANGES)]
     errors = {"network_error": abs(at_data - objective), "resolution": max(map(abs, changes))}
     if case.sample_weight is None:
         import torch

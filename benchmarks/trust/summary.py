@@ -13,7 +13,7 @@ from benchmarks.trust.machine import SAME_BITS, TOLERANCE, TUNED
 
 _SMOKE = 1000  # cases, fewer of which are a smoke run
 _ACCURACY = 1e-9  # of an objective, in units of the zero network's, beside what the last digit of the data makes of it
-_RESOLUTION = 30  # times that change, which is the largest of three random ones
+_RESOLUTION = 30  # times that change, which is the largest of a few random ones
 _WRONG = 1e-9  # of the objective, by which a local bound is above a network that was found
 _WORST = 5
 

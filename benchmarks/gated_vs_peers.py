@@ -3,9 +3,11 @@
 R2 with 1,000 gates against pyscnn's R-FISTA, and R1 with 100 gates against all, since R2 (51,000 unknowns that are
 coupled through 5,000 samples) is out of the reach of Clarabel and SCS in reasonable time. R-FISTA runs once with a
 tight tolerance and its own trace of the objective shows when it came within 1e-6 of convexbn's objective, so that
-its stopping rule costs it nothing.
+its stopping rule costs it nothing. With ``--device cuda`` design matrix and products of convexbn and of pyscnn are on a
+GPU, without the others, and the files are named gated_vs_peers_gpu.
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from benchmarks.harness import caption, environment, parse_arguments, pyplot, ra
 from benchmarks.instances import Instance, named_instance
 from benchmarks.peers import conic, pyscnn
 from convexbn import Patterns, sample_patterns
+from convexbn._utils.torch_device import check_device
 
 R_FISTA = "pyscnn R-FISTA"
 TOL = 1e-6
@@ -25,15 +28,18 @@ CASES = {"R2": 1_000, "R1": 100}  # gates
 QUICK = {"R0": 20}
 
 
-def methods(instance: Instance, patterns: Patterns, max_iters: int, with_conic: bool) -> dict[str, Method]:
+def methods(
+    instance: Instance, patterns: Patterns, max_iters: int, with_conic: bool, device: str | None = None
+) -> dict[str, Method]:
     """The methods that run on an instance; none of them is random, so that a seed is a repeat."""
     found = {
         OURS: Method(
-            lambda seed: ours.gated(instance, patterns, tol=TOL), lambda: ours.gated(instance, patterns, tol=1e-2)
+            lambda seed: ours.gated(instance, patterns, device, tol=TOL),
+            lambda: ours.gated(instance, patterns, device, tol=1e-2),
         ),
         R_FISTA: Method(
-            lambda seed: pyscnn.r_fista(instance, patterns, tol=1e-14, max_iters=max_iters),
-            lambda: pyscnn.r_fista(instance, patterns, tol=1e-14, max_iters=10),
+            lambda seed: pyscnn.r_fista(instance, patterns, device or "cpu", tol=1e-14, max_iters=max_iters),
+            lambda: pyscnn.r_fista(instance, patterns, device or "cpu", tol=1e-14, max_iters=10),
         ),
     }
     if with_conic:
@@ -97,13 +103,21 @@ def draw(results: dict, path: Path) -> None:
 
 def main() -> None:
     """Run, write, draw."""
-    args = parse_arguments("gated_vs_peers", __doc__)
-    results = {"environment": environment(), "quick": args.quick, "instances": {}}
+
+    def options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--device", help="device of PyTorch, such as cuda (default: NumPy)")
+
+    args = parse_arguments("gated_vs_peers", __doc__, options)
+    check_device(args.device)
+    if args.device is not None:
+        args.json, args.png = (path.with_stem("gated_vs_peers_gpu") for path in (args.json, args.png))
+    results = {"environment": environment(), "quick": args.quick, "device": args.device, "instances": {}}
     comparisons = {}
     for name, n_gates in (QUICK if args.quick else CASES).items():
         instance = named_instance(name)
         patterns = sample_patterns(instance.problem.Z, n_gates, random_state=0)
-        found = methods(instance, patterns, max_iters=50 if args.quick else 2_000, with_conic=name != "R2")
+        with_conic = name != "R2" and args.device is None
+        found = methods(instance, patterns, 50 if args.quick else 2_000, with_conic, args.device)
         comparisons[name] = compare(name, found, range(1 if args.quick else REPEATS))
         results["instances"][name] = instance.summary() | {"n_gates": len(patterns)} | comparisons[name].as_json()
         for method, entry in results["instances"][name]["methods"].items():

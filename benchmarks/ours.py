@@ -1,6 +1,7 @@
 """convexbn's solvers as runs, to stand beside those of the peers."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -8,6 +9,8 @@ from sklearn.exceptions import ConvergenceWarning
 from benchmarks.harness import Run, timed
 from benchmarks.instances import Instance
 from convexbn import Patterns, Solution, solve_column_generation, solve_gated
+from convexbn._utils.torch_device import placed
+from convexbn.operators import DeviceMatrix
 
 
 def column_generation(instance: Instance, *, seed: int, **options) -> Run:
@@ -15,9 +18,12 @@ def column_generation(instance: Instance, *, seed: int, **options) -> Run:
     return _run(instance, lambda: solve_column_generation(instance.problem, random_state=seed, **options))
 
 
-def gated(instance: Instance, patterns: Patterns, **options) -> Run:
-    """Working sets for the gated ReLU network with the gates of `patterns`."""
-    return _run(instance, lambda: solve_gated(instance.problem, patterns, **options))
+def gated(instance: Instance, patterns: Patterns, device: str | None = None, **options) -> Run:
+    """Working sets for the gated ReLU network with the gates of `patterns`, the design matrix on a device."""
+    problem = instance.problem
+    if device is not None:
+        problem = replace(problem, Z=DeviceMatrix(placed(problem.Z.rows(), device)))
+    return _run(instance, lambda: solve_gated(problem, patterns, **options))
 
 
 def _run(instance, solve) -> Run:

@@ -12,7 +12,7 @@ from benchmarks.comparison import OURS, Method, compare
 from benchmarks.harness import PeerMissing, Run
 from benchmarks.instances import SIZES, named_instance
 from benchmarks.peers import conic, gradient
-from convexbn import sample_patterns, solve_reference
+from convexbn import sample_patterns, solve_gated, solve_reference
 
 ROOT = Path(__file__).parent.parent
 
@@ -134,6 +134,19 @@ def test_quick_run_writes_results_and_picture(tmp_path, monkeypatch, pictures):
     assert set(tolerance.get_ydata()) == {gated_vs_peers.TOL}
     with pytest.raises(SystemExit, match="smoke run"):
         summary.read_results(tmp_path, ("gated_vs_peers",))
+
+
+def test_gated_networks_on_a_device_are_those_of_numpy(tmp_path, monkeypatch, pictures):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(sys, "argv", ["gated_vs_peers", "--quick", "--device", "cpu", "--output", str(tmp_path)])
+    gated_vs_peers.main()
+    results = json.loads((tmp_path / "gated_vs_peers_gpu.json").read_text())
+    assert results["device"] == "cpu"
+    drawn = results["instances"]["R0"]
+    problem = named_instance("R0").problem
+    expected = solve_gated(problem, sample_patterns(problem.Z, 20, random_state=0), tol=1e-6)
+    found = drawn["methods"][OURS]["runs"][0]["n_objectives"][-1] / drawn["n"]
+    assert found == pytest.approx(expected.certificate.objective, rel=1e-5)
 
 
 def test_gated_paths_without_adelie_say_so(tmp_path, monkeypatch, capsys, pictures):

@@ -27,10 +27,11 @@ def augmented_lagrangian(instance: Instance, patterns: Patterns, **options) -> R
     return Run(seconds, np.array([seconds]), np.array([objective]), info)
 
 
-def r_fista(instance: Instance, patterns: Patterns, **options) -> Run:
-    """R-FISTA; the curve is the objective that it records after every iteration, the last point is measured by us."""
+def r_fista(instance: Instance, patterns: Patterns, device: str = "cpu", **options) -> Run:
+    """R-FISTA on a device of PyTorch; the curve is the objective that it records, the last point is measured by us."""
     scnn = _scnn()
-    model, metrics = _optimize(instance, scnn.models.ConvexGatedReLU(patterns.directions), scnn.solvers.RFISTA, options)
+    gated = scnn.models.ConvexGatedReLU(patterns.directions)
+    model, metrics = _optimize(instance, gated, scnn.solvers.RFISTA, options, device)
     weights = model.get_parameters()[0][0].T.astype(float)
     neurons = Neurons(weights, np.ones((weights.shape[1], 1)), np.zeros(1), np.asarray(model.G, dtype=float))
     objective = instance.n * instance.problem.objective(neurons)
@@ -39,7 +40,7 @@ def r_fista(instance: Instance, patterns: Patterns, **options) -> Run:
     return Run(float(times[-1]), times, np.append(objectives[:-1], objective), info)
 
 
-def _optimize(instance, model, solver, options):
+def _optimize(instance, model, solver, options, device="cpu"):
     from scnn.metrics import Metrics
     from scnn.optimize import optimize_model
     from scnn.regularizers import NeuronGL1
@@ -52,6 +53,7 @@ def _optimize(instance, model, solver, options):
         instance.y,
         regularizer=NeuronGL1(instance.weight_decay / np.sqrt(instance.n)),
         return_convex=True,
+        device=device,
         dtype="float64",
     )
 

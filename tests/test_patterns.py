@@ -181,3 +181,15 @@ def test_multiples_of_a_row_are_one_hyperplane_whatever_their_direction():
     Z[8:] = np.array([[-1], [1], [-3], [7]]) * [1, 0.42899193458834595]
     patterns = enumerate_patterns(Z)
     assert len(patterns) == len(as_set(patterns)) == 10
+
+
+def test_cells_narrower_than_rounding_are_left_out():
+    """So that a gate is what its direction makes of the rows, and the network the one that is certified."""
+    t = 2.8367e-9
+    near = [[0, 0, 0, 0], [0, -t, t, t], [-t, -t, 0, t], [-t, 0, t, t], [-t, -t, t, t]]
+    far = [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 1, 1], [-1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 0]]
+    Z = np.hstack([np.vstack([np.add(near, [1, 1, 0, 0]), np.add(far, [1, 0, 0, 0])]), np.ones((11, 1))])
+    patterns = enumerate_patterns(Z)
+    assert not patterns.complete
+    assert len(as_set(patterns)) == len(patterns)
+    np.testing.assert_array_equal(Z @ patterns.directions >= 0, patterns.masks())

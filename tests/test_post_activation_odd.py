@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from convexbn import ConvexBNClassifier, ConvexBNRegressor, DesignMatrix, convexbn_path
+from convexbn import ConvexBNClassifier, ConvexBNRegressor, DesignMatrix, convexbn_path, count_patterns
 from convexbn.oracles import find_normalized_maxima
 
 RNG = np.random.default_rng(0)
@@ -126,4 +126,12 @@ def test_one_sample_that_differs(n):
     """The price of two outputs has one kink; its gradient may point straight back, and a step as long ends at zero."""
     one = np.arange(n)[:, None] == 0
     path = convexbn_path(one.astype(float), RNG.standard_normal((n, 2)), n_weight_decays=2, **AFTER)
+    assert path.n_neurons.tolist() == [0, 1]
+
+
+def test_more_patterns_than_are_enumerated_are_searched():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((25, 5))
+    assert count_patterns(np.c_[features, np.ones(25)]) > 100_000
+    path = convexbn_path(features, features[:, 0], n_weight_decays=2, **AFTER)
     assert path.n_neurons.tolist() == [0, 1]

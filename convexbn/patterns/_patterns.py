@@ -190,8 +190,12 @@ def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = 100_000) 
     signs, centres, cells_clear = _cells(normals)
     masks = signs[:, member] * side >= 0
     order = np.lexsort(masks.T[::-1])
-    packed = np.packbits(masks[order], axis=1)
-    return Patterns(packed, basis @ centres[order].T, matrix.n_rows, complete=clear and cells_clear)
+    packed, directions = np.packbits(masks[order], axis=1), basis @ centres[order].T
+    own = matrix.packed_patterns(directions)
+    if (own == packed).all():
+        return Patterns(packed, directions, matrix.n_rows, complete=clear and cells_clear)
+    own, first = np.unique(own, axis=0, return_index=True)  # of cells narrower than rounding
+    return Patterns(own, directions[:, first], matrix.n_rows)
 
 
 def check_patterns(patterns: object, Z: Operator) -> None:

@@ -134,4 +134,4 @@ def test_more_patterns_than_are_enumerated_are_searched():
     features = rng.standard_normal((25, 5))
     assert count_patterns(np.c_[features, np.ones(25)]) > 100_000
     path = convexbn_path(features, features[:, 0], n_weight_decays=2, **AFTER)
-    assert path.n_neurons.tolist() == [0, 1]
+    assert path.n_neurons[0] == 0 < path.n_neurons[1]

@@ -111,10 +111,12 @@ def _settings() -> Any:
 def fault(kind: type[BaseException], seconds: float, lost: list[Any]) -> Iterator[list[float]]:
     """Raise an error after so many seconds of CPU time, wherever the program is then."""
     fired: list[float] = []
+    armed = [True]
 
     def handler(*given: Any) -> None:
-        fired.append(time.process_time())
-        raise kind("injected")
+        if armed:
+            fired.append(time.process_time())
+            raise kind("injected")
 
     hook = sys.unraisablehook
     sys.unraisablehook = lost.append  # where Python itself drops an exception, as in a finaliser
@@ -123,6 +125,7 @@ def fault(kind: type[BaseException], seconds: float, lost: list[Any]) -> Iterato
     try:
         yield fired
     finally:
+        armed.clear()  # the time may be over while the timer is stopped
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
         sys.unraisablehook = hook

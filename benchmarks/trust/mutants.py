@@ -49,35 +49,35 @@ class Mutant:
 
 _PATTERNS = [
     Mutant(
-        "patterns/_patterns.py",
+        "patterns/_arrangement.py",
         "parts.append(_unit(middle + sign * np.minimum(reach, 2.0)[:, None] / 2 * normal))",
         "parts.append(_unit(middle + sign * np.minimum(reach, 2.0)[:, None] * 1.5 * normal))",
         "patterns",
         "inner directions beyond the next hyperplane",
     ),
     Mutant(
-        "patterns/_patterns.py",
+        "patterns/_arrangement.py",
         "np.where(sign * slopes < 0, distances",
         "np.where(sign * slopes > 0, distances",
         "patterns",
         "the next hyperplane is looked for behind",
     ),
     Mutant(
-        "patterns/_patterns.py",
+        "patterns/_arrangement.py",
         "walls = signs[:, member] * side",
         "walls = signs[:, member]",
         "patterns",
         "sides of hyperplanes that are one within another are not turned",
     ),
     Mutant(
-        "patterns/_patterns.py",
+        "patterns/_arrangement.py",
         "merged = np.abs(unit - unit[first][group]).max(axis=1)",
         "merged = 0 * np.abs(unit - unit[first][group]).max(axis=1)",
         "patterns",
         "hyperplanes that rounding may tell apart count as clear",
     ),
     Mutant(
-        "patterns/_patterns.py",
+        "patterns/_arrangement.py",
         "group = _groups(along[:, 0]) * len(unit) + _groups(along[:, 1])",
         "group = _groups(along[:, 0].round(1))",
         "patterns",
@@ -85,13 +85,13 @@ _PATTERNS = [
     ),
     Mutant(
         "patterns/_patterns.py",
-        "masks = signs[:, member] * side >= 0",
-        "masks = signs[:, member] * side > 0",
+        "packed == expected[first]",
+        "packed == packed[first]",
         "patterns",
-        "rows of zeros are inactive",
+        "patterns of cells narrower than rounding count as all there are",
     ),
     Mutant(
-        "patterns/_patterns.py",
+        "patterns/_arrangement.py",
         "return 2 * sum(comb(n - 1, i) for i in range(k))",
         "return 2 * sum(comb(n, i) for i in range(k))",
         "patterns",

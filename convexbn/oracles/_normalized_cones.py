@@ -8,10 +8,9 @@ from scipy.optimize import linprog, nnls
 from convexbn.model._normalized_neurons import LEAST_STD
 from convexbn.operators import Operator
 from convexbn.oracles._price import Price
-from convexbn.patterns._patterns import Patterns, count_patterns
+from convexbn.patterns._patterns import MAX_PATTERNS, Patterns, count_patterns
 
 _QUICK_WORK = 3e6  # patterns times rows up to which all of them take a few seconds
-_QUICK_PATTERNS = 100_000  # what `enumerate_patterns` takes
 _EPS = float(np.finfo(float).eps)  # times n and the largest: singular values up to here are rounding of Z
 _HELD = 1e6  # weight of equations in a least-squares problem
 _CLEAR = 1e-12  # of a free variable in an inequality, relative to the others: less is near rounding
@@ -43,7 +42,7 @@ def normalized_quickly_enumerated(Z: Operator, n_outputs: int) -> bool:
     >>> [normalized_quickly_enumerated(DesignMatrix(np.eye(3)), n_outputs) for n_outputs in (1, 2)]
     [True, False]
     """
-    return n_outputs == 1 and count_patterns(Z) <= min(_QUICK_PATTERNS, _QUICK_WORK / Z.n_rows)
+    return n_outputs == 1 and count_patterns(Z) <= min(MAX_PATTERNS, _QUICK_WORK / Z.n_rows)
 
 
 def price_of_normalized_patterns(

@@ -10,7 +10,7 @@ from convexbn.operators._protocol import Operator
 from convexbn.oracles._checked_dual import checked_dual
 from convexbn.oracles._faces import count_flats, flats_of_rows, largest_on_cone
 from convexbn.oracles._price import Price
-from convexbn.patterns._patterns import Patterns, check_patterns, count_patterns, enumerate_patterns
+from convexbn.patterns._patterns import MAX_PATTERNS, Patterns, check_patterns, count_patterns, enumerate_patterns
 
 _BLOCK_ENTRIES = 2**24  # entries of the masks unpacked at once
 _MERGED = 1e-12  # angle at which hyperplanes count as one in an enumeration, and cells as none
@@ -224,7 +224,7 @@ def price_of_gates(Z: Operator, patterns: Patterns, v: np.ndarray) -> Price:
     return Price(float(gated[best]), "patterns", direction)
 
 
-def price_by_enumeration(Z: Operator, v: np.ndarray, *, max_patterns: int = 100_000) -> Price:
+def price_by_enumeration(Z: Operator, v: np.ndarray, *, max_patterns: int = MAX_PATTERNS) -> Price:
     """Exact price of all directions, through all activation patterns: for low rank.
 
     Parameters

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import environment, write_json
+from benchmarks.harness import environment, target, write_json
 from benchmarks.record import run_numbers
 from convexbn import (
     BatchNormNetwork,
@@ -460,7 +460,11 @@ def main() -> None:
         "largest_mebibytes": max(found["largest_mebibytes"] for found in done),
         "failures": [failure for found in done for failure in found["failures"]],
     }
-    write_json(args.json, {"environment": environment(), "seed": args.seed, **results})
+    statement = f"Damaged and hostile files: no code is run, refused or read in {SECONDS:g} s and {MEBIBYTES} MiB"
+    most = f"{results['slowest_seconds']:.2f} s and {results['largest_mebibytes']:.0f} MiB"
+    figure = f"{len(results['failures'])} failures in {results['cases']:,} files, at most {most}"
+    results["targets"] = [target(statement, figure, not results["failures"])]
+    write_json(args.json, {"environment": environment(), "quick": args.quick, "seed": args.seed, **results})
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 import convexbn as cb
-from benchmarks.harness import environment, write_json
+from benchmarks.harness import environment, target, write_json
 from benchmarks.record import run_numbers
 from convexbn.gradient import DivergenceError
 
@@ -737,7 +737,10 @@ def main() -> None:
     outcomes = sum((Counter(found["outcomes"]) for found in done), Counter())
     failures = {case: outcome for found in done for case, outcome in found["failures"].items()}
     results = {"seeds": len(done), "examples": sum(outcomes.values()), "outcomes": dict(outcomes), "failures": failures}
-    write_json(args.json, {"environment": environment(["hypothesis"]), **results})
+    statement = "Unusual arguments of every public call: the right result, or an error that names the argument"
+    figure = f"{outcomes['FAILED']} failures in {results['examples']:,} calls"
+    results["targets"] = [target(statement, figure, not failures)]
+    write_json(args.json, {"environment": environment(["hypothesis"]), "quick": args.quick, **results})
 
 
 if __name__ == "__main__":

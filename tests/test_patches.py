@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from convexbn import BatchNormDesign, PatchDesign
+from convexbn import BatchNormDesign, ConvexBNConvRegressor, PatchDesign
 from convexbn.designs import PatchGrid
 from convexbn.designs._patches import check_images
 
@@ -136,6 +136,19 @@ def test_integer_images_are_read_as_they_are():
     design = PatchDesign(2).fit(X)
     np.testing.assert_array_equal(design.transform(X), PatchDesign(2).fit(X.astype(float)).transform(X.astype(float)))
     assert check_images(X, design.grid) is X
+
+
+def test_images_in_a_large_memory_map_are_images(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (9, 2, 5, 4)).astype(np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    monkeypatch.setattr("convexbn._utils.on_disk.LEAST_ENTRIES", 1)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    design = PatchDesign(kernel_size=2).fit(mapped)
+    np.testing.assert_array_equal(design.matrix(mapped).rows(), design.transform(images))
+    y = images.mean(axis=(1, 2, 3)) / 255
+    model = ConvexBNConvRegressor(0.1, kernel_size=2)
+    predicted = model.fit(images, y).predict(images)
+    np.testing.assert_array_equal(model.fit(mapped, y).predict(mapped), predicted)
 
 
 def test_memory_is_that_of_a_block_and_of_the_design_matrix():

@@ -26,6 +26,7 @@ from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._checks import check_components
 from convexbn.designs._design import Design
 from convexbn.designs._principal_directions import MOMENTS_RTOL, principal_directions, rank_to_keep
+from convexbn.operators._protocol import Operator
 
 _BLOCK_ENTRIES = 2**19  # entries of the patch matrix made at once
 
@@ -288,6 +289,10 @@ class PatchDesign(BatchNormDesign):
         self.image_shape_ = tuple(images.shape[1:])
         self.n_patches = grid.n_patches(images)
         return self
+
+    def matrix(self, X: ArrayLike) -> Operator:
+        """Design matrix of the patches of any images, all of it in memory, wherever the images are."""
+        return Design.matrix(self, X)
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Design rows (n' * P, k) of the patches of any X (n', channels, height, width), image by image."""

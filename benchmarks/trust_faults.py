@@ -397,7 +397,7 @@ def main() -> None:
     outcomes = sum((Counter(found["outcomes"]) for found in done), Counter())
     failures = {case: outcome for found in done for case, outcome in found["failures"].items()}
     results = {"seeds": len(done), "trials": sum(outcomes.values()), "outcomes": dict(sorted(outcomes.items()))}
-    statement = "Ctrl-C, signals, no memory, a full disk at any moment: the best network so far or an error, whole files"
+    statement = "Ctrl-C, signals, no memory, a full disk at any moment: the best network or an error, whole files"
     figure = f"{len(failures)} failures in {results['trials']:,} trials"
     results |= {"failures": failures, "targets": [target(statement, figure, not failures)]}
     write_json(args.json, {"environment": environment(), "quick": args.quick, **results})

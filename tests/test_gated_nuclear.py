@@ -28,8 +28,8 @@ from convexbn.operators._masked import MaskedProducts
 from convexbn.operators._pooled import PooledProducts
 from convexbn.oracles import price_of_gates, spectral_norms
 from convexbn.solvers._tolerance import Tolerance
+from convexbn.solvers.gated._loss_model import LossModel
 from convexbn.solvers.gated._nuclear_norm import NuclearNorm
-from convexbn.solvers.gated._steps import LossModel
 from convexbn.solvers.gated._working_set import WorkingSets
 from tests.problems import products_of
 
@@ -304,7 +304,7 @@ def test_the_loss_model_is_the_second_order_one(loss, fit_intercept):
     chosen = np.arange(3)
     S = 0.1 * rng.standard_normal((3, 4, 3))
     point = method.point(chosen, S, np.zeros(3))
-    model, change, h = LossModel(problem, point), rng.standard_normal((40, 3)), 1e-4
+    model, change, h = LossModel(problem, point.f + point.intercept), rng.standard_normal((40, 3)), 1e-4
     shift = model.shift(change)
     losses = [problem.training_loss(point.f + point.intercept + t * (change + shift)) for t in (-h, 0, h)]
     assert model.slope(change, shift) == pytest.approx((losses[2] - losses[0]) / (2 * h), rel=1e-5)

@@ -33,7 +33,9 @@ from convexbn.estimators._hold_out import hold_out
 from convexbn.estimators._last_fit import last_fit
 from convexbn.estimators._race import AUTO_FRACTION, FRACTIONS, tune
 from convexbn.losses import SquaredError, make_loss
+from convexbn.solvers._auto import patterns_of
 from convexbn.solvers._monitor import Clock
+from convexbn.solvers.gated._path import gated_path
 from convexbn.solvers.relu._fast import fast_path
 from tests.watched import untouched, watched_loss
 
@@ -468,11 +470,40 @@ def test_solvers_without_a_fast_path_are_told_how_much_time_is_left(monkeypatch)
 
     monkeypatch.setattr(base, "solve", watched)
     options = {"activation": "gated_relu", "n_components": 1, "spectral_power": 0.0, "max_time": 1000.0}
-    ConvexBNRegressor(**options).fit(X[4:12], Y[4:12])
+    ConvexBNRegressor(**options, solver="CLARABEL").fit(X[4:12], Y[4:12])
     assert len(limits) > 10
     assert 400 < min(limits[:-1]) <= max(limits[:-1]) <= 500
     assert (np.diff(limits[:-1]) <= 0).all()
     assert limits[-1] > 900
+
+
+def test_gates_of_a_path_are_enumerated_once(monkeypatch):
+    numbers, enumerated = [], []
+
+    def watched(*arguments, **options):
+        for number, solution in enumerate(gated_path(*arguments, **options)):
+            numbers.append(number)
+            yield solution
+
+    def counted(problem, *arguments):
+        enumerated.append(problem)
+        return patterns_of(problem, *arguments)
+
+    monkeypatch.setattr(fixed, "gated_path", watched)
+    monkeypatch.setattr(fixed, "patterns_of", counted)
+    ConvexBNRegressor(activation="gated_relu", n_components=1, spectral_power=0.0).fit(X[4:12], Y[4:12])
+    assert 1 < len(enumerated) == numbers.count(0) < len(numbers) / 2
+
+
+def test_gated_paths_end_where_the_time_does():
+    problem = Problem(BatchNormDesign().fit_transform(X), Y, weight_decay=1.0)
+    weight_decays = np.array([0.5, 0.1]) * weight_decay_max(problem)
+    model = ConvexBNRegressor(activation="gated_relu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        late, whole = (list(model._follow(0, Clock(seconds), problem, weight_decays)) for seconds in (1e-9, None))
+    assert [len(neurons) for neurons in late] == [0, 0]
+    assert min(map(len, whole)) > 0
 
 
 class TestInterrupts:

@@ -1035,6 +1035,30 @@ _NETWORKS = [
     ),
 ]
 
+_GATED = [
+    Mutant(
+        "solvers/gated/_loss_model.py",
+        "return H - total.T @ self._inverse @ total if",
+        "return H + total.T @ self._inverse @ total if",
+        "gated_newton",
+        "the factorised system moves against the intercept",
+    ),
+    Mutant(
+        "solvers/gated/_nuclear_norm.py",
+        "found[:, :k, k:] -= self.G",
+        "found[:, :k, k:] += self.G",
+        "gated_newton gated_nuclear",
+        "factors bend the wrong way in the factorised system",
+    ),
+    Mutant(
+        "solvers/gated/_newton_system.py",
+        "rest = descent[free] - H[np.ix_(free, ~free)] @ D.ravel()[~free]",
+        "rest = descent[free]",
+        "gated_newton gated",
+        "others do not go with the weights that end at zero",
+    ),
+]
+
 _VALIDATION = [
     Mutant(
         "estimators/_cross_validation.py",
@@ -1168,6 +1192,7 @@ MUTANTS = [
     *_PATTERNS,
     *_ORACLES,
     *_AFTER_RELU,
+    *_GATED,
     *_VALIDATION,
     *_CERTIFICATES,
     *_NETWORKS,

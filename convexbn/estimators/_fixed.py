@@ -24,11 +24,13 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
 from convexbn.rows import RowSource
+from convexbn.solvers._auto import patterns_of, takes_working_sets
 from convexbn.solvers._checkpoint import Checkpoint, fingerprint_of
 from convexbn.solvers._closed_form import check_closed_form
 from convexbn.solvers._fast_path import fast_path
 from convexbn.solvers._monitor import Clock
-from convexbn.solvers._solution import Status
+from convexbn.solvers._solution import Solution, Status
+from convexbn.solvers.gated._path import gated_path
 from convexbn.solvers.relu._options import Options, ProofOptions
 
 _TUNING_SHARE = 0.5  # of max_time, for the choice
@@ -234,13 +236,31 @@ class FixedWeightDecay(BaseConvexBN):
         if self._has_fast_path:
             yield from fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
             return
+        for solution in self._coarse_path(seed, clock, problem, weight_decays):
+            if solution.status is Status.INTERRUPTED:
+                raise KeyboardInterrupt
+            yield solution.neurons
+
+    def _coarse_path(self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray) -> Iterator[Solution]:
+        """Solutions along a path to a coarse tolerance."""
+        if self.activation == "gated_relu":
+            gates = patterns_of(problem, self.n_patterns, seed)
+            if takes_working_sets(problem, gates, self.solver, _COARSE_TOL):
+                yield from gated_path(
+                    problem,
+                    gates,
+                    weight_decays,
+                    tol=_COARSE_TOL,
+                    relative_to="zero_network",
+                    max_iter=self.max_iter or 500,
+                    stop=clock.is_out,
+                )
+                return
         coarse, start = clone(self).set_params(tol=_COARSE_TOL, callback=None, verbose=False), None
         for weight_decay in weight_decays:
             solution = coarse._solve(problem.with_weight_decay(float(weight_decay)), seed, start, clock.left())
-            if solution.status is Status.INTERRUPTED:
-                raise KeyboardInterrupt
+            yield solution
             start = solution.neurons
-            yield start
 
 
 class _Stages:

@@ -57,6 +57,11 @@ class GatedProducts(ABC):
             taken.gates = self.Z.hold(self.some, self.gates, chosen=chosen)
         return taken
 
+    def features(self) -> Any:
+        """The matrices F_i of few patterns, beside each other: shape (n, P k)."""
+        P, k = len(self), self.Z.n_columns
+        return self.forward(np.eye(P * k).reshape(P, k, P * k))
+
     def forward(self, S: np.ndarray) -> Any:
         """Sum_i F_i S_i of weights (P, k, C): shape (n, C)."""
         return self.Z.hold(self.outputs, self.gates, S=self.Z.cast(S), **self.places)

@@ -11,9 +11,12 @@ def conjugate_gradients(
     rhs: np.ndarray,
     *,
     tol: float = 0.1,
-    steps: int = 500,
-) -> np.ndarray:
-    """Solve a Newton system to a share `tol` of its residual, or until a direction has no curvature."""
+    steps: int,
+) -> tuple[np.ndarray, bool]:
+    """Solve a Newton system to a share `tol` of its residual, or until a direction has no curvature.
+
+    The solution, and whether the steps sufficed for it.
+    """
     X, R = np.zeros_like(rhs), rhs.copy()
     P = step = precondition(R)
     size = first = float(np.vdot(R, P))
@@ -21,12 +24,12 @@ def conjugate_gradients(
         product = hessian(step)
         curvature = float(np.vdot(step, product))
         if curvature <= 0 or size <= 0:
-            break
+            return X, True
         X += size / curvature * step
         R -= size / curvature * product
         P = precondition(R)
         last, size = size, float(np.vdot(R, P))
         if size <= tol**2 * first:
-            break
+            return X, True
         step = P + size / last * step
-    return X
+    return X, False

@@ -8,6 +8,7 @@ import numpy as np
 
 from convexbn.model._neurons import Neurons
 from convexbn.solvers.gated._levels import levels
+from convexbn.solvers.gated._loss_model import LossModel
 from convexbn.solvers.gated._products import Products
 
 _LARGEST_BEND = 1e6  # curvature of the norm of a tiny neuron in the preconditioner, as a multiple of that of the loss
@@ -66,6 +67,14 @@ class EuclideanNorm:
         """The derivative (a, k) to (n, 1) of the outputs, and its adjoint."""
         return lambda D: products.forward(D[:, :, None]), lambda v: products.adjoint(v)[:, :, 0]
 
+    def gram(self, loss: LossModel, features: Any) -> np.ndarray:
+        """Hessian of the loss (a k, a k), of the masked design matrices (n, a k)."""
+        return loss.gram(_jacobian, features)
+
+    def curvatures(self) -> np.ndarray:
+        """Hessians of the norms, (a, k, k)."""
+        return self.bend[:, :, None] * (np.eye(self.U.shape[1]) - self.U[:, :, None] * self.U[:, None, :])
+
     def curvature(self, D: np.ndarray) -> np.ndarray:
         """Hessian of the norms times a direction."""
         return self.bend * (D - self.U * np.einsum("jk,jk->j", self.U, D)[:, None])
@@ -73,8 +82,12 @@ class EuclideanNorm:
     def moved(self, D: np.ndarray, t: float) -> np.ndarray:
         """Weights after a step; those that would pass through zero stop there."""
         S = self.S + t * D
-        S[np.einsum("jk,jk->j", self.U, S) <= 0] = 0
+        S[self.through_zero(t * D)] = 0
         return S[:, :, None]
+
+    def through_zero(self, D: np.ndarray) -> np.ndarray:
+        """Whether weights reach zero in a step, or pass it: booleans (a,)."""
+        return np.einsum("jk,jk->j", self.U, self.S + D) <= 0
 
     def preconditioner(self, K: np.ndarray, c: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Inverse of K (x) diag(c) + the Hessian diag(bend_j (I - u_j u_j^T)) of the norms.
@@ -103,3 +116,7 @@ class EuclideanNorm:
             return X + flat(radial * along[:, None])
 
         return inverse_of
+
+
+def _jacobian(Z: Any, features: Any) -> Any:
+    return features[:, None, :]

@@ -17,6 +17,7 @@ from scipy.linalg import cho_factor, cho_solve
 from convexbn.model._neurons import Neurons
 from convexbn.operators._factored import crossed
 from convexbn.solvers.gated._levels import levels
+from convexbn.solvers.gated._loss_model import LossModel
 from convexbn.solvers.gated._products import Products
 
 _RANK_TOLERANCE = 1e-13  # singular values below this fraction of the largest are rounding
@@ -67,6 +68,23 @@ class NuclearNorm:
         factored = products.factored(self.owners, self.A, self.B)
         return factored.forward, factored.adjoint
 
+    def gram(self, loss: LossModel, features: Any) -> np.ndarray:
+        """Hessian of the loss in the factors, (p, p) with p = R (k + C), of the masked design matrices (n, a k).
+
+        It is that of outputs that are linear; the rest is in `curvatures`.
+        """
+        small = {"A": self.A, "B": self.B, "identity": np.eye(self.B.shape[1])}
+        cast = {name: loss.Z.cast(value) for name, value in small.items()}
+        return loss.gram(_jacobian, features, owners=self.owners, **cast)
+
+    def curvatures(self) -> np.ndarray:
+        """The Hessian of `curvature` as blocks of neurons, (R, k + C, k + C)."""
+        k, m = self.A.shape[1], self.gradient.shape[1]
+        found = np.tile(self.weight_decay * np.eye(m), (len(self.A), 1, 1))
+        found[:, :k, k:] -= self.G
+        found[:, k:, :k] -= self.G.transpose(0, 2, 1)
+        return found
+
     def curvature(self, D: np.ndarray) -> np.ndarray:
         """Hessian of the squared lengths, and what the loss adds since outputs are not linear in the factors."""
         k = self.A.shape[1]
@@ -79,6 +97,10 @@ class NuclearNorm:
         found = np.zeros_like(self.S)
         np.add.at(found, self.owners, outer)
         return found
+
+    def through_zero(self, D: np.ndarray) -> np.ndarray:
+        """Booleans (R,) that are all false: the factors of a neuron are smooth at zero."""
+        return np.zeros(len(D), dtype=bool)
 
     def preconditioner(self, K: np.ndarray, c: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Inverse of the diagonal blocks (K * B B^T) (x) diag(c) and (K * A diag(c) A^T) (x) I, plus weight_decay.
@@ -98,6 +120,15 @@ class NuclearNorm:
             return found
 
         return inverse_of
+
+
+def _jacobian(Z: Any, features: Any, *, owners: Any, A: Any, B: Any, identity: Any) -> Any:
+    xp, (R, k), n = Z.xp, A.shape, features.shape[0]
+    of_owners = xp.take(xp.reshape(features, (n, -1, k)), owners, axis=1)
+    hidden = xp.vecdot(of_owners, A)
+    in_a = of_owners[:, None, :, :] * B.T[:, :, None]
+    in_b = hidden[:, None, :, None] * identity[:, None, :]
+    return xp.reshape(xp.concat([in_a, in_b], axis=3), (n, B.shape[1], R * (k + B.shape[1])))
 
 
 def factors(S: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

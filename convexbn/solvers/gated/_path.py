@@ -1,6 +1,6 @@
 """Gated networks along weight decays: what does not depend on weight decay is computed once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -26,6 +26,7 @@ def gated_path(
     max_iter: int | None = 500,
     max_time: float | None = None,
     dtype: DTypeLike = "float64",
+    stop: Callable[[], bool] | None = None,
 ) -> Iterator[Solution]:
     """Solutions of `solve_gated` at weight decays in falling order, each started from those before.
 
@@ -42,6 +43,8 @@ def gated_path(
         The weight decays, falling.
     tol, relative_to, max_iter, max_time, dtype
         As in `solve_gated`, for each weight decay.
+    stop : callable or None, default=None
+        Asked in every round; where it returns True, the weight decays that are left get the network so far.
 
     Yields
     ------
@@ -74,7 +77,7 @@ def gated_path(
     found = sets.first(None)
     known: list[tuple[float, Point]] = []
     for weight_decay in weight_decays:
-        monitor = Monitor("gated", max_iter=max_iter, max_time=max_time, callback=None, verbose=False)
+        monitor = Monitor("gated", max_iter=max_iter, max_time=max_time, callback=None, verbose=False, stop=stop)
         at, scaled = problem.with_weight_decay(float(weight_decay)), float(weight_decay) / scaling.target_scale
         here, first = sets.at(scaled), found
         if len(known) == 2:

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
-from typing import Any
 
 import numpy as np
 
 from convexbn.model._problem import Problem
-from convexbn.solvers.gated._conjugate_gradients import conjugate_gradients
 from convexbn.solvers.gated._euclidean_norm import EuclideanNorm
+from convexbn.solvers.gated._loss_model import LossModel
+from convexbn.solvers.gated._newton_system import newton_directions
 from convexbn.solvers.gated._nuclear_norm import NuclearNorm
 from convexbn.solvers.gated._products import Products
 
@@ -18,7 +18,7 @@ _SWEEPS = 2  # of block coordinate descent on the model of a proximal step
 _SWEEP_TOLERANCE = 0.05  # change in a sweep, as a fraction of weight_decay, at which the descent ends
 _HALVINGS = 30  # of a step before it is rejected
 _ARMIJO, _ROUNDING = 1e-4, 1e-15
-_LEAST_CURVATURE = 1e-3  # of a sample, as a fraction of the mean: of rows on flat parts of a loss
+_ENDING = 0.1  # of the slope of a step that ends weights at zero is the least that it gains
 
 Norm = type[EuclideanNorm] | type[NuclearNorm]
 
@@ -48,68 +48,6 @@ class Point:
     def used(self) -> np.ndarray:
         """Indices of the chosen patterns with weights that are not zero."""
         return np.flatnonzero(self.S.any(axis=(1, 2)))
-
-
-class LossModel:
-    """The quadratic model of the loss at a point, least in the intercept.
-
-    Attributes
-    ----------
-    v : ndarray of shape (n, C)
-        Minus its gradient in f.
-    w : ndarray of shape (n,)
-        Largest curvature of each sample.
-    """
-
-    def __init__(self, problem: Problem, point: Point):
-        self.Z, outputs, p = problem.Z, point.f + point.intercept, problem.sample_weight
-        self.raw_v, second = problem.dual_point(outputs), problem.loss.hessian(outputs, problem.y)
-        largest = np.einsum("icc->ic", second).max(axis=1)
-        mean = float(p @ largest)
-        least = _LEAST_CURVATURE * mean if mean > 0 else problem.loss.curvature
-        if largest.min() < least:
-            second = second + np.maximum(least - largest, 0)[:, None, None] * np.eye(second.shape[1])
-            largest = np.maximum(largest, least)
-        self.w, self.hessian = p * largest, p[:, None, None] * second
-        self.fit_intercept, self.v = problem.fit_intercept, self.raw_v
-        if self.fit_intercept:
-            self._inverse = np.linalg.pinv(self.hessian.sum(axis=0))
-            self._best_shift = self._inverse @ self.raw_v.sum(axis=0)
-            self.v = self.raw_v - self.hessian @ self._best_shift
-
-    @cached_property
-    def _placed(self) -> Any:
-        return self.Z.place(self.hessian)
-
-    def curved(self, change: Any) -> Any:
-        """Hessian times a change of outputs (n, C), with the intercept that goes with it; both where the rows are."""
-        product = self.Z.hold(_product, self._placed, change)
-        if not self.fit_intercept:
-            return product
-        shift = self._inverse @ self.Z.summed(_total, product)
-        return self.Z.hold(_shifted, product, self._placed, shift=shift)
-
-    def shift(self, change: np.ndarray) -> np.ndarray:
-        """Change of the intercept (C,) that goes with a change of outputs (n, C)."""
-        if not self.fit_intercept:
-            return np.zeros(change.shape[1])
-        return self._best_shift - self._inverse @ np.einsum("icd,id->c", self.hessian, change)
-
-    def slope(self, change: np.ndarray, shift: np.ndarray) -> float:
-        """First-order increase of the loss."""
-        return -float((self.raw_v * (change + shift)).sum())
-
-
-def _product(Z: Any, hessian: Any, change: Any) -> Any:
-    return Z.xp.vecdot(hessian, change[:, None, :])
-
-
-def _total(Z: Any, product: Any) -> Any:
-    return Z.xp.sum(product, axis=0)
-
-
-def _shifted(Z: Any, product: Any, hessian: Any, *, shift: Any) -> Any:
-    return product - Z.xp.vecdot(hessian, shift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,22 +83,25 @@ class Steps:
             return point
         smooth, products = self.norm(point.S[used], G[used], self.problem.weight_decay), self.products.take(used)
         single = products if self.single is self.products else self.single.take(used)
-        forward, adjoint = smooth.derivative(single)
-        D = conjugate_gradients(
-            lambda D: adjoint(model.curved(forward(D))) + smooth.curvature(D),
-            smooth.preconditioner(K[np.ix_(used, used)], self.columns),
-            smooth.descent,
-        )
-        change = fetch(forward(D))
-        shift = model.shift(change)
+        directions = newton_directions(smooth, model, products, single, K[np.ix_(used, used)], self.columns)
+        forward = smooth.derivative(single)[0]
+        for D in directions:
+            change = fetch(forward(D))
+            shift = model.shift(change)
+            slope = float((smooth.gradient * D).sum()) + model.slope(change, shift)
 
-        def trial(t: float) -> Point:
-            S = point.S.copy()
-            S[used] = smooth.moved(D, t)
-            f = point.f + fetch(products.forward(S[used] - point.S[used]))
-            return self._point(point, S, f, point.intercept + t * shift)
+            def trial(t: float, D: np.ndarray = D, shift: np.ndarray = shift) -> Point:
+                S = point.S.copy()
+                S[used] = smooth.moved(D, t)
+                f = point.f + fetch(products.forward(S[used] - point.S[used]))
+                return self._point(point, S, f, point.intercept + t * shift)
 
-        return self.searched(point, trial, float((smooth.gradient * D).sum()) + model.slope(change, shift))
+            if D is directions[-1]:
+                break
+            whole = trial(1.0)
+            if self._objective(whole) <= self._objective(point) + _ENDING * min(slope, 0.0):
+                return whole
+        return self.searched(point, trial, slope)
 
     def searched(self, point: Point, trial: Callable[[float], Point], slope: float) -> Point:
         """Halve a step until the objective falls as it should (Armijo), or stay."""

@@ -19,8 +19,9 @@ from convexbn.oracles import Price, spectral_norms
 from convexbn.patterns._patterns import Patterns
 from convexbn.solvers._certificate import dual_bound, relative_gap
 from convexbn.solvers._tolerance import Tolerance
+from convexbn.solvers.gated._loss_model import LossModel
 from convexbn.solvers.gated._products import Products, kind_of_products
-from convexbn.solvers.gated._steps import LossModel, Norm, Point, Steps
+from convexbn.solvers.gated._steps import Norm, Point, Steps
 
 _ENTERING = 50  # gates that enter at once while few are in use; later as many as are in use
 _STEPS = 10  # a round, alternately proximal and Newton's
@@ -213,7 +214,7 @@ class WorkingSets:
             gap = self.unproved_gap(point, v, spectral_norms(G))
             if gap <= precision or out_of_time():
                 break
-            model = LossModel(self.problem, point)
+            model = LossModel(self.problem, point.f + point.intercept)
             if np.abs(model.v - v).max() > _ROUNDING * np.abs(v).max():
                 G = products.adjoint(self.problem.Z.place(model.v))
             if n_steps % 2 == 0:

@@ -97,6 +97,14 @@ def test_where_factors_bend_downwards_conjugate_gradients_take_over():
     assert (system.directions()[-1] * system.smooth.descent).sum() > 0
 
 
+def test_where_a_curvature_is_infinite_conjugate_gradients_take_over(monkeypatch):
+    system = System(*one_output())
+    system.smooth.bend[0] = np.inf
+    monkeypatch.setattr(_newton_system, "_FEW", np.inf)
+    monkeypatch.setattr(_newton_system, "conjugate_gradients", lambda *arguments, steps: ("by products", True))
+    assert system.directions() == ["by products"]
+
+
 @pytest.mark.parametrize("loss", ["squared_error", "squared_hinge"])
 def test_all_patterns_of_few_binary_rows(loss):
     """Many gates fit equally well: conjugate gradients alone left gaps above 1e-4 after hundreds of rounds."""

@@ -15,7 +15,6 @@ _CALLS, _PRODUCTS = 5e5, 4  # time of a step in multiplications: of calls, and o
 _ENTRIES = 2**24  # of the derivative of the outputs, up to which it is formed
 _RIDGE = 1e-10  # of the largest diagonal entry, as gates that fit equally well make the matrix singular
 
-
 Smooth = EuclideanNorm | NuclearNorm
 
 
@@ -64,7 +63,7 @@ def newton_directions(
             return [D]
     try:
         return factorised(smooth, smooth.gram(loss, products.features()))
-    except np.linalg.LinAlgError:  # nuclear norms are not convex in their factors
+    except (np.linalg.LinAlgError, ValueError):  # factors bend downwards, or a curvature is infinite
         return [by_products(_STEPS)[0]]
 
 

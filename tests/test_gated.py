@@ -452,18 +452,30 @@ def test_decompose_names_bad_input():
         decompose(problem, Neurons(np.eye(3), np.ones((3, 1)), np.zeros(1), np.eye(3)))
 
 
+def never():
+    return False
+
+
 def test_conjugate_gradients_solve_and_stop_where_there_is_no_curvature():
     rng = np.random.default_rng(0)
     A = rng.standard_normal((6, 6))
     A = A @ A.T
     rhs = rng.standard_normal((3, 2))
-    found, solved = conjugate_gradients(lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs, tol=1e-10, steps=500)
+    found, solved = conjugate_gradients(
+        lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs, tol=1e-10, steps=500, stop=never
+    )
     assert solved
     np.testing.assert_allclose(A @ found.ravel(), rhs.ravel(), atol=1e-6)
-    once, solved = conjugate_gradients(lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs, tol=1e-10, steps=1)
+    once, solved = conjugate_gradients(
+        lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs, tol=1e-10, steps=1, stop=never
+    )
     assert not solved
     assert np.linalg.norm(A @ once.ravel() - rhs.ravel()) > 1e-3
-    flat, solved = conjugate_gradients(lambda X: 0 * X, lambda R: R, rhs, steps=500)
+    stopped, _ = conjugate_gradients(
+        lambda X: (A @ X.ravel()).reshape(3, 2), lambda R: R, rhs, tol=1e-10, steps=500, stop=lambda: True
+    )
+    np.testing.assert_array_equal(stopped, once)
+    flat, solved = conjugate_gradients(lambda X: 0 * X, lambda R: R, rhs, steps=500, stop=never)
     assert solved
     assert not flat.any()
 
@@ -473,7 +485,7 @@ def test_a_step_that_does_not_descend_is_not_taken():
     sets = working_sets(problem, patterns, "float64")
     point, away = sets.first(None), 1e3 * np.sign(-problem.y)
     products = sets.products(point.chosen, sets.dtype)
-    steps = Steps(problem, sets.norm, sets.columns, products, products)
+    steps = Steps(problem, sets.norm, sets.columns, products, products, never)
 
     def trial(t):
         return sets.point(point.chosen, point.S, point.intercept, point.f + t * away)

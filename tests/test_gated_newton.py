@@ -27,7 +27,9 @@ class System:
         self.K = self.sets.overlaps(self.products, point.chosen, self.loss.w)
 
     def directions(self):
-        return newton_directions(self.smooth, self.loss, self.products, self.products, self.K, self.sets.columns)
+        return newton_directions(
+            self.smooth, self.loss, self.products, self.products, self.K, self.sets.columns, lambda: False
+        )
 
     def times(self, D):
         forward, adjoint = self.smooth.derivative(self.products)
@@ -77,7 +79,7 @@ def test_conjugate_gradients_that_take_long_give_way(monkeypatch):
     exact = system.directions()[-1]
     calls = []
 
-    def out_of_steps(hessian, precondition, rhs, *, steps):
+    def out_of_steps(hessian, precondition, rhs, *, steps, stop):
         calls.append(steps)
         return np.zeros_like(rhs), False
 
@@ -101,7 +103,7 @@ def test_where_a_curvature_is_infinite_conjugate_gradients_take_over(monkeypatch
     system = System(*one_output())
     system.smooth.bend[0] = np.inf
     monkeypatch.setattr(_newton_system, "_FEW", np.inf)
-    monkeypatch.setattr(_newton_system, "conjugate_gradients", lambda *arguments, steps: ("by products", True))
+    monkeypatch.setattr(_newton_system, "conjugate_gradients", lambda *arguments, steps, stop: ("by products", True))
     assert system.directions() == ["by products"]
 
 

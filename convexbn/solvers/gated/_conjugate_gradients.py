@@ -12,10 +12,11 @@ def conjugate_gradients(
     *,
     tol: float = 0.1,
     steps: int,
+    stop: Callable[[], bool],
 ) -> tuple[np.ndarray, bool]:
     """Solve a Newton system to a share `tol` of its residual, or until a direction has no curvature.
 
-    The solution, and whether the steps sufficed for it.
+    The solution, as far as it got when `stop` returned True, and whether the steps sufficed for it or were stopped.
     """
     X, R = np.zeros_like(rhs), rhs.copy()
     P = step = precondition(R)
@@ -29,7 +30,7 @@ def conjugate_gradients(
         R -= size / curvature * product
         P = precondition(R)
         last, size = size, float(np.vdot(R, P))
-        if size <= tol**2 * first:
+        if size <= tol**2 * first or stop():
             return X, True
         step = P + size / last * step
     return X, False

@@ -1,5 +1,7 @@
 """The Newton system of the weights in use: by conjugate gradients, or factorised where these would take longer."""
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
@@ -19,7 +21,13 @@ Smooth = EuclideanNorm | NuclearNorm
 
 
 def newton_directions(
-    smooth: Smooth, loss: LossModel, products: Products, single: Products, K: np.ndarray, columns: np.ndarray
+    smooth: Smooth,
+    loss: LossModel,
+    products: Products,
+    single: Products,
+    K: np.ndarray,
+    columns: np.ndarray,
+    stop: Callable[[], bool],
 ) -> list[np.ndarray]:
     """Steps (R, m) towards the minimiser of the quadratic model of loss and norms, in the order in which to try them.
 
@@ -36,6 +44,8 @@ def newton_directions(
         Overlaps of the patterns, of which with `columns` (k,) the preconditioner is made.
     columns : ndarray of shape (k,)
         Curvatures of the columns.
+    stop : callable
+        Asked after every product; where it returns True, the direction so far is taken.
 
     Returns
     -------
@@ -52,6 +62,7 @@ def newton_directions(
             smooth.preconditioner(K, columns),
             smooth.descent,
             steps=steps,
+            stop=stop,
         )
 
     if n * C * p > _ENTRIES:

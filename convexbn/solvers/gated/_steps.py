@@ -55,7 +55,7 @@ class Steps:
     """Steps on the patterns of a point.
 
     The loss is modelled with Hessian K (x) diag(columns), K the overlaps of the patterns. Its Hessian proper is taken
-    in single precision, since Newton systems need not be solved exactly.
+    in single precision, since Newton systems need not be solved exactly, and only until `stop` returns True.
     """
 
     problem: Problem
@@ -63,6 +63,7 @@ class Steps:
     columns: np.ndarray
     products: Products
     single: Products
+    stop: Callable[[], bool]
 
     def proximal(self, point: Point, model: LossModel, G: np.ndarray, K: np.ndarray) -> Point:
         """A step towards the minimiser of the model with the norm, which sets the ranks of the weights."""
@@ -83,7 +84,7 @@ class Steps:
             return point
         smooth, products = self.norm(point.S[used], G[used], self.problem.weight_decay), self.products.take(used)
         single = products if self.single is self.products else self.single.take(used)
-        directions = newton_directions(smooth, model, products, single, K[np.ix_(used, used)], self.columns)
+        directions = newton_directions(smooth, model, products, single, K[np.ix_(used, used)], self.columns, self.stop)
         forward = smooth.derivative(single)[0]
         for D in directions:
             change = fetch(forward(D))

@@ -206,7 +206,7 @@ class WorkingSets:
         single = products
         if self.dtype != np.float32:
             single = self.products(point.chosen, np.dtype("float32"), hold=True)
-        steps = Steps(self.problem, self.norm, self.columns, products, single)
+        steps = Steps(self.problem, self.norm, self.columns, products, single, out_of_time)
         K = np.zeros((0, 0))
         for n_steps in range(_STEPS):
             v = self.dual_point(point)

@@ -14,6 +14,12 @@ def test_sizes(pooled):
     assert pooled.spectral_norm == pytest.approx(np.linalg.svd(pooled.Z)[1][0])
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_products_with_one_vector(dtype):
+    rows = np.random.default_rng(0).standard_normal((12, 3)).astype(dtype)
+    np.testing.assert_allclose(DesignMatrix(rows) @ np.arange(3), rows @ np.arange(3), rtol=1e-6)
+
+
 def test_pooling_averages_consecutive_rows(pooled):
     S = np.random.default_rng(1).standard_normal((3, 2))
     by_hand = np.array([np.maximum(pooled.Z[3 * i : 3 * i + 3] @ S, 0).mean(axis=0) for i in range(4)])

@@ -83,9 +83,9 @@ class DesignMatrix(Operator):
 
     def __matmul__(self, S: np.ndarray) -> np.ndarray:
         S = S.astype(self.dtype, copy=False)
+        product = scratch((self.n_rows, *S.shape[1:]), self.dtype)
         if self.Z.dtype == self.dtype:
-            return np.matmul(self.Z, S, out=scratch((self.n_rows, S.shape[1]), self.dtype))
-        product = scratch((self.n_rows, S.shape[1]), self.dtype)
+            return np.matmul(self.Z, S, out=product)
         for block in self._blocks(self.n_columns):
             np.matmul(self.rows(block), S, out=product[block])
         return product

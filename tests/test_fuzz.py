@@ -47,6 +47,11 @@ V = np.where(Y[:, None] > 0, 1.0, -1.0)
 PROBLEM = Problem(X, Y, weight_decay=0.1)
 
 
+def test_every_call_is_right_before_its_arguments_are_changed():
+    for number in range(len(trust_inputs.calls())):
+        assert len(trust_inputs._expected(number)) > 0
+
+
 @pytest.mark.parametrize("calls", ["BatchNormNetwork", "Problem", "price_", "ConvexBNRegressor.predict", "gdnp."])
 def test_drawn_cases(calls):
     found = trust_inputs.run_seed(0, examples=25, only=calls)

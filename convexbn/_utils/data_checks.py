@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import validation
+from sklearn.utils.multiclass import check_classification_targets
 
 from convexbn._utils.checks import refuse_unusual
 
@@ -35,3 +36,11 @@ def _stricter(check: Callable[..., Any], *, of_estimator: bool = False) -> Calla
 check_array = _stricter(validation.check_array)
 check_X_y = _stricter(validation.check_X_y)
 validate_data = _stricter(validation.validate_data, of_estimator=True)
+
+
+def check_labels(y: np.ndarray) -> None:
+    """Raise a ValueError unless targets are labels of classes; None beside strings, which cannot be sorted, is none."""
+    try:
+        check_classification_targets(y)
+    except TypeError as error:
+        raise ValueError(f"y must hold labels of one type, none of them missing: {error}.") from error

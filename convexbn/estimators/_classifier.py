@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 
 from convexbn._utils.array_namespace import is_elsewhere, namespace, to_numpy
 from convexbn._utils.checks import is_number
+from convexbn._utils.data_checks import check_labels
 from convexbn._utils.sample_weight import check_sample_weight
 from convexbn.estimators._base import BaseConvexBN, Dense
 from convexbn.estimators._fixed import FixedWeightDecay
@@ -49,7 +49,7 @@ class Classification(ClassifierMixin, BaseConvexBN):
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         data, targets = self._validate(X, y, ensure_min_samples=2)
-        check_classification_targets(targets)
+        check_labels(targets)
         weights = check_sample_weight(sample_weight, data.shape[0])
         present = weights > 0
         self.classes_ = np.unique(targets[present])

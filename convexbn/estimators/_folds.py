@@ -101,7 +101,7 @@ def _split(cv: Any, X: Any, y: Any, classifier: bool, metadata: dict[str, Any]) 
         return list(check_cv(cv, y, classifier=classifier).split(X, y, **metadata))
     except (TypeError, ValueError) as error:
         if "groups" in metadata or "groups" not in str(error):
-            raise
+            raise ValueError(f"cv={cv!r} does not split these samples by their y: {error}") from error
         raise ValueError(
             f"cv={cv!r} needs the groups of the samples ({error}); give them as fit(X, y, groups=groups), or give the "
             "folds themselves: cv=list(splitter.split(X, y, groups))."

@@ -8,12 +8,12 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from convexbn._utils.all_or_nothing import all_or_nothing
 from convexbn._utils.checks import check_choice, check_count, check_flag, check_verbose, is_number
-from convexbn._utils.data_checks import validate_data
+from convexbn._utils.data_checks import check_labels, validate_data
 from convexbn._utils.user_warning import warn_user
 from convexbn.estimators._onnx import OnnxEstimator, class_outputs
 from convexbn.estimators._persistence import StoredEstimator
@@ -171,7 +171,7 @@ class GDNPClassifier(OnnxEstimator, StoredEstimator, ClassifierMixin, BaseEstima
     @all_or_nothing
     def _train(self, X: ArrayLike, y: ArrayLike) -> None:
         data, labels = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
-        check_classification_targets(labels)
+        check_labels(labels)
         self.classes_ = np.unique(labels)
         if len(self.classes_) == 1:
             raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}; give samples of two classes.")

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from convexbn._utils.checks import check_kind, is_integer
+from convexbn._utils.checks import check_kind, is_integer, real_array
 from convexbn._utils.data_checks import check_array
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.plotting._style import BOUND, SEQUENTIAL, axes_or_new, color_of
@@ -172,7 +172,9 @@ class NeuronsDisplay:
         several = network.n_outputs > 1
         what = "output" if classes is None or not several else f"output of {classes[output]}"
         what = f"output {output}" if classes is None and several else what
-        targets = None if y is None else np.asarray(y)
+        targets = None if y is None else real_array("y", y) if classes is None else np.asarray(y)
+        if targets is not None and classes is not None and not np.isin(targets, classes).all():
+            raise ValueError(f"y must hold labels that model was trained on, {classes.tolist()}.")
         if targets is not None and targets.ndim > 1:
             targets = targets[:, output]
         return cls(
@@ -271,7 +273,8 @@ def _columns(features: Sequence[int | str] | None, names: list[str]) -> list[int
         if d > 2:
             raise ValueError(f"X has {d} columns; give features, the numbers or names of one or two of them.")
         return list(range(d))
-    columns: list[Any] = [names.index(name) if isinstance(name, str) and name in names else name for name in features]
+    given = list(features) if np.iterable(features) else []
+    columns: list[Any] = [names.index(name) if isinstance(name, str) and name in names else name for name in given]
     if not 1 <= len(columns) <= 2 or not all(is_integer(column) and 0 <= column < d for column in columns):
         raise ValueError(f"features={features!r} must hold one or two numbers from 0 to {d - 1}, or of {names}.")
     if len(set(columns)) < len(columns):

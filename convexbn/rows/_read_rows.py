@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 
-from convexbn._utils.checks import check_count, refuse_unusual
+from convexbn._utils.checks import check_count, real_array, refuse_unusual
 from convexbn.rows._arrays import BLOCK_BYTES, ArrayRows
 from convexbn.rows._iterated import IteratedRows
 from convexbn.rows._numpy_files import NumpyRows
@@ -27,10 +27,10 @@ def read_rows(
 
     Parameters
     ----------
-    source : ndarray, path, callable or iterable
+    source : ndarray, data frame, path, callable or iterable
         What holds the samples:
 
-        - an array or memory map X (n, d), with `target` (n,) or (n, C) and `sample_weight` (n,);
+        - an array, memory map or data frame of numbers X (n, d), with `target` (n,) or (n, C) and `sample_weight` (n,);
         - the path of a folder, or of one file in it: .npz files with arrays X, y and sample_weight, each read as a
           whole; .npy files X-1.npy, y-1.npy, sample_weight-1.npy and so on, which are memory maps; or Parquet files
           (extra ``disk``), whose `target` and `sample_weight` are names of columns and whose others are features.
@@ -77,13 +77,15 @@ def read_rows(
     """
     check_count("block_bytes", block_bytes)
     refuse_unusual("source", source)
+    if hasattr(source, "columns") and hasattr(source, "to_numpy"):
+        source = real_array("source", source)  # a data frame
     if isinstance(source, np.ndarray):
         arrays = (_array("target", target), _array("sample_weight", sample_weight))
         return ArrayRows(source, *arrays, block_bytes=block_bytes)
     if isinstance(source, (str, Path)):
         return _files(Path(source), target, sample_weight, block_bytes)
     known = isinstance(source, (RowSource, Iterator, Iterable)) or callable(source)
-    if issparse(source) or hasattr(source, "columns") or not known:
+    if issparse(source) or not known:
         raise ValueError(
             f"source is a {type(source).__name__}; give an array, the path of a folder, a callable that returns an "
             "iterator of blocks (X, y), or a list of them."
@@ -107,7 +109,12 @@ def _array(name: str, values: str | ArrayLike | None) -> np.ndarray | None:
         raise ValueError(f"{name}={values!r} names a column of Parquet files; give an array, as source is one.")
     refuse_unusual(name, values)
     array = np.asarray(values)
-    return None if values is None else np.asarray(array.tolist()) if array.dtype == object else array
+    if values is None:
+        return None
+    array = np.asarray(array.tolist()) if array.dtype == object else array
+    if array.dtype.kind not in ("biufUS" if name == "target" else "biuf"):
+        raise ValueError(f"{name} holds {array.dtype}, and must hold numbers.")
+    return array
 
 
 def _files(path: Path, target: Any, sample_weight: Any, block_bytes: int) -> RowSource:

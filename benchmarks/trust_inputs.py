@@ -533,18 +533,18 @@ def other_arrays(values: np.ndarray, draw: Callable[..., Any]) -> dict[str, Call
 
 
 LABEL_TYPES: dict[str, Callable[[np.ndarray], Any]] = {  # of the same classes
-    "strings": lambda labels: np.array(["no", "yes", "maybe"])[labels],
-    "objects": lambda labels: np.array(["no", "yes", "maybe"], dtype=object)[labels],
+    "strings": lambda labels: np.array(["maybe", "no", "yes"])[labels],
+    "objects": lambda labels: np.array(["maybe", "no", "yes"], dtype=object)[labels],
     "gaps": lambda labels: np.array([-7, 3, 10**12])[labels],
     "floats": lambda labels: np.array([0.0, 1.0, 2.0])[labels],
     "list": lambda labels: labels.tolist(),
-    "list of strings": lambda labels: [("no", "yes", "maybe")[label] for label in labels],
+    "list of strings": lambda labels: [("maybe", "no", "yes")[label] for label in labels],
     "int8": lambda labels: labels.astype(np.int8),
     "uint64": lambda labels: labels.astype(np.uint64),
     "column": lambda labels: labels[:, None],
-    "pandas strings": lambda labels: __import__("pandas").Series(np.array(["no", "yes", "maybe"])[labels]),
+    "pandas strings": lambda labels: __import__("pandas").Series(np.array(["maybe", "no", "yes"])[labels]),
     "pandas categories": lambda labels: __import__("pandas").Series(
-        np.array(["no", "yes", "maybe"])[labels], dtype="category"
+        np.array(["maybe", "no", "yes"])[labels], dtype="category"
     ),
     "pandas nullable": lambda labels: __import__("pandas").Series(labels, dtype="Int64"),
     "polars": lambda labels: __import__("polars").Series(labels),
@@ -586,6 +586,8 @@ def drawn_value(call: Call, name: str, draw: Callable[..., Any], folder: Path) -
         kind = kinds[draw(st.integers(0, len(kinds) - 1))]
         return kind, (same | other)[kind](value), kind in same
     same_values, others = same_numbers(value, folder), other_arrays(value, draw)
+    if call.name == "read_rows" and name == "source":
+        others |= {kind: same_values.pop(kind) for kind in ("list", "tuple")}  # are blocks
     chosen = same_values if draw(st.booleans()) else others
     kind = list(chosen)[draw(st.integers(0, len(chosen) - 1))]
     return kind, chosen[kind](), chosen is same_values

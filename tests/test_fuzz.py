@@ -103,7 +103,7 @@ def test_targets_and_weights_too():
 
 def test_read_rows_takes_a_data_frame_and_names_the_target():
     frame = pd.DataFrame(X)
-    for source in (frame, frame.astype("Float64"), frame.astype(object)):
+    for source in (frame, frame.astype("Float64"), frame.astype(object), X.astype(object)):
         np.testing.assert_array_equal(np.concatenate([block.X for block in read_rows(source)]), X)
     with pytest.raises(ValueError, match="source must hold real numbers"):
         read_rows(frame.astype(str) + "x")
@@ -121,6 +121,18 @@ def test_folds_that_cannot_be_made_name_cv_and_y(labels, cv):
 def test_labels_of_several_types_name_y(model):
     with pytest.raises(ValueError, match="y must hold labels of one type, none of them missing"):
         model.fit(X, np.array(["a", "b"] * (len(X) // 2 - 1) + ["a", None], dtype=object))
+
+
+def test_numbers_out_of_range_warn_of_nothing_and_a_tolerance_without_end_is_met_at_once():
+    network = BatchNormNetwork.at_initialization(X, 3, n_outputs=1, random_state=0)
+    with np.errstate(all="raise"), pytest.raises(ValueError, match="X holds numbers too large to be squared"):
+        network.prune(X * 1e300)
+    assert ConvexBNRegressor(0.1, tol=4e217).fit(X, Y).n_iter_ >= 0
+
+
+def test_starts_of_gradient_methods_are_named():
+    with pytest.raises(ValueError, match="start is a masked array"):
+        gdnp.lbfgs(gdnp.LeastSquares(X, Y), start=np.ma.array(np.ones(X.shape[1]), mask=np.arange(X.shape[1]) == 0))
 
 
 def test_pictures_of_neurons_name_features_and_y():

@@ -178,8 +178,8 @@ class GDNPClassifier(OnnxEstimator, StoredEstimator, ClassifierMixin, BaseEstima
         if len(self.classes_) > 2:
             raise ValueError(
                 "Only binary classification is supported. The type of the target is "
-                f"{type_of_target(labels, input_name='y')}, of {len(self.classes_)} classes; wrap this classifier in "
-                "sklearn.multiclass.OneVsRestClassifier."
+                f"{type_of_target(labels, input_name='y')}; y has {len(self.classes_)} classes. Wrap this "
+                "classifier in sklearn.multiclass.OneVsRestClassifier."
             )
         centre = data.mean(axis=0) * self.fit_intercept
         basis = _principal_components(data, centre)

@@ -107,6 +107,7 @@ class BatchNormNetwork(NormalizedNetwork):
         """Mean and std (m,) over the training data."""
         return self.mean, self.std
 
+    @np.errstate(over="ignore", invalid="ignore")  # of numbers that are refused then
     def batch_statistics(self, X: np.ndarray, sample_weight: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and std (m,) of x·w_j over X; a ValueError if a neuron does not vary over X."""
         weights, data = weighted_samples(sample_weight, X)

@@ -77,8 +77,9 @@ def read_rows(
     """
     check_count("block_bytes", block_bytes)
     refuse_unusual("source", source)
-    if hasattr(source, "columns") and hasattr(source, "to_numpy"):
-        source = real_array("source", source)  # a data frame
+    is_frame = hasattr(source, "columns") and hasattr(source, "to_numpy")
+    if is_frame or (isinstance(source, np.ndarray) and source.dtype == object):
+        source = real_array("source", source)
     if isinstance(source, np.ndarray):
         arrays = (_array("target", target), _array("sample_weight", sample_weight))
         return ArrayRows(source, *arrays, block_bytes=block_bytes)

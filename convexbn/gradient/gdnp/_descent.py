@@ -214,7 +214,7 @@ def check_objective(objective: object) -> None:
 
 def check_start(start: ArrayLike, d: int) -> np.ndarray:
     """Return the weights (d,) to start from, or raise a ValueError."""
-    weights = check_array(start, dtype=np.float64, ensure_2d=False, copy=True)
+    weights = check_array(start, dtype=np.float64, ensure_2d=False, copy=True, input_name="start")
     if weights.shape != (d,):
         raise ValueError(f"start has shape {weights.shape}; give one weight for each of the {d} columns of X.")
     return weights

@@ -138,7 +138,9 @@ def gdnp_network(
     data, labels = check_X_y(X, y, dtype=np.float64)
     if not np.isin(labels, (-1, 1)).all():
         raise ValueError("y must hold the labels -1 and +1 only.")
-    theta = np.ones(n_units) if output_weights is None else check_array(output_weights, dtype=float, ensure_2d=False)
+    theta = np.ones(n_units)
+    if output_weights is not None:
+        theta = check_array(output_weights, dtype=float, ensure_2d=False, input_name="output_weights")
     if theta.shape != (n_units,) or not theta.all():
         raise ValueError(f"output_weights must be {n_units} numbers other than zero, one for each unit.")
     rng = make_generator(random_state)

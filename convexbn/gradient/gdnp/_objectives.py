@@ -325,8 +325,8 @@ class GaussianHalfspace(Objective):
     def __init__(self, S: ArrayLike, u: ArrayLike, loss: str | SmoothFunction = "softplus"):
         self.loss = named_function("loss", loss, LOSSES)
         self.curvature = self.loss.curvature
-        second: np.ndarray = check_array(S, dtype=np.float64)
-        first: np.ndarray = check_array(u, dtype=np.float64, ensure_2d=False)
+        second: np.ndarray = check_array(S, dtype=np.float64, input_name="S")
+        first: np.ndarray = check_array(u, dtype=np.float64, ensure_2d=False, input_name="u")
         if second.shape != (first.size, first.size) or first.ndim != 1 or not np.allclose(second, second.T):
             raise ValueError(
                 f"S must be symmetric of shape (d, d), and u of shape (d,); they have {second.shape} and {first.shape}."

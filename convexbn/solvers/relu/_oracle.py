@@ -42,7 +42,7 @@ def searched(run: Run, state: State) -> State:
             break
         effort = min(max(n_searches, -(-most // 4)), most - n_searches)
         state, n_searches = _confirmed(run, state, effort), n_searches + effort
-    remains = state.gap**2 if state.has_found else (run.tolerance.relative(state.objective) / 10) ** 2
+    remains = min(state.gap if state.has_found else run.tolerance.relative(state.objective) / 10, 1.0) ** 2
     return replace(
         state,
         rtol=float(np.clip(10 * min(remains, state.progress), _LEAST_RTOL, _MOST_RTOL)),

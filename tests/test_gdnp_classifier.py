@@ -151,7 +151,7 @@ def test_bad_data_leaves_the_estimator_as_it_was():
         (X[0], Y, "Expected 2D array"),
         (X[:1], Y[:1], "1 sample"),
         (X, np.zeros(len(X)), "one class only, 0.0"),
-        (X, np.arange(len(X)) % 3, "multiclass, of 3 classes; wrap this classifier in sklearn.multiclass"),
+        (X, np.arange(len(X)) % 3, "multiclass; y has 3 classes. Wrap this classifier in sklearn.multiclass"),
         (X, X[:, 0], "Unknown label type"),
     ):
         with pytest.raises(ValueError, match=message):

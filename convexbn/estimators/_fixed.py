@@ -24,13 +24,12 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem, check_weight_decay
 from convexbn.oracles import weight_decay_max
 from convexbn.rows import RowSource
-from convexbn.solvers._auto import patterns_of, takes_working_sets
+from convexbn.solvers._auto import working_set_path
 from convexbn.solvers._checkpoint import Checkpoint, fingerprint_of
 from convexbn.solvers._closed_form import check_closed_form
 from convexbn.solvers._fast_path import fast_path
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers._solution import Solution, Status
-from convexbn.solvers.gated._path import gated_path
 from convexbn.solvers.relu._options import Options, ProofOptions
 
 _TUNING_SHARE = 0.5  # of max_time, for the choice
@@ -244,17 +243,19 @@ class FixedWeightDecay(BaseConvexBN):
     def _coarse_path(self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray) -> Iterator[Solution]:
         """Solutions along a path to a coarse tolerance."""
         if self.activation == "gated_relu":
-            gates = patterns_of(problem, self.n_patterns, seed)
-            if takes_working_sets(problem, gates, self.solver, _COARSE_TOL):
-                yield from gated_path(
-                    problem,
-                    gates,
-                    weight_decays,
-                    tol=_COARSE_TOL,
-                    relative_to="zero_network",
-                    max_iter=self.max_iter or 500,
-                    stop=clock.is_out,
-                )
+            found = working_set_path(
+                problem,
+                weight_decays,
+                n_patterns=self.n_patterns,
+                random_state=seed,
+                solver=self.solver,
+                tol=_COARSE_TOL,
+                relative_to="zero_network",
+                max_iter=self.max_iter or 500,
+                stop=clock.is_out,
+            )
+            if found is not None:
+                yield from found
                 return
         coarse, start = clone(self).set_params(tol=_COARSE_TOL, callback=None, verbose=False), None
         for weight_decay in weight_decays:

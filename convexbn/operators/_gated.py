@@ -31,6 +31,7 @@ class GatedProducts(ABC):
     most_held: int
     made: Callable[..., Any]  # what is kept, of bits
     some: Callable[..., Any]  # what is kept of the chosen patterns, of that of all
+    beside: Callable[..., Any]  # [F_1, ..., F_P], of what is kept or of bits
     outputs: Callable[..., Any]  # f, of what is kept or of bits
     along: Callable[..., Any]  # F_i^T v, of that and v
 
@@ -59,8 +60,7 @@ class GatedProducts(ABC):
 
     def features(self) -> Any:
         """The matrices F_i of few patterns, beside each other: shape (n, P k)."""
-        P, k = len(self), self.Z.n_columns
-        return self.forward(np.eye(P * k).reshape(P, k, P * k))
+        return self.Z.hold(self.beside, self.gates, **self.places)
 
     def forward(self, S: np.ndarray) -> Any:
         """Sum_i F_i S_i of weights (P, k, C): shape (n, C)."""

@@ -19,6 +19,11 @@ def _some(Z: Any, masks: Any, *, chosen: Any) -> Any:
     return Z.xp.take(masks.T, chosen, axis=0).T
 
 
+def _beside(Z: Any, gates: Any, **places: Any) -> Any:
+    n = gates.shape[0] // Z.n_patches
+    return Z.xp.reshape(Z.masked_features(opened(Z, gates, **places), slice(0, n)), (n, -1))
+
+
 def _outputs(Z: Any, gates: Any, *, S: Any, **places: Any) -> Any:
     xp, rows, (P, k, C) = Z.xp, Z.rows(), S.shape
     S, f = xp.reshape(xp.permute_dims(S, (0, 2, 1)), (P, C * k)), []
@@ -81,7 +86,7 @@ class MaskedProducts(GatedProducts):
     """
 
     most_held = 2**27
-    made, some = staticmethod(opened), staticmethod(_some)
+    made, some, beside = staticmethod(opened), staticmethod(_some), staticmethod(_beside)
     outputs, along = staticmethod(_outputs), staticmethod(_along)
 
     @staticmethod

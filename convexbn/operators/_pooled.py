@@ -25,6 +25,11 @@ def _some(Z: Any, gates: Any, *, chosen: Any) -> Any:
     return _swapped(Z, Z.xp.take(_swapped(Z, gates), chosen, axis=0))
 
 
+def _beside(Z: Any, gates: Any, **places: Any) -> Any:
+    made = _made(Z, gates, **places) if places else gates
+    return Z.xp.reshape(made, (made.shape[0], -1))
+
+
 def _outputs(Z: Any, gates: Any, *, S: Any, **places: Any) -> Any:
     return Z.xp.concat([Z.xp.sum(features @ S, axis=0) for _, features in _features(Z, gates, places)])
 
@@ -79,7 +84,7 @@ class PooledProducts(GatedProducts):
     """
 
     most_held = 2**28
-    made, some = staticmethod(_made), staticmethod(_some)
+    made, some, beside = staticmethod(_made), staticmethod(_some), staticmethod(_beside)
     outputs, along = staticmethod(_outputs), staticmethod(_along)
 
     @staticmethod

@@ -86,7 +86,7 @@ def read_rows(
     if isinstance(source, (str, Path)):
         return _files(Path(source), target, sample_weight, block_bytes)
     known = isinstance(source, (RowSource, Iterator, Iterable)) or callable(source)
-    if issparse(source) or not known:
+    if issparse(source) or hasattr(source, "columns") or not known:
         raise ValueError(
             f"source is a {type(source).__name__}; give an array, the path of a folder, a callable that returns an "
             "iterator of blocks (X, y), or a list of them."

@@ -1,5 +1,6 @@
 """The choice of a solver for a problem."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from convexbn.solvers._monitor import Callback, check_max_iter, check_max_time
 from convexbn.solvers._solution import Solution
 from convexbn.solvers._tolerance import Reference
 from convexbn.solvers.gated._driver import solve_gated
+from convexbn.solvers.gated._path import gated_path
 from convexbn.solvers.relu._column_generation import solve_column_generation
 from convexbn.solvers.relu._options import ACCURATE, Options
 from convexbn.solvers.relu._state import Proof
@@ -171,6 +173,23 @@ def patterns_of(problem: Problem, n_patterns: int, random_state: int | np.random
     if count_patterns(problem.Z) * problem.Z.n_rows * problem.Z.n_columns <= ENUMERATION_ENTRIES:
         return enumerate_patterns(problem.Z)
     return sample_patterns(problem.Z, n_patterns, random_state=random_state)
+
+
+def working_set_path(
+    problem: Problem,
+    weight_decays: Iterable[float],
+    *,
+    n_patterns: int,
+    random_state: int | np.random.Generator | None,
+    solver: str,
+    tol: float,
+    **options: Any,
+) -> Iterator[Solution] | None:
+    """Gated networks along falling weight decays, with gates of `patterns_of`; None where a cvxpy solver takes them."""
+    patterns = patterns_of(problem, n_patterns, random_state)
+    if not takes_working_sets(problem, patterns, solver, tol):
+        return None
+    return gated_path(problem, patterns, weight_decays, tol=tol, **options)
 
 
 def takes_working_sets(problem: Problem, patterns: Patterns, solver: str, tol: float) -> bool:

@@ -17,12 +17,11 @@ from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
 from convexbn.oracles import Price, priced_neurons
-from convexbn.solvers._auto import OWN_SOLVERS, check_solver, patterns_of, solve, takes_working_sets
+from convexbn.solvers._auto import OWN_SOLVERS, check_solver, solve, working_set_path
 from convexbn.solvers._certificate import Certificate, Search, dual_bound
 from convexbn.solvers._monitor import Callback, Clock, Monitor, check_max_time
 from convexbn.solvers._solution import Solution, Status
 from convexbn.solvers._tolerance import Reference, Tolerance, warn_of_gaps
-from convexbn.solvers.gated._path import gated_path
 from convexbn.solvers.relu._options import ACCURATE, Options
 from convexbn.solvers.relu._quasi_newton import best_lengths
 
@@ -183,17 +182,15 @@ def _carried(solution: Solution, problem: Problem, share: float) -> Certificate:
 def _downwards(problems: list[Problem], clock: Clock, choices: dict[str, Any]) -> Iterator[Solution]:
     """Solutions at falling weight decays, each from the one before."""
     if choices["activation"] == "gated_relu":
-        patterns = patterns_of(problems[0], choices["n_patterns"], choices["random_state"])
-        if takes_working_sets(problems[0], patterns, choices["solver"], choices["tol"]):
-            yield from gated_path(
-                problems[0],
-                patterns,
-                [problem.weight_decay for problem in problems],
-                tol=choices["tol"],
-                relative_to=choices["relative_to"],
-                max_iter=choices["max_iter"] or 500,
-                max_time=clock.left(1 / len(problems)),
-            )
+        found = working_set_path(
+            problems[0],
+            [problem.weight_decay for problem in problems],
+            max_iter=choices["max_iter"] or 500,
+            max_time=clock.left(1 / len(problems)),
+            **{name: choices[name] for name in ("n_patterns", "random_state", "solver", "tol", "relative_to")},
+        )
+        if found is not None:
+            yield from found
             return
         start = None
     else:

@@ -84,25 +84,27 @@ class Steps:
             return point
         smooth, products = self.norm(point.S[used], G[used], self.problem.weight_decay), self.products.take(used)
         single = products if self.single is self.products else self.single.take(used)
-        directions = newton_directions(smooth, model, products, single, K[np.ix_(used, used)], self.columns, self.stop)
-        forward = smooth.derivative(single)[0]
-        for D in directions:
+        overlaps, forward = K[np.ix_(used, used)], smooth.derivative(single)[0]
+
+        def line(D: np.ndarray) -> tuple[Callable[[float], Point], float]:
             change = fetch(forward(D))
             shift = model.shift(change)
-            slope = float((smooth.gradient * D).sum()) + model.slope(change, shift)
 
-            def trial(t: float, D: np.ndarray = D, shift: np.ndarray = shift) -> Point:
+            def trial(t: float) -> Point:
                 S = point.S.copy()
                 S[used] = smooth.moved(D, t)
                 f = point.f + fetch(products.forward(S[used] - point.S[used]))
                 return self._point(point, S, f, point.intercept + t * shift)
 
-            if D is directions[-1]:
-                break
+            return trial, float((smooth.gradient * D).sum()) + model.slope(change, shift)
+
+        *ending, newton = newton_directions(smooth, model, products, single, overlaps, self.columns, self.stop)
+        for D in ending:
+            trial, slope = line(D)
             whole = trial(1.0)
             if self._objective(whole) <= self._objective(point) + _ENDING * min(slope, 0.0):
                 return whole
-        return self.searched(point, trial, slope)
+        return self.searched(point, *line(newton))
 
     def searched(self, point: Point, trial: Callable[[float], Point], slope: float) -> Point:
         """Halve a step until the objective falls as it should (Armijo), or stay."""

@@ -81,7 +81,7 @@ def test_scores_are_those_of_the_networks_of_fast_paths(classifier):
             networks = networks_along(X[train], targets[train], np.ones(len(train)), model.weight_decays_, **options)
             for index, network in enumerate(networks):
                 scorer.network_ = network
-                expected = scorer.score(X[test], y[test])
+                expected = get_scorer("neg_log_loss" if classifier else "r2")(scorer, X[test], y[test])
                 assert model.scores_[choice, index, fold] == pytest.approx(expected, rel=1e-9)
     mean = model.scores_.mean(axis=2)
     best = np.unravel_index(mean.argmax(), mean.shape)
@@ -112,7 +112,13 @@ def test_scikit_learn_contract(estimator, check):
             KFold(3),
             "neg_mean_absolute_error",
         ),
-        (ConvexBNClassifierCV(**EXACT, class_weight="balanced"), ConvexBNClassifier, StratifiedKFold(3), "accuracy"),
+        (
+            ConvexBNClassifierCV(**EXACT, class_weight="balanced"),
+            ConvexBNClassifier,
+            StratifiedKFold(3),
+            "neg_log_loss",
+        ),
+        (ConvexBNClassifierCV(**EXACT, loss="squared_hinge"), ConvexBNClassifier, StratifiedKFold(3), "accuracy"),
         (
             ConvexBNClassifierCV(**EXACT, scoring="neg_log_loss", normalization="weight"),
             ConvexBNClassifier,
@@ -501,7 +507,7 @@ RARE = np.r_[np.zeros(50), np.ones(9), 2]
 @pytest.mark.parametrize("labels", [RARE, np.r_[np.zeros(59), 1], np.r_[["a"] * 58, ["b", "c"]]], ids=["3", "2", "4"])
 def test_a_class_of_one_member_is_missed_in_the_fold_that_tests_it(labels, loss):
     options = {"n_components": 1, "spectral_power": 0.0, "tol": 1e-2, "loss": loss}
-    model = ConvexBNClassifierCV(weight_decays=[0.1, 0.01], cv=5, **options).fit(IRIS, labels)
+    model = ConvexBNClassifierCV(weight_decays=[0.1, 0.01], cv=5, scoring="accuracy", **options).fit(IRIS, labels)
     assert model.classes_.tolist() == np.unique(labels).tolist()
     for fold, (train, test) in enumerate(StratifiedKFold(5).split(IRIS, labels)):
         known, counts = np.unique(labels[train], return_counts=True)

@@ -30,7 +30,7 @@ from convexbn.estimators import _base as base
 from convexbn.estimators import _fixed as fixed
 from convexbn.estimators._curve import HeldOut
 from convexbn.estimators._hold_out import hold_out
-from convexbn.estimators._last_fit import last_fit
+from convexbn.estimators._last_fit import average_of_parts, last_fit
 from convexbn.estimators._race import AUTO_FRACTION, FRACTIONS, tune
 from convexbn.losses import SquaredError, make_loss
 from convexbn.solvers import _auto as auto
@@ -699,3 +699,21 @@ def test_on_large_data_the_last_fit_goes_on_from_the_choice_at_any_weight_decay(
     start = Neurons(np.eye(3), np.ones((3, 1)), np.zeros(1))
     options = last_fit(problem, start, 10**6, Clock(None))
     assert ("start" in options) == from_the_choice
+
+
+@pytest.mark.parametrize(("n_samples", "n_parts"), [(3, 1), (60, 5), (1_200, 3)])
+def test_start_after_cross_validation_is_the_mean_of_paths_without_a_part_of_the_samples(n_samples, n_parts):
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((n_samples, 12))
+    problem = Problem(Z, np.abs(Z[:, 0]), weight_decay=1.0, fit_intercept=True)
+    weight_decays = weight_decay_max(problem) * np.array([1.0, 0.3, 0.1])
+    options = {"stratified": False, "n_jobs": 2, "clock": Clock(None)}
+    start = average_of_parts(problem, weight_decays, 7, **options)
+    parts = hold_out(problem, problem.y, np.random.default_rng(7), stratified=False)
+    assert len(parts) == (0 if n_parts == 1 else n_parts)
+    outputs = []
+    for kept, _ in parts or [(np.arange(n_samples), None)]:
+        *_, neurons = fast_path(problem.restricted(kept), weight_decays, random_state=7)
+        outputs.append(neurons.outputs(problem.Z))
+    assert any(np.ptp(output) > 0 for output in outputs)
+    np.testing.assert_allclose(start.outputs(problem.Z), np.mean(outputs, axis=0), atol=1e-12)

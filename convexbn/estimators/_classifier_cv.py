@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -22,7 +21,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
     the largest down, by the fast preset of column generation, gated networks by `solver`. The values with the best mean
     score on the test folds are those of the last fit, on all the data. Of scores equal to a millionth of their range
     the one of the largest weight decay is chosen. `ConvexBNClassifier` does the same with folds, grid and score of its
-    own.
+    own, and predicts as well: this class is for those who have folds, a grid or a score to choose by.
 
     Parameters
     ----------
@@ -50,9 +49,10 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         once. A splitter that needs groups gets those of `fit`. Where a training part lacks a class, the network of this
         fold is trained without it and never chooses it.
     scoring : str, callable or None, default=None
-        Scorer ``scorer(estimator, X, y)`` or its name; None takes the accuracy, in which samples count by their weights
-        times those of their classes. A scorer sees X and y as they were given, and gets ``sample_weight`` as it was
-        given if weights differ and it takes them; else all samples count alike in the score.
+        Scorer ``scorer(estimator, X, y)`` or its name; None takes the logarithm of the probability of the true class,
+        which tells networks of equal accuracy apart, and where a loss gives no probabilities the accuracy. Samples then
+        count by their weights times those of their classes. A scorer sees X and y as they were given, and gets
+        ``sample_weight`` as it was given if weights differ and it takes them; else all samples count alike.
     n_jobs : int or None, default=None
         Folds that are worked on at the same time; -1 takes all cores.
     device : str or None, default=None
@@ -114,7 +114,9 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
     (True, (3, 4, 3))
     """
 
-    _default_scoring: ClassVar[str] = "accuracy"
+    @property
+    def _default_scoring(self) -> str:
+        return "neg_log_loss" if hasattr(self, "predict_proba") else "accuracy"
 
     def _fold_networks(
         self,

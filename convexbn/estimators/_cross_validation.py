@@ -1,6 +1,7 @@
 """Training at the weight decay, and the number of components, that cross-validation chooses."""
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -22,11 +23,11 @@ from convexbn.estimators._base import Dense, Prepared, fixed_seed
 from convexbn.estimators._choice_facts import choice_facts
 from convexbn.estimators._curve import Candidate, score_table
 from convexbn.estimators._folds import Fold, check_cv_parameter, make_folds
+from convexbn.estimators._last_fit import average_of_parts
 from convexbn.estimators._path import check_grid, follow_path, gaps_along, make_grid
 from convexbn.estimators._place import host
 from convexbn.estimators._race import AUTO_FRACTION
 from convexbn.estimators._scoring import FoldScorer, make_scorer, takes_sample_weight
-from convexbn.model._neurons import Neurons
 from convexbn.model._problem import Problem
 from convexbn.network import GatedNetwork, NormalizedNetwork
 from convexbn.oracles import weight_decay_max
@@ -63,7 +64,6 @@ class CrossValidated(Dense):
     eps: float = 1e-5
     cv: Any = None
     scoring: str | Callable | None = None
-    _default_scoring: ClassVar[str]
     __metadata_request__fit: ClassVar = {"groups": UNUSED}  # the splitter's, not the estimator's own
 
     def fit(
@@ -130,6 +130,11 @@ class CrossValidated(Dense):
             .add(scorer=self._scorer(), method_mapping=MethodMapping().add(caller="fit", callee="score"))
         )
 
+    @property
+    @abstractmethod
+    def _default_scoring(self) -> str:
+        """Name of the scorer that is taken where none is given."""
+
     def _scorer(self) -> Callable:
         return make_scorer(self, self.scoring, self._default_scoring)
 
@@ -190,7 +195,10 @@ class CrossValidated(Dense):
         problem = problem.with_weight_decay(float(self.weight_decays_[best[1]]))
         if choice is None:
             work = scores.size * problem.Z.n_rows * FAST.work_a_row(problem.Z.n_samples)
-            start = partial(_end_of_path, problem, self.weight_decays_[: best[1] + 1], seed, clock)
+            values = self.weight_decays_[: best[1] + 1]
+            start = partial(
+                average_of_parts, problem, values, seed, stratified=self._margin, n_jobs=self.n_jobs, clock=clock
+            )
             choice = {"paths": paths, "best": best, "limits": self._last_fit(problem, start, work, clock)}
             if whole:  # else a later fit chooses again
                 file.keep("choice", choice, alone=True)
@@ -423,9 +431,3 @@ def _trial_networks(prepared: Prepared, problem: Problem) -> list[NormalizedNetw
     return [
         prepared.network(neurons) for neurons in (constant, problem.neurons(direction, heights[None], y.mean(axis=0)))
     ]
-
-
-@on_one_thread
-def _end_of_path(problem: Problem, weight_decays: np.ndarray, seed: int, clock: Clock) -> Neurons:
-    """The last network of a fast path."""
-    return list(fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out))[-1]

@@ -4,11 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed  # scikit-learn's, which set the filters of warnings, are not safe in threads
 
 from convexbn._utils.threads import on_one_thread
+from convexbn.estimators._hold_out import hold_out
 from convexbn.model._neurons import Neurons
 from convexbn.model._post_activation import PostActivationProblem
 from convexbn.model._problem import Problem
+from convexbn.solvers._fast_path import fast_path
 from convexbn.solvers._monitor import Clock
 from convexbn.solvers.relu._fast import descend, price_quickly
 from convexbn.solvers.relu._options import ACCURATE
@@ -73,6 +76,47 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
         return {"start": start, "max_iter": _ROUNDS, "options": options}
     n_starts = int(np.clip(searches * ACCURATE.n_starts, _FEWEST_STARTS, ACCURATE.n_starts))
     return {"start": start, "max_iter": 1, "options": replace(options, n_starts=n_starts, new_neurons=1)}
+
+
+@on_one_thread
+def average_of_parts(
+    problem: Problem, weight_decays: np.ndarray, seed: int, *, stratified: bool, n_jobs: int | None, clock: Clock
+) -> Neurons:
+    """A start of the last fit: the ends of fast paths, each without some of the samples, averaged.
+
+    Their mean predicts better than the end of one path of all samples, where there are few. Samples are left out as
+    `hold_out` deals them, not as the test folds of a choice, which may be any.
+
+    Parameters
+    ----------
+    problem : Problem
+        Training problem of all samples.
+    weight_decays : ndarray of shape (n_weight_decays,)
+        The path, falling to the chosen value.
+    seed : int
+        Seed of the parts, and of the starts of the paths.
+    stratified : bool
+        Whether the targets are classes.
+    n_jobs : int or None
+        Paths that are followed at the same time.
+    clock : Clock
+        Time limit of the paths.
+
+    Returns
+    -------
+    start : Neurons
+    """
+    parts = hold_out(problem, problem.y, np.random.default_rng(seed), stratified=stratified)
+    problems = [problem.restricted(kept) for kept, _ in parts] or [problem]
+    ends = Parallel(n_jobs=n_jobs, prefer="threads")(
+        delayed(_end_of_path)(some, weight_decays, seed, clock) for some in problems
+    )
+    return type(ends[0]).averaged(ends)
+
+
+def _end_of_path(problem: Problem, weight_decays: np.ndarray, seed: int, clock: Clock) -> Neurons:
+    """The last network of a fast path."""
+    return list(fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out))[-1]
 
 
 def _last_fit_after_relu(problem: PostActivationProblem, start: Neurons, work: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The regressor that chooses its weight decay by cross-validation."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from convexbn.estimators._cross_validation import CrossValidated
 from convexbn.estimators._regressor import Regression
@@ -15,7 +14,7 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     the largest down, by the fast preset of column generation, gated networks by `solver`. The values with the best mean
     score on the test folds are those of the last fit, on all the data. Of scores equal to a millionth of their range
     the one of the largest weight decay is chosen. `ConvexBNRegressor` does the same with folds, grid and score of its
-    own.
+    own, and predicts as well: this class is for those who have folds, a grid or a score to choose by.
 
     Parameters
     ----------
@@ -104,4 +103,4 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     (True, (3, 4, 3))
     """
 
-    _default_scoring: ClassVar[str] = "r2"
+    _default_scoring = "r2"

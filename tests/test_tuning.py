@@ -701,18 +701,20 @@ def test_on_large_data_the_last_fit_goes_on_from_the_choice_at_any_weight_decay(
     assert ("start" in options) == from_the_choice
 
 
-@pytest.mark.parametrize(("n_samples", "n_parts"), [(3, 1), (60, 5), (1_200, 3)])
-def test_start_after_cross_validation_is_the_mean_of_paths_without_a_part_of_the_samples(n_samples, n_parts):
+@pytest.mark.parametrize(
+    ("n_samples", "n_parts", "seconds"), [(3, 0, None), (60, 5, None), (60, 0, 60.0), (1_200, 3, None)]
+)
+def test_start_after_cross_validation_is_the_mean_of_paths_without_a_part_of_the_samples(n_samples, n_parts, seconds):
     rng = np.random.default_rng(0)
     Z = rng.standard_normal((n_samples, 12))
     problem = Problem(Z, np.abs(Z[:, 0]), weight_decay=1.0, fit_intercept=True)
     weight_decays = weight_decay_max(problem) * np.array([1.0, 0.3, 0.1])
-    options = {"stratified": False, "n_jobs": 2, "clock": Clock(None)}
+    options = {"stratified": False, "n_jobs": 2, "clock": Clock(seconds)}
     start = average_of_parts(problem, weight_decays, 7, **options)
     parts = hold_out(problem, problem.y, np.random.default_rng(7), stratified=False)
-    assert len(parts) == (0 if n_parts == 1 else n_parts)
+    assert len(parts) == n_parts or seconds
     outputs = []
-    for kept, _ in parts or [(np.arange(n_samples), None)]:
+    for kept, _ in parts if n_parts else [(np.arange(n_samples), None)]:
         *_, neurons = fast_path(problem.restricted(kept), weight_decays, random_state=7)
         outputs.append(neurons.outputs(problem.Z))
     assert any(np.ptp(output) > 0 for output in outputs)

@@ -85,7 +85,8 @@ def average_of_parts(
     """A start of the last fit: the ends of fast paths, each without some of the samples, averaged.
 
     Their mean predicts better than the end of one path of all samples, where there are few. Samples are left out as
-    `hold_out` deals them, not as the test folds of a choice, which may be any.
+    `hold_out` deals them, not as the test folds of a choice, which may be any. Within a time limit, in which all of them
+    may not end, one path of all samples is followed.
 
     Parameters
     ----------
@@ -106,7 +107,8 @@ def average_of_parts(
     -------
     start : Neurons
     """
-    parts = hold_out(problem, problem.y, np.random.default_rng(seed), stratified=stratified)
+    limited = clock.left() is not None
+    parts = [] if limited else hold_out(problem, problem.y, np.random.default_rng(seed), stratified=stratified)
     problems = [problem.restricted(kept) for kept, _ in parts] or [problem]
     ends = Parallel(n_jobs=n_jobs, prefer="threads")(
         delayed(_end_of_path)(some, weight_decays, seed, clock) for some in problems

@@ -85,8 +85,8 @@ def average_of_parts(
     """A start of the last fit: the ends of fast paths, each without some of the samples, averaged.
 
     Their mean predicts better than the end of one path of all samples, where there are few. Samples are left out as
-    `hold_out` deals them, not as the test folds of a choice, which may be any. Within a time limit, in which all of them
-    may not end, one path of all samples is followed.
+    `hold_out` deals them, not as the test folds of a choice, which may be any. Within a time limit, in which not all of
+    these paths may end, one path of all samples is followed.
 
     Parameters
     ----------

@@ -702,7 +702,8 @@ def test_on_large_data_the_last_fit_goes_on_from_the_choice_at_any_weight_decay(
 
 
 @pytest.mark.parametrize(
-    ("n_samples", "n_parts", "seconds"), [(3, 0, None), (60, 5, None), (60, 0, 60.0), (1_200, 3, None)]
+    ("n_samples", "n_parts", "seconds"),
+    [(3, 0, None), (60, 5, None), (60, 0, 60.0), (1_200, 3, None), (4_000, 0, None)],
 )
 def test_start_after_cross_validation_is_the_mean_of_paths_without_a_part_of_the_samples(n_samples, n_parts, seconds):
     rng = np.random.default_rng(0)
@@ -711,10 +712,10 @@ def test_start_after_cross_validation_is_the_mean_of_paths_without_a_part_of_the
     weight_decays = weight_decay_max(problem) * np.array([1.0, 0.3, 0.1])
     options = {"stratified": False, "n_jobs": 2, "clock": Clock(seconds)}
     start = average_of_parts(problem, weight_decays, 7, **options)
-    parts = hold_out(problem, problem.y, np.random.default_rng(7), stratified=False)
-    assert len(parts) == n_parts or seconds
+    parts = hold_out(problem, problem.y, np.random.default_rng(7), stratified=False)[:n_parts]
+    assert len(parts) == n_parts
     outputs = []
-    for kept, _ in parts if n_parts else [(np.arange(n_samples), None)]:
+    for kept, _ in parts or [(np.arange(n_samples), None)]:
         *_, neurons = fast_path(problem.restricted(kept), weight_decays, random_state=7)
         outputs.append(neurons.outputs(problem.Z))
     assert any(np.ptp(output) > 0 for output in outputs)

@@ -84,9 +84,9 @@ def average_of_parts(
 ) -> Neurons:
     """A start of the last fit: the ends of fast paths, each without some of the samples, averaged.
 
-    Their mean predicts better than the end of one path of all samples, where there are few. Samples are left out as
-    `hold_out` deals them, not as the test folds of a choice, which may be any. Within a time limit, in which not all of
-    these paths may end, one path of all samples is followed.
+    On small data their mean predicts better than the end of one path of all samples. Samples are left out as `hold_out`
+    deals them, not as the test folds of a choice, which may be any. On large data, and within a time limit, in which
+    not all of these paths may end, one path of all samples is followed.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def average_of_parts(
     """
     limited = clock.left() is not None
     parts = [] if limited else hold_out(problem, problem.y, np.random.default_rng(seed), stratified=stratified)
-    problems = [problem.restricted(kept) for kept, _ in parts] or [problem]
+    problems = [problem.restricted(kept) for kept, _ in parts] if len(parts) > 1 else [problem]
     ends = Parallel(n_jobs=n_jobs, prefer="threads")(
         delayed(_end_of_path)(some, weight_decays, seed, clock) for some in problems
     )

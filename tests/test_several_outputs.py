@@ -214,8 +214,10 @@ def test_folds_that_lack_one_of_three_classes(activation):
     others = np.flatnonzero(SPECIES != "ant")
     everything = np.arange(40)
     options = {"activation": activation, "n_patterns": 10, "n_weight_decays": 2, "tol": 1e-3}
-    model = ConvexBNClassifierCV(cv=[(others, ants)], **options)
+    model = ConvexBNClassifierCV(cv=[(others, ants)], scoring="accuracy", **options)
     assert (model.fit(X, SPECIES).scores_ == 0).all()  # ants are never chosen by who never saw one
+    model.set_params(scoring=None).fit(X, SPECIES)
+    np.testing.assert_allclose(model.scores_, np.log(np.finfo(float).eps))  # the log loss is that of their least share
     assert model.classes_.tolist() == ["ant", "bee", "cat"]
     model.set_params(cv=[(everything, others)]).fit(X, SPECIES)  # none to predict is no obstacle
     assert model.score(X, SPECIES) > 0.7

@@ -86,7 +86,7 @@ def average_ranks(sets: dict) -> dict[str, tuple[float, int]]:
     found: dict[str, list[float]] = {}
     for entry in sets.values():
         known = {model: score for model, score in scores(entry).items() if model != AFTER_RELU}
-        order = rankdata([-score if entry["classification"] else score for score in known.values()])
+        order = rankdata([round(-score if entry["classification"] else score, 9) for score in known.values()])
         for model, rank in zip(known, order, strict=True):
             found.setdefault(model, []).append(float(rank))
     return dict(sorted(((model, (mean(places), len(places))) for model, places in found.items()), key=lambda x: x[1]))

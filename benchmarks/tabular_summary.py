@@ -282,7 +282,7 @@ def _draw_sets(ax, sets: dict, classification: bool, colours: dict) -> None:
     ax.set_yticks(range(len(sets)), reversed(names))
     if not classification:
         ax.set_xscale("log")
-        ticks = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0]
+        ticks = [0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0]
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.minorticks_off()
         least = min(distance for distance in everywhere if distance is not None)

@@ -21,7 +21,7 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
     the largest down, by the fast preset of column generation, gated networks by `solver`. The values with the best mean
     score on the test folds are those of the last fit, on all the data. Of scores equal to a millionth of their range
     the one of the largest weight decay is chosen. `ConvexBNClassifier` does the same with folds, grid and score of its
-    own, sooner, and on small data often a little better: this class is for those who have one of these to choose by.
+    own, sooner, and on small data often a little better: this class is for folds, a grid or a score that are given.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ class ConvexBNClassifierCV(Classification, CrossValidated):
         fold is trained without it and never chooses it.
     scoring : str, callable or None, default=None
         Scorer ``scorer(estimator, X, y)`` or its name; None takes the logarithm of the probability of the true class,
-        which tells networks of equal accuracy apart, and where a loss gives no probabilities the accuracy. Samples then
-        count by their weights times those of their classes. A scorer sees X and y as they were given, and gets
+        which tells networks of equal accuracy apart, or where the loss gives no probabilities the accuracy. In both
+        samples count by their weights times those of their classes. A scorer sees X and y as they were given, and gets
         ``sample_weight`` as it was given if weights differ and it takes them; else all samples count alike.
     n_jobs : int or None, default=None
         Folds that are worked on at the same time; -1 takes all cores.

@@ -107,9 +107,9 @@ def average_of_parts(
     -------
     start : Neurons
     """
-    limited = clock.left() is not None
-    parts = [] if limited else hold_out(problem, problem.y, np.random.default_rng(seed), stratified=stratified)
-    problems = [problem.restricted(kept) for kept, _ in parts] if len(parts) > 1 else [problem]
+    parts = hold_out(problem, problem.y, np.random.default_rng(seed), stratified=stratified)
+    several = len(parts) > 1 and clock.max_time is None
+    problems = [problem.restricted(kept) for kept, _ in parts] if several else [problem]
     ends = Parallel(n_jobs=n_jobs, prefer="threads")(
         delayed(_end_of_path)(some, weight_decays, seed, clock) for some in problems
     )
@@ -118,7 +118,8 @@ def average_of_parts(
 
 def _end_of_path(problem: Problem, weight_decays: np.ndarray, seed: int, clock: Clock) -> Neurons:
     """The last network of a fast path."""
-    return list(fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out))[-1]
+    *_, end = fast_path(problem, weight_decays, random_state=seed, stop=clock.is_out)
+    return end
 
 
 def _last_fit_after_relu(problem: PostActivationProblem, start: Neurons, work: int) -> dict[str, Any]:

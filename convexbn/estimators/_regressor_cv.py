@@ -14,7 +14,7 @@ class ConvexBNRegressorCV(Regression, CrossValidated):
     the largest down, by the fast preset of column generation, gated networks by `solver`. The values with the best mean
     score on the test folds are those of the last fit, on all the data. Of scores equal to a millionth of their range
     the one of the largest weight decay is chosen. `ConvexBNRegressor` does the same with folds, grid and score of its
-    own, sooner, and on small data often a little better: this class is for those who have one of these to choose by.
+    own, sooner, and on small data often a little better: this class is for folds, a grid or a score that are given.
 
     Parameters
     ----------

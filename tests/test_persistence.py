@@ -158,6 +158,15 @@ def test_files_of_others_are_refused(change, message, tmp_path):
         ConvexBNRegressor.load(path)
 
 
+def _without(content, *names):
+    """Take entries of these names out of all that is in a content."""
+    for value in content.values() if isinstance(content, dict) else content:
+        if isinstance(value, (dict, list)):
+            _without(value, *names)
+    for name in names if isinstance(content, dict) else ():
+        content.pop(name, None)
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(ConvexBNRegressorCV, "regressor"), (ConvexBNStackClassifier, "stack")],
@@ -173,6 +182,7 @@ def test_files_of_the_first_version_are_read_and_written_the_same(kind, name, tm
             arrays = {key: file[key] for key in file.files}
         contents.append((json.loads(arrays.pop("facts").tobytes())["estimator"], arrays))
     (before, arrays), (after, arrays_after) = contents
+    _without(after, "feature_metric", "feature_metric_")  # of certificates and fits, which came later
     assert before["learned"] == after["learned"]
     assert before["parameters"] == {key: after["parameters"][key] for key in before["parameters"]}
     np.testing.assert_equal(arrays_after, arrays)

@@ -4,6 +4,7 @@ A two-layer network with batch normalization is a plain ReLU network on the whit
 """
 
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ from convexbn.designs._checks import (
 from convexbn.designs._column_statistics import column_statistics
 from convexbn.designs._design import PRECISIONS, Design
 from convexbn.designs._deviations import Deviations, slices
+from convexbn.designs._feature_metric import check_feature_metric, metric_basis
 from convexbn.designs._layer_weights import LayerWeights
 from convexbn.designs._moments import Moments, TriangularMoments
 from convexbn.designs._principal_directions import SMALLEST_WEIGHT, leading_directions, rank_to_keep
@@ -65,6 +67,13 @@ class BatchNormDesign(Design):
     deviation and gamma_j w_j / std_j itself is penalised. A certificate on the weighted Z is about this objective, not
     about the one that PyTorch minimises with plain weight decay.
 
+    A `feature_metric` M does the same with directions that a target makes important, not the data: the columns of Z
+    that hold the data are multiplied by a symmetric root R, so that a neuron costs less along directions that M finds
+    important. R is the root of M in the coordinates of these columns, plus a ten-thousandth of its mean eigenvalue,
+    scaled so that the largest standard deviation of the data along a direction of Z stays one; ``D^-1`` in the penalty
+    is then ``(D R)^-1``. M may be the average outer product of the gradients of a network, `feature_metric_` of a
+    fitted estimator [2]_.
+
     Parameters
     ----------
     n_components : int, float or None, default=None
@@ -83,6 +92,9 @@ class BatchNormDesign(Design):
         depend on the scale of the columns. False takes the centred data as they are, as arXiv 2103.01499 does;
         directions are then left out by `n_components` and `spectral_power` on the scale of X, and by `rtol` alone still
         on that of standardized columns.
+    feature_metric : array-like of shape (d, d) or None, default=None
+        Symmetric matrix without negative eigenvalues, in the units of X; its size does not count. None is the identity
+        of the columns of Z.
 
     Attributes
     ----------
@@ -92,6 +104,8 @@ class BatchNormDesign(Design):
         Singular values S that were kept.
     spectral_weights_ : ndarray of shape (r,)
         The weights ``(S_i / S_1)^spectral_power`` of the first r columns of Z.
+    metric_basis_ : ndarray of shape (r, r) or None
+        The root R by which these columns are multiplied, where there is a `feature_metric`.
     whitening_ : ndarray of shape (d, r)
         ``(X - mu) @ whitening_`` are the first r columns of Z.
     coloring_ : ndarray of shape (r, d)
@@ -102,6 +116,8 @@ class BatchNormDesign(Design):
     References
     ----------
     .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499, Section 2.
+    .. [2] Radhakrishnan et al., "Mechanism for feature learning in neural networks and backpropagation-free machine
+       learning models", Science 383 (2024), arXiv 2212.13881.
 
     Examples
     --------
@@ -122,11 +138,13 @@ class BatchNormDesign(Design):
         *,
         spectral_power: float = 0.0,
         standardize: bool = True,
+        feature_metric: ArrayLike | None = None,
     ):
         self.n_components = n_components
         self.rtol = rtol
         self.spectral_power = spectral_power
         self.standardize = standardize
+        self.feature_metric = feature_metric
 
     @property
     def takes_sparse(self) -> bool:
@@ -207,6 +225,7 @@ class BatchNormDesign(Design):
     def _check_parameters(self) -> None:
         check_spectral_power(self.spectral_power)
         check_standardize(self.standardize)
+        check_feature_metric(self.feature_metric)
         check_rtol(self.rtol)
 
     @property
@@ -259,7 +278,24 @@ class BatchNormDesign(Design):
         self.coloring_ = root.T @ coloring / D[:, None]
         self.singular_values_ = np.sqrt(total) * S * (1.0 if self._divides_by_std else scale.max())
         self.spectral_weights_ = D
+        self.metric_basis_: np.ndarray | None = None
         self.variance_share_ = float(np.sum(S**2) / variance)
+        if self.feature_metric is not None:
+            self._measure(self.feature_metric)
+
+    def _measure(self, metric: ArrayLike) -> np.ndarray:
+        """Multiply the columns of Z that hold the data by the root of a metric, and return it."""
+        basis = metric_basis(metric, self.coloring_, self.spectral_weights_)
+        self.whitening_, self.coloring_ = self.whitening_ @ basis, np.linalg.solve(basis, self.coloring_)
+        self.metric_basis_ = basis
+        return basis
+
+    def with_feature_metric(self, metric: ArrayLike) -> tuple[Self, np.ndarray]:
+        """The same fitted design with a feature metric, and the matrix (k, k) by which that multiplies Z."""
+        other = copy(self).set_params(feature_metric=metric)
+        basis = np.eye(self._n_features_out)
+        basis[:-1, :-1] = other._measure(metric)
+        return other, basis
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Design rows z(x) = [sqrt(n) D S^-1 V^T (x - mu); 1] for any X (n', d): an array (n', k)."""
@@ -307,7 +343,7 @@ class BatchNormDesign(Design):
 
     def neuron_weights(self, S: np.ndarray) -> LayerWeights:
         """Layer weights whose batch-normalized neurons equal relu(Z s) for every column s of S (k, m)."""
-        gamma = np.linalg.norm(self.spectral_weights_[:, None] * S[:-1], axis=0)
+        gamma = self._standard_deviations(S[:-1])
         directions = np.divide(S[:-1], gamma, where=gamma > 0, out=np.eye(len(S) - 1, 1) + np.zeros_like(S[:-1]))
         weights = (self.whitening_ @ directions).T
         return LayerWeights(weights, gamma, S[-1].copy(), weights @ self.mean_, np.ones(len(gamma)))
@@ -318,7 +354,13 @@ class BatchNormDesign(Design):
         A neuron whose weights do not vary over the training data is refused with a ValueError.
         """
         directions = self.coloring_ @ weights.T
-        std = np.linalg.norm(self.spectral_weights_[:, None] * directions, axis=0)
+        std = self._standard_deviations(directions)
         if not (std > 0).all():
             raise ValueError("A neuron does not vary over X, so it cannot be batch-normalized on it.")
         return np.vstack([gamma * directions / std, bias])
+
+    def _standard_deviations(self, S: np.ndarray) -> np.ndarray:
+        """Of the data along directions of the columns of Z that hold them, (r, m)."""
+        along = S if self.metric_basis_ is None else self.metric_basis_ @ S
+        std: np.ndarray = np.linalg.norm(self.spectral_weights_[:, None] * along, axis=0)
+        return std

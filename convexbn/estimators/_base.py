@@ -102,6 +102,7 @@ class Prepared:
         setting = Setting(
             spectral_power=float(design.spectral_power),
             standardized=bool(getattr(design, "standardize", False)),
+            feature_metric=getattr(design, "feature_metric", None) is not None,
             n_directions=len(design.spectral_weights_) if truncated else None,
             variance_left_out=1 - float(design.variance_share_) if truncated else 0.0,
             bias_unit=float(getattr(design, "bias_unit_", 1.0)),

@@ -32,10 +32,13 @@ class Candidate:
         Weight of small singular directions.
     n_components : int, float or None
         Singular directions that are kept.
+    feature_metric : ndarray of shape (d, d) or None
+        Feature metric of the penalty, where one was learned.
     """
 
     spectral_power: float
     n_components: int | float | None = None
+    feature_metric: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(eq=False)
@@ -142,9 +145,10 @@ class Curve:
 
     def __str__(self) -> str:
         fraction = self.weight_decays[self.best] / self.weight_decays[0]
+        metric = "" if self.candidate.feature_metric is None else ", learned feature metric"
         return (
-            f"spectral_power={self.candidate.spectral_power:g}: validation loss {self.least:.5g} at weight_decay="
-            f"{self.weight_decays[self.best]:.3g} ({fraction:.0e} of the largest), "
+            f"spectral_power={self.candidate.spectral_power:g}{metric}: validation loss {self.least:.5g} at "
+            f"weight_decay={self.weight_decays[self.best]:.3g} ({fraction:.0e} of the largest), "
             f"{self.n_validated} of {len(self.folds)} folds, {self.seconds:.1f} s"
         )
 

@@ -17,6 +17,7 @@ from convexbn._utils.summary import counted
 from convexbn.estimators._base import BaseConvexBN, Prepared, fixed_seed
 from convexbn.estimators._choice_facts import choice_facts
 from convexbn.estimators._curve import Candidate, Curve
+from convexbn.estimators._feature_metric import learned_metric, with_feature_metric
 from convexbn.estimators._hold_out import hold_out
 from convexbn.estimators._place import host
 from convexbn.estimators._race import AUTO_FRACTION, tune
@@ -105,6 +106,11 @@ class FixedWeightDecay(BaseConvexBN):
         check_flag("warm_start", self.warm_start)
         super()._check_parameters()
 
+    @property
+    def _learns_metric(self) -> bool:
+        """Whether a choice that is left to the estimator learns a feature metric."""
+        return False
+
     def _auto(self) -> bool:
         return isinstance(self.weight_decay, str) and self.weight_decay == "auto"
 
@@ -156,13 +162,22 @@ class FixedWeightDecay(BaseConvexBN):
     def _tune(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: np.ndarray | None, clock: Clock) -> None:
         """Choose weight decay and spectral power on held-out samples, then train on all."""
         facts, seed = choice_facts(self), fixed_seed(self)
-        prepared: dict[float, tuple[Prepared, Problem]] = {}
+        prepared: dict[tuple[float, bool], tuple[Prepared, Problem]] = {}
+
+        def of_candidate(candidate: Candidate) -> tuple[Prepared, Problem]:
+            power, metric = candidate.spectral_power, candidate.feature_metric
+            key = power, metric is not None
+            if key not in prepared and metric is not None:
+                prepared[key] = with_feature_metric(*of_candidate(Candidate(power, candidate.n_components)), metric)
+            elif key not in prepared:
+                prepared[key] = self._prepare(X, y, weights, power, candidate.n_components)
+            return prepared[key]
 
         def problem_of(candidate: Candidate) -> Problem:
-            power = candidate.spectral_power
-            if power not in prepared:
-                prepared[power] = self._prepare(X, y, weights, power, candidate.n_components)
-            return prepared[power][1]
+            return of_candidate(candidate)[1]
+
+        def learned(curve: Curve) -> np.ndarray | None:
+            return learned_metric(curve, of_candidate(curve.candidate)[0].design)
 
         closed_form = self.solver == "closed_form"  # of power 0 alone
         powers = None if self._searches_power and not closed_form else self._power_choices()
@@ -174,15 +189,18 @@ class FixedWeightDecay(BaseConvexBN):
         choice = file.get("choice")
         if choice is None:
             drawn = file.once("seed", lambda: seed)
-            choice = self._choice(problem_of, powers, some, y, groups, drawn, clock, file)
+            learns = learned if self._learns_metric and powers is None else lambda curve: None
+            choice = self._choice(problem_of, powers, some, y, groups, drawn, clock, file, learns)
             if choice[2] is not None:  # else nothing was compared
                 file.keep("choice", choice, alone=True)
-        power, weight_decay, table, limits = choice
-        problem = replace(problem_of(Candidate(power, self.n_components)), weight_decay=weight_decay)
+        power, weight_decay, table, limits, metric = choice
+        ready, problem = of_candidate(Candidate(power, self.n_components, metric))
+        problem = replace(problem, weight_decay=weight_decay)
         if self.verbose and table is not None:
-            print(f"chosen: spectral_power={power:g}, weight_decay={weight_decay:.3g}; last fit", flush=True)
+            learned_too = "" if metric is None else ", learned feature metric"
+            print(f"chosen: spectral_power={power:g}{learned_too}, {weight_decay=:.3g}; last fit", flush=True)
         within = None if self.checkpoint is None else file
-        self._learn(prepared[power][0], problem, clock, checkpoint=within, **limits)
+        self._learn(ready, problem, clock, checkpoint=within, **limits)
         if table is None:
             return
         if self.verbose:
@@ -199,15 +217,16 @@ class FixedWeightDecay(BaseConvexBN):
         seed: int,
         clock: Clock,
         file: Checkpoint,
-    ) -> tuple[float, float, dict[str, np.ndarray] | None, dict[str, Any]]:
-        """Spectral power, weight decay, table of the validation, start and limits of the last fit.
+        learns: Callable[[Curve], np.ndarray | None],
+    ) -> tuple[float, float, dict[str, np.ndarray] | None, dict[str, Any], np.ndarray | None]:
+        """Spectral power, weight decay, table of the validation, start and limits of the last fit, feature metric.
 
         Where nothing is compared on held-out samples, the usual share of the largest weight decay, without a table.
         """
         power, rng = (powers or [0.0])[0], np.random.default_rng(seed)
         folds = self._folds(some, y, rng, groups)
         if not folds:
-            return power, AUTO_FRACTION * weight_decay_max(some) or 1.0, None, {}
+            return power, AUTO_FRACTION * weight_decay_max(some) or 1.0, None, {}, None
         time = Clock(clock.left(_TUNING_SHARE))
         with warnings.catch_warnings():  # outside of the threads, which share the filters
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -222,13 +241,15 @@ class FixedWeightDecay(BaseConvexBN):
                 clock=time,
                 report=_Stages().report if self.verbose else lambda curve: None,
                 once=file.once,
+                learned_metric=learns,
             )
         if not tuning.compared:  # there was no time to
             power, largest = tuning.candidate.spectral_power, float(tuning.curves[0].weight_decays[0])
-            return power, AUTO_FRACTION * largest or 1.0, None, {}
+            return power, AUTO_FRACTION * largest or 1.0, None, {}, None
         problem = replace(problem_of(tuning.candidate), weight_decay=tuning.weight_decay)
         limits = self._last_fit(problem, tuning.curves[0].average, tuning.work, clock)
-        return tuning.candidate.spectral_power, tuning.weight_decay, tuning.table, limits
+        chosen = tuning.candidate
+        return chosen.spectral_power, tuning.weight_decay, tuning.table, limits, chosen.feature_metric
 
     def _follow(self, seed: int, clock: Clock, problem: Problem, weight_decays: np.ndarray) -> Iterator[Neurons]:
         """Networks along a path, to compare weight decays: by the fast preset, or the solver at a coarse tolerance."""

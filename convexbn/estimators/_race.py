@@ -68,7 +68,7 @@ class Tuning:
             [curve.weight_decays[0] for curve, _ in rows],
             [np.mean([len(train) for train, _ in curve.folds]) for curve, _ in rows],
             -np.array([_padded(curve.losses[index], self.curves) for curve, index in rows]),
-        )
+        ) | {"feature_metric": np.array([curve.candidate.feature_metric is not None for curve, _ in rows])}
 
 
 def _padded(losses: np.ndarray, curves: list[Curve]) -> np.ndarray:
@@ -90,13 +90,15 @@ def tune(
     clock: Clock,
     report: Callable[[Any], None],
     once: Once = lambda name, compute, whole: compute(),
+    learned_metric: Callable[[Curve], np.ndarray | None] = lambda curve: None,
 ) -> Tuning:
     """Choose spectral power and weight decay by the loss on held-out samples.
 
     Powers race: the search goes from 1 and 0.5 to the side of the lower loss while that helps, on two folds. On the
     others 1 is validated, and the best one if it is better by a standard error; it is chosen if it is by two on all.
     Where there is one fold only, that is, on many samples, powers are compared on a subset, and the weight decay is
-    chosen with all samples for the chosen power.
+    chosen with all samples for the chosen power. There a feature metric is learned from the network that was chosen,
+    and is taken if the path with it has a lower loss.
 
     Parameters
     ----------
@@ -121,6 +123,8 @@ def tune(
     once : callable, optional
         Returns the result of a step, given by its name, how to compute it, and how to know that no limit cut it short:
         `Checkpoint.once`.
+    learned_metric : callable, optional
+        Returns the feature metric that the best network of a curve teaches, or None.
 
     Returns
     -------
@@ -129,8 +133,13 @@ def tune(
     parallel = Parallel(n_jobs=n_jobs, prefer="threads")
     first, others = list(range(len(folds)))[:_FIRST_FOLDS], list(range(len(folds)))[_FIRST_FOLDS:]
 
-    def curve_of(power: float, folds: Sequence[tuple[np.ndarray, np.ndarray]], validated: Sequence[int]) -> Curve:
-        candidate = Candidate(power, n_components)
+    def curve_of(
+        power: float,
+        folds: Sequence[tuple[np.ndarray, np.ndarray]],
+        validated: Sequence[int],
+        metric: np.ndarray | None = None,
+    ) -> Curve:
+        candidate = Candidate(power, n_components, metric)
         problem = problem_of(candidate)
         curve = Curve(candidate, problem, (price_quickly(problem, random_state=0) or 1.0) * FRACTIONS, folds)
         return validated_on(curve, validated)
@@ -138,6 +147,7 @@ def tune(
     def validated_on(curve: Curve, validated: Sequence[int]) -> Curve:
         start = perf_counter()
         name = f"{curve.candidate.spectral_power}, {len(curve.folds[0][0])} samples, folds {list(validated)}"
+        name += "" if curve.candidate.feature_metric is None else ", feature metric"
         steps = once(name, lambda: curve.validate(validated, follow, parallel, clock), lambda: not clock.is_out())
         curve.add(validated, steps)
         curve.seconds += perf_counter() - start
@@ -176,6 +186,11 @@ def tune(
     winner = best if best in finalists and best.better_by(_CLEARLY_BETTER, usual) else usual
     if subset is not folds:
         winner = curve_of(winner.candidate.spectral_power, folds, first)
+        curves.append(winner)
+    metric = learned_metric(winner) if len(folds) == 1 and not clock.is_out() else None
+    if metric is not None:
+        curves.append(curve_of(winner.candidate.spectral_power, folds, first, metric))
+        winner = curves[-1] if curves[-1].least < (1 - BETTER) * winner.least else winner
     return Tuning([winner, *(curve for curve in curves if curve is not winner)])
 
 

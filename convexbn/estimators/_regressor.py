@@ -10,8 +10,8 @@ from sklearn.base import RegressorMixin
 from convexbn._utils.checks import check_flag
 from convexbn._utils.magnitude import check_magnitude
 from convexbn._utils.sample_weight import check_sample_weight, standard_deviations
-from convexbn.estimators._base import BaseConvexBN, Dense, Prepared
-from convexbn.estimators._fixed import FixedWeightDecay
+from convexbn.estimators._base import BaseConvexBN, Prepared
+from convexbn.estimators._tabular import Tabular
 from convexbn.losses import make_loss
 from convexbn.model._problem import Problem
 from convexbn.network._onnx import Graph, Output
@@ -65,7 +65,7 @@ class Regression(RegressorMixin, BaseConvexBN):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
+class ConvexBNRegressor(Regression, Tabular):
     """Regression with a two-layer normalized ReLU network, trained by convex optimisation.
 
     The model for numeric columns with a smooth dependence, noise, and columns that go together, from some dozens to
@@ -102,6 +102,12 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
         directions (`BatchNormDesign`), as gradient descent fits them last, and objective and certificate are those of
         this penalty. "auto" chooses it together with `weight_decay`, from 1, 0.5, then 0 or larger ones while it helps;
         beside a `weight_decay` that is given, whose meaning depends on it, and for the other normalizations, it is 0.
+    feature_metric : array-like of shape (d, d), "auto" or None, default="auto"
+        Symmetric matrix M of the features: weights of neurons cost less along directions that it finds important
+        (`BatchNormDesign`); of batch normalization alone. "auto" learns M where `weight_decay` and `spectral_power` are
+        "auto" too and the data is so large that it is held out once: it is the average outer product of the gradients
+        of the network that is best on held-out samples [2]_, and is kept where a path with it is better on them.
+        Elsewhere, and with None, there is no metric.
     standardize : bool, default=True
         Whether columns are divided by their standard deviations before their singular directions are taken, so that
         `n_components` and `spectral_power` do not depend on the scale of columns; of batch normalization alone. Weight
@@ -172,6 +178,9 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
         The weight decay that was used.
     spectral_power_ : float
         The spectral power that was used.
+    feature_metric_ : ndarray of shape (d, d) or None
+        The feature metric that was used. Of one that was learned the diagonal says how much the outputs depend on each
+        feature: the mean square of the derivative.
     validation_scores_ : dict of ndarray
         What the choice rests on, where there was one; columns of a table with a row for each spectral power and weight
         decay that was tried. ``mean_score`` and ``std_score`` are over the folds of ``scores``, minus the loss on
@@ -192,6 +201,8 @@ class ConvexBNRegressor(Regression, Dense, FixedWeightDecay):
     References
     ----------
     .. [1] Ergen et al., "Demystifying Batch Normalization in ReLU Networks", arXiv 2103.01499.
+    .. [2] Radhakrishnan et al., "Mechanism for feature learning in neural networks and backpropagation-free machine
+       learning models", Science 383 (2024), arXiv 2212.13881.
 
     Examples
     --------

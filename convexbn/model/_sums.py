@@ -73,3 +73,12 @@ def of_lengths(
     value, gradient = loss.with_gradient(f, y)
     v = -p[:, None] * gradient
     return p @ value, (v.T @ hidden).T, -p @ gradient
+
+
+def of_gradients(Z: Any, p: Any, *, weights: Any, slopes: Any) -> Any:
+    """Sum of the outer products (k, k) of the gradients of each output along the rows, slopes (m, k) of its neurons."""
+    active, total = Z.active(weights), 0.0
+    for of_output in slopes:
+        gradients = active @ of_output
+        total = total + gradients.T @ (Z.cast(p[:, None]) * gradients)
+    return total

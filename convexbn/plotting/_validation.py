@@ -101,17 +101,18 @@ class ValidationDisplay:
         """Draw the curves on `ax`, or on the axes of a new figure if it is None, and return the display."""
         ax = axes_or_new(ax)
         table, colors = self.scores, import_pyplot().get_cmap(SEQUENTIAL)
-        curves = np.unique(np.column_stack([table["spectral_power"], table["n_train"]]), axis=0)
+        metrics = self._metrics
+        curves = np.unique(np.column_stack([table["spectral_power"], table["n_train"], metrics]), axis=0)
         powers, most = np.unique(table["spectral_power"]), table["n_train"].max()
         chosen, losses = self._chosen, self._losses
         are_losses = bool((losses > 0).all())
         heights = losses if are_losses else -losses
         self.lines_: list[Any] = []
-        for power, n_train in curves:
-            rows = (table["spectral_power"] == power) & (table["n_train"] == n_train)
+        for power, n_train, metric in curves:
+            rows = (table["spectral_power"] == power) & (table["n_train"] == n_train) & (metrics == metric)
             index = int(np.searchsorted(powers, power))
             partial = n_train < most or table["n_folds"][rows].max() < table["n_folds"].max()
-            label = f"spectral power {power:g}"
+            label = f"spectral power {power:g}" + (", feature metric" if metric else "")
             if n_train < most:
                 label += f", {n_train:,.0f} samples"
             elif partial:
@@ -120,7 +121,7 @@ class ValidationDisplay:
                 table["weight_decay"][rows],
                 heights[rows],
                 color=colors(LIGHTEST * index / max(len(powers) - 1, 1)),
-                linestyle="--" if partial else "-",
+                linestyle="--" if partial else "-." if metric else "-",
                 marker=_MARKERS[index % len(_MARKERS)],
                 markersize=4,
                 label=label,
@@ -140,6 +141,11 @@ class ValidationDisplay:
         ax.legend(fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+    @property
+    def _metrics(self) -> np.ndarray:
+        """Whether each row is of a learned feature metric, which CV estimators do not learn."""
+        return np.asarray(self.scores.get("feature_metric", np.zeros(len(self.scores["n_train"]), dtype=bool)))
 
     @property
     def _chosen(self) -> int:

@@ -72,6 +72,8 @@ class Setting:
         Power of the penalty of `BatchNormDesign`; 0 is plain weight decay.
     standardized : bool, default=False
         Whether singular directions are those of columns divided by their standard deviations.
+    feature_metric : bool, default=False
+        Whether the penalty measures weights by a feature metric.
     n_directions : int or None, default=None
         Singular directions to which X was truncated; None if none was left out.
     variance_left_out : float, default=0.0
@@ -92,6 +94,7 @@ class Setting:
 
     spectral_power: float = 0.0
     standardized: bool = False
+    feature_metric: bool = False
     n_directions: int | None = None
     variance_left_out: float = 0.0
     bias_unit: float = 1.0
@@ -108,10 +111,10 @@ class Setting:
                 f"for X truncated to {self.n_directions} of the singular directions{of_columns}, without "
                 f"{self.variance_left_out:.1e} of its variance"
             )
-        if self.spectral_power:
-            clauses.append(
-                f"with the penalty of spectral_power={self.spectral_power:g}{of_columns}, not plain weight decay"
-            )
+        penalties = [f"of spectral_power={self.spectral_power:g}{of_columns}"] if self.spectral_power else []
+        penalties += ["of a feature metric"] if self.feature_metric else []
+        if penalties:
+            clauses.append(f"with the penalty {' and '.join(penalties)}, not plain weight decay")
         if self.bias_unit != 1:
             clauses.append(f"with biases in units of {self.bias_unit:.1e}, as X is small")
         if self.scaled_outputs:

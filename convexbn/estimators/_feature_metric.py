@@ -1,0 +1,38 @@
+"""The feature metric that a choice learns from a network, and the training problem with it."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from convexbn.designs._batch_norm import BatchNormDesign
+from convexbn.estimators._base import Prepared
+from convexbn.estimators._curve import Curve
+from convexbn.model._problem import Problem
+from convexbn.model._sums import of_gradients
+
+
+def learned_metric(curve: Curve, design: BatchNormDesign) -> np.ndarray | None:
+    """The average outer product (d, d) of the gradients of the best network of a curve, over its training samples.
+
+    None where the network is a constant on them. The samples that the curve held out have no part in it.
+
+    References
+    ----------
+    .. [1] Radhakrishnan et al., "Mechanism for feature learning in neural networks and backpropagation-free machine
+       learning models", Science 383 (2024), arXiv 2212.13881.
+    """
+    problem, neurons = curve.problem.restricted(curve.folds[0][0]), curve.networks[curve.best][0]
+    Z, weights = problem.Z.in_single_precision, neurons.weights
+    slopes = (weights * neurons.output_weights.T[:, None, :]).swapaxes(1, 2)
+    slopes = Z.cast(slopes / (np.abs(slopes).max(initial=0) or 1.0))  # the size of a metric does not count
+    products = np.asarray(Z.summed(of_gradients, problem.placed[1], weights=weights, slopes=slopes), dtype=float)
+    with np.errstate(over="ignore", invalid="ignore"):  # of columns whose squares are no floats
+        along = design.whitening_ @ products[:-1, :-1] @ design.whitening_.T
+        metric: np.ndarray = (along + along.T) / 2
+    return metric if np.isfinite(metric).all() and metric.any() else None
+
+
+def with_feature_metric(prepared: Prepared, problem: Problem, metric: np.ndarray) -> tuple[Prepared, Problem]:
+    """The prepared data and the training problem with a penalty that measures weights by a metric (d, d)."""
+    design, basis = prepared.design.with_feature_metric(metric)
+    return replace(prepared, design=design), replace(problem, Z=problem.Z.times(basis))

@@ -55,8 +55,8 @@ class Tuning:
 
     @property
     def work(self) -> int:
-        """Quasi-Newton steps of all paths times rows and neurons."""
-        return sum(curve.work for curve in self.curves)
+        """Quasi-Newton steps of the paths times rows and neurons, without those of a learned metric."""
+        return sum(curve.work for curve in self.curves if curve.candidate.feature_metric is None)
 
     @property
     def table(self) -> dict[str, np.ndarray]:
@@ -98,7 +98,7 @@ def tune(
     others 1 is validated, and the best one if it is better by a standard error; it is chosen if it is by two on all.
     Where there is one fold only, that is, on many samples, powers are compared on a subset, and the weight decay is
     chosen with all samples for the chosen power. There a feature metric is learned from the network that was chosen,
-    and is taken if the path with it has a lower loss.
+    and is taken unless the path with it has a loss that is higher by a standard error.
 
     Parameters
     ----------
@@ -189,8 +189,9 @@ def tune(
         curves.append(winner)
     metric = learned_metric(winner) if len(folds) == 1 and not clock.is_out() else None
     if metric is not None:
-        curves.append(curve_of(winner.candidate.spectral_power, folds, first, metric))
-        winner = curves[-1] if curves[-1].least < (1 - BETTER) * winner.least else winner
+        measured = curve_of(winner.candidate.spectral_power, folds, first, metric)
+        curves.append(measured)
+        winner = winner if winner.better_by(_MAY_BE_BETTER, measured) else measured
     return Tuning([winner, *(curve for curve in curves if curve is not winner)])
 
 

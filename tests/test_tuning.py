@@ -145,6 +145,39 @@ class TestRule:
         n_folds = dict(zip(tuning.table["spectral_power"], tuning.table["n_folds"], strict=True))
         assert n_folds == {0.5: 2, 1.0: 5, 1.5: 2}
 
+    @pytest.mark.parametrize(("plain", "learned", "taken"), [(0.5, 0.0, True), (0.0, 0.1, True), (0.0, 0.3, False)])
+    @pytest.mark.parametrize("n_folds", [1, 2])
+    def test_on_one_fold_a_learned_metric_is_taken_unless_it_is_worse_by_a_standard_error(
+        self, plain, learned, taken, n_folds
+    ):
+        """Of 100 held-out targets +-1 and a constant b: (1 + b^2) / 2, and b / 10 is the error of a difference to 0."""
+        y, curves, seen = np.tile([[1.0], [-1.0]], (200, 1)), [], []
+
+        def problem_of(candidate):
+            constant = 1.0 if candidate.spectral_power != 1 else plain if candidate.feature_metric is None else learned
+            return Problem(np.ones((400, 1)), y, weight_decay=1 + constant, fit_intercept=True)
+
+        def follow(problem, weight_decays):
+            constant = Neurons(np.zeros((1, 0)), np.zeros((0, 1)), np.array([problem.weight_decay - 1]))
+            return iter([constant] * len(weight_decays))
+
+        def metric(curve):
+            curves.append(curve)
+            return np.eye(1)
+
+        folds = [(np.arange(300), np.arange(300, 400)), (np.arange(100, 400), np.arange(100))][:n_folds]
+        options = {"n_components": None, "rng": np.random.default_rng(0), "n_jobs": None, "clock": Clock(None)}
+        tuning = tune(problem_of, None, folds, follow, report=seen.append, learned_metric=metric, **options)
+        if n_folds == 2:
+            assert not curves
+            assert not tuning.table["feature_metric"].any()
+            return
+        assert [curve.candidate.spectral_power for curve in curves] == [1]
+        assert [curve.candidate.feature_metric is not None for curve in seen][-2:] == [False, True]
+        assert (tuning.candidate.feature_metric is not None) == taken
+        assert tuning.table["feature_metric"].sum() == seen[-1].length
+        assert tuning.work == sum(curve.work for curve in seen[:-1])
+
     def test_on_one_fold_powers_are_compared_on_a_subset(self):
         n = 12_000
         problem = Problem(np.ones((n, 1)), np.zeros((n, 1)), weight_decay=1.0, fit_intercept=True)

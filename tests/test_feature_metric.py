@@ -1,5 +1,7 @@
 """The feature metric: designs with one, what a network teaches, and the choice of it."""
 
+from copy import copy
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -11,8 +13,10 @@ from convexbn import (
     ConvexBNConvRegressor,
     ConvexBNRegressor,
     Problem,
+    convexbn_path,
     enumerate_patterns,
     primal_program,
+    prove,
     solve_column_generation,
     solve_program,
 )
@@ -257,6 +261,30 @@ class TestLearned:
         assert given.feature_metric_ is None
         assert ConvexBNRegressor(0.1, tol=1e-1).fit(MANY, TARGET).feature_metric_ is None
         assert "feature_metric" not in ConvexBNConvRegressor().get_params()
+
+    def test_proofs_and_paths_are_of_the_problem_with_it(self, chosen):
+        model, _ = chosen
+        certificate = prove(copy(model), MANY[:2_000], TARGET[:2_000], max_time=1)
+        assert certificate.objective == pytest.approx(model.certificate_.objective)
+        path = convexbn_path(
+            *(MANY[:2_000], TARGET[:2_000]),
+            spectral_power=model.spectral_power_,
+            feature_metric=model.feature_metric_,
+            n_weight_decays=2,
+            eps=0.5,
+            tol=1e-3,
+        )
+        assert "of a feature metric" in path.certificates[1].basis
+        pytest.importorskip("matplotlib")
+        from convexbn.plotting import PathDisplay
+
+        model = copy(model).set_params(tol=1e-3)
+        display = PathDisplay.from_estimator(model, MANY[:2_000], TARGET[:2_000], n_weight_decays=2, eps=0.5)
+        np.testing.assert_allclose(display.path.objectives, path.objectives)
+
+    def test_wide_data_learns_none(self, monkeypatch):
+        monkeypatch.setattr("convexbn.estimators._feature_metric._MOST_FEATURES", 19)
+        assert ConvexBNRegressor(tol=1.0).fit(MANY[:1_600], TARGET[:1_600]).feature_metric_ is None
 
     def test_the_picture_has_a_curve_for_it(self, chosen):
         pytest.importorskip("matplotlib")

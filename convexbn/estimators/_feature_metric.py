@@ -10,17 +10,22 @@ from convexbn.estimators._curve import Curve
 from convexbn.model._problem import Problem
 from convexbn.model._sums import of_gradients
 
+_MOST_FEATURES = 2_000  # of which a metric has the square
+
 
 def learned_metric(curve: Curve, design: BatchNormDesign) -> np.ndarray | None:
     """The average outer product (d, d) of the gradients of the best network of a curve, over its training samples.
 
-    None where the network is a constant on them. The samples that the curve held out have no part in it.
+    None where the network is a constant on them, or the features are more than 2,000. The samples that the curve held
+    out have no part in it.
 
     References
     ----------
     .. [1] Radhakrishnan et al., "Mechanism for feature learning in neural networks and backpropagation-free machine
        learning models", Science 383 (2024), arXiv 2212.13881.
     """
+    if len(design.whitening_) > _MOST_FEATURES:
+        return None
     problem, neurons = curve.problem.restricted(curve.folds[0][0]), curve.networks[curve.best][0]
     Z, weights = problem.Z.in_single_precision, neurons.weights
     slopes = (weights * neurons.output_weights.T[:, None, :]).swapaxes(1, 2)

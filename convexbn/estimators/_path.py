@@ -116,6 +116,7 @@ def convexbn_path(
     fit_intercept: bool = True,
     n_components: int | float | None = None,
     spectral_power: float = 0.0,
+    feature_metric: ArrayLike | None = None,
     standardize: bool = True,
     scale_outputs: bool = True,
     n_weight_decays: int = 50,
@@ -148,6 +149,8 @@ def convexbn_path(
         number of classes, "squared_hinge" or "hinge".
     normalization, activation, fit_intercept, n_components, spectral_power, standardize, scale_outputs
         As in `ConvexBNRegressor`; the outputs of a classifier are not scaled.
+    feature_metric : array-like of shape (d, d) or None, default=None
+        Symmetric matrix by which the penalty measures neurons (`BatchNormDesign`), such as `feature_metric_` of a fit.
     n_weight_decays : int, default=50
         Length of the grid.
     eps : float, default=1e-2
@@ -200,6 +203,7 @@ def convexbn_path(
         fit_intercept=fit_intercept,
         n_components=n_components,
         spectral_power=spectral_power,
+        feature_metric=feature_metric,
         standardize=standardize,
         n_patterns=n_patterns,
         solver=solver,

@@ -116,6 +116,8 @@ def _trained_problem(
     network, known = model.network_, model.certificate_
     assert isinstance(network, NormalizedNetwork)
     other = copy(model)  # the checks of the data set attributes such as the classes
+    if hasattr(model, "feature_metric_"):
+        other.feature_metric = model.feature_metric_
     n_components = getattr(model, "n_components_", model.n_components)
     prepared, problem = other._problem(*other._samples(X, y, sample_weight), model.spectral_power_, n_components)
     problem = problem.with_weight_decay(model.weight_decay_)

@@ -105,9 +105,9 @@ class ConvexBNRegressor(Regression, Tabular):
     feature_metric : array-like of shape (d, d), "auto" or None, default="auto"
         Symmetric matrix M of the features: weights of neurons cost less along directions that it finds important
         (`BatchNormDesign`); of batch normalization alone. "auto" learns M where `weight_decay` and `spectral_power` are
-        "auto" too and the data is so large that it is held out once: it is the average outer product of the gradients
-        of the network that is best on held-out samples [2]_, and is kept where a path with it is better on them.
-        Elsewhere, and with None, there is no metric.
+        "auto" too, the data is so large that it is held out once, and features are no more than 2,000: it is the
+        average outer product of the gradients of the network that is best on held-out samples [2]_, and is kept unless
+        a path with it is worse on them by a standard error. Elsewhere, and with None, there is no metric.
     standardize : bool, default=True
         Whether columns are divided by their standard deviations before their singular directions are taken, so that
         `n_components` and `spectral_power` do not depend on the scale of columns; of batch normalization alone. Weight

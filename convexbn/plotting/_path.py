@@ -123,7 +123,8 @@ class PathDisplay:
         Parameters
         ----------
         model : ConvexBNRegressor, ConvexBNClassifier or a CV variant
-            Its parameters are those of the path; its `spectral_power_` too, if it is fitted, and else "auto" is 0.
+            Its parameters are those of the path; its `spectral_power_` and `feature_metric_` too, if it is fitted, and
+            else "auto" is 0 and no metric.
         X : array-like of shape (n, d)
             Training data.
         y : array-like of shape (n,) or (n, C)
@@ -151,6 +152,8 @@ class PathDisplay:
         given = {name: value for name, value in model.get_params(deep=False).items() if name in _OF_THE_PATH}
         power = getattr(model, "spectral_power_", given["spectral_power"])
         given["spectral_power"] = 0.0 if isinstance(power, str) else power
+        metric = getattr(model, "feature_metric_", given.get("feature_metric"))
+        given["feature_metric"] = None if isinstance(metric, str) else metric
         path = convexbn_path(X, y, **given, n_weight_decays=n_weight_decays, eps=eps)
         loss = make_loss(model.loss)
         if loss.margin and y_validation is not None:

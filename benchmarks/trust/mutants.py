@@ -880,7 +880,7 @@ _DESIGNS = [
     ),
     Mutant(
         "designs/_batch_norm.py",
-        "gamma = np.linalg.norm(self.spectral_weights_[:, None] * S[:-1], axis=0)",
+        "gamma = self._standard_deviations(S[:-1])",
         "gamma = np.linalg.norm(S[:-1], axis=0)",
         "design spectral_power",
         "gamma without spectral weights",
@@ -1186,6 +1186,66 @@ _VALIDATION = [
     ),
 ]
 
+_FEATURE_METRIC = [
+    Mutant(
+        "designs/_feature_metric.py",
+        "np.sqrt(values + _RIDGE * values.mean())",
+        "(values + _RIDGE * values.mean())",
+        "feature_metric",
+        "the metric in the place of its root",
+    ),
+    Mutant(
+        "designs/_feature_metric.py",
+        "np.linalg.norm(deviations[:, None] * root, 2)",
+        "np.linalg.norm(root, 2)",
+        "feature_metric",
+        "the root is scaled without the deviations of the columns",
+    ),
+    Mutant("designs/_feature_metric.py", "_RIDGE = 1e-4", "_RIDGE = 1e-2", "feature_metric", "a larger ridge"),
+    Mutant(
+        "designs/_batch_norm.py",
+        "S if self.metric_basis_ is None else self.metric_basis_ @ S",
+        "S",
+        "feature_metric",
+        "gamma without the feature metric",
+    ),
+    Mutant(
+        "designs/_batch_norm.py",
+        "np.linalg.solve(basis, self.coloring_)",
+        "basis @ self.coloring_",
+        "feature_metric",
+        "weights are mapped back by the root of the metric, not by its inverse",
+    ),
+    Mutant(
+        "model/_sums.py",
+        "gradients.T @ (Z.cast(p[:, None]) * gradients)",
+        "gradients.T @ gradients",
+        "feature_metric",
+        "products of gradients without sample weights",
+    ),
+    Mutant(
+        "model/_sums.py",
+        "total = total + gradients.T",
+        "total = gradients.T",
+        "feature_metric",
+        "products of the gradients of the last output alone",
+    ),
+    Mutant(
+        "estimators/_feature_metric.py",
+        "curve.problem.restricted(curve.folds[0][0])",
+        "curve.problem",
+        "feature_metric",
+        "a metric of the held-out samples too",
+    ),
+    Mutant(
+        "estimators/_race.py",
+        "winner if winner.better_by(_MAY_BE_BETTER, measured) else measured",
+        "winner if measured.better_by(_MAY_BE_BETTER, winner) else measured",
+        "tuning::TestRule",
+        "a learned metric that is better is dropped",
+    ),
+]
+
 MUTANTS = [
     *_LOSSES,
     *_PROBLEM,
@@ -1197,4 +1257,5 @@ MUTANTS = [
     *_CERTIFICATES,
     *_NETWORKS,
     *_DESIGNS,
+    *_FEATURE_METRIC,
 ]

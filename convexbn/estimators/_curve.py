@@ -51,15 +51,18 @@ class Curve:
         Spectral power and number of directions.
     problem : Problem
         Training problem of all samples.
-    weight_decays : ndarray of shape (n_weight_decays,)
-        The grid, falling.
+    largest : float
+        The largest weight decay, about, at which neurons are of use.
+    fractions : ndarray of shape (n_weight_decays,)
+        The grid over it, falling.
     folds : list of (train, test)
         Indices of samples.
     """
 
     candidate: Candidate
     problem: Problem
-    weight_decays: np.ndarray
+    largest: float
+    fractions: np.ndarray
     folds: Sequence[tuple[np.ndarray, np.ndarray]]
     losses: np.ndarray = field(init=False)
     networks: list[dict[int, Neurons]] = field(init=False)  # of each weight decay, by fold
@@ -67,9 +70,14 @@ class Curve:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.losses = np.full((len(self.weight_decays), len(self.folds)), np.nan)
-        self.networks = [{} for _ in self.weight_decays]
-        self.of_samples = [{} for _ in self.weight_decays]
+        self.losses = np.full((len(self.fractions), len(self.folds)), np.nan)
+        self.networks = [{} for _ in self.fractions]
+        self.of_samples = [{} for _ in self.fractions]
+
+    @property
+    def weight_decays(self) -> np.ndarray:
+        """The grid."""
+        return self.largest * self.fractions
 
     @property
     def n_validated(self) -> int:
@@ -117,7 +125,7 @@ class Curve:
             For each weight decay and fold the network, and its losses on the held-out samples; for `add`.
         """
         leads = self.n_validated == 0
-        length = len(self.weight_decays) if leads else self.length
+        length = len(self.fractions) if leads else self.length
         paths = [follow(self.problem.restricted(self.folds[fold][0]), self.weight_decays) for fold in folds]
         tests = [HeldOut.of(self.problem, self.folds[fold][1]) for fold in folds]
         steps: Steps = []
@@ -144,11 +152,10 @@ class Curve:
         return type(networks[0]).averaged(networks)
 
     def __str__(self) -> str:
-        fraction = self.weight_decays[self.best] / self.weight_decays[0]
         metric = "" if self.candidate.feature_metric is None else ", learned feature metric"
         return (
             f"spectral_power={self.candidate.spectral_power:g}{metric}: validation loss {self.least:.5g} at "
-            f"weight_decay={self.weight_decays[self.best]:.3g} ({fraction:.0e} of the largest), "
+            f"weight_decay={self.weight_decays[self.best]:.3g} ({self.fractions[self.best]:.0e} of the largest), "
             f"{self.n_validated} of {len(self.folds)} folds, {self.seconds:.1f} s"
         )
 

@@ -244,7 +244,7 @@ class FixedWeightDecay(BaseConvexBN):
                 learned_metric=learns,
             )
         if not tuning.compared:  # there was no time to
-            power, largest = tuning.candidate.spectral_power, float(tuning.curves[0].weight_decays[0])
+            power, largest = tuning.candidate.spectral_power, tuning.curves[0].largest
             return power, AUTO_FRACTION * largest or 1.0, None, {}, None
         problem = replace(problem_of(tuning.candidate), weight_decay=tuning.weight_decay)
         limits = self._last_fit(problem, tuning.curves[0].average, tuning.work, clock)

@@ -21,6 +21,7 @@ _POWER_STEP, _LARGEST_POWER = 0.5, 3.0
 _FIRST_FOLDS = 2  # that all powers are validated on; the usual one, and one that may be better, are on all
 # Standard errors by which another one is better; less than the first number on these folds hardly becomes two on all.
 _MAY_BE_BETTER, _CLEARLY_BETTER = 1.0, 2.0
+_VALUES_BEFORE = 8  # the best one of the path without a metric, at which a path with one begins: four decades
 _SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
 
 Once = Callable[[str, Callable[[], Steps], Callable[[], bool]], Steps]
@@ -65,7 +66,7 @@ class Tuning:
         return score_table(
             [curve.candidate.spectral_power for curve, _ in rows],
             [curve.weight_decays[index] for curve, index in rows],
-            [curve.weight_decays[0] for curve, _ in rows],
+            [curve.largest for curve, _ in rows],
             [np.mean([len(train) for train, _ in curve.folds]) for curve, _ in rows],
             -np.array([_padded(curve.losses[index], self.curves) for curve, index in rows]),
         ) | {"feature_metric": np.array([curve.candidate.feature_metric is not None for curve, _ in rows])}
@@ -138,10 +139,11 @@ def tune(
         folds: Sequence[tuple[np.ndarray, np.ndarray]],
         validated: Sequence[int],
         metric: np.ndarray | None = None,
+        fractions: np.ndarray = FRACTIONS,
     ) -> Curve:
         candidate = Candidate(power, n_components, metric)
         problem = problem_of(candidate)
-        curve = Curve(candidate, problem, (price_quickly(problem, random_state=0) or 1.0) * FRACTIONS, folds)
+        curve = Curve(candidate, problem, price_quickly(problem, random_state=0) or 1.0, fractions, folds)
         return validated_on(curve, validated)
 
     def validated_on(curve: Curve, validated: Sequence[int]) -> Curve:
@@ -189,7 +191,8 @@ def tune(
         curves.append(winner)
     metric = learned_metric(winner) if len(folds) == 1 and not clock.is_out() else None
     if metric is not None:
-        measured = curve_of(winner.candidate.spectral_power, folds, first, metric)
+        near = FRACTIONS[max(0, winner.best - _VALUES_BEFORE) :]
+        measured = curve_of(winner.candidate.spectral_power, folds, first, metric, near)
         curves.append(measured)
         winner = winner if winner.better_by(_MAY_BE_BETTER, measured) else measured
     return Tuning([winner, *(curve for curve in curves if curve is not winner)])

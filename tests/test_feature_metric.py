@@ -66,6 +66,14 @@ class TestDesign:
         of_columns += 1e-4 * np.trace(of_columns) / 3 * np.eye(3)
         np.testing.assert_allclose(Z.T @ Z / len(X), of_columns / np.linalg.norm(of_columns, 2), atol=1e-10)
 
+    def test_the_spectral_power_counts_in_the_ridge_alone(self):
+        even = METRIC + np.diag(1 / X.var(axis=0))  # beside which the ridge is small along all directions
+        grams = []
+        for power in (0.0, 1.0):
+            Z = BatchNormDesign(spectral_power=power, feature_metric=even).fit_transform(X)[:, :-1]
+            grams.append(Z @ Z.T)
+        np.testing.assert_allclose(grams[0], grams[1], atol=3e-3 * np.abs(grams[0]).max())
+
     def test_units_of_the_columns_do_not_count(self):
         units = np.array([1e-6, 1.0, 1e4])
         Z = BatchNormDesign(feature_metric=METRIC).fit_transform(X)
@@ -127,11 +135,15 @@ class TestGradients:
         found = learned_metric(curve, design)
         np.testing.assert_allclose(found / np.trace(found), expected / np.trace(expected), atol=1e-4)
 
-    def test_a_constant_teaches_nothing(self):
+    def test_constants_and_wide_data_teach_nothing(self, monkeypatch):
         design = BatchNormDesign().fit(X)
         problem = Problem(design.matrix(X), Y, weight_decay=1.0)
         curve = Curve(Candidate(0.0), problem, 1.0, np.ones(1), [(np.arange(5, 40), np.arange(5))])
         curve.add([0], [[(problem.zero_network, np.ones(5))]])
+        assert learned_metric(curve, design) is None
+        curve.add([0], [[(neurons_on(design), np.ones(5))]])
+        assert learned_metric(curve, design) is not None
+        monkeypatch.setattr("convexbn.estimators._feature_metric._MOST_FEATURES", 2)
         assert learned_metric(curve, design) is None
 
 
@@ -283,10 +295,6 @@ class TestLearned:
         model = copy(model).set_params(tol=1e-3)
         display = PathDisplay.from_estimator(model, MANY[:2_000], TARGET[:2_000], n_weight_decays=2, eps=0.5)
         np.testing.assert_allclose(display.path.objectives, path.objectives)
-
-    def test_wide_data_learns_none(self, monkeypatch):
-        monkeypatch.setattr("convexbn.estimators._feature_metric._MOST_FEATURES", 19)
-        assert ConvexBNRegressor(tol=1.0).fit(MANY[:1_600], TARGET[:1_600]).feature_metric_ is None
 
     def test_the_picture_has_a_curve_for_it(self, chosen):
         pytest.importorskip("matplotlib")

@@ -21,7 +21,7 @@ _POWER_STEP, _LARGEST_POWER = 0.5, 3.0
 _FIRST_FOLDS = 2  # that all powers are validated on; the usual one, and one that may be better, are on all
 # Standard errors by which another one is better; less than the first number on these folds hardly becomes two on all.
 _MAY_BE_BETTER, _CLEARLY_BETTER = 1.0, 2.0
-_VALUES_BEFORE = 8  # the best one of the path without a metric, at which a path with one begins: four decades
+_VALUES_BEFORE = 12  # the best one of the path without a metric, at which a path with one begins: six decades
 _SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
 
 Once = Callable[[str, Callable[[], Steps], Callable[[], bool]], Steps]

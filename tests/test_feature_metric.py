@@ -159,6 +159,9 @@ class TestGiven:
         model = ConvexBNRegressor(0.05, n_components=2, feature_metric=METRIC, tol=1e-8).fit(few, of_few)
         assert model.certificate_.objective == pytest.approx(best)
         np.testing.assert_array_equal(model.feature_metric_, METRIC)
+        np.testing.assert_array_equal(
+            model.set_params(feature_metric=METRIC.tolist()).fit(few, of_few).feature_metric_, METRIC
+        )
 
     def test_the_objective_from_the_weights_of_the_network(self):
         """The loss, and the penalty of the docstring: gamma q over the roots of weights and metric."""
@@ -268,6 +271,12 @@ class TestLearned:
         np.testing.assert_array_equal(again.predict_proba(MANY), model.predict_proba(MANY))
         assert np.diagonal(model.feature_metric_).argmax() == 4
         assert model.score(MANY[2_000:], labels[2_000:]) > 0.8
+
+    @pytest.mark.parametrize("size", [1e-30, 1e150])
+    def test_the_size_of_targets_does_not_count(self, chosen, size):
+        metric = ConvexBNRegressor(tol=1.0).fit(MANY[:2_000], size * TARGET[:2_000]).feature_metric_
+        assert np.isfinite(metric).all()
+        assert np.diagonal(metric).argmax() == 4
 
     def test_small_data_and_values_that_are_given_learn_none(self):
         assert ConvexBNRegressor(tol=1.0).fit(MANY[:200], TARGET[:200]).feature_metric_ is None

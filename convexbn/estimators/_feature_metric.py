@@ -27,14 +27,18 @@ def learned_metric(curve: Curve, design: BatchNormDesign) -> np.ndarray | None:
     if len(design.whitening_) > _MOST_FEATURES:
         return None
     problem, neurons = curve.problem.restricted(curve.folds[0][0]), curve.networks[curve.best][0]
-    Z, weights = problem.Z.in_single_precision, neurons.weights
-    slopes = (weights * neurons.output_weights.T[:, None, :]).swapaxes(1, 2)
-    slopes = Z.cast(slopes / (np.abs(slopes).max(initial=0) or 1.0))  # the size of a metric does not count
+    Z, weights = problem.Z.in_single_precision, _of_unit_size(neurons.weights)  # the size of a metric does not count
+    slopes = Z.cast((weights * _of_unit_size(neurons.output_weights).T[:, None, :]).swapaxes(1, 2))
     products = np.asarray(Z.summed(of_gradients, problem.placed[1], weights=weights, slopes=slopes), dtype=float)
     with np.errstate(over="ignore", invalid="ignore"):  # of columns whose squares are no floats
         along = design.whitening_ @ products[:-1, :-1] @ design.whitening_.T
         metric: np.ndarray = (along + along.T) / 2
     return metric if np.isfinite(metric).all() and metric.any() else None
+
+
+def _of_unit_size(values: np.ndarray) -> np.ndarray:
+    """The values over the largest of them, so that their squares are numbers in single precision."""
+    return values / (np.abs(values).max(initial=0) or 1.0)
 
 
 def with_feature_metric(prepared: Prepared, problem: Problem, metric: np.ndarray) -> tuple[Prepared, Problem]:

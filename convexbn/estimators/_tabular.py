@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._feature_metric import check_feature_metric
 from convexbn.designs._normalizations import NORMALIZATIONS, make_design
@@ -47,4 +49,5 @@ class Tabular(Dense, FixedWeightDecay):
 
     def _learn(self, prepared: Prepared, problem: Problem, clock: Clock, **limits: Any) -> None:
         super()._learn(prepared, problem, clock, **limits)
-        self.feature_metric_ = getattr(prepared.design, "feature_metric", None)
+        metric = getattr(prepared.design, "feature_metric", None)
+        self.feature_metric_ = None if metric is None else np.array(metric, dtype=np.float64)

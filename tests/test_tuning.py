@@ -176,7 +176,23 @@ class TestRule:
         assert [curve.candidate.feature_metric is not None for curve in seen][-2:] == [False, True]
         assert (tuning.candidate.feature_metric is not None) == taken
         assert tuning.table["feature_metric"].sum() == seen[-1].length
-        assert tuning.work == sum(curve.work for curve in seen[:-1])
+        assert tuning.work == sum(curve.work for curve in seen[:-1]) // 2
+
+    @pytest.mark.parametrize(("falls", "share"), [(True, 1), (False, 2)])
+    def test_the_last_fit_is_shorter_beside_a_learned_metric_unless_the_loss_still_falls(self, falls, share):
+        problem = Problem(np.ones((40, 1)), np.zeros((40, 1)), weight_decay=1.0, fit_intercept=True)
+
+        def follow(part, weight_decays):
+            for index in range(len(weight_decays)):
+                constant = 0.5 ** (index if falls else min(index, 3))
+                yield Neurons(np.zeros((1, 0)), np.zeros((0, 1)), np.array([constant]))
+
+        folds = [(np.arange(30), np.arange(30, 40))]
+        options = {"n_components": None, "rng": np.random.default_rng(0), "n_jobs": None, "clock": Clock(None)}
+        options |= {"report": lambda curve: None}
+        with_it = tune(lambda candidate: problem, None, folds, follow, learned_metric=lambda c: np.eye(1), **options)
+        without = tune(lambda candidate: problem, None, folds, follow, **options)
+        assert with_it.work == without.work // share
 
     def test_on_one_fold_powers_are_compared_on_a_subset(self):
         n = 12_000

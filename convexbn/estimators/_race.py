@@ -56,8 +56,14 @@ class Tuning:
 
     @property
     def work(self) -> int:
-        """Quasi-Newton steps of the paths times rows and neurons, without those of a learned metric."""
-        return sum(curve.work for curve in self.curves if curve.candidate.feature_metric is None)
+        """For the last fit: quasi-Newton steps of the paths without a learned metric times rows and neurons.
+
+        Half of that beside a path with one, so that it costs little time, unless the loss still fell at the end of the
+        grid, where longer training is worth it.
+        """
+        plain = sum(curve.work for curve in self.curves if curve.candidate.feature_metric is None)
+        chosen, learned = self.curves[0], any(curve.candidate.feature_metric is not None for curve in self.curves)
+        return plain // 2 if learned and chosen.best < len(chosen.fractions) - 1 else plain
 
     @property
     def table(self) -> dict[str, np.ndarray]:

@@ -58,12 +58,13 @@ class Tuning:
     def work(self) -> int:
         """For the last fit: quasi-Newton steps of the paths without a learned metric times rows and neurons.
 
-        Half of that beside a path with one, so that it costs little time, unless the loss still fell at the end of the
-        grid, where longer training is worth it.
+        Less of that beside a path with one, so that it costs little time: half, or three quarters where the loss still
+        fell at the end of the grid and longer training is worth it.
         """
         plain = sum(curve.work for curve in self.curves if curve.candidate.feature_metric is None)
         chosen, learned = self.curves[0], any(curve.candidate.feature_metric is not None for curve in self.curves)
-        return plain // 2 if learned and chosen.best < len(chosen.fractions) - 1 else plain
+        share = 1.0 if not learned else 0.5 if chosen.best < len(chosen.fractions) - 1 else 0.75
+        return int(share * plain)
 
     @property
     def table(self) -> dict[str, np.ndarray]:

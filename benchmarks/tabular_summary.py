@@ -17,7 +17,8 @@ WORST_DRAWN = {False: 2.0, True: 8.0}
 SHARE_CLOSE = {False: 12 / 15, True: 9 / 13}
 PLACES = {False: 1, True: 2}
 MLP_FITS, SECONDS = 10, 3.0  # a default fit may take the longer of both
-MARKERS = "osD^vPXd<"  # beside colours, of which there are fewer than models
+MARKERS = "osD^vPXd<"  # beside colours
+COLOURS = ("black", *(f"C{number}" for number in range(1, 9)), "saddlebrown", "crimson")  # eight of them of the style
 LABELS = {OURS: "convexbn", AFTER_RELU: "BN after ReLU", "linear": "ridge / logistic", "SVM": "SVR / SVC"}
 
 
@@ -241,7 +242,7 @@ def draw(results: dict, path: Path) -> None:
     figure, axes = plt.subplots(
         2, len(kinds), figsize=(7.2 * len(kinds), 9.5), layout="constrained", squeeze=False, height_ratios=[2, 1]
     )
-    colours = {model: "black" if model == OURS else f"C{number}" for number, model in enumerate(MODELS)}
+    colours = dict(zip(MODELS, COLOURS, strict=True))
     for column, kind in enumerate(kinds):
         sets = of_kind(results["defaults"], kind)
         _draw_sets(axes[0, column], sets, kind, colours)

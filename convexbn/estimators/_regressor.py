@@ -180,12 +180,12 @@ class ConvexBNRegressor(Regression, Tabular):
         The spectral power that was used.
     feature_metric_ : ndarray of shape (d, d) or None
         The feature metric that was used. Of one that was learned the diagonal says how much the outputs depend on each
-        feature: the mean square of the derivative.
+        feature: the mean square of the derivative, up to a common factor.
     validation_scores_ : dict of ndarray
         What the choice rests on, where there was one; columns of a table with a row for each spectral power and weight
         decay that was tried. ``mean_score`` and ``std_score`` are over the folds of ``scores``, minus the loss on
-        held-out samples; ``fraction`` is the weight decay over the largest of the path, and ``n_train`` how many
-        samples a fold trains on. `convexbn.plotting.ValidationDisplay` draws it.
+        held-out samples; ``fraction`` is the weight decay over the largest of the path, ``n_train`` how many samples a
+        fold trains on, and ``feature_metric`` whether the path is one with a learned metric. `convexbn.plotting.ValidationDisplay` draws it.
     output_scales_ : ndarray of shape (C,)
         What the targets were divided by in training; ones unless there are several and `scale_outputs`. With
         ``scaled = replace(network_, output_weights=network_.output_weights / output_scales_,

@@ -237,7 +237,8 @@ class ConvexBNClassifier(Classification, Tabular):
         What the choice rests on, where there was one; columns of a table with a row for each spectral power and weight
         decay that was tried. ``mean_score`` and ``std_score`` are over the folds of ``scores``, minus the loss on
         held-out samples; ``fraction`` is the weight decay over the largest of the path, ``n_train`` how many samples a
-        fold trains on, and ``feature_metric`` whether the path is one with a learned metric. `convexbn.plotting.ValidationDisplay` draws it.
+        fold trains on, and ``feature_metric`` whether the path is one with a learned metric.
+        `convexbn.plotting.ValidationDisplay` draws it.
     n_iter_ : int
         Iterations of the solver; 0 for a closed form.
     classes_ : ndarray of shape (n_classes,)

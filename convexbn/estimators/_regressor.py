@@ -185,7 +185,8 @@ class ConvexBNRegressor(Regression, Tabular):
         What the choice rests on, where there was one; columns of a table with a row for each spectral power and weight
         decay that was tried. ``mean_score`` and ``std_score`` are over the folds of ``scores``, minus the loss on
         held-out samples; ``fraction`` is the weight decay over the largest of the path, ``n_train`` how many samples a
-        fold trains on, and ``feature_metric`` whether the path is one with a learned metric. `convexbn.plotting.ValidationDisplay` draws it.
+        fold trains on, and ``feature_metric`` whether the path is one with a learned metric.
+        `convexbn.plotting.ValidationDisplay` draws it.
     output_scales_ : ndarray of shape (C,)
         What the targets were divided by in training; ones unless there are several and `scale_outputs`. With
         ``scaled = replace(network_, output_weights=network_.output_weights / output_scales_,

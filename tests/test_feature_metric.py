@@ -110,6 +110,10 @@ class TestDesign:
         with pytest.raises(ValueError, match=rf"feature_metric.*{message}"):
             BatchNormDesign(feature_metric=metric).fit(X)
 
+    def test_a_fitted_design_refuses_them_too(self):
+        with pytest.raises(ValueError, match=r"feature_metric.*negative"):
+            BatchNormDesign().fit(X).with_feature_metric(np.diag([1.0, -0.1, 1.0]))
+
     def test_a_metric_that_is_zero_on_the_data_is_refused(self):
         constant = np.column_stack([X[:, 0], np.ones(40)])
         with pytest.raises(ValueError, match="feature_metric is zero along all directions of X"):

@@ -291,7 +291,37 @@ class BatchNormDesign(Design):
         return basis
 
     def with_feature_metric(self, metric: ArrayLike) -> tuple[Self, np.ndarray]:
-        """The same fitted design with a feature metric, and the matrix (k, k) by which that multiplies Z."""
+        """Return the same fitted design with a feature metric, and the matrix by which that multiplies Z.
+
+        Parameters
+        ----------
+        metric : array-like of shape (d, d)
+            Symmetric matrix without negative eigenvalues.
+
+        Returns
+        -------
+        design : BatchNormDesign
+            Whose rows are those of this one times `basis`; this one stays as it is.
+        basis : ndarray of shape (k, k)
+            The root of the metric, and 1 for the constant column.
+
+        Raises
+        ------
+        ValueError
+            If the metric is not such a matrix, or is zero along all directions of the data.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convexbn import BatchNormDesign
+        >>> X = np.random.default_rng(0).standard_normal((6, 2))
+        >>> plain = BatchNormDesign().fit(X)
+        >>> design, basis = plain.with_feature_metric(np.diag([1.0, 0.0]))  # the first feature alone is important
+        >>> bool(np.allclose(design.transform(X), plain.transform(X) @ basis))
+        True
+        """
+        check_is_fitted(self)
+        check_feature_metric(metric)
         other = copy(self).set_params(feature_metric=metric)
         basis = np.eye(self._n_features_out)
         basis[:-1, :-1] = other._measure(metric)

@@ -22,6 +22,7 @@ _FIRST_FOLDS = 2  # that all powers are validated on; the usual one, and one tha
 # Standard errors by which another one is better; less than the first number on these folds hardly becomes two on all.
 _MAY_BE_BETTER, _CLEARLY_BETTER = 1.0, 2.0
 _VALUES_BEFORE = 12  # the best one of the path without a metric, at which a path with one begins: six decades
+_WORK_BESIDE_A_METRIC, _WORK_WHERE_IT_FALLS = 0.5, 0.75  # of the last fit, in that of paths without a metric
 _SAMPLED_ROWS = 2000  # to train on, and to validate on, when powers are compared and one fifth is held out
 
 Once = Callable[[str, Callable[[], Steps], Callable[[], bool]], Steps]
@@ -63,8 +64,8 @@ class Tuning:
         """
         plain = sum(curve.work for curve in self.curves if curve.candidate.feature_metric is None)
         chosen, learned = self.curves[0], any(curve.candidate.feature_metric is not None for curve in self.curves)
-        share = 1.0 if not learned else 0.5 if chosen.best < len(chosen.fractions) - 1 else 0.75
-        return int(share * plain)
+        falls = chosen.best == len(chosen.fractions) - 1
+        return int((_WORK_WHERE_IT_FALLS if falls else _WORK_BESIDE_A_METRIC) * plain) if learned else plain
 
     @property
     def table(self) -> dict[str, np.ndarray]:

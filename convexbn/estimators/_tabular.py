@@ -28,7 +28,7 @@ class Tabular(Dense, FixedWeightDecay):
                 f'feature_metric={self.feature_metric!r} must be "auto", None or a symmetric matrix (d, d).'
             )
         check_feature_metric(self._given_metric)
-        if self._given_metric is not None and NORMALIZATIONS[self.normalization] is not BatchNormDesign:
+        if self._given_metric is not None and not NORMALIZATIONS[self.normalization].whitens:
             raise ValueError(
                 f"feature_metric is for normalization='batch', got normalization={self.normalization!r}; leave it at "
                 '"auto" or None.'

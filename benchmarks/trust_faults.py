@@ -1,22 +1,21 @@
 """Does a fault at any moment leave the best network so far, or a clear error, and every file whole?
 
-Ctrl-C, MemoryError, a full disk and signals fall at random moments into fits, searches, paths, saves and checkpointed
-runs. After Ctrl-C an estimator is as before or has a network that predicts, and KeyboardInterrupt is raised, so that a
-search around it ends; after a MemoryError it is as before. A file has its former contents or the new ones, and no draft
-is left. Settings of the process are as before, and the same call again gives the same result.
+Ctrl-C, MemoryError, a full disk and signals fall at random moments into fits, searches, paths, saves, checkpointed runs
+and the stages of the benchmark on CIFAR-10; workers of a dask cluster are killed. After Ctrl-C an estimator is as before
+or has a network that predicts, and KeyboardInterrupt is raised, so that a search around it ends; after a MemoryError it
+is as before. A file has its former contents or the new ones, and no draft is left. Settings of the process are as
+before, and the same call again gives the same result.
 """
 
 import gc
 import os
 import resource
 import signal
-import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +30,9 @@ from threadpoolctl import threadpool_info
 import convexbn as cb
 from benchmarks.harness import environment, target, write_json
 from benchmarks.record import run_numbers
+from benchmarks.trust.dask_faults import broken_dask_fits
+from benchmarks.trust.injected import fault
+from benchmarks.trust.stage_faults import broken_stage
 from convexbn.gradient import train
 
 RNG = np.random.default_rng(0)
@@ -38,7 +40,7 @@ X = RNG.standard_normal((40, 4))
 Y = np.abs(X[:, 0]) + np.cos(2 * X[:, 1]) + 0.3 * RNG.standard_normal(40)
 LABELS = np.array(["no", "yes"])[(np.median(Y) < Y).astype(int)]
 IMAGES = RNG.standard_normal((12, 1, 5, 5))
-TRIALS = 12  # of a seed
+TRIALS, DASK_TRIALS = 14, 3  # of a seed
 PATIENCE = 60.0  # seconds that an interrupted call may go on
 
 
@@ -105,30 +107,6 @@ def _settings() -> Any:
     threads = tuple(pool["num_threads"] for pool in threadpool_info())
     signals = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     return np.geterr(), list(warnings.filters), sklearn.get_config(), threads, signals, os.environ.copy()
-
-
-@contextmanager
-def fault(kind: type[BaseException], seconds: float, lost: list[Any]) -> Iterator[list[float]]:
-    """Raise an error after so many seconds of CPU time, wherever the program is then."""
-    fired: list[float] = []
-    armed = [True]
-
-    def handler(*given: Any) -> None:
-        if armed:
-            fired.append(time.process_time())
-            raise kind("injected")
-
-    hook = sys.unraisablehook
-    sys.unraisablehook = lost.append  # where Python itself drops an exception, as in a finaliser
-    before = signal.signal(signal.SIGPROF, handler)
-    signal.setitimer(signal.ITIMER_PROF, max(seconds, 1e-6))
-    try:
-        yield fired
-    finally:
-        armed.clear()  # the time may be over while the timer is stopped
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-        sys.unraisablehook = hook
 
 
 @cache
@@ -205,6 +183,13 @@ def raised_within(name: str, kind: type[BaseException], share: float) -> str:
     if again.shape != expected.shape or not (again == expected).all():
         return "FAILED: the same call again gives another result"
     return outcome
+
+
+def broken_call(rng: np.random.Generator, folder: Path) -> tuple[str, str]:
+    """Ctrl-C or a lack of memory at a random moment of one of the subjects: the case and how it ended."""
+    kind = [KeyboardInterrupt, MemoryError][int(rng.integers(2))]
+    name = list(subjects())[rng.integers(len(subjects()))]
+    return f"{kind.__name__} in {name}", raised_within(name, kind, float(rng.random()))
 
 
 def full_disk(rng: np.random.Generator, folder: Path) -> tuple[str, str]:
@@ -364,35 +349,29 @@ def out_of_memory(rng: np.random.Generator, folder: Path) -> tuple[str, str]:
     return f"memory, {name}", outcomes.get(code, f"FAILED: {error}")
 
 
-def run_seed(number: int, trials: int = TRIALS) -> dict[str, Any]:
+def run_seed(number: int, trials: int = TRIALS, dask_trials: int = DASK_TRIALS) -> dict[str, Any]:
     """Counts of outcomes of the faults that are drawn with this seed, and the failures."""
     rng = np.random.default_rng(number)
     outcomes: Counter[str] = Counter()
     failures: dict[str, str] = {}
-    names = list(subjects())
+    acts = [full_disk, interrupted_save, killed, out_of_memory, broken_stage]
+    found = broken_dask_fits(number, dask_trials)
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        for trial in range(trials):
-            which = rng.integers(8)
-            if which < 4:
-                kind = [KeyboardInterrupt, MemoryError][int(rng.integers(2))]
-                name = names[rng.integers(len(names))]
-                outcome = raised_within(name, kind, float(rng.random()))
-                case = f"{kind.__name__} in {name}"
-            else:
-                act = [full_disk, interrupted_save, killed, out_of_memory][which - 4]
-                case, outcome = act(rng, folder)
-            outcomes[f"{case}: {outcome.partition(':')[0]}"] += 1
-            if outcome.startswith("FAILED"):
-                failures[f"seed {number}, trial {trial}, {case}"] = outcome
-                print(f"seed {number}, trial {trial}, {case}: {outcome}", flush=True)
-    return {"trials": trials, "outcomes": dict(outcomes), "failures": failures}
+        for _ in range(trials):
+            act = acts[which] if (which := rng.integers(2 * len(acts))) < len(acts) else broken_call
+            found.append(act(rng, Path(made)))
+    for trial, (case, outcome) in enumerate(found):
+        outcomes[f"{case}: {outcome.partition(':')[0]}"] += 1
+        if outcome.startswith("FAILED"):
+            failures[f"seed {number}, trial {trial}, {case}"] = outcome
+            print(f"seed {number}, trial {trial}, {case}: {outcome}", flush=True)
+    return {"trials": len(found), "outcomes": dict(outcomes), "failures": failures}
 
 
 def main() -> None:
     """Run the seeds that are not done yet, each kept as it comes, and write the counts."""
     args, done = run_numbers(
-        "trust_faults", __doc__, lambda number, args: run_seed(number, 8 if args.quick else TRIALS), count=80
+        "trust_faults", __doc__, lambda number, args: run_seed(number, *((10, 1) if args.quick else ())), count=60
     )
     outcomes = sum((Counter(found["outcomes"]) for found in done), Counter())
     failures = {case: outcome for found in done for case, outcome in found["failures"].items()}

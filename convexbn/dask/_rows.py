@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -59,7 +59,7 @@ class WorkerRows:
         from dask import delayed
 
         parts = [delayed(_as_rows, pure=False)(part, i) for i, part in enumerate(partitions(X))]
-        blocks = _computed(client, parts)
+        blocks = client.compute(parts)  # on any worker: dask would wait for ever for one that is named and lost
         shapes = gathered(client, submit(client, [(np.shape, block) for block in blocks]))
         full = [i for i, shape in enumerate(shapes) if shape[0]]
         if not full:
@@ -160,17 +160,6 @@ def partitions(X: Any) -> list[Any]:
 def _threads(client: Any) -> list[str]:
     """The address of the worker of each thread of the cluster."""
     return [address for address, count in client.nthreads().items() for _ in range(count)]
-
-
-def _computed(client: Any, parts: list[Any]) -> list[Any]:
-    """Futures of blocks: consecutive ones on one worker where they are computed, as they are joined there."""
-    threads = _threads(client)
-    if not threads:
-        return list(client.compute(parts))
-    blocks = []
-    for place, of_place in groupby(range(len(parts)), lambda i: threads[i * len(threads) // len(parts)]):
-        blocks += client.compute([parts[i] for i in of_place], workers=[place], allow_other_workers=True)
-    return blocks
 
 
 def _as_rows(block: Any, number: int) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Does a fault at any moment leave the best network so far, or a clear error, and every file whole?
 
 Ctrl-C, MemoryError, a full disk and signals fall at random moments into fits, searches, paths, saves, checkpointed runs
-and the stages of the benchmark on CIFAR-10; workers of a dask cluster are killed. After Ctrl-C an estimator is as before
-or has a network that predicts, and KeyboardInterrupt is raised, so that a search around it ends; after a MemoryError it
-is as before. A file has its former contents or the new ones, and no draft is left. Settings of the process are as
-before, and the same call again gives the same result.
+and the stages of the benchmark on CIFAR-10; workers of a dask cluster are killed. After Ctrl-C an estimator is as
+before or has a network that predicts, and KeyboardInterrupt is raised, so that a search around it ends; after a
+MemoryError it is as before. A file has its former contents or the new ones, and no draft is left. Settings of the
+process are as before, and the same call again gives the same result.
 """
 
 import gc

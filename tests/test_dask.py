@@ -308,6 +308,20 @@ def test_fit_goes_on_when_a_worker_is_lost():
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_fit_goes_on_when_all_workers_are_lost_at_once():
+    """The blocks are computed on the workers that come instead."""
+    X, y = data(400, 2)
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        model = DaskConvexBNRegressor(0.02, tol=1e-3, prove=False, client=client)
+        whole = model.fit(chunked(X, 4 * [100]), y).predict(X)
+        for worker in cluster.workers.values():
+            os.kill(worker.pid, signal.SIGKILL)
+        again = model.fit(chunked(X, 4 * [100]), y).predict(X)
+    np.testing.assert_allclose(again, whole, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("solver", ["column generation", "gated"])
 def test_rows_that_cannot_be_computed_again_end_in_an_error_with_the_best_network(client, solver):
     rows, objectives = rows_of(60, 2), []

@@ -40,7 +40,7 @@ X = RNG.standard_normal((40, 4))
 Y = np.abs(X[:, 0]) + np.cos(2 * X[:, 1]) + 0.3 * RNG.standard_normal(40)
 LABELS = np.array(["no", "yes"])[(np.median(Y) < Y).astype(int)]
 IMAGES = RNG.standard_normal((12, 1, 5, 5))
-TRIALS, DASK_TRIALS = 14, 3  # of a seed
+TRIALS, DASK_TRIALS = 14, 2  # of a seed
 PATIENCE = 60.0  # seconds that an interrupted call may go on
 
 

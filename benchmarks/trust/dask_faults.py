@@ -31,7 +31,10 @@ PATIENCE = 60.0  # seconds
 def broken_dask_fits(seed: int, count: int) -> list[tuple[str, str]]:
     """Cases and outcomes of so many faults, on a cluster in a process of its own."""
     command = [sys.executable, "-m", __name__, str(seed), str(count)]
-    ran = subprocess.run(command, capture_output=True, text=True)
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=count * 3 * PATIENCE)
+    except subprocess.TimeoutExpired:
+        return [("fits on a dask cluster", "FAILED: they went on for minutes")]
     if ran.returncode:
         return [("fits on a dask cluster", f"FAILED: {ran.stderr[-300:]}")]
     return [(case, outcome) for case, outcome in json.loads(ran.stdout.splitlines()[-1])]
@@ -97,6 +100,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     with LocalCluster(**options, silence_logs=50) as cluster, Client(cluster) as client:
+        cluster.adapt(minimum=2, maximum=2)  # which also replaces a worker that was killed while it started
         models = [DaskConvexBNRegressor(0.02, tol=1e-4, prove=False), DaskConvexBNRegressor()]
         model = models[rng.integers(len(models))]
         rows = da.from_array(X, chunks=(100, 4))

@@ -103,8 +103,10 @@ class Options:
     many_weights : float, default=3000
         A network of more weights has `coarse` rounds while the gap is above `coarse_gap` and a round lowers the
         objective by more than `coarse_progress` times the gap.
-    coarse_gap, coarse_progress : float, default=1e-2
+    coarse_gap, coarse_progress : float, default=3e-3 and 1e-3
         Gap, and progress as a multiple of the gap, below which rounds are no longer coarse.
+    coarse_steps : int, default=25
+        Steps of L-BFGS of a coarse round.
     stalled_rounds : int, default=3
         The loop ends when so many rounds in a row find no neuron and no decrease.
     proof : ProofOptions
@@ -149,14 +151,16 @@ class Options:
     newton_weights: int = 400
     newton_steps: float = np.inf
     many_weights: float = 3000
-    coarse_gap: float = 1e-2
-    coarse_progress: float = 1e-2
+    coarse_gap: float = 3e-3
+    coarse_progress: float = 1e-3
+    coarse_steps: int = 25
     stalled_rounds: int = 3
     proof: ProofOptions = field(default_factory=ProofOptions)
 
     def __post_init__(self) -> None:
         whole = {"n_starts": 1, "several": 1, "last_search": 1, "new_neurons": 0, "samples_a_neuron": 1}
-        whole |= {"master_steps": 0, "quasi_newton_steps": 0, "newton_sweeps": 0, "newton_weights": 1}
+        whole |= {"master_steps": 0, "quasi_newton_steps": 0, "coarse_steps": 0}
+        whole |= {"newton_sweeps": 0, "newton_weights": 1}
         numbers: dict[str, float] = {"around": 0, "across": 0, "between": 0, "least_neurons": 0, "most_neurons": 0}
         numbers |= {"new_length": 0, "newton_steps": 0, "many_weights": 0, "coarse_gap": 0, "coarse_progress": 0}
         numbers |= {"stalled_rounds": 1}
@@ -185,7 +189,8 @@ class Options:
     @property
     def coarse(self) -> "Options":
         """The choices of a coarse round: no polish, few steps in single precision, and the network may double."""
-        return replace(self, polish=False, newton_sweeps=0, growth=True, quasi_newton_steps=50, single_precision=True)
+        steps = {"newton_sweeps": 0, "quasi_newton_steps": self.coarse_steps, "single_precision": True}
+        return replace(self, polish=False, growth=True, **steps)
 
 
 ACCURATE = Options()

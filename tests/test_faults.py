@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import trust_faults
+from benchmarks.trust.dask_faults import broken_dask_fits
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="timers of CPU time and limits of Linux")
 
@@ -23,6 +24,16 @@ for name in sys.argv[1:]:
             print(name, kind.__name__, share, trust_faults.raised_within(name, kind, float(share)))
 """
 
+STAGES = """
+import sys
+from pathlib import Path
+import numpy as np
+from benchmarks.trust.stage_faults import broken_stage
+
+for seed in range(10):
+    print(*broken_stage(np.random.default_rng(seed), Path(sys.argv[1])), sep=": ")
+"""
+
 
 def test_errors_at_random_moments():
     # In a process without the tracer of coverage, whose lock such an error may leave locked.
@@ -30,6 +41,22 @@ def test_errors_at_random_moments():
     assert outcomes.returncode == 0, outcomes.stderr
     assert "FAILED" not in outcomes.stdout
     assert [line.split()[0] for line in outcomes.stdout.splitlines()] == [name for name in NAMES for _ in range(4)]
+
+
+def test_stages_of_cifar10_go_on(tmp_path):
+    pytest.importorskip("torch")
+    outcomes = subprocess.run([sys.executable, "-c", STAGES, tmp_path], capture_output=True, text=True, timeout=300)
+    assert outcomes.returncode == 0, outcomes.stderr
+    assert "FAILED" not in outcomes.stdout
+    assert outcomes.stdout.count(": it went on to the same row") == 10
+
+
+@pytest.mark.slow
+def test_fits_on_dask_go_on():
+    pytest.importorskip("distributed")
+    found = broken_dask_fits(0, 2)
+    assert len(found) == 2
+    assert not [case for case in found if case[1].startswith("FAILED")]
 
 
 @pytest.mark.parametrize("act", [trust_faults.full_disk, trust_faults.interrupted_save])

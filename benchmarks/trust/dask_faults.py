@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from threading import Timer
 from typing import Any
 
@@ -40,7 +39,7 @@ def broken_dask_fits(seed: int, count: int) -> list[tuple[str, str]]:
     return [(case, outcome) for case, outcome in json.loads(ran.stdout.splitlines()[-1])]
 
 
-def broken_fit(client: Any, workers: Callable[[], list[int]], model: Any, whole: Any, rng: Any) -> tuple[str, str]:
+def broken_fit(cluster: Any, model: Any, whole: Any, rng: Any) -> tuple[str, str]:
     """A fault at a random moment of a fit: the network, the best so far or an error, and then the same fit again."""
     import dask.array as da
 
@@ -51,7 +50,8 @@ def broken_fit(client: Any, workers: Callable[[], list[int]], model: Any, whole:
     lost: list[Any] = []
     fired: list[float] = []
     n_killed = {"a killed worker": 1, "two killed workers": 2}.get(kind, 0)
-    timers = [Timer(moment, os.kill, (pid, signal.SIGKILL)) for pid in workers()[:n_killed]]
+    chosen = list(cluster.workers.values())[:n_killed]
+    timers = [Timer(moment, os.kill, (worker.pid, signal.SIGKILL)) for worker in chosen]
     error_of = {"KeyboardInterrupt": KeyboardInterrupt, "MemoryError": MemoryError}
     started = time.perf_counter()
     try:
@@ -82,7 +82,7 @@ def broken_fit(client: Any, workers: Callable[[], list[int]], model: Any, whole:
         return case, "FAILED: the best network so far is not finite"
     else:
         outcome += ", with a network" if fitted else ", as before"
-    client.wait_for_workers(2)
+    cluster.wait_for_workers(2)
     if not np.allclose(clone(model).fit(rows, Y).predict(X), expected, RTOL, ATOL):
         return case, "FAILED: the same fit again gives another network"
     return case, outcome
@@ -99,7 +99,7 @@ def main() -> None:
     rng = np.random.default_rng(seed)
     warnings.simplefilter("ignore")
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
-    with LocalCluster(**options, silence_logs=50) as cluster, Client(cluster) as client:
+    with LocalCluster(**options, silence_logs=50) as cluster, Client(cluster):
         cluster.adapt(minimum=2, maximum=2)  # which also replaces a worker that was killed while it started
         models = [DaskConvexBNRegressor(0.02, tol=1e-4, prove=False), DaskConvexBNRegressor()]
         model = models[rng.integers(len(models))]
@@ -108,8 +108,7 @@ def main() -> None:
         started = time.perf_counter()
         predicted = clone(model).fit(rows, Y).predict(X)
         whole = predicted, time.perf_counter() - started
-        pids = lambda: [worker.pid for worker in cluster.workers.values()]  # noqa: E731
-        found = [broken_fit(client, pids, model, whole, rng) for _ in range(count)]
+        found = [broken_fit(cluster, model, whole, rng) for _ in range(count)]
     print(json.dumps(found))
 
 

@@ -19,7 +19,8 @@ from benchmarks.trust.injected import fault
 
 RNG = np.random.default_rng(0)
 SIZES = {"kernel_size": 6, "stride": 4, "components": (3,), "n_gates": 4, "n_validation": 20}
-TINY = Architecture("convolutional", weight_decay=0.02, n_steps=100, batch_size=20, checkpoint_minutes=1e-3, **SIZES)
+TIMES = {"minutes": 1.0, "checkpoint_minutes": 5e-3}  # between two checkpoints a round must end, on a busy machine too
+TINY = Architecture("convolutional", weight_decay=0.02, n_steps=100, batch_size=20, **TIMES, **SIZES)
 STAGES: dict[str, dict[str, Any]] = {
     "validation": {"n_components": 3},
     "gated": {"n_components": 3},

@@ -189,8 +189,8 @@ class Options:
     @property
     def coarse(self) -> "Options":
         """The choices of a coarse round: no polish, few steps in single precision, and the network may double."""
-        steps = {"newton_sweeps": 0, "quasi_newton_steps": self.coarse_steps, "single_precision": True}
-        return replace(self, polish=False, growth=True, **steps)
+        options = replace(self, polish=False, newton_sweeps=0, growth=True, single_precision=True)
+        return replace(options, quasi_newton_steps=self.coarse_steps)
 
 
 ACCURATE = Options()

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import sklearn
-import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_info
@@ -352,6 +351,8 @@ def out_of_memory(rng: np.random.Generator, folder: Path) -> tuple[str, str]:
 
 def run_seed(number: int, trials: int = TRIALS, dask_trials: int = DASK_TRIALS) -> dict[str, Any]:
     """Counts of outcomes of the faults that are drawn with this seed, and the failures."""
+    import torch
+
     torch.set_num_threads(1)  # a process with threads of its own cannot be forked
     rng = np.random.default_rng(number)
     outcomes: Counter[str] = Counter()

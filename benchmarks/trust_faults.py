@@ -128,6 +128,11 @@ def _run(subject: Subject, model: Any = None) -> tuple[np.ndarray, Any]:
         return subject.run(model), model
 
 
+def _same(result: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether numbers are close, or labels equal."""
+    return bool(np.allclose(result, expected) if expected.dtype.kind == "f" else np.array_equal(result, expected))
+
+
 def raised_within(name: str, kind: type[BaseException], share: float) -> str:
     """Raise an error at a share of the CPU time of a subject, and say how that ended."""
     subject, (expected, whole) = subjects()[name], _whole(name)
@@ -163,7 +168,7 @@ def raised_within(name: str, kind: type[BaseException], share: float) -> str:
             if result is None or not np.isfinite(result).all():
                 return "FAILED: the best network so far is not finite"
             outcome = "best so far"
-        elif result is not None and np.allclose(result, expected):
+        elif result is not None and _same(result, expected):
             outcome = "completed after the fault"  # it fell into the prediction, say
             if model is not None and kind is KeyboardInterrupt:
                 return "FAILED: Ctrl-C was forgotten"

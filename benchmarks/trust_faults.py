@@ -31,7 +31,7 @@ import convexbn as cb
 from benchmarks.harness import environment, target, write_json
 from benchmarks.record import run_numbers
 from benchmarks.trust.dask_faults import broken_dask_fits
-from benchmarks.trust.injected import fault
+from benchmarks.trust.injected import PATIENCE, fault, full_after, one_torch_thread
 from benchmarks.trust.stage_faults import broken_stage
 from convexbn.gradient import train
 
@@ -41,7 +41,6 @@ Y = np.abs(X[:, 0]) + np.cos(2 * X[:, 1]) + 0.3 * RNG.standard_normal(40)
 LABELS = np.array(["no", "yes"])[(np.median(Y) < Y).astype(int)]
 IMAGES = RNG.standard_normal((12, 1, 5, 5))
 TRIALS, DASK_TRIALS = 14, 2  # of a seed
-PATIENCE = 60.0  # seconds that an interrupted call may go on
 
 
 @dataclass(frozen=True)
@@ -222,17 +221,14 @@ def full_disk(rng: np.random.Generator, folder: Path) -> tuple[str, str]:
     existed = bool(rng.integers(2))
     if not existed:
         path.unlink()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(rng.integers(0, int(1.2 * size))), hard))
     try:
-        write(path)
+        with full_after(int(rng.integers(0, int(1.2 * size)))):
+            write(path)
         outcome = "written"
     except OSError as error:
         outcome = "OSError" if str(path) in str(error) else f"FAILED: OSError without the file: {error}"
     except BaseException as error:
         outcome = f"FAILED: {type(error).__name__}: {error}"
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     others = [entry.name for entry in folder.iterdir() if entry != path]
     if others:
         outcome = f"FAILED: {others} were left"
@@ -356,9 +352,7 @@ def out_of_memory(rng: np.random.Generator, folder: Path) -> tuple[str, str]:
 
 def run_seed(number: int, trials: int = TRIALS, dask_trials: int = DASK_TRIALS) -> dict[str, Any]:
     """Counts of outcomes of the faults that are drawn with this seed, and the failures."""
-    import torch
-
-    torch.set_num_threads(1)  # a process with threads of its own cannot be forked
+    one_torch_thread()
     rng = np.random.default_rng(number)
     outcomes: Counter[str] = Counter()
     failures: dict[str, str] = {}

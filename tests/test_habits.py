@@ -161,7 +161,7 @@ def test_a_warm_start_is_the_network_of_before():
 
 
 def test_a_limited_fit_goes_on():
-    model = ConvexBNRegressor(0.003, tol=1e-7, prove=False, max_iter=2, warm_start=True)
+    model = ConvexBNRegressor(0.003, tol=1e-7, prove=False, max_iter=1, warm_start=True)
     objectives = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

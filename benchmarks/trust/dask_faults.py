@@ -11,20 +11,22 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Timer
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 
-from benchmarks.trust.injected import fault
+from benchmarks.trust.injected import PATIENCE, fault
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((400, 4))
 Y = np.abs(X[:, 0]) + np.cos(2 * X[:, 1]) + 0.3 * RNG.standard_normal(400)
-FAULTS = ("KeyboardInterrupt", "MemoryError", "a killed worker", "two killed workers")
+ERRORS: dict[str, type[BaseException]] = {"KeyboardInterrupt": KeyboardInterrupt, "MemoryError": MemoryError}
+KILLED = {"a killed worker": 1, "two killed workers": 2}
 RTOL, ATOL = 1e-3, 1e-4  # of predictions: a block that was computed again may be rounded otherwise
-PATIENCE = 60.0  # seconds
 
 
 def broken_dask_fits(seed: int, count: int) -> list[tuple[str, str]]:
@@ -39,35 +41,38 @@ def broken_dask_fits(seed: int, count: int) -> list[tuple[str, str]]:
     return [(case, outcome) for case, outcome in json.loads(ran.stdout.splitlines()[-1])]
 
 
+@contextmanager
+def _killed(cluster: Any, count: int, seconds: float) -> Iterator[list[float]]:
+    """Kill so many workers of a cluster after some seconds."""
+    workers = list(cluster.workers.values())[:count]
+    timers = [Timer(seconds, os.kill, (worker.pid, signal.SIGKILL)) for worker in workers]
+    for timer in timers:
+        timer.start()
+    try:
+        yield []
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
 def broken_fit(cluster: Any, model: Any, whole: Any, rng: Any) -> tuple[str, str]:
     """A fault at a random moment of a fit: the network, the best so far or an error, and then the same fit again."""
     import dask.array as da
 
     rows, (expected, seconds) = da.from_array(X, chunks=(100, 4)), whole
-    kind, moment = FAULTS[rng.integers(len(FAULTS))], float(rng.random()) * seconds
+    kind, moment = [*ERRORS, *KILLED][rng.integers(len(ERRORS) + len(KILLED))], float(rng.random()) * seconds
     broken, before = clone(model), set(vars(clone(model)))
     case, outcome = f"{kind} in {type(model).__name__}", "completed"
     lost: list[Any] = []
-    fired: list[float] = []
-    n_killed = {"a killed worker": 1, "two killed workers": 2}.get(kind, 0)
-    chosen = list(cluster.workers.values())[:n_killed]
-    timers = [Timer(moment, os.kill, (worker.pid, signal.SIGKILL)) for worker in chosen]
-    error_of = {"KeyboardInterrupt": KeyboardInterrupt, "MemoryError": MemoryError}
+    made = fault(ERRORS[kind], moment, lost, of_the_clock=True) if kind in ERRORS else None
     started = time.perf_counter()
     try:
-        if kind in error_of:
-            with fault(error_of[kind], moment, lost, of_the_clock=True) as fired:
-                broken.fit(rows, Y)
-        else:
-            for timer in timers:
-                timer.start()
+        with made or _killed(cluster, KILLED[kind], moment) as fired:
             broken.fit(rows, Y)
     except BaseException as error:
         outcome = type(error).__name__
         if outcome not in (kind, "RowsLostError"):
             return case, f"FAILED: {outcome}: {str(error)[:200]}"
-    for timer in timers:
-        timer.cancel()
     if time.perf_counter() - started > seconds + PATIENCE:
         return case, f"FAILED: it went on for {time.perf_counter() - started:.0f} s"
     fitted = set(vars(broken)) != before

@@ -1,11 +1,14 @@
-"""Errors that are raised at a moment given beforehand, wherever the program is then."""
+"""Errors that are raised at a moment given beforehand, a disk that is full after some bytes, and what both need."""
 
+import resource
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+PATIENCE = 60.0  # seconds that an interrupted call may go on
 
 
 @contextmanager
@@ -50,3 +53,21 @@ def fault(
         signal.setitimer(timer, 0)
         signal.signal(sent, before)
         sys.unraisablehook = hook
+
+
+@contextmanager
+def full_after(most_bytes: int) -> Iterator[None]:
+    """No file grows beyond so many bytes, as where the disk is full then."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def one_torch_thread() -> None:
+    """Let PyTorch compute in this thread alone: a process with threads of its own cannot be forked."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -2,10 +2,10 @@
 
 import json
 import os
-import resource
 import signal
 import time
 import warnings
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.cifar10 import TOL, VALIDATION_TOL, Architecture, Stages
 from benchmarks.images import Images
-from benchmarks.trust.injected import fault
+from benchmarks.trust.injected import fault, full_after, one_torch_thread
 
 RNG = np.random.default_rng(0)
 SIZES = {"kernel_size": 6, "stride": 4, "components": (3,), "n_gates": 4, "n_validation": 20}
@@ -50,9 +50,7 @@ def _run(stage: str, folder: Path) -> dict[str, Any]:
 @cache
 def _whole(stage: str) -> tuple[dict[str, Any], float, float, int]:
     """The row without a fault, the seconds of the clock and of the CPU, and the bytes of the largest file."""
-    import torch
-
-    torch.set_num_threads(1)  # a process with threads of its own cannot be forked
+    one_torch_thread()
     for _ in range(2):  # the first imports and compiles
         with TemporaryDirectory() as made:
             started, used = time.perf_counter(), time.process_time()
@@ -85,13 +83,9 @@ def broken_stage(rng: np.random.Generator, folder: Path) -> tuple[str, str]:
 def _end_of(stage: str, folder: Path, kind: str, seconds: float, most_bytes: int) -> None:
     """Run a stage with a fault, and end this process with a code that says how."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    made: dict[str, Any] = {"a full disk": full_after(most_bytes), "MemoryError": fault(MemoryError, seconds, [])}
     try:
-        if kind == "a full disk":
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-        if kind == "MemoryError":
-            with fault(MemoryError, seconds, []):
-                _run(stage, folder)
-        else:
+        with made.get(kind, nullcontext()):
             _run(stage, folder)
         os._exit(0)
     except BaseException as error:

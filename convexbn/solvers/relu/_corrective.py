@@ -42,7 +42,8 @@ def _newton(run: Run, state: State) -> tuple[Neurons, int]:
     Where little is left to gain they are close to a local optimum, and from there all move together on their kinks.
     """
     problem, stop = run.problem, run.monitor.out_of_time
-    neurons, near = state.neurons, state.rtol < _NEAR and problem.output_directions.fixed
+    neurons, searched = state.neurons, state.searched is not None
+    near = searched and state.rtol < _NEAR and problem.output_directions.fixed
     if near:
         neurons, converged = newton_on_kinks(problem, neurons, stop=stop)
         if converged or len(neurons) == 0:

@@ -5,13 +5,14 @@ more than was counted is allowed. Where a change does more work for a good reaso
 """
 
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import ceil
 
 import numpy as np
 import pytest
 
 from convexbn import BatchNormDesign, DesignMatrix, Problem, sample_patterns, solve_column_generation, solve_gated
+from convexbn.solvers import ACCURATE
 from convexbn.solvers.relu._fast import fast_path
 
 MARGIN = 1.25
@@ -67,6 +68,11 @@ def relu(given):
     return solve_column_generation(given, prove=False, random_state=0).n_iter
 
 
+def coarse(given):
+    options = replace(ACCURATE, many_weights=100)
+    return solve_column_generation(given, tol=1e-2, prove=False, options=options, random_state=0).n_iter
+
+
 def gated(given):
     return solve_gated(given, sample_patterns(given.Z, 30, random_state=0)).n_iter
 
@@ -95,6 +101,7 @@ INSTANCES = {
         Work(2, 5, 359_258),
     ),
     "more columns than rows": (relu, lambda: problem(30, 40), Work(1, 4, 235_809)),
+    "coarse rounds": (coarse, lambda: problem(200, 6, weight_decay=0.001), Work(53, 59, 1_908_059)),
     "gated": (gated, lambda: problem(80, 4, "huber", fit_intercept=True), Work(8, 0, 63)),
     "fast path": (path, lambda: problem(200, 5, fit_intercept=True), Work(3, 3, 49_043)),
 }

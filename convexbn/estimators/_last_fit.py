@@ -30,7 +30,7 @@ _FACTORISATIONS = 20  # about so many in a Newton step
 _FEWEST_NEWTON_STEPS, _FEW_NEWTON_SHARE = 5, 0.125
 _SEARCH_SHARE, _STEPS_A_START, _STEPS_OF_POLISH = 0.125, 50, 100
 _FEWEST_STARTS = 30  # of a search after which no round follows
-_COARSE_STEPS = 50  # of L-BFGS, of a coarse round
+_COARSE = {"coarse_gap": 1e-2, "coarse_progress": 1e-2, "coarse_steps": 50}  # few rounds: each descends further
 _PROOF = replace(ACCURATE.proof, nodes_a_start=1)  # so that a proof takes about as long as the search
 
 
@@ -64,7 +64,7 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
     small = n * k <= _MOST_ENTRIES
     searches = _SEARCH_SHARE * work / ((_STEPS_A_START * n + _STEPS_OF_POLISH * k**2) * _n_starts(problem))
     n_searches = int(np.clip(searches, 1, ACCURATE.last_search))
-    options = replace(ACCURATE, last_search=n_searches, coarse_steps=_COARSE_STEPS, proof=_PROOF)
+    options = replace(ACCURATE, last_search=n_searches, proof=_PROOF, **_COARSE)
     if len(start) == 0 or (small and problem.weight_decay >= _STRONG * price_quickly(problem, random_state=0)):
         steps = max(_LEAST_NEWTON_STEPS, int(_NEWTON_SHARE * work / _newton_work(rows, k, ACCURATE.newton_weights)))
         return {"options": replace(options, newton_steps=steps)}

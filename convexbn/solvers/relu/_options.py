@@ -103,7 +103,7 @@ class Options:
     many_weights : float, default=3000
         A network of more weights has `coarse` rounds while the gap is above `coarse_gap` and a round lowers the
         objective by more than `coarse_progress` times the gap.
-    coarse_gap, coarse_progress : float, default=3e-3 and 1e-3
+    coarse_gap, coarse_progress : float, default=3e-3
         Gap, and progress as a multiple of the gap, below which rounds are no longer coarse.
     coarse_steps : int, default=25
         Steps of L-BFGS of a coarse round.
@@ -152,7 +152,7 @@ class Options:
     newton_steps: float = np.inf
     many_weights: float = 3000
     coarse_gap: float = 3e-3
-    coarse_progress: float = 1e-3
+    coarse_progress: float = 3e-3
     coarse_steps: int = 25
     stalled_rounds: int = 3
     proof: ProofOptions = field(default_factory=ProofOptions)

@@ -30,8 +30,16 @@ _FACTORISATIONS = 20  # about so many in a Newton step
 _FEWEST_NEWTON_STEPS, _FEW_NEWTON_SHARE = 5, 0.125
 _SEARCH_SHARE, _STEPS_A_START, _STEPS_OF_POLISH = 0.125, 50, 100
 _FEWEST_STARTS = 30  # of a search after which no round follows
-_COARSE = {"coarse_gap": 1e-2, "coarse_progress": 1e-2, "coarse_steps": 50}  # few rounds: each descends further
-_PROOF = replace(ACCURATE.proof, nodes_a_start=1)  # so that a proof takes about as long as the search
+# Its rounds are few: a coarse one descends further, and Newton steps come sooner. A proof takes about as long as the
+# search.
+_OPTIONS = replace(
+    ACCURATE,
+    many_weights=3000,
+    coarse_gap=1e-2,
+    coarse_progress=1e-2,
+    coarse_steps=50,
+    proof=replace(ACCURATE.proof, nodes_a_start=1),
+)
 
 
 @on_one_thread
@@ -64,7 +72,7 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
     small = n * k <= _MOST_ENTRIES
     searches = _SEARCH_SHARE * work / ((_STEPS_A_START * n + _STEPS_OF_POLISH * k**2) * _n_starts(problem))
     n_searches = int(np.clip(searches, 1, ACCURATE.last_search))
-    options = replace(ACCURATE, last_search=n_searches, proof=_PROOF, **_COARSE)
+    options = replace(_OPTIONS, last_search=n_searches)
     if len(start) == 0 or (small and problem.weight_decay >= _STRONG * price_quickly(problem, random_state=0)):
         steps = max(_LEAST_NEWTON_STEPS, int(_NEWTON_SHARE * work / _newton_work(rows, k, ACCURATE.newton_weights)))
         return {"options": replace(options, newton_steps=steps)}
@@ -74,7 +82,7 @@ def last_fit(problem: Problem, start: Neurons, work: int, clock: Clock) -> dict[
     newton_work = _newton_work(rows, k, min(n_weights, ACCURATE.newton_weights))
     steps = max(_FEWEST_NEWTON_STEPS, int(_FEW_NEWTON_SHARE * work / newton_work))
     options = replace(options, newton_steps=steps)
-    if not ACCURATE.has_many_weights(start):
+    if not options.has_many_weights(start):
         return {"start": start, "max_iter": _ROUNDS, "options": options}
     n_starts = int(np.clip(searches * ACCURATE.n_starts, _FEWEST_STARTS, ACCURATE.n_starts))
     return {"start": start, "max_iter": 1, "options": replace(options, n_starts=n_starts, new_neurons=1)}

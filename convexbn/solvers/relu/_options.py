@@ -100,7 +100,7 @@ class Options:
         Weights that move together in a Newton step; more are split into blocks.
     newton_steps : float, default=inf
         Newton steps, of a block each, in all rounds together.
-    many_weights : float, default=3000
+    many_weights : float, default=4000
         A network of more weights has `coarse` rounds while the gap is above `coarse_gap` and a round lowers the
         objective by more than `coarse_progress` times the gap.
     coarse_gap, coarse_progress : float, default=3e-3
@@ -150,7 +150,7 @@ class Options:
     newton_sweeps: int = 40
     newton_weights: int = 400
     newton_steps: float = np.inf
-    many_weights: float = 3000
+    many_weights: float = 4000
     coarse_gap: float = 3e-3
     coarse_progress: float = 3e-3
     coarse_steps: int = 25

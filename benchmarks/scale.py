@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import environment, parse_arguments, plain, pyplot, target, threads, write_json
+from benchmarks.harness import caption, environment, parse_arguments, plain, pyplot, target, threads, write_json
 from convexbn import BatchNormDesign, Neurons, Problem, read_rows, solve_column_generation
 from convexbn._utils.threads import on_one_thread, on_threads
 from convexbn.solvers.relu._fast import fast_path
@@ -381,7 +381,14 @@ def draw(results: dict[str, Any], path: Path) -> None:
     for axis, label in zip(axes, ("seconds of the fast preset", "peak memory, GiB"), strict=True):
         axis.set(xlabel="rows n", ylabel=label)
         axis.grid(alpha=0.3)
+        axis.yaxis.set_major_formatter("{x:g}")
+    memory = [row["gibibytes"] for row in results["rows"] if row["part"] in PLACES and "gibibytes" in row]
+    powers = np.arange(np.floor(np.log2(min(memory))), np.log2(max(memory)) + 1)
+    axes[1].set_yticks(2.0**powers)
+    axes[1].yaxis.set_minor_locator(plt.NullLocator())
     axes[0].legend()
+    machine = results["environment"]
+    caption(figure, f"{machine['cpu']}, {machine['cores']} cores, {machine['date'][:10]}.")
     figure.savefig(path)
     print(f"Drew {path}")
 

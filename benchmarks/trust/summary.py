@@ -108,7 +108,7 @@ def _targets(campaign: dict[str, Any], machine: dict[str, Any]) -> list[dict[str
         ),
         target(
             "Local gaps: how often a better network was known",
-            f"{local['wrong']} of {local['bounds']} (by {local['median_share']:.1%} of the objective in the median)",
+            f"{local['wrong']} of {local['bounds']} (by {100 * local['median_share']:.2g}% of the objective in the median)",
             None,
         ),
     ]

@@ -108,7 +108,8 @@ def _targets(campaign: dict[str, Any], machine: dict[str, Any]) -> list[dict[str
         ),
         target(
             "Local gaps: how often a better network was known",
-            f"{local['wrong']} of {local['bounds']} (by {100 * local['median_share']:.2g}% of the objective in the median)",
+            f"{local['wrong']} of {local['bounds']} "
+            f"(by {100 * local['median_share']:.2g}% of the objective in the median)",
             None,
         ),
     ]

@@ -189,8 +189,14 @@ class Options:
     @property
     def coarse(self) -> "Options":
         """The choices of a coarse round: no polish, few steps in single precision, and the network may double."""
-        options = replace(self, polish=False, newton_sweeps=0, growth=True, single_precision=True)
-        return replace(options, quasi_newton_steps=self.coarse_steps)
+        return replace(
+            self,
+            polish=False,
+            newton_sweeps=0,
+            growth=True,
+            single_precision=True,
+            quasi_newton_steps=self.coarse_steps,
+        )
 
 
 ACCURATE = Options()

@@ -37,7 +37,7 @@ _OPTIONS = replace(
     many_weights=3000,
     coarse_gap=1e-2,
     coarse_progress=1e-2,
-    coarse_steps=50,
+    coarse_steps=(50, 50),
     proof=replace(ACCURATE.proof, nodes_a_start=1),
 )
 

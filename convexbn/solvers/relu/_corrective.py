@@ -20,7 +20,7 @@ def corrected(run: Run, state: State) -> State:
     """Lower the objective by L-BFGS in a coarse round, and by Newton's method with kinks in the others."""
     problem, stop = run.problem, run.monitor.out_of_time
     coarse = run.options.has_many_weights(state.neurons) and _far(run, state)
-    options, left = run.options.coarse if coarse else run.options, state.newton_steps
+    options, left = run.coarse if coarse else run.options, state.newton_steps
     if len(state.neurons) == 0:
         neurons = min(state.neurons, problem.zero_network, key=problem.objective)
     elif options.newton_sweeps == 0:
@@ -74,7 +74,7 @@ def with_first_neurons(run: Run, state: State) -> State:
     weights = run.rng.standard_normal((problem.Z.n_columns, count))
     weights *= _FIRST_LENGTH / np.linalg.norm(weights, axis=0)
     neurons = Neurons(weights, problem.output_directions.random(count, run.rng), state.neurons.intercept)
-    steps = (options.coarse if options.has_many_weights(neurons) else options).quasi_newton_steps
+    steps = (run.coarse if options.has_many_weights(neurons) else options).quasi_newton_steps
     neurons = quasi_newton(problem, neurons, max_steps=steps, stop=run.monitor.out_of_time)
     neurons = neurons.without_zeros(_LEAST_LENGTH)
     if options.master_steps and neurons.weights.size > options.newton_weights:  # of which many vanish

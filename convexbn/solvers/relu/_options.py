@@ -8,6 +8,8 @@ import numpy as np
 
 from convexbn.model._neurons import Neurons
 
+_MANY_ROWS = 100_000  # of Z
+
 
 def _check(options: Any, *, whole: dict[str, int], numbers: dict[str, float]) -> None:
     """Raise a ValueError that names the first option that is no number of its kind, or below its least value."""
@@ -105,8 +107,9 @@ class Options:
         objective by more than `coarse_progress` times the gap.
     coarse_gap, coarse_progress : float, default=3e-3
         Gap, and progress as a multiple of the gap, below which rounds are no longer coarse.
-    coarse_steps : int, default=25
-        Steps of L-BFGS of a coarse round.
+    coarse_steps : tuple of int, default=(25, 50)
+        Steps of L-BFGS of a coarse round: with up to 100,000 rows of Z, and with more, where a search takes as long as
+        a hundred of them.
     stalled_rounds : int, default=3
         The loop ends when so many rounds in a row find no neuron and no decrease.
     proof : ProofOptions
@@ -153,14 +156,13 @@ class Options:
     many_weights: float = 4000
     coarse_gap: float = 3e-3
     coarse_progress: float = 3e-3
-    coarse_steps: int = 25
+    coarse_steps: tuple[int, int] = (25, 50)
     stalled_rounds: int = 3
     proof: ProofOptions = field(default_factory=ProofOptions)
 
     def __post_init__(self) -> None:
         whole = {"n_starts": 1, "several": 1, "last_search": 1, "new_neurons": 0, "samples_a_neuron": 1}
-        whole |= {"master_steps": 0, "quasi_newton_steps": 0, "coarse_steps": 0}
-        whole |= {"newton_sweeps": 0, "newton_weights": 1}
+        whole |= {"master_steps": 0, "quasi_newton_steps": 0, "newton_sweeps": 0, "newton_weights": 1}
         numbers: dict[str, float] = {"around": 0, "across": 0, "between": 0, "least_neurons": 0, "most_neurons": 0}
         numbers |= {"new_length": 0, "newton_steps": 0, "many_weights": 0, "coarse_gap": 0, "coarse_progress": 0}
         numbers |= {"stalled_rounds": 1}
@@ -171,8 +173,11 @@ class Options:
             raise ValueError(f"between={self.between} must be a share of at most 1.")
         if self.max_rounds is not None and not self.max_rounds >= 1:
             raise ValueError(f"max_rounds={self.max_rounds!r} must be None or an integer of at least 1.")
-        if not (len(self.first_neurons) == 2 and min(self.first_neurons) >= 0):
-            raise ValueError(f"first_neurons={self.first_neurons!r} must be two integers that are not negative.")
+        for name in ("first_neurons", "coarse_steps"):
+            value = getattr(self, name)
+            whole_numbers = isinstance(value, tuple) and all(isinstance(number, Integral) for number in value)
+            if not (whole_numbers and len(value) == 2 and min(value) >= 0):
+                raise ValueError(f"{name}={value!r} must be a tuple of two integers that are not negative.")
 
     def max_neurons(self, n_samples: int) -> float:
         """Neurons to which a network for so many samples grows."""
@@ -186,8 +191,7 @@ class Options:
         """Quasi-Newton steps times neurons of a round."""
         return int(self.quasi_newton_steps * self.max_neurons(n_samples))
 
-    @property
-    def coarse(self) -> "Options":
+    def coarse(self, n_rows: int) -> "Options":
         """The choices of a coarse round: no polish, few steps in single precision, and the network may double."""
         return replace(
             self,
@@ -195,7 +199,7 @@ class Options:
             newton_sweeps=0,
             growth=True,
             single_precision=True,
-            quasi_newton_steps=self.coarse_steps,
+            quasi_newton_steps=self.coarse_steps[n_rows > _MANY_ROWS],
         )
 
 

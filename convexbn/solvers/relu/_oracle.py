@@ -33,7 +33,7 @@ def searched(run: Run, state: State) -> State:
     options = run.options
     if run.monitor.out_of_time() or (options.max_rounds == 1 and _most_new(run, state, options) == 0):
         return state
-    state = _searched_with(run, state, options.coarse if state.coarse else options, 1, between=state.coarse)
+    state = _searched_with(run, state, run.coarse if state.coarse else options, 1, between=state.coarse)
     n_searches, most = 0 if state.coarse else 1, options.last_search
     if most > 1 and run.tolerance.relative(state.objective) <= _SMALL_GAP:
         most *= _MORE

@@ -55,6 +55,11 @@ class Run:
         """Times as many starts and neurons as with one output."""
         return 1 if self.problem.output_directions.fixed else self.options.several
 
+    @property
+    def coarse(self) -> Options:
+        """The choices of a coarse round."""
+        return self.options.coarse(self.problem.Z.n_rows)
+
 
 @dataclass(frozen=True, eq=False)
 class Searched:

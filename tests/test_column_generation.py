@@ -430,6 +430,10 @@ class TestCoarseRounds:
             progress.objective for progress in always.history
         ]
 
+    def test_more_steps_on_many_rows(self):
+        steps = [Options(coarse_steps=(3, 7)).coarse(n_rows).quasi_newton_steps for n_rows in (100_000, 100_001)]
+        assert steps == [3, 7]
+
     def test_their_objective_never_rises(self):
         problem = instance(100, 8, fraction=0.005)
         history = solve_column_generation(problem, options=self.MANY, random_state=0, tol=1e-3).history
@@ -595,6 +599,9 @@ def test_problems_it_does_not_take():
         (Options, "across", "a"),
         (Options, "max_rounds", 0),
         (Options, "first_neurons", (-1, 3)),
+        (Options, "first_neurons", 3),
+        (Options, "coarse_steps", (25, 2.5)),
+        (Options, "coarse_steps", (25, 50, 100)),
         (Options, "newton_weights", True),
         (ProofOptions, "nodes", 0),
         (ProofOptions, "share", np.nan),

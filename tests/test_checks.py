@@ -8,6 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 import convexbn as cb
 from convexbn._utils.user_warning import warn_user
 from convexbn.datasets import make_teacher
+from convexbn.gradient.weight_norm import weight_norm_start
 
 X, Y = make_teacher(14, 2, random_state=0)
 LABELS = (Y > 0).astype(int)
@@ -31,6 +32,28 @@ def named(call, name, value):
     with pytest.raises((ValueError, TypeError)) as caught:
         call(**{name: value})
     assert name in str(caught.value), f"{name}={value!r}: {caught.value}"
+
+
+@pytest.mark.parametrize("count", [10**16, 2**62, 10**30, 10**400])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda **size: make_teacher(**{"n_samples": 3, "n_features": 3, **size}), "n_samples"),
+        (lambda **size: make_teacher(**{"n_samples": 3, "n_features": 3, **size}), "n_features"),
+        (lambda n_teachers: make_teacher(3, 3, n_teachers=n_teachers), "n_teachers"),
+        (lambda n_directions: cb.sample_patterns(cb.DesignMatrix(X), n_directions), "n_directions"),
+        (lambda n_neurons: cb.BatchNormNetwork.at_initialization(X, n_neurons), "n_neurons"),
+        (lambda n_outputs: cb.BatchNormNetwork.at_initialization(X, 3, n_outputs=n_outputs), "n_outputs"),
+        (lambda widths: cb.RandomBatchNormLayers([widths]).fit(X), "widths"),
+        (lambda n_weight_decays: cb.convexbn_path(X, Y, n_weight_decays=n_weight_decays), "n_weight_decays"),
+        (lambda n_neurons: weight_norm_start(3, n_neurons, alpha=1.0), "n_neurons"),
+        (lambda n_stages: cb.ConvexBNStackClassifier(n_stages=n_stages).fit(X, LABELS), "n_stages"),
+        (lambda padding: cb.PatchDesign(2, padding=padding).fit(IMAGES), "padding"),
+    ],
+)
+def test_counts_that_no_array_has_are_named(call, name, count):
+    with pytest.raises(ValueError, match=f"{name}=.* must be at most"):
+        call(**{name: count})
 
 
 @pytest.mark.parametrize(

@@ -595,6 +595,8 @@ def test_problems_it_does_not_take():
     [
         (Options, "n_starts", 0),
         (Options, "n_starts", 2.5),
+        (Options, "n_starts", 10**13),
+        (Options, "last_search", 10**30),
         (Options, "around", 0.7),
         (Options, "across", "a"),
         (Options, "max_rounds", 0),

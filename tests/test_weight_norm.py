@@ -311,6 +311,8 @@ def test_trace_records_only_what_options_say():
         ({"alpha": -1.0}, "alpha=-1.0"),
         ({"alpha": np.nan}, "alpha=nan"),
         ({"alpha": "1"}, "alpha='1'"),
+        ({"alpha": 1e151}, "alpha=1e.151 must be between 1e-150 and 1e.150"),
+        ({"alpha": 1e-151}, "alpha=1e-151 must be between"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"learning_rate": None}, "learning_rate=None"),
         ({"learning_rate": np.inf}, "learning_rate=inf"),
@@ -362,6 +364,10 @@ def test_gram_matrices_need_the_network_of_the_theory():
         gram_matrices(network, X[:, :-1])
     with pytest.raises(ValueError, match="alpha=0"):
         gram_matrices(network, X, alpha=0)
+    gram = gram_matrices(network, X, alpha=1e150)
+    for by_alpha in (gram.kernel, gram.rate_of_directions, lambda alpha: gram_matrices(network, X, alpha=alpha)):
+        with pytest.raises(ValueError, match=r"alpha=1e.200 must be between"):
+            by_alpha(1e200)
     with pytest.raises(ValueError, match="must be a WeightNormNetwork, not a SmoothNetwork"):
         gram_matrices(SmoothNetwork.at_initialization(D), X)
     two = np.ones((5, 2))

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+_MOST = 10**12  # of what is counted: NumPy has a MemoryError for arrays of so many rows, and no clear one for more
+
 
 def real_array(name: str, values: Any) -> np.ndarray:
     """Return numbers of any real type as an array in double precision; one of doubles is not copied.
@@ -71,6 +73,14 @@ def check_count(name: str, value: object, *, optional: bool = False) -> None:
     """Raise a ValueError unless the value is a positive integer, or None where it is optional."""
     if not ((optional and value is None) or (is_integer(value) and value >= 1)):  # type: ignore[operator]
         raise ValueError(f"{name}={value!r} must be a positive integer{' or None' if optional else ''}.")
+    if not optional:
+        refuse_huge(name, value)
+
+
+def refuse_huge(name: str, count: Any, most: int = _MOST) -> None:
+    """Raise a ValueError if a count is larger than NumPy takes for the size of an array."""
+    if count > most:
+        raise ValueError(f"{name}={count!r} must be at most {most:,}.")
 
 
 def check_n_jobs(n_jobs: object) -> None:

@@ -20,6 +20,7 @@ from convexbn._utils.array_namespace import (
     namespace,
     to_numpy,
 )
+from convexbn._utils.checks import refuse_huge
 from convexbn._utils.magnitude import check_magnitude
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._batch_norm import BatchNormDesign
@@ -29,6 +30,7 @@ from convexbn.designs._principal_directions import MOMENTS_RTOL, principal_direc
 from convexbn.operators._protocol import Operator
 
 _BLOCK_ENTRIES = 2**19  # entries of the patch matrix made at once
+_MOST_PADDING = 10**6  # pixels: a square of so many more on each side has a size that NumPy can name
 
 
 @dataclass(frozen=True, init=False)
@@ -70,6 +72,7 @@ class PatchGrid:
     ):
         for name, value, least in (("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0)):
             object.__setattr__(self, name, _pair(name, value, least))
+        refuse_huge("padding", max(self.padding), _MOST_PADDING)
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of filter positions on an image; not positive where the filter is larger."""

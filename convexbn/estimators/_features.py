@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from convexbn._utils.all_or_nothing import all_or_nothing
 from convexbn._utils.array_namespace import checked_array, is_torch
-from convexbn._utils.checks import check_choice, is_integer, make_generator
+from convexbn._utils.checks import check_choice, is_integer, make_generator, refuse_huge
 from convexbn._utils.data_checks import validate_data
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples, weighted_samples
 from convexbn.estimators._onnx import OnnxEstimator
@@ -93,6 +93,7 @@ class RandomBatchNormLayers(
         widths = list(self.widths) if listed else []
         if not widths or not all(is_integer(m) and m >= 1 for m in widths):
             raise ValueError(f"widths={self.widths!r} must be a list of positive integers, one for each layer.")
+        refuse_huge("widths", max(widths))
         rng = make_generator(self.random_state)
         place = Place.of(X, None)
         features = validate_data(self, host(X), dtype=np.float64, ensure_min_samples=2)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn._utils.checks import is_number, real_array
+from convexbn._utils.checks import check_count, is_number, real_array
 from convexbn._utils.html import Tabulated, sparkline
 from convexbn._utils.summary import counted
 from convexbn.estimators._base import fixed_seed
@@ -223,9 +223,7 @@ def convexbn_path(
 
 def check_grid(weight_decays: ArrayLike | None, n_weight_decays: int, eps: float) -> None:
     """Raise a ValueError that names the first parameter of a grid that is out of range."""
-    integer = isinstance(n_weight_decays, (int, np.integer)) and not isinstance(n_weight_decays, bool)
-    if not (integer and n_weight_decays >= 1):
-        raise ValueError(f"n_weight_decays={n_weight_decays!r} must be a positive integer.")
+    check_count("n_weight_decays", n_weight_decays)
     if not (is_number(eps) and 0 < eps < 1):
         raise ValueError(f"eps={eps!r} must be a number between 0 and 1, the smallest weight decay over the largest.")
     if weight_decays is None:

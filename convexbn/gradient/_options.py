@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn._utils.checks import check_choice, is_integer, is_number, real_array
+from convexbn._utils.checks import check_choice, is_integer, is_number, real_array, refuse_huge
 from convexbn._utils.data_checks import check_X_y
 from convexbn._utils.torch_device import check_device
 from convexbn.gradient._optimizers import LEARNING_RATES
@@ -85,6 +85,8 @@ def check_integer(name: str, value: Any, least: int, *, optional: bool = False) 
     """Raise a ValueError that names the argument unless it is an integer from `least` on, or None where `optional`."""
     if not ((is_integer(value) and value >= least) or (optional and value is None)):
         raise ValueError(f"{name}={value!r} must be an integer from {least} on{' or None' if optional else ''}.")
+    if not optional:
+        refuse_huge(name, value)
 
 
 def check_number(name: str, value: Any, *, positive: bool = False, optional: bool = False) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import csr_array, issparse
 
 from convexbn._utils.array_namespace import block_entries, double_mean, doubles, is_elsewhere, like, namespace, to_numpy
-from convexbn._utils.checks import check_count, is_integer, make_generator
+from convexbn._utils.checks import check_count, is_integer, make_generator, refuse_huge
 from convexbn._utils.data_checks import check_array
 from convexbn._utils.sample_weight import weighted_samples
 from convexbn.designs._batch_norm import BatchNormDesign
@@ -274,6 +274,7 @@ def initial_layers(
     check_count("n_neurons", n_neurons)
     if not (is_integer(n_outputs) and n_outputs >= 0):
         raise ValueError(f"n_outputs={n_outputs!r} must be an integer from 0 on.")
+    refuse_huge("n_outputs", n_outputs)
     rng, one, zero = make_generator(random_state), np.ones(n_neurons), np.zeros(n_neurons)
     return {
         "weights": rng.standard_normal((n_neurons, n_entries)),

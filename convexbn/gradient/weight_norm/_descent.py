@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 from convexbn._utils.checks import make_generator, real_array
 from convexbn.gradient._options import check_integer, check_number, check_samples
 from convexbn.gradient._trace import Recorder, Trace
-from convexbn.gradient.weight_norm._gram import gram_of_weights
+from convexbn.gradient.weight_norm._gram import check_alpha, gram_of_weights
 from convexbn.network import WeightNormNetwork
 
 
@@ -36,7 +36,7 @@ def weight_norm_start(
     Raises
     ------
     ValueError
-        If alpha is not a positive number, or there is not one feature and one neuron at least.
+        If alpha is not between 1e-150 and 1e150, or there is not one feature and one neuron at least.
 
     References
     ----------
@@ -51,7 +51,7 @@ def weight_norm_start(
     >>> np.allclose(slow.predict(np.eye(3)), fast.predict(np.eye(3)))
     True
     """
-    check_number("alpha", alpha, positive=True)
+    check_alpha(alpha)
     check_integer("n_features", n_features, 1)
     check_integer("n_neurons", n_neurons, 1)
     rng = make_generator(random_state)

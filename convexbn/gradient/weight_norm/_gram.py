@@ -12,6 +12,7 @@ from convexbn.network import WeightNormNetwork
 
 _UNIT = 1e-6  # error of a length that rounding of the data to single precision explains
 _SINGULAR = 1e-12  # smallest eigenvalue of a Gram matrix, relative to the largest, that is not zero
+_LEAST, _MOST = 1e-150, 1e150  # alphas whose squares are ordinary floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class GramMatrices:
 
     def kernel(self, alpha: float) -> np.ndarray:
         """V / alpha^2 + G, shape (n, n)."""
-        check_number("alpha", alpha, positive=True)
+        check_alpha(alpha)
         return self.V / alpha**2 + self.G
 
     def rate(self, alpha: float) -> float:
@@ -57,7 +58,7 @@ class GramMatrices:
 
     def rate_of_directions(self, alpha: float) -> float:
         """Smallest eigenvalue of V over alpha^2, what `rate` tends to for small alpha."""
-        check_number("alpha", alpha, positive=True)
+        check_alpha(alpha)
         return _smallest_eigenvalue(self.V) / alpha**2
 
     @property
@@ -109,7 +110,7 @@ def gram_matrices(network: WeightNormNetwork, X: ArrayLike, *, alpha: float = 1.
     ------
     ValueError
         If X does not fit the network, the network is of another kind or has a bias, an intercept or several outputs, or
-        alpha is not a positive number.
+        alpha is not between 1e-150 and 1e150.
 
     References
     ----------
@@ -125,7 +126,7 @@ def gram_matrices(network: WeightNormNetwork, X: ArrayLike, *, alpha: float = 1.
     >>> np.allclose(gram.V + gram.G, gram.H)
     True
     """
-    check_number("alpha", alpha, positive=True)
+    check_alpha(alpha)
     if not isinstance(network, WeightNormNetwork):
         raise ValueError(f"network must be a WeightNormNetwork, not a {type(network).__name__}.")
     data: np.ndarray = check_array(X, dtype=np.float64)
@@ -134,6 +135,13 @@ def gram_matrices(network: WeightNormNetwork, X: ArrayLike, *, alpha: float = 1.
     if network.n_outputs != 1 or network.bias.any() or network.intercept.any():
         raise ValueError("network must have one output, and bias and intercept zero: the theory is without them.")
     return GramMatrices(*gram_of_weights(network.weights, network.gamma, network.output_weights[:, 0], data, alpha))
+
+
+def check_alpha(alpha: object) -> None:
+    """Raise a ValueError unless alpha is a positive number whose square neither overflows nor vanishes."""
+    check_number("alpha", alpha, positive=True)
+    if not _LEAST <= alpha <= _MOST:  # type: ignore[operator]
+        raise ValueError(f"alpha={alpha!r} must be between {_LEAST:g} and {_MOST:g}, so that its square is a number.")
 
 
 def gram_of_weights(

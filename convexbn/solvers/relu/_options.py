@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from convexbn._utils.checks import refuse_huge
 from convexbn.model._neurons import Neurons
 
 _MANY_ROWS = 100_000  # of Z
@@ -18,6 +19,8 @@ def _check(options: Any, *, whole: dict[str, int], numbers: dict[str, float]) ->
             value = getattr(options, name)
             if isinstance(value, bool) or not isinstance(value, kind) or not value >= smallest:  # type: ignore[operator]
                 raise ValueError(f"{name}={value!r} must be {word} of at least {smallest}.")
+            if kind is Integral:
+                refuse_huge(name, value)
 
 
 @dataclass(frozen=True)

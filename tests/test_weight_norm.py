@@ -93,6 +93,13 @@ def test_function_at_the_start_does_not_depend_on_alpha_or_normalization():
         np.testing.assert_allclose(network.predict(X)[:, 0] - Y, trace["residual"][0], atol=1e-12)
 
 
+def test_numbers_of_numpy_are_numbers():
+    expected = weight_norm_start(3, 5, alpha=0.5, random_state=0)
+    for kind, whole in ((np.float16, np.int8), (np.float32, np.uint16)):
+        start = weight_norm_start(whole(3), whole(5), alpha=kind(0.5), random_state=0)
+        np.testing.assert_array_equal(start.weights, expected.weights)
+
+
 @pytest.mark.parametrize("alpha", [0.1, 3.0])
 def test_steps_are_those_of_automatic_differentiation(alpha):
     learning_rate = 1.9 * LIMIT.learning_rate(alpha)

@@ -140,7 +140,7 @@ def gram_matrices(network: WeightNormNetwork, X: ArrayLike, *, alpha: float = 1.
 def check_alpha(alpha: object) -> None:
     """Raise a ValueError unless alpha is a positive number whose square neither overflows nor vanishes."""
     check_number("alpha", alpha, positive=True)
-    if not _LEAST <= alpha <= _MOST:  # type: ignore[operator]
+    if not _LEAST <= float(alpha) <= _MOST:  # type: ignore[arg-type]
         raise ValueError(f"alpha={alpha!r} must be between {_LEAST:g} and {_MOST:g}, so that its square is a number.")
 
 

@@ -41,14 +41,14 @@ WEIGHTS = RNG.integers(1, 4, 14).astype(float)
 LABELS = np.where(np.median(Y) < Y, 1, 0)
 IMAGES = np.round(RNG.standard_normal((8, 1, 4, 4)) * 4) / 4
 POINTS = np.round(RNG.standard_normal((6, 3)) * 4) / 4
-SCIKIT_LEARN = re.compile(  # what it says of data, as good as a name
+SCIKIT_LEARN = re.compile(  # what it and we say of data, as good as a name
     r"Expected 2D array|Found array with|Found input variables|could not convert string|Complex data not supported"
     r"|y should be a 1d array|Unknown label type|inconsistent numbers of samples|np.matrix is not supported"
     r"|Cannot center sparse|Input contains|setting an array element|dtype='numeric'|Sparse data was passed"
     r"|Number of features|bad input shape|must be real, not|must be a string or a real number|Unsupported dtype"
     r"|No features|minimum of|at least 1 dimension|the network was trained on|not an estimator instance"
     r"|labels represented as bytes|Expected sequence or array-like|Singleton array|mix of label|data type"
-    r"|Unable to convert"
+    r"|Unable to convert|X of rows|is larger than the images"
 )
 NUMPYS = (RuntimeWarning, DeprecationWarning, FutureWarning, np.exceptions.ComplexWarning)
 

@@ -8,7 +8,9 @@ from sklearn.exceptions import ConvergenceWarning
 import convexbn as cb
 from convexbn._utils.user_warning import warn_user
 from convexbn.datasets import make_teacher
-from convexbn.gradient.weight_norm import weight_norm_start
+from convexbn.gradient.gdnp import gdnp_network
+from convexbn.gradient.weight_norm import limit_gram_matrices, weight_norm_start
+from convexbn.plotting import NeuronsDisplay
 
 X, Y = make_teacher(14, 2, random_state=0)
 LABELS = (Y > 0).astype(int)
@@ -32,6 +34,40 @@ def named(call, name, value):
     with pytest.raises((ValueError, TypeError)) as caught:
         call(**{name: value})
     assert name in str(caught.value), f"{name}={value!r}: {caught.value}"
+
+
+@pytest.mark.parametrize("weight_decay", [1e209, np.finfo(float).max])
+@pytest.mark.parametrize("normalization", ["batch", "weight", "batch_after_relu"])
+def test_a_huge_weight_decay_gives_the_zero_network_without_a_warning(normalization, weight_decay):
+    for targets in (Y, 1e-9 * np.column_stack([Y, -Y])):
+        model = cb.ConvexBNRegressor(weight_decay, normalization=normalization).fit(X, targets)
+        np.testing.assert_allclose(model.predict(X), np.broadcast_to(targets.mean(axis=0), targets.shape))
+
+
+def test_unusual_data_is_named():
+    stack = cb.ConvexBNStackClassifier(cb.ConvexBNClassifier(0.1), n_stages=1).fit(X, LABELS)
+    model = cb.ConvexBNRegressor(0.1).fit(X, Y)
+    records, missing = np.zeros(len(X), dtype=[("label", float)]), np.where(Y > 0, Y, np.nan)
+    huge = np.full(X.shape, 10**400, dtype=object)
+    for call, message in (
+        (lambda: stack.predict_proba(huge), "X or y holds an integer that is too large"),
+        (lambda: stack.fit(huge, LABELS), "X or y holds an integer that is too large"),
+        (lambda: cb.WeightNormDesign(bias=np.zeros(0)).fit(X), "bias=.* must be True or False"),
+        (lambda: NeuronsDisplay.from_estimator(model, X, np.zeros((14, 0)), features=[0]), r"y has shape \(14, 0\)"),
+        (lambda: gdnp_network(X, records), "y must hold the labels"),
+        (lambda: model.network_.objective(X, missing, 0.1), "y contains NaN or infinity"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_lengths_of_one_in_half_precision():
+    rows = np.random.default_rng(0).standard_normal((6, 3))
+    rows /= np.linalg.norm(rows, axis=1)[:, None]
+    exact, rounded = limit_gram_matrices(rows), limit_gram_matrices(rows.astype(np.float16))
+    np.testing.assert_allclose(rounded.G, exact.G, atol=1e-3)
+    with pytest.raises(ValueError, match="inputs of length one"):
+        limit_gram_matrices(np.float32(rows.astype(np.float16)))
 
 
 @pytest.mark.parametrize("count", [10**16, 2**62, 10**30, 10**400])

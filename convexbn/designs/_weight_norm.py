@@ -8,7 +8,7 @@ from scipy.sparse import csr_array, eye_array, hstack, issparse
 from sklearn.utils.validation import check_is_fitted
 
 from convexbn._utils.all_or_nothing import all_or_nothing
-from convexbn._utils.checks import is_integer
+from convexbn._utils.checks import check_flag, is_integer
 from convexbn._utils.data_checks import validate_data
 from convexbn._utils.magnitude import check_magnitude, power_of_two_above
 from convexbn._utils.row_order import as_rows
@@ -113,10 +113,11 @@ class WeightNormDesign(Design):
         ------
         ValueError
             If X is not a finite 2-D array, is all zero or so large or small that squares are no floats, or
-            `n_components`, `spectral_power` or a sample weight is out of range.
+            `n_components`, `bias`, `spectral_power` or a sample weight is out of range.
         """
         check_spectral_power(self.spectral_power)
         check_rtol(self.rtol)
+        check_flag("bias", self.bias)
         if isinstance(X, RowSource):
             check_features(self, X, reset=True)
             return self._learn(RowStatistics.of_source(X, sample_weight, kind=self.moments_kind))

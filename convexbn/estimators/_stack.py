@@ -11,17 +11,16 @@ from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
-    check_array,
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
     has_fit_parameter,
-    validate_data,
 )
 
 from convexbn._utils.all_or_nothing import all_or_nothing
 from convexbn._utils.array_namespace import to_numpy
 from convexbn._utils.checks import check_count
+from convexbn._utils.data_checks import check_array, validate_data
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples
 from convexbn.estimators._base import BaseConvexBN
 from convexbn.estimators._classifier import ConvexBNClassifier

@@ -273,6 +273,8 @@ class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
         check_consistent_length(data, targets)
         if targets.shape[1:] != (self.n_outputs,):
             raise ValueError(f"y must have {self.n_outputs} columns, one an output, got shape {targets.shape}.")
+        if not np.isfinite(targets).all():
+            raise ValueError("y contains NaN or infinity.")
         loss.check_targets(targets)
         weights = check_sample_weight(sample_weight, data.shape[0])
         f = self._forward(data, *self.batch_statistics(data, weights))

@@ -176,6 +176,8 @@ class NeuronsDisplay:
         if targets is not None and classes is not None and not np.isin(targets, classes).all():
             raise ValueError(f"y must hold labels that model was trained on, {classes.tolist()}.")
         if targets is not None and targets.ndim > 1:
+            if targets.ndim > 2 or output >= targets.shape[1]:
+                raise ValueError(f"y has shape {targets.shape}, model has {network.n_outputs} outputs.")
             targets = targets[:, output]
         return cls(
             grid,

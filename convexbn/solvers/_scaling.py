@@ -11,6 +11,7 @@ from convexbn.model._problem import Problem
 from convexbn.solvers._tolerance import Tolerance
 
 _FAR = 1e75  # targets between its inverse and this are used as they are
+_LARGEST = 1e300  # weight decay of a scaled problem, whose optimum is the zero network long before
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class Scaling:
             Z=problem.Z / column_scale,
             y=(problem.y - shift) / target_scale,
             loss=problem.loss.rescaled(target_scale),
-            weight_decay=problem.weight_decay / (target_scale * column_scale),
+            weight_decay=_divided(problem.weight_decay, target_scale * column_scale),
         )
         return cls(scaled, shift, target_scale, column_scale)
 
@@ -67,7 +68,7 @@ class Scaling:
             problem,
             y=problem.y / scale,
             loss=problem.loss.rescaled(scale),
-            weight_decay=problem.weight_decay / scale,
+            weight_decay=_divided(problem.weight_decay, scale),
         )
         return cls(scaled, shift, scale, 1.0)
 
@@ -111,3 +112,9 @@ class Scaling:
         """Tolerance of the scaled problem."""
         scale = None if tolerance.scale is None else tolerance.scale / self.unscaled_objective(1.0)
         return replace(tolerance, scale=scale)
+
+
+def _divided(weight_decay: float, scale: float) -> float:
+    """The weight decay of the scaled problem, a finite number."""
+    with np.errstate(over="ignore"):
+        return min(float(weight_decay / scale), _LARGEST)

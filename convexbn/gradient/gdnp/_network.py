@@ -136,7 +136,7 @@ def gdnp_network(
     check_number("tol", tol)
     phi, ell = named_function("activation", activation, ACTIVATIONS), named_function("loss", loss, LOSSES)
     data, labels = check_X_y(X, y, dtype=np.float64)
-    if not np.isin(labels, (-1, 1)).all():
+    if labels.dtype.kind == "V" or not np.isin(labels, (-1, 1)).all():  # records are no labels
         raise ValueError("y must hold the labels -1 and +1 only.")
     theta = np.ones(n_units)
     if output_weights is not None:

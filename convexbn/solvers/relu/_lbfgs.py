@@ -15,6 +15,7 @@ _CURVED = 1e-10  # least cosine of step and change of the gradient with which a 
 _TINY = float(np.finfo(float).tiny)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # at a huge weight decay; a step to such a value is never taken
 def lbfgs(
     function: Callable[[np.ndarray], tuple[float, np.ndarray]],
     start: np.ndarray,

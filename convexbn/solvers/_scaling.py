@@ -54,7 +54,7 @@ class Scaling:
             Z=problem.Z / column_scale,
             y=(problem.y - shift) / target_scale,
             loss=problem.loss.rescaled(target_scale),
-            weight_decay=_divided(problem.weight_decay, target_scale * column_scale),
+            weight_decay=decay_divided(problem.weight_decay, target_scale * column_scale),
         )
         return cls(scaled, shift, target_scale, column_scale)
 
@@ -68,7 +68,7 @@ class Scaling:
             problem,
             y=problem.y / scale,
             loss=problem.loss.rescaled(scale),
-            weight_decay=_divided(problem.weight_decay, scale),
+            weight_decay=decay_divided(problem.weight_decay, scale),
         )
         return cls(scaled, shift, scale, 1.0)
 
@@ -114,7 +114,7 @@ class Scaling:
         return replace(tolerance, scale=scale)
 
 
-def _divided(weight_decay: float, scale: float) -> float:
+def decay_divided(weight_decay: float, scale: float) -> float:
     """The weight decay of the scaled problem, a finite number."""
     with np.errstate(over="ignore"):
         return min(float(weight_decay / scale), _LARGEST)

@@ -7,6 +7,7 @@ import numpy as np
 
 from convexbn.model._normalized_neurons import NormalizedNeurons
 from convexbn.model._post_activation import PostActivationProblem
+from convexbn.solvers._scaling import decay_divided
 from convexbn.solvers._tolerance import Tolerance
 
 
@@ -46,7 +47,7 @@ class Whitened:
             Z=problem.Z.times(basis),
             y=(problem.y - shift) / target_scale,
             loss=problem.loss.rescaled(target_scale),
-            weight_decay=problem.weight_decay / target_scale,
+            weight_decay=decay_divided(problem.weight_decay, target_scale),
         )
         return cls(problem, inside, basis, shift, target_scale)
 

@@ -70,7 +70,7 @@ def check_flag(name: str, value: object) -> None:
 
 
 def check_count(name: str, value: object, *, optional: bool = False) -> None:
-    """Raise a ValueError unless the value is a positive integer, or None where it is optional."""
+    """Raise a ValueError unless the value is a positive integer; one that may be None, a limit, is of any size."""
     if not ((optional and value is None) or (is_integer(value) and value >= 1)):  # type: ignore[operator]
         raise ValueError(f"{name}={value!r} must be a positive integer{' or None' if optional else ''}.")
     if not optional:

@@ -9,7 +9,6 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -20,7 +19,7 @@ from sklearn.utils.validation import (
 from convexbn._utils.all_or_nothing import all_or_nothing
 from convexbn._utils.array_namespace import to_numpy
 from convexbn._utils.checks import check_count
-from convexbn._utils.data_checks import check_array, validate_data
+from convexbn._utils.data_checks import check_array, check_labels, validate_data
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples
 from convexbn.estimators._base import BaseConvexBN
 from convexbn.estimators._classifier import ConvexBNClassifier
@@ -158,7 +157,7 @@ class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
             validate_data(self, X, y, skip_check_array=True)  # the names and the number of features alone
         if classifier:
             targets = column_or_1d(targets, warn=True)
-            check_classification_targets(targets)
+            check_labels(targets)
         return X, targets
 
     def _estimator(self) -> Any:

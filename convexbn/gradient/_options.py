@@ -82,7 +82,10 @@ def check_options(
 
 
 def check_integer(name: str, value: Any, least: int, *, optional: bool = False) -> None:
-    """Raise a ValueError that names the argument unless it is an integer from `least` on, or None where `optional`."""
+    """Raise a ValueError that names the argument unless it is an integer from `least` on.
+
+    One that may be None is of any size, since it is a limit.
+    """
     if not ((is_integer(value) and value >= least) or (optional and value is None)):
         raise ValueError(f"{name}={value!r} must be an integer from {least} on{' or None' if optional else ''}.")
     if not optional:

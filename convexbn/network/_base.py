@@ -274,7 +274,7 @@ class NormalizedNetwork(Tabulated, Stored, Exported, ABC):
         if targets.shape[1:] != (self.n_outputs,):
             raise ValueError(f"y must have {self.n_outputs} columns, one an output, got shape {targets.shape}.")
         if not np.isfinite(targets).all():
-            raise ValueError("y contains NaN or infinity.")
+            raise ValueError("y contains NaN or infinity; remove these samples first.")
         loss.check_targets(targets)
         weights = check_sample_weight(sample_weight, data.shape[0])
         f = self._forward(data, *self.batch_statistics(data, weights))

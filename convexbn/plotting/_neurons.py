@@ -177,7 +177,7 @@ class NeuronsDisplay:
             raise ValueError(f"y must hold labels that model was trained on, {classes.tolist()}.")
         if targets is not None and targets.ndim > 1:
             if targets.ndim > 2 or output >= targets.shape[1]:
-                raise ValueError(f"y has shape {targets.shape}, model has {network.n_outputs} outputs.")
+                raise ValueError(f"y has shape {targets.shape}; give a column for each of {network.n_outputs} outputs.")
             targets = targets[:, output]
         return cls(
             grid,

@@ -10,7 +10,7 @@ from convexbn._utils.data_checks import check_array
 from convexbn.gradient._options import check_number
 from convexbn.network import WeightNormNetwork
 
-_UNIT = 1e-6  # error of a length that rounding of the data to single precision explains; of half precision, its own
+_UNIT, _UNIT_HALF = 1e-6, 1e-3  # errors of a length that rounding of the data to single and half precision explains
 _SINGULAR = 1e-12  # smallest eigenvalue of a Gram matrix, relative to the largest, that is not zero
 _LEAST, _MOST = 1e-150, 1e150  # alphas whose squares are ordinary floats
 
@@ -202,8 +202,7 @@ def limit_gram_matrices(X: ArrayLike) -> GramMatrices:
         raise ValueError("X has one feature, and on a line no direction can change (V = 0); give two or more.")
     lengths = np.linalg.norm(data, axis=1)
     worst = int(np.abs(lengths - 1).argmax())
-    half = getattr(X, "dtype", None) == np.float16
-    if abs(lengths[worst] - 1) > (float(np.finfo(np.float16).eps) if half else _UNIT):
+    if abs(lengths[worst] - 1) > (_UNIT_HALF if getattr(X, "dtype", None) == np.float16 else _UNIT):
         raise ValueError(
             f"The closed forms need inputs of length one, but |X[{worst}]| - 1 = {lengths[worst] - 1:.3g}; divide each "
             "row by its length, or use gram_matrices, which takes any."

@@ -217,6 +217,9 @@ def test_targets_table_and_picture(tmp_path, capsys, pictures):
     assert claim["met"]
     assert claim["figure"].startswith("gated 60.0% against 40.0% and 50.0%; truncated convex with ReLU 50.0%")
     assert memory["met"]
+    on_device = cifar10.targets({"dense": results["dense"] | {"device_gibibytes": 15.0}}, "cuda")[-1]
+    assert on_device["figure"] == "2.0 GiB of the process, 15.0 GiB on the device"
+    assert not on_device["met"]  # 16.1 GB
     results["dense"]["rows"]["ReLU, SGD"]["test_accuracy"] = 0.7
     assert not cifar10.targets(results)[0]["met"]
     cifar10.show_table(results)

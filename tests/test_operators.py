@@ -145,6 +145,7 @@ CASES = {
     "column generation": (TALL, 1, lambda Z: columns(Z, V[:, :1])),
     "log loss": (TALL, 1, lambda Z: columns(Z, np.sign(V[:, :1]), "log_loss")),
     "several outputs": (TINY, 1, lambda Z: columns(Z, V[:5])),
+    "classes": (TALL, 1, lambda Z: columns(Z, np.eye(6)[np.arange(16) % 6], "cross_entropy")),
     "repeated rows": (TWICE, 1, lambda Z: columns(Z, V[:, :1])),
     "patches": (TALL, 2, lambda Z: columns(Z, V[:8, :1])),
     "more columns than rows": (WIDE, 1, lambda Z: columns(Z, V[:8, :1])),
@@ -369,6 +370,25 @@ def test_patterns_and_gated_outputs_of_a_device(monkeypatch, library, n_rows, n_
     G, S = RNG.standard_normal((2, 3, n_directions))
     np.testing.assert_array_equal(Z.packed_patterns(G), whole.packed_patterns(G))
     np.testing.assert_allclose(Z.gated_outputs(G, S), whole.gated_outputs(G, S), atol=1e-14)
+
+
+@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
+def test_outputs_of_a_device_are_made_of_few_samples_where_neurons_are_many(monkeypatch, library):
+    rows, asarray, sizes = rows_of(64, 2), pytest.importorskip(library).asarray, []
+    whole, Z = DesignMatrix(rows, 2), DeviceMatrix(asarray(rows), 2)
+    G, S = RNG.standard_normal((2, 3, 20))
+    block, product = type(Z.rows_there), type(Z.rows_there).__matmul__
+
+    def noting(block, S):
+        found = product(block, S)
+        sizes.append(found.shape[0] * found.shape[1])
+        return found
+
+    monkeypatch.setattr(block, "at_once", 200)
+    monkeypatch.setattr(block, "__matmul__", noting)
+    np.testing.assert_allclose(Z.gated_outputs(G, S), whole.gated_outputs(G, S), atol=1e-14)
+    np.testing.assert_allclose(Z.neuron_outputs(S), whole.neuron_outputs(S), atol=1e-14)
+    assert max(sizes) <= 200
 
 
 @pytest.mark.parametrize("n_patches", [1, 2])

@@ -50,7 +50,7 @@ def _optimize(instance, model, solver, options, device="cpu"):
         solver(model, **options),
         Metrics(model_loss=True),
         instance.problem.Z.Z,
-        instance.y,
+        instance.y[:, None],  # on a GPU it adds an axis to tensors alone
         regularizer=NeuronGL1(instance.weight_decay / np.sqrt(instance.n)),
         return_convex=True,
         device=device,

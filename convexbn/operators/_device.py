@@ -45,7 +45,7 @@ class DeviceMatrix(OfBlocks):
 
     Z: Any
     n_patches: int = 1
-    rows_a_block = 2**20
+    rows_a_block = 2**18
     dtype: Any = field(default_factory=lambda: np.dtype(np.float64))  # precision of products
 
     @cached_property
@@ -174,6 +174,12 @@ class _Rows:
         """Euclidean norms of the rows, shape (N,)."""
         return self.xp.sqrt(self.xp.sum(self.array * self.array, axis=1))
 
+    @property
+    def in_single_precision(self) -> "_Rows":
+        """The block with products in single precision."""
+        single = self.xp.float32
+        return _Rows(self.xp.astype(self.array, single, copy=False), self.n_patches, single)
+
     def asarray(self, values: np.ndarray) -> Any:
         """An array of NumPy, on the device."""
         return values if self.xp is np else self.xp.asarray(np.ascontiguousarray(values), device=self.array.device)
@@ -224,7 +230,7 @@ class _Rows:
 
     def samples_at_once(self, entries: int) -> Iterator[slice]:
         """Slices of the samples, with so many entries made for each row."""
-        return slices(self.array.shape[0] // self.n_patches, entries * self.n_patches, _AT_ONCE)
+        return slices(self.array.shape[0] // self.n_patches, entries * self.n_patches, self.at_once)
 
     def square(self, J: Any) -> Any:
         """J^T J (M, M) of an array J (rows, M)."""
@@ -236,11 +242,17 @@ class _Rows:
 
     def neuron_outputs(self, S: Any) -> Any:
         """Outputs of ReLU neurons, one a column of S (k, m): pooled relu(Z S), (n, m)."""
-        return self.pool(self.hidden(S))
+        return self._pooled(S.shape[1], lambda block: block.hidden(S))
 
     def gated_outputs(self, gates: Any, S: Any) -> Any:
         """Outputs of gated neurons with gates and weights (k, m): pooled 1[Z g >= 0] * (Z s), (n, m)."""
-        return self.pool(self.xp.astype(self @ gates >= 0, self.dtype) * (self @ S))
+        return self._pooled(S.shape[1], lambda block: self.xp.astype(block @ gates >= 0, self.dtype) * (block @ S))
+
+    def _pooled(self, entries: int, function: Callable[["_Rows"], Any]) -> Any:
+        """The values of a function of rows, so many entries a row, averaged over patches, some samples at a time."""
+        blocks = (self[samples] for samples in self.samples_at_once(entries))
+        parts = [block.pool(function(block)) for block in blocks]
+        return parts[0] if len(parts) == 1 else self.xp.concat(parts)
 
 
 def _numbers(values: Any) -> Any:

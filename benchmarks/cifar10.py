@@ -30,7 +30,17 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from benchmarks.harness import caption, environment, parse_arguments, plain, pyplot, target, threads, write_json
+from benchmarks.harness import (
+    caption,
+    device_name,
+    environment,
+    parse_arguments,
+    plain,
+    pyplot,
+    target,
+    threads,
+    write_json,
+)
 from benchmarks.images import Images, load_cifar10
 from convexbn import (
     BatchNormNetwork,
@@ -493,15 +503,6 @@ def draw(results: dict[str, Any], filters: dict[str, dict[str, np.ndarray]], pat
     print(f"Drew {path}")
 
 
-def _name(device: str | None) -> str:
-    """The device, and what it is called where it is a GPU."""
-    if not (device or "").startswith("cuda"):
-        return device or "CPU"
-    import torch
-
-    return f"{device} ({torch.cuda.get_device_name(device)})"
-
-
 def _extra(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="zip file or folder of images (default: download from OpenML)")
     parser.add_argument("--work", type=Path, default=Path("build/cifar10"), help="folder of arrays and checkpoints")
@@ -531,7 +532,7 @@ def main() -> None:
     show_table(found)
     if args.only is not None:
         return
-    results = {"environment": environment(), "quick": args.quick, "threads": args.threads, "device": _name(args.device)}
+    results = {"environment": environment(), "quick": args.quick, "threads": args.threads, "device": device_name(args.device)}
     results["architectures"] = found
     results["targets"] = [] if args.quick else targets(found, args.device)
     filters = {

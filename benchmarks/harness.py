@@ -252,6 +252,15 @@ def label_lines(ax: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
         )
 
 
+def device_name(device: str | None) -> str:
+    """The device of PyTorch, and what it is called where it is a GPU; without one, the CPU."""
+    if not (device or "").startswith("cuda"):
+        return device or "CPU"
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
 def caption(figure: Any, text: str) -> None:
     """Write what a picture shows, and on which machine, under it, in lines as long as it is wide."""
     lines = textwrap.wrap(text, width=int(16 * figure.get_figwidth()))

@@ -17,6 +17,7 @@ README, ALL = HERE.parent / "README.md", HERE / "README.md"
 RESULT_FILES = (
     "relu_vs_peers",
     "gated_vs_peers",
+    "gated_vs_peers_gpu",
     "gated_paths",
     "scaling",
     "path",

@@ -532,7 +532,8 @@ def main() -> None:
     show_table(found)
     if args.only is not None:
         return
-    results = {"environment": environment(), "quick": args.quick, "threads": args.threads, "device": device_name(args.device)}
+    results = {"environment": environment(), "quick": args.quick, "threads": args.threads}
+    results["device"] = device_name(args.device)
     results["architectures"] = found
     results["targets"] = [] if args.quick else targets(found, args.device)
     filters = {

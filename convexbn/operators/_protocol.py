@@ -53,8 +53,9 @@ class Operator(Summarized, ABC):
     the rows are (`hold`, `mapped`); arrays with a row for each sample are brought there once (`place`). Such a function
     ``function(Z, *placed, **small)`` is given a block of Z and of what is placed, and arrays as they are. It uses
     `@`, `hidden`, `active`, `adjoint`, `of_active`, `pool`, `unpool`, `neuron_outputs`, `gated_outputs`, `cast`,
-    `rows`, `row_norms`, `masked_features`, `masked_gram`, `samples_at_once`, `square`, `nearest`, `in_single_precision`, and of arrays
-    operators and the functions of `xp`. Values of other kinds than arrays are added up by a `+` of their own.
+    `rows`, `row_norms`, `masked_features`, `masked_gram`, `samples_at_once`, `square`, `nearest`,
+    `in_single_precision`, and of arrays operators and the functions of `xp`. Values of other kinds than arrays are
+    added up by a `+` of their own.
 
     Examples
     --------

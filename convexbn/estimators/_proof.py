@@ -31,7 +31,8 @@ def prove(
     """Sharpen the certificate of a trained network, with more work than in `fit`.
 
     With one output the price of every direction is bounded by branch and bound, which closes the gap with up to about
-    six features; with several outputs on tiny data their patterns are enumerated. The proof ends where the gap is
+    six features, with seven where `max_time` allows it minutes; with several outputs on tiny data their patterns are
+    enumerated. The proof ends where the gap is
     within the `tol` of the model, and the certificate is then global. Elsewhere the best proved bound is given beside
     the certificate of a search.
 

@@ -20,7 +20,7 @@ from convexbn.solvers.relu._oracle import price_of, search_hard
 from convexbn.solvers.relu._proof import Plan, price_within_tolerance, provable, proved
 from convexbn.solvers.relu._state import Run, State
 
-_LONG_PROOF_NODES = 2_000_000  # of a proof that is limited by its time
+_LONG_PROOF_NODES = 10_000_000  # of a proof that is limited by its time: a gibibyte or so of cones of rank eight
 
 
 @on_one_thread

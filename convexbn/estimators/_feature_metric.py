@@ -30,9 +30,12 @@ def learned_metric(curve: Curve, design: BatchNormDesign) -> np.ndarray | None:
     Z, weights = problem.Z.in_single_precision, _of_unit_size(neurons.weights)  # the size of a metric does not count
     slopes = Z.cast((weights * _of_unit_size(neurons.output_weights).T[:, None, :]).swapaxes(1, 2))
     products = np.asarray(Z.summed(of_gradients, problem.placed[1], weights=weights, slopes=slopes), dtype=float)
+    if not np.isfinite(products).all():
+        return None
+    eigenvalues, vectors = np.linalg.eigh(products[:-1, :-1])  # rounding in single precision makes some negative
     with np.errstate(over="ignore", invalid="ignore"):  # of columns whose squares are no floats
-        along = design.whitening_ @ products[:-1, :-1] @ design.whitening_.T
-        metric: np.ndarray = (along + along.T) / 2
+        root = design.whitening_ @ (vectors * np.sqrt(np.maximum(eigenvalues, 0)))
+        metric: np.ndarray = root @ root.T
     return metric if np.isfinite(metric).all() and metric.any() else None
 
 

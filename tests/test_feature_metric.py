@@ -20,6 +20,7 @@ from convexbn import (
     solve_column_generation,
     solve_program,
 )
+from convexbn.designs._feature_metric import check_feature_metric
 from convexbn.estimators._curve import Candidate, Curve
 from convexbn.estimators._feature_metric import learned_metric
 from convexbn.model._neurons import Neurons
@@ -138,6 +139,21 @@ class TestGradients:
             expected += weights[i] * slopes @ slopes.T
         found = learned_metric(curve, design)
         np.testing.assert_allclose(found / np.trace(found), expected / np.trace(expected), atol=1e-4)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_rounding_makes_no_eigenvalue_negative(self, seed):
+        """Few neurons teach a metric of low rank, and columns that are nearly collinear enlarge its rounding."""
+        rng = np.random.default_rng(seed)
+        features = rng.standard_normal((300, 20))
+        features[:, 10:] = features[:, :10] + 1e-3 * features[:, 10:]
+        design = BatchNormDesign().fit(features)
+        problem = Problem(design.matrix(features), features[:, 0], weight_decay=1.0)
+        curve = Curve(Candidate(0.0), problem, 1.0, np.ones(1), [(np.arange(50, 300), np.arange(50))])
+        neurons = Neurons(rng.standard_normal((21, 2)), rng.standard_normal((2, 1)), np.zeros(1))
+        curve.add([0], [[(neurons, np.ones(50))]])
+        metric = learned_metric(curve, design)
+        check_feature_metric(metric)
+        assert np.linalg.eigvalsh(metric)[0] >= -1e-13 * np.abs(metric).max()
 
     def test_constants_and_wide_data_teach_nothing(self, monkeypatch):
         design = BatchNormDesign().fit(X)

@@ -32,9 +32,8 @@ def prove(
 
     With one output the price of every direction is bounded by branch and bound, which closes the gap with up to about
     six features, with seven where `max_time` allows it minutes; with several outputs on tiny data their patterns are
-    enumerated. The proof ends where the gap is
-    within the `tol` of the model, and the certificate is then global. Elsewhere the best proved bound is given beside
-    the certificate of a search.
+    enumerated. The proof ends where the gap is within the `tol` of the model, and the certificate is then global.
+    Elsewhere the best proved bound is given beside the certificate of a search.
 
     The network stays as it is. If more is proved than before, `certificate_` of the model becomes the new certificate.
 

@@ -31,6 +31,7 @@ _POLISHED_RTOL = 1e-3  # of a step's program: later steps make up for it
 _UNFORESEEN = 1e-6  # share of its gain that a step's model is wrong by where no other kink was crossed
 _POLISHABLE = 0.9  # of the threshold: ends of a lower price are not polished
 _SAME_END, _SAME_MAXIMUM = 1 - 1e-4, 1 - 1e-7  # cosines above which two of them count as one
+_AT_ONCE = 64  # ends that are compared with all others at once
 
 Stop = Callable[[], bool] | None
 
@@ -342,11 +343,16 @@ def _corners(Z: Any, V: Any, inner: Any, *shared: Any, columns: Any, c: Any, n_k
 def _distinct(w: np.ndarray, c: np.ndarray, order: np.ndarray, cosine: float, count: int) -> np.ndarray:
     """The first of the columns named in `order` that are not close to an earlier one of the same c."""
     candidates, c = np.ascontiguousarray(w[:, order].T), c[:, order]
-    left = np.ones(len(order), dtype=bool)
-    chosen: list[int] = []
-    while len(chosen) < count and left.any():
-        first = int(left.argmax())
-        chosen.append(first)
-        left[(candidates @ candidates[first] > cosine) & (c == c[:, first, None]).all(axis=0)] = False
-        left[first] = False
-    return order[chosen]
+    left, chosen = np.arange(len(order)), []
+    while len(chosen) < count and len(left):
+        first = left[:_AT_ONCE]
+        same = (c[:, first, None] == c[:, None, left]).all(axis=0)
+        close = same & (candidates[first] @ candidates[left].T > cosine)
+        gone = np.zeros(len(left), dtype=bool)
+        for i in range(len(first)):
+            if not gone[i]:
+                chosen.append(first[i])
+                gone |= close[i]
+                gone[i] = True
+        left = left[~gone]
+    return order[chosen[:count]]

@@ -343,7 +343,8 @@ def _corners(Z: Any, V: Any, inner: Any, *shared: Any, columns: Any, c: Any, n_k
 def _distinct(w: np.ndarray, c: np.ndarray, order: np.ndarray, cosine: float, count: int) -> np.ndarray:
     """The first of the columns named in `order` that are not close to an earlier one of the same c."""
     candidates, c = np.ascontiguousarray(w[:, order].T), c[:, order]
-    left, chosen = np.arange(len(order)), []
+    left = np.arange(len(order))
+    chosen: list[int] = []
     while len(chosen) < count and len(left):
         first = left[:_AT_ONCE]
         same = (c[:, first, None] == c[:, None, left]).all(axis=0)

@@ -193,3 +193,17 @@ def test_cells_narrower_than_rounding_are_left_out():
     assert not patterns.complete
     assert len(as_set(patterns)) == len(patterns)
     np.testing.assert_array_equal(Z @ patterns.directions >= 0, patterns.masks())
+
+
+@pytest.mark.parametrize("seed", [1, 2, 7])
+def test_patterns_are_those_of_their_directions_in_whatever_order_products_are_summed(seed):
+    """Of near duplicates and their negatives, some of whose cells are as narrow as rounding."""
+    rng = np.random.default_rng(seed)
+    base = rng.standard_normal((4, 4))
+    rows = np.vstack([base, base[:3] + 1e-9 * rng.standard_normal((3, 4))])
+    Z = np.hstack([np.vstack([rows, -rows]), np.ones((14, 1))])
+    patterns = enumerate_patterns(Z)
+    assert not patterns.complete
+    products = (Z.astype(np.longdouble)[:, :, None] * patterns.directions).sum(axis=1)
+    np.testing.assert_array_equal(products >= 0, patterns.masks())
+    np.testing.assert_array_equal(Z[:, ::-1] @ patterns.directions[::-1] >= 0, patterns.masks())

@@ -161,7 +161,8 @@ def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = MAX_PATTE
     patterns : Patterns
         All patterns, each with a direction inside its cell. Hyperplanes whose unit normals differ by less than 1e-9
         count as one, and so do their intersections with another within that. If some differ by more than 1e-12, which
-        rounding does not explain, patterns may be missing, and ``complete`` is False; else it is True.
+        rounding does not explain, patterns may be missing, and ``complete`` is False; else it is True. Directions on
+        whose side of a hyperplane rounding decides are left out: gates of them would be others in other arithmetic.
 
     Raises
     ------
@@ -185,10 +186,24 @@ def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = MAX_PATTE
             f"more than max_patterns={max_patterns}; use sample_patterns, keep fewer components, or raise the budget."
         )
     signs, inner, clear_cells = cells(normals)
-    expected, directions = np.packbits(signs[:, member] * side >= 0, axis=1), basis @ inner.T
+    directions = basis @ inner.T
+    inside = _inside(matrix.rows(), directions)
+    expected, directions = np.packbits(signs[inside][:, member] * side >= 0, axis=1), directions[:, inside]
     packed, first = np.unique(matrix.packed_patterns(directions), axis=0, return_index=True)
     wide = len(packed) == len(expected) and bool((packed == expected[first]).all())  # no cell is narrower than rounding
-    return Patterns(packed, directions[:, first], matrix.n_rows, complete=clear and clear_cells and wide)
+    complete = clear and clear_cells and wide and bool(inside.all())
+    return Patterns(packed, directions[:, first], matrix.n_rows, complete=complete)
+
+
+def _inside(rows: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Whether directions (k, P) lie on the same side of each hyperplane in whatever order products are summed: (P,)."""
+    rounding, step = 4 * len(directions) * np.finfo(float).eps, max(1, _BLOCK_ENTRIES // len(rows))
+    inside = np.empty(directions.shape[1], dtype=bool)
+    for start in range(0, len(inside), step):
+        block = slice(start, start + step)
+        sizes = np.abs(rows) @ np.abs(directions[:, block])
+        inside[block] = ((np.abs(rows @ directions[:, block]) > rounding * sizes) | (sizes == 0)).all(axis=0)
+    return inside
 
 
 def check_patterns(patterns: object, Z: Operator) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from time import process_time
 
 import numpy as np
 import pytest
@@ -41,6 +42,21 @@ def test_errors_at_random_moments():
     assert outcomes.returncode == 0, outcomes.stderr
     assert "FAILED" not in outcomes.stdout
     assert [line.split()[0] for line in outcomes.stdout.splitlines()] == [name for name in NAMES for _ in range(4)]
+
+
+def test_an_error_that_a_library_passes_on_as_a_cause_is_that_error_but_ctrl_c_is_not(monkeypatch):
+    def run():
+        until = process_time() + 0.1
+        try:
+            while process_time() < until:
+                pass
+        except BaseException as error:
+            raise TypeError("of the library") from error
+        return np.zeros(1)
+
+    monkeypatch.setattr(trust_faults, "subjects", lambda: {"passed on": trust_faults.Subject(run)})
+    assert trust_faults.raised_within("passed on", MemoryError, 0.3) == "TypeError"
+    assert trust_faults.raised_within("passed on", KeyboardInterrupt, 0.3).startswith("FAILED: TypeError: of the lib")
 
 
 def test_stages_of_cifar10_go_on(tmp_path):

@@ -197,6 +197,7 @@ def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = MAX_PATTE
 
 def _inside(rows: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """Whether directions (k, P) lie on the same side of each hyperplane in whatever order products are summed: (P,)."""
+    rows = rows / np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(float).tiny)
     rounding, step = 4 * len(directions) * np.finfo(float).eps, max(1, _BLOCK_ENTRIES // len(rows))
     inside = np.empty(directions.shape[1], dtype=bool)
     for start in range(0, len(inside), step):

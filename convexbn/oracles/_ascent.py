@@ -13,6 +13,7 @@ from convexbn.model._outputs import OutputDirections, output_directions
 from convexbn.model._sums import along_rows
 from convexbn.operators import Operator
 from convexbn.oracles._checked_dual import checked_dual
+from convexbn.oracles._distinct import distinct
 from convexbn.oracles._kink_program import solve_kink_program
 from convexbn.oracles._kinks import Kinks, nearest, shared_kinks, sided_products
 from convexbn.oracles._price import Price
@@ -31,7 +32,6 @@ _POLISHED_RTOL = 1e-3  # of a step's program: later steps make up for it
 _UNFORESEEN = 1e-6  # share of its gain that a step's model is wrong by where no other kink was crossed
 _POLISHABLE = 0.9  # of the threshold: ends of a lower price are not polished
 _SAME_END, _SAME_MAXIMUM = 1 - 1e-4, 1 - 1e-7  # cosines above which two of them count as one
-_AT_ONCE = 64  # ends that are compared with all others at once
 
 Stop = Callable[[], bool] | None
 
@@ -343,17 +343,9 @@ def _corners(Z: Any, V: Any, inner: Any, *shared: Any, columns: Any, c: Any, n_k
 def _distinct(w: np.ndarray, c: np.ndarray, order: np.ndarray, cosine: float, count: int) -> np.ndarray:
     """The first of the columns named in `order` that are not close to an earlier one of the same c."""
     candidates, c = np.ascontiguousarray(w[:, order].T), c[:, order]
-    left = np.arange(len(order))
-    chosen: list[int] = []
-    while len(chosen) < count and len(left):
-        first = left[:_AT_ONCE]
-        same = (c[:, first, None] == c[:, None, left]).all(axis=0)
-        close = same & (candidates[first] @ candidates[left].T > cosine)
-        gone = np.zeros(len(left), dtype=bool)
-        for i in range(len(first)):
-            if not gone[i]:
-                chosen.append(first[i])
-                gone |= close[i]
-                gone[i] = True
-        left = left[~gone]
-    return order[chosen[:count]]
+
+    def close(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+        same = (c[:, some, None] == c[:, None, others]).all(axis=0)
+        return same & (candidates[some] @ candidates[others].T > cosine)
+
+    return order[distinct(count, len(order), close)]

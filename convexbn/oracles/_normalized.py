@@ -12,6 +12,7 @@ import numpy as np
 
 from convexbn.model._normalized_neurons import activation_statistics
 from convexbn.operators import Operator
+from convexbn.oracles._distinct import distinct
 from convexbn.oracles._kink_program import solve_kink_program
 from convexbn.oracles._kinks import nearest_kinks
 from convexbn.oracles._price import Price
@@ -349,12 +350,9 @@ def _distinct(
     """The first of the neurons named in `order` that are not close to an earlier one, outputs and output directions."""
     candidates = found.take(order)
     outputs = (np.sqrt(p)[:, None] * (Z.neuron_outputs(candidates.weights) + candidates.shift)).T
-    left = np.ones(len(order), dtype=bool)
-    chosen: list[int] = []
-    while len(chosen) < count and left.any():
-        first = int(left.argmax())
-        chosen.append(first)
-        cosines = (outputs @ outputs[first]) * (candidates.output_directions @ candidates.output_directions[first])
-        left[cosines > cosine] = False
-        left[first] = False
-    return order[chosen]
+    directions = candidates.output_directions
+
+    def close(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+        return (outputs[some] @ outputs[others].T) * (directions[some] @ directions[others].T) > cosine
+
+    return order[distinct(count, len(order), close)]

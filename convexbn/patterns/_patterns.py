@@ -190,9 +190,8 @@ def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = MAX_PATTE
     inside = _inside(matrix.rows(), directions)
     expected, directions = np.packbits(signs[inside][:, member] * side >= 0, axis=1), directions[:, inside]
     packed, first = np.unique(matrix.packed_patterns(directions), axis=0, return_index=True)
-    wide = len(packed) == len(expected) and bool((packed == expected[first]).all())  # no cell is narrower than rounding
-    complete = clear and clear_cells and wide and bool(inside.all())
-    return Patterns(packed, directions[:, first], matrix.n_rows, complete=complete)
+    wide = len(packed) == len(signs) and bool((packed == expected[first]).all())  # no cell is narrower than rounding
+    return Patterns(packed, directions[:, first], matrix.n_rows, complete=clear and clear_cells and wide)
 
 
 def _inside(rows: np.ndarray, directions: np.ndarray) -> np.ndarray:

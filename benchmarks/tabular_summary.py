@@ -236,9 +236,15 @@ def text_table(results: dict) -> str:
 
 
 def draw(results: dict, path: Path) -> None:
-    """Above, per set, how far each model is from the best of scikit-learn's; below the average ranks of all."""
+    """Above, per set, how far each model is from the best of scikit-learn's; below the average ranks of all.
+
+    A kind of which none of scikit-learn's was fitted is left out, and without any kind there is no picture.
+    """
+    kinds = [key for key in KINDS if _distances(of_kind(results["defaults"], key))]
+    if not kinds:
+        print("No picture: there is no model of scikit-learn's to compare with")
+        return
     plt = pyplot()
-    kinds = [key for key in KINDS if of_kind(results["defaults"], key)]
     figure, axes = plt.subplots(
         2, len(kinds), figsize=(7.2 * len(kinds), 9.5), layout="constrained", squeeze=False, height_ratios=[2, 1]
     )
@@ -260,11 +266,16 @@ def draw(results: dict, path: Path) -> None:
     print(f"Drew {path}")
 
 
+def _distances(sets: dict) -> list[float]:
+    """Of all models on all sets from the best of scikit-learn's, where both have a score."""
+    found = (behind(entry, model) for entry in sets.values() for model in MODELS)
+    return [distance for distance in found if distance is not None]
+
+
 def _draw_sets(ax, sets: dict, classification: bool, colours: dict) -> None:
     best, furthest = (0.0, WORST_DRAWN[True]) if classification else (1.0, WORST_DRAWN[False])
     ax.axvspan(best, CLOSE[classification], color="0.9", zorder=0)
     ax.axvline(best, color="0.5", linewidth=1)
-    everywhere = [behind(entry, model) for entry in sets.values() for model in MODELS]
     for model in reversed(MODELS):  # ours is drawn last, above the others
         points = [(behind(entry, model), height) for height, entry in enumerate(reversed(sets.values()))]
         points = [(distance, height) for distance, height in points if distance is not None]
@@ -286,8 +297,7 @@ def _draw_sets(ax, sets: dict, classification: bool, colours: dict) -> None:
         ticks = [0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0]
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.minorticks_off()
-        least = min(distance for distance in everywhere if distance is not None)
-        ax.set_xlim(0.95 * min(0.95, least), 1.05 * furthest)
+        ax.set_xlim(0.95 * min(0.95, *_distances(sets)), 1.05 * furthest)
     label = "points of accuracy below the best" if classification else "RMSE over that of the best"
     ax.set(title=KINDS[classification], xlabel=label, ylim=(-0.6, len(sets) - 0.4))
 

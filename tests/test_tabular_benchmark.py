@@ -237,6 +237,16 @@ def test_quick_run_writes_results_and_picture(tmp_path, monkeypatch, pictures):
     assert [bar.get_width() for bar in ranks.patches] == [rank for rank, _ in reversed(expected.values())] != []
 
 
+def test_no_picture_of_a_kind_without_a_model_to_compare_with(tmp_path, pictures, capsys):
+    alone = {"servo": {OURS: 0.5}, "machine": {OURS: 0.5, "CatBoost": 0.5}}
+    tabular_summary.draw(tabular_summary.results_of(runs_of(alone)), tmp_path / "tabular.png")
+    assert (list(pictures), capsys.readouterr().out[:10]) == ([], "No picture")
+    results = tabular_summary.results_of(runs_of(alone | {"wine": {OURS: 0.9, "MLP": 0.9}}))
+    machine = {"environment": {"cpu": "a processor", "date": "2026-11-28"}}
+    tabular_summary.draw(results | machine, tmp_path / "tabular.png")
+    assert [ax.get_title() for ax in pictures["tabular.png"].axes] == ["classification", ""]
+
+
 class TestDefaults:
     def points(self, seconds, **other):
         return {"seconds": seconds, "reached": True, "gap": 1e-5} | other

@@ -183,6 +183,16 @@ def test_multiples_of_a_row_are_one_hyperplane_whatever_their_direction():
     assert len(patterns) == len(as_set(patterns)) == 10
 
 
+@pytest.mark.parametrize("seed", [0, 4])
+def test_an_enumeration_that_left_a_pattern_out_is_not_complete(seed):
+    """Of hyperplanes that are clearly distinct, and directions as near to three of them as rounding."""
+    Z = np.random.default_rng(seed).standard_normal((4, 4))
+    Z = np.vstack([Z, [0.6, 0.3, 5e-9, 0] @ Z])
+    patterns = enumerate_patterns(Z)
+    assert not patterns.complete
+    assert len(as_set(patterns)) == len(patterns) < count_patterns(Z) == 30
+
+
 def test_cells_narrower_than_rounding_are_left_out():
     """So that a gate is what its direction makes of the rows, and the network the one that is certified."""
     t = 2.8367e-9

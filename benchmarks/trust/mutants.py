@@ -85,8 +85,8 @@ _PATTERNS = [
     ),
     Mutant(
         "patterns/_patterns.py",
-        "packed == expected[first]",
-        "packed == packed[first]",
+        "len(distinct) == len(inner)",
+        "len(distinct) <= len(inner)",
         "patterns",
         "patterns of cells narrower than rounding count as all there are",
     ),

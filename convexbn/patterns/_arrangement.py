@@ -10,15 +10,15 @@ _ZERO = 1e-9  # what separates unit vectors counts as zero up to here
 _ROUNDING = 1e-12  # and up to here it is rounding; in between it may be either
 
 
-def arrangement(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
+def arrangement(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
     """Distinct hyperplanes of the rows of Z in coordinates of their span.
 
     Neither the length of a row nor a change of coordinates matters to patterns, so both are scaled to order one.
 
     Returns
     -------
-    normals (n', rank), the hyperplane and the side of each row, the basis (k, rank) that takes directions back, and
-    whether rank and hyperplanes are clear of rounding.
+    normals (n', rank), the basis (k, rank) that takes directions back, and whether rank and hyperplanes are clear of
+    rounding.
     """
     used = Z.any(axis=0)
     if not used.any():
@@ -30,10 +30,10 @@ def arrangement(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
         scaled, units = scaled / largest, units / largest
     _, S, Vt = np.linalg.svd(scaled, full_matrices=False)
     rank = int(np.sum(_ZERO * S[0] < S))
-    normals, member, side, clear = _distinct_normals(scaled @ Vt[:rank].T)
+    normals, _, _, clear = _distinct_normals(scaled @ Vt[:rank].T)
     basis = np.zeros((Z.shape[1], rank))
     basis[used] = units[:, None] * Vt[:rank].T
-    return normals, member, side, basis, clear and not _unclear(S / S[0])
+    return normals, basis, clear and not _unclear(S / S[0])
 
 
 def count_cells(normals: np.ndarray) -> int:

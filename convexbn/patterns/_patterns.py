@@ -178,32 +178,34 @@ def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = MAX_PATTE
     """
     matrix = as_design_matrix(Z)
     check_count("max_patterns", max_patterns)
-    normals, member, side, basis, clear = arrangement(matrix.rows())
+    normals, basis, clear = arrangement(matrix.rows())
     count = count_cells(normals)
     if count > max_patterns:
         raise ValueError(
             f"{len(normals)} distinct hyperplanes in rank {normals.shape[1]} have up to {count} activation patterns, "
             f"more than max_patterns={max_patterns}; use sample_patterns, keep fewer components, or raise the budget."
         )
-    signs, inner, clear_cells = cells(normals)
+    inner, clear_cells = cells(normals)[1:]
     directions = basis @ inner.T
-    inside = _inside(matrix.rows(), directions)
-    expected, directions = np.packbits(signs[inside][:, member] * side >= 0, axis=1), directions[:, inside]
-    packed, first = np.unique(matrix.packed_patterns(directions), axis=0, return_index=True)
-    wide = len(packed) == len(signs) and bool((packed == expected[first]).all())  # no cell is narrower than rounding
-    return Patterns(packed, directions[:, first], matrix.n_rows, complete=clear and clear_cells and wide)
+    packed, decided = _sides(matrix.rows(), directions)
+    distinct, first = np.unique(packed[decided], axis=0, return_index=True)
+    complete = clear and clear_cells and len(distinct) == len(inner)  # as many patterns as there are cells
+    return Patterns(distinct, directions[:, decided][:, first], matrix.n_rows, complete=complete)
 
 
-def _inside(rows: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Whether directions (k, P) lie on the same side of each hyperplane in whatever order products are summed: (P,)."""
+def _sides(rows: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Patterns of directions (k, P), and whether each is the same in whatever order products are summed: (P,)."""
     rows = rows / np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(float).tiny)
     rounding, step = 4 * len(directions) * np.finfo(float).eps, max(1, _BLOCK_ENTRIES // len(rows))
-    inside = np.empty(directions.shape[1], dtype=bool)
-    for start in range(0, len(inside), step):
+    magnitudes = np.abs(rows)
+    packed = np.empty((directions.shape[1], -(-len(rows) // 8)), dtype=np.uint8)
+    decided = np.empty(len(packed), dtype=bool)
+    for start in range(0, len(packed), step):
         block = slice(start, start + step)
-        sizes = np.abs(rows) @ np.abs(directions[:, block])
-        inside[block] = ((np.abs(rows @ directions[:, block]) > rounding * sizes) | (sizes == 0)).all(axis=0)
-    return inside
+        products, sizes = rows @ directions[:, block], magnitudes @ np.abs(directions[:, block])
+        decided[block] = ((np.abs(products) > rounding * sizes) | (sizes == 0)).all(axis=0)
+        packed[block] = np.packbits(products.T >= 0, axis=1)
+    return packed, decided
 
 
 def check_patterns(patterns: object, Z: Operator) -> None:

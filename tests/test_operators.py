@@ -274,6 +274,24 @@ def test_blocks_are_worked_on_by_threads_and_added_up_in_order(monkeypatch):
     assert get_ident() not in seen
 
 
+def flagged(Z, *, S):
+    """Outputs of neurons, and the flag of an invalid operation, which BLAS raises now and then in single precision."""
+    np.subtract(np.float32(np.inf), np.float32(np.inf))
+    return Z.neuron_outputs(S)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("rows_a_block", [4, 16])
+def test_an_invalid_operation_means_nothing_in_single_precision_alone(monkeypatch, rows_a_block, n_threads):
+    monkeypatch.setattr(DesignMatrix, "rows_a_block", rows_a_block)
+    Z, S = DesignMatrix(TALL), RNG.standard_normal((3, 4))
+    with on_threads(n_threads):
+        for single in (Z.in_single_precision, in_blocks(TALL).in_single_precision):
+            np.testing.assert_allclose(single.mapped(flagged, S=S), Z.neuron_outputs(S), atol=1e-5)
+        with pytest.warns(RuntimeWarning, match="invalid value"):
+            Z.mapped(flagged, S=S)
+
+
 def test_the_network_does_not_depend_on_threads(monkeypatch):
     monkeypatch.setattr(DesignMatrix, "rows_a_block", 64)
     X, noise = np.random.default_rng(0).standard_normal((100, 3)), 0.5  # so that few neurons are chosen

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.linalg import eigh, qr
 from scipy.linalg.blas import dsyrk
 
+from convexbn._utils.invalid_flag import false_flags_ignored
 from convexbn._utils.magnitude import power_of_two_above
 from convexbn._utils.scratch import scratch
 from convexbn._utils.summary import Summarized, counted
@@ -151,12 +152,12 @@ class Operator(Summarized, ABC):
     def _values(self, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Iterator[Any]:
         """The values of a function of blocks, in the order of the blocks."""
         if len(self._samples) == 1:
-            return iter([function(self, *placed, **small)])
+            return iter([_applied(function, self, placed, small)])
+        return in_order(lambda i: self._value(i, function, placed, small), len(self._samples))
 
-        def value(i: int) -> Any:
-            return function(self._block(i), *(self._part(values, i) for values in placed), **small)
-
-        return in_order(value, len(self._samples))
+    def _value(self, i: int, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Any:
+        """The value of a function of blocks at a block."""
+        return _applied(function, self._block(i), tuple(self._part(values, i) for values in placed), small)
 
     @cached_property
     def _samples(self) -> list[slice]:
@@ -400,6 +401,12 @@ class Operator(Summarized, ABC):
     def samples_at_once(self, entries: int) -> Iterator[slice]:
         """Slices of the samples of a block, with so many entries made for each row."""
         return slices(self.n_samples, entries * self.n_patches)
+
+
+def _applied(function: Callable[..., Any], Z: Operator, placed: tuple[Any, ...], small: dict[str, Any]) -> Any:
+    """The value of a function at a block."""
+    with false_flags_ignored(Z.dtype):
+        return function(Z, *placed, **small)
 
 
 def _masked_gram(Z: Operator, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -83,9 +83,6 @@ class RowBlocks(Operator):
         each = in_order if self.data.in_any_order else lambda value, count: map(value, range(count))
         return each(lambda i: self._value(i, function, placed, small), len(self._samples))
 
-    def _value(self, i: int, function: Callable[..., Any], placed: tuple[Any, ...], small: dict[str, Any]) -> Any:
-        return function(self._block(i), *(self._part(values, i) for values in placed), **small)
-
     @cached_property
     def _samples(self) -> list[slice]:
         return list(self._blocks(self.data.n_features))  # those of Z B, too, so that values that are held fit both

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from convexbn._utils.checks import check_count, is_number
+from convexbn._utils.invalid_flag import false_flags_ignored
 from convexbn._utils.threads import on_one_thread
 from convexbn.operators._protocol import Operator
 from convexbn.oracles._bound import price_bound
@@ -269,7 +270,8 @@ class _Cones:
         known = (self.weights >= 0).all(axis=1) & (attained > target) & (self.bounds <= LOOSE * attained)
         unsure = np.flatnonzero(~known)
         generators, values = self.generators[unsure], self.values[unsure]
-        maxima = largest_on_cones(generators, values, self.concave.linear, self.concave.rows, target, dtype)
+        with false_flags_ignored(dtype):
+            maxima = largest_on_cones(generators, values, self.concave.linear, self.concave.rows, target, dtype)
         bounds, weights, below = self.bounds.copy(), self.weights.copy(), self.below.copy()
         bounds[unsure] = np.minimum(bounds[unsure], maxima.bounds)
         weights[unsure] = maxima.weights

@@ -10,6 +10,7 @@ from benchmarks import trust_inputs
 from convexbn import (
     BatchNormDesign,
     BatchNormNetwork,
+    ConvBatchNormNetwork,
     ConvexBNClassifier,
     ConvexBNClassifierCV,
     ConvexBNConvRegressor,
@@ -31,7 +32,7 @@ from convexbn import (
 )
 from convexbn._utils.checks import is_number, real_array
 from convexbn.datasets import make_teacher
-from convexbn.gradient import gdnp, identity_mapping, train, weight_norm
+from convexbn.gradient import deep_weight_norm, gdnp, identity_mapping, train, weight_norm
 from convexbn.oracles import (
     price_bound,
     price_by_ascent,
@@ -248,6 +249,36 @@ def test_numbers_too_large_for_their_squares_are_refused():
         gdnp.LearningHalfspace(1e200 * X, 2.0 * LABELS - 1)
     with pytest.raises(ValueError, match="The outputs for X overflow"):
         GDNPClassifier(max_iter=5, tol=100.0).fit(X, LABELS).predict(1e308 * np.sign(X))
+    with pytest.raises(ValueError, match=r"\|X\[3\]\| - 1 = inf"):
+        weight_norm.limit_gram_matrices(np.where(np.arange(5)[:, None] == 3, 1e300, np.eye(5)))
+    conv = ConvBatchNormNetwork.at_initialization(trust_inputs.IMAGES, 3, kernel_size=2, random_state=0)
+    with pytest.raises(ValueError, match="filter_shape must hold 3 integers below 2,147,483,648"):
+        ConvBatchNormNetwork(**vars(conv) | {"filter_shape": (1e300, 2, 2)})
+
+
+def backwards(array):
+    """The same array, with a negative stride."""
+    return array[::-1].copy()[::-1]
+
+
+def test_training_by_gradients_takes_any_container():
+    signs = 2.0 * LABELS - 1
+    expected = gdnp.gdnp(gdnp.LearningHalfspace(X, signs), n_steps=3).weights
+    found = gdnp.gdnp(gdnp.LearningHalfspace(X, signs.astype(object)), n_steps=3).weights
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match="y must hold numbers"):
+        gdnp.LearningHalfspace(X, np.array([(sign,) for sign in signs], dtype=[("y", float)]))
+    rows = X / np.linalg.norm(X, axis=1, keepdims=True)
+    deep = {"start": deep_weight_norm.SmoothNetwork([np.eye(3)], np.ones(3)), "learning_rate": 0.01, "n_steps": 3}
+    one, other = (
+        deep_weight_norm.train_deep_weight_norm(data, signs, **deep)[0].weights for data in (rows, backwards(rows))
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_dimension_is_named_with_the_data_it_is_too_large_for():
+    with pytest.raises(ValueError, match=r"n_components=2 is out of range.*the smaller side of the data X"):
+        ConvexBNRegressor(0.1, n_components=2).fit(X[:, :1], Y)
 
 
 def test_labels_in_any_container():

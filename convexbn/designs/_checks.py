@@ -21,7 +21,7 @@ def check_components(n_components: object, largest: int) -> None:
     if not valid:
         raise ValueError(
             f"n_components={n_components!r} is out of range: give None, an int from 1 to {largest}, the smaller side "
-            "of the data, or a float in (0, 1], the fraction of the variance to keep."
+            "of the data X, or a float in (0, 1], the fraction of the variance to keep."
         )
 
 

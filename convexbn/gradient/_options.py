@@ -124,7 +124,7 @@ def check_pair(name: str, pair: Any) -> tuple[ArrayLike, ArrayLike]:
 
 def check_samples(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs (n, d) and targets (n,) in double precision, or raise a ValueError that names what is wrong."""
-    data, targets = check_X_y(X, y, dtype=np.float64)
+    data, targets = check_X_y(X, y, dtype=np.float64, order="C")  # PyTorch takes no negative strides
     return data, as_numbers(targets)
 
 

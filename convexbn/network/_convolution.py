@@ -13,6 +13,8 @@ from convexbn.designs._patches import PatchDesign, PatchGrid, check_images
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.network._base import import_torch, tensor
 
+_MOST = 2**31  # what sizes are below, so that they are integers of any platform
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Convolution:
@@ -52,8 +54,8 @@ class Convolution:
         """Convert the geometry to integers, or raise a ValueError if it does not fit the weights."""
         for name, size in (("filter_shape", 3), ("stride", 2), ("padding", 2)):
             given = np.asarray(getattr(self, name))
-            if given.shape != (size,) or (given % 1 != 0).any():
-                raise ValueError(f"{name} must hold {size} integers, got {given}.")
+            if given.shape != (size,) or not (np.abs(given) < _MOST).all() or (given % 1 != 0).any():
+                raise ValueError(f"{name} must hold {size} integers below {_MOST:,}, got {given}.")
             object.__setattr__(self, name, given.astype(int))
         h = self.grid.n_entries(self.filter_shape[0])
         if self.weights.shape[1] != h:

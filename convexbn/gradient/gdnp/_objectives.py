@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve
 
-from convexbn._utils.data_checks import check_array, check_X_y
+from convexbn._utils.data_checks import check_array
 from convexbn._utils.magnitude import check_magnitude
 from convexbn.gradient._options import check_samples
 from convexbn.gradient.gdnp._functions import LOSSES, SmoothFunction, named_function
@@ -268,7 +268,7 @@ class LearningHalfspace(Objective):
     def __init__(self, X: ArrayLike, y: ArrayLike, loss: str | SmoothFunction = "softplus"):
         self.loss = named_function("loss", loss, LOSSES)
         self.curvature = self.loss.curvature
-        data, labels = check_X_y(X, y, dtype=np.float64)
+        data, labels = check_samples(X, y)
         check_magnitude(data, "X")
         if not np.isin(labels, (-1, 1)).all():
             raise ValueError("y must hold the labels -1 and +1 only.")

@@ -200,7 +200,8 @@ def limit_gram_matrices(X: ArrayLike) -> GramMatrices:
     n, d = data.shape
     if d < 2:
         raise ValueError("X has one feature, and on a line no direction can change (V = 0); give two or more.")
-    lengths = np.linalg.norm(data, axis=1)
+    with np.errstate(over="ignore"):  # of lengths that are far from one
+        lengths = np.linalg.norm(data, axis=1)
     worst = int(np.abs(lengths - 1).argmax())
     if abs(lengths[worst] - 1) > (_UNIT_HALF if getattr(X, "dtype", None) == np.float16 else _UNIT):
         raise ValueError(

@@ -281,6 +281,13 @@ def test_a_dimension_is_named_with_the_data_it_is_too_large_for():
         ConvexBNRegressor(0.1, n_components=2).fit(X[:, :1], Y)
 
 
+@pytest.mark.parametrize("weight", [1e308, np.inf, np.nan])
+def test_outputs_of_weights_that_are_not_finite_show_it(weight):
+    neurons = Neurons(np.eye(3)[:, :2], [[1.0], [weight]], [0.0])
+    outputs = neurons.outputs(DesignMatrix(10 * np.vstack([X, -X])))
+    assert not np.isfinite(outputs).all()
+
+
 def test_labels_in_any_container():
     expected = ConvexBNClassifier(0.1, tol=1e-1).fit(X, LABELS).decision_function(X)
     words = np.array(["no", "yes"])[LABELS]

@@ -82,7 +82,8 @@ class Neurons(BaseNeurons):
         if len(self.weights) != Z.n_columns:
             raise ValueError(f"weights have {len(self.weights)} rows, Z has {Z.n_columns} columns.")
         function, arrays = self._in_blocks
-        return Z.mapped(function, **arrays)
+        with np.errstate(over="ignore", invalid="ignore"):  # of weights that are huge or infinite, which outputs show
+            return Z.mapped(function, **arrays)
 
     def training_loss(self, Z: Operator, loss: Loss, y: Any, p: Any) -> float:
         """Loss of the predictions with targets y and sample weights p, which are where the rows of Z are."""

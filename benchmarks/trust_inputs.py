@@ -195,7 +195,7 @@ def _core() -> Iterator[Call]:
     yield Call("Problem", lambda **g: [(p := cb.Problem(**g)).zero_objective, p.zero_dual], of)
     yield Call("PostActivationProblem", lambda **g: cb.PostActivationProblem(**g).zero_objective, of)
     yield Call("Problem.dual_objective", problem.dual_objective, {"v": v})
-    yield Call("DesignMatrix", lambda **g: cb.DesignMatrix(**g) @ np.ones(Z.shape[1]), {"Z": Z, "n_patches": 1})
+    yield Call("DesignMatrix", lambda **g: cb.DesignMatrix(**g).row_norms, {"Z": Z, "n_patches": 1})
     weights = {"weights": neurons.weights, "output_weights": neurons.output_weights, "intercept": neurons.intercept}
     yield Call("Neurons", lambda **g: cb.Neurons(**g).outputs(problem.Z), weights)
     limits = {"tol": 1e-2, "max_time": 2.0, "max_iter": 4, "random_state": 0}

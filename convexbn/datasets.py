@@ -35,6 +35,11 @@ def make_teacher(
     y : ndarray of shape (n_samples,)
         Mean zero and variance one.
 
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or all targets are equal, as that of a single sample is.
+
     Examples
     --------
     >>> from convexbn.datasets import make_teacher
@@ -52,4 +57,7 @@ def make_teacher(
     X = rng.standard_normal((n_samples, n_features)) * np.geomspace(1, 1 / decay, n_features)
     teacher = rng.standard_normal((n_features, n_teachers))
     y = np.maximum(X @ teacher, 0) @ rng.standard_normal(n_teachers) + noise * rng.standard_normal(n_samples)
-    return X, (y - y.mean()) / y.std()
+    deviation = y.std()
+    if deviation == 0:
+        raise ValueError(f"n_samples={n_samples} targets are all equal, so none of variance one; give more samples.")
+    return X, (y - y.mean()) / deviation

@@ -249,6 +249,8 @@ def test_numbers_too_large_for_their_squares_are_refused():
         gdnp.LearningHalfspace(1e200 * X, 2.0 * LABELS - 1)
     with pytest.raises(ValueError, match="The outputs for X overflow"):
         GDNPClassifier(max_iter=5, tol=100.0).fit(X, LABELS).predict(1e308 * np.sign(X))
+    with pytest.raises(ValueError, match="largest absolute value of start"):
+        gdnp.lbfgs(gdnp.LeastSquares(X, Y), start=np.full(X.shape[1], 1e300))
     with pytest.raises(ValueError, match=r"\|X\[3\]\| - 1 = inf"):
         weight_norm.limit_gram_matrices(np.where(np.arange(5)[:, None] == 3, 1e300, np.eye(5)))
     conv = ConvBatchNormNetwork.at_initialization(trust_inputs.IMAGES, 3, kernel_size=2, random_state=0)
@@ -286,6 +288,11 @@ def test_outputs_of_weights_that_are_not_finite_show_it(weight):
     neurons = Neurons(np.eye(3)[:, :2], [[1.0], [weight]], [0.0])
     outputs = neurons.outputs(DesignMatrix(10 * np.vstack([X, -X])))
     assert not np.isfinite(outputs).all()
+
+
+def test_a_teacher_of_one_sample_has_no_variance():
+    with pytest.raises(ValueError, match="n_samples=1 targets are all equal"):
+        make_teacher(1, 3)
 
 
 def test_labels_in_any_container():

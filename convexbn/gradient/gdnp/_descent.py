@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from convexbn._utils.checks import check_kind, is_number
 from convexbn._utils.data_checks import check_array
+from convexbn._utils.magnitude import check_magnitude
 from convexbn.gradient._options import check_integer, check_number
 from convexbn.gradient._trace import Recorder, Trace
 from convexbn.gradient.gdnp._objectives import Objective
@@ -217,4 +218,5 @@ def check_start(start: ArrayLike, d: int) -> np.ndarray:
     weights = check_array(start, dtype=np.float64, ensure_2d=False, copy=True, input_name="start")
     if weights.shape != (d,):
         raise ValueError(f"start has shape {weights.shape}; give one weight for each of the {d} columns of X.")
+    check_magnitude(weights, "start")
     return weights

@@ -15,6 +15,7 @@ from convexbn import (
     ConvexBNClassifierCV,
     ConvexBNConvRegressor,
     ConvexBNRegressor,
+    ConvexBNStackRegressor,
     DesignMatrix,
     GDNPClassifier,
     Neurons,
@@ -288,6 +289,12 @@ def test_outputs_of_weights_that_are_not_finite_show_it(weight):
     neurons = Neurons(np.eye(3)[:, :2], [[1.0], [weight]], [0.0])
     outputs = neurons.outputs(DesignMatrix(10 * np.vstack([X, -X])))
     assert not np.isfinite(outputs).all()
+
+
+@pytest.mark.parametrize("model", [ConvexBNRegressor(0.1), ConvexBNStackRegressor(ConvexBNRegressor(0.1))])
+def test_a_target_that_is_missing_is_told(model):
+    with pytest.raises(ValueError, match="y must hold numbers, and holds None"):
+        model.fit(X, np.where(np.arange(len(Y)) == 3, None, Y))
 
 
 def test_a_teacher_of_one_sample_has_no_variance():

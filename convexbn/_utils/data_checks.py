@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils import validation
 from sklearn.utils.multiclass import check_classification_targets
 
-from convexbn._utils.checks import refuse_unusual
+from convexbn._utils.checks import real_array, refuse_unusual
 
 _NAMES = ("X", "y")
 
@@ -36,6 +36,14 @@ def _stricter(check: Callable[..., Any], *, of_estimator: bool = False) -> Calla
 check_array = _stricter(validation.check_array)
 check_X_y = _stricter(validation.check_X_y)
 validate_data = _stricter(validation.validate_data, of_estimator=True)
+
+
+def as_targets(y: np.ndarray) -> np.ndarray:
+    """Return checked targets in double precision, or raise a ValueError where objects are no numbers."""
+    targets = real_array("y", y)
+    if np.isnan(targets).any():  # made of None
+        raise ValueError("y must hold numbers, and holds None; leave samples without a target out.")
+    return targets
 
 
 def check_labels(y: np.ndarray) -> None:

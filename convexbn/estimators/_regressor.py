@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 
 from convexbn._utils.checks import check_flag
+from convexbn._utils.data_checks import as_targets
 from convexbn._utils.magnitude import check_magnitude
 from convexbn._utils.sample_weight import check_sample_weight, standard_deviations
 from convexbn.estimators._base import BaseConvexBN, Prepared
@@ -35,7 +36,7 @@ class Regression(RegressorMixin, BaseConvexBN):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         data, targets = self._validate(X, y, y_numeric=True, multi_output=True, ensure_min_samples=2)
         self._y_ndim = targets.ndim
-        targets = targets.astype(np.float64).reshape(len(targets), -1)
+        targets = as_targets(targets).reshape(len(targets), -1)
         make_loss(self.loss).check_targets(targets)
         check_magnitude(targets, "y")
         return data, targets, check_sample_weight(sample_weight, data.shape[0])

@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
 from convexbn._utils.all_or_nothing import all_or_nothing
 from convexbn._utils.array_namespace import to_numpy
 from convexbn._utils.checks import check_count
-from convexbn._utils.data_checks import check_array, check_labels, validate_data
+from convexbn._utils.data_checks import as_targets, check_array, check_labels, validate_data
 from convexbn._utils.sample_weight import check_sample_weight, merge_equal_samples
 from convexbn.estimators._base import BaseConvexBN
 from convexbn.estimators._classifier import ConvexBNClassifier
@@ -158,6 +158,8 @@ class _Stack(OnnxEstimator, StoredEstimator, MetaEstimatorMixin, BaseEstimator):
         if classifier:
             targets = column_or_1d(targets, warn=True)
             check_labels(targets)
+        else:
+            targets = as_targets(targets)
         return X, targets
 
     def _estimator(self) -> Any:

@@ -5,7 +5,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from convexbn import BatchNormDesign, Problem, sample_patterns, solve_column_generation, solve_gated
-from convexbn._utils.threads import on_one_thread
+from convexbn._utils.threads import in_order, on_one_thread, on_threads
 
 
 def n_threads():
@@ -78,3 +78,15 @@ def test_side_by_side_the_threads_are_given_back():
     first_out.set()
     follower.join()
     assert seen == [1, 1]
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_errors_of_floating_point_numbers_are_treated_alike_on_all_threads(n_jobs):
+    def overflow(i):
+        return np.float64(1e308) * np.float64(10)
+
+    with on_threads(n_jobs):
+        with np.errstate(over="ignore"):
+            assert list(in_order(overflow, 3)) == [np.inf] * 3
+        with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+            list(in_order(overflow, 3))

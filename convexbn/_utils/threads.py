@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import scipy.linalg  # noqa: F401 (its own BLAS must be loaded before it can be limited)
 from joblib import effective_n_jobs
 from threadpoolctl import ThreadpoolController
@@ -84,6 +85,16 @@ def on_threads(n_jobs: int | None) -> Iterator[None]:
 
 
 def in_order(function: Callable[[int], _R], count: int) -> Iterator[_R]:
-    """The values of a function at 0, 1, ..., count - 1, computed on the threads of `on_threads`."""
-    pool = _pool.get()
-    return map(function, range(count)) if pool is None else pool.map(function, range(count))
+    """The values of a function at 0, 1, ..., count - 1, computed on the threads of `on_threads`.
+
+    NumPy treats errors of floating-point numbers there as it does here.
+    """
+    pool, errors = _pool.get(), np.geterr()
+    if pool is None:
+        return map(function, range(count))
+
+    def value(i: int) -> _R:
+        with np.errstate(**errors):
+            return function(i)
+
+    return pool.map(value, range(count))

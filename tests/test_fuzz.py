@@ -269,6 +269,8 @@ def test_training_by_gradients_takes_any_container():
     expected = gdnp.gdnp(gdnp.LearningHalfspace(X, signs), n_steps=3).weights
     found = gdnp.gdnp(gdnp.LearningHalfspace(X, signs.astype(object)), n_steps=3).weights
     np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        gdnp.LeastSquares(X, np.where(np.arange(len(Y)) == 3, None, Y))
     with pytest.raises(ValueError, match="y must hold numbers"):
         gdnp.LearningHalfspace(X, np.array([(sign,) for sign in signs], dtype=[("y", float)]))
     rows = X / np.linalg.norm(X, axis=1, keepdims=True)
@@ -293,7 +295,7 @@ def test_outputs_of_weights_that_are_not_finite_show_it(weight):
 
 @pytest.mark.parametrize("model", [ConvexBNRegressor(0.1), ConvexBNStackRegressor(ConvexBNRegressor(0.1))])
 def test_a_target_that_is_missing_is_told(model):
-    with pytest.raises(ValueError, match="y must hold numbers, and holds None"):
+    with pytest.raises(ValueError, match="Input y contains NaN"):
         model.fit(X, np.where(np.arange(len(Y)) == 3, None, Y))
 
 

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import validation
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -38,11 +39,13 @@ check_X_y = _stricter(validation.check_X_y)
 validate_data = _stricter(validation.validate_data, of_estimator=True)
 
 
-def as_targets(y: np.ndarray) -> np.ndarray:
-    """Return checked targets in double precision, or raise a ValueError where objects are no numbers."""
-    targets = real_array("y", y)
-    if np.isnan(targets).any():  # made of None
-        raise ValueError("y must hold numbers, and holds None; leave samples without a target out.")
+def as_targets(y: ArrayLike) -> np.ndarray:
+    """Return targets (n,) or (n, C) in double precision, or raise a ValueError that names them; None counts as NaN."""
+    try:
+        numbers = real_array("y", y)
+    except ValueError as error:
+        raise ValueError(f"y must hold numbers; encode labels, say as -1 and 1. {error}") from None
+    targets: np.ndarray = check_array(numbers, ensure_2d=False, input_name="y")
     return targets
 
 

@@ -27,14 +27,17 @@ def scratch(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
     Examples
     --------
+    >>> from concurrent.futures import ThreadPoolExecutor
     >>> from convexbn._utils.scratch import scratch
-    >>> first = scratch((512, 64), "float64")
-    >>> place = first.ctypes.data
-    >>> scratch((512, 64), "float64").ctypes.data == place
-    False
-    >>> del first
-    >>> scratch((512, 64), "float64").ctypes.data == place
-    True
+    >>> def is_used_again():
+    ...     first = scratch((512, 64), "float64")
+    ...     place = first.ctypes.data
+    ...     before = scratch((512, 64), "float64").ctypes.data == place
+    ...     del first
+    ...     return before, scratch((512, 64), "float64").ctypes.data == place
+    >>> with ThreadPoolExecutor(1) as thread:  # whose memory nothing else has used
+    ...     thread.submit(is_used_again).result()
+    (False, True)
     """
     dtype, kept = np.dtype(dtype), _memory.kept
     size = prod(shape) * dtype.itemsize

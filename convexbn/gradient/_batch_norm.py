@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_consistent_length
 
 from convexbn._utils.array_namespace import is_elsewhere, to_numpy
 from convexbn._utils.checks import make_generator
-from convexbn._utils.data_checks import check_array
+from convexbn._utils.data_checks import as_targets, check_array
 from convexbn._utils.torch_device import placed
 from convexbn.designs._batch_norm import BatchNormDesign
 from convexbn.designs._normalizations import NORMALIZATIONS
@@ -21,7 +21,7 @@ from convexbn.designs._patches import PatchDesign, check_images
 from convexbn.designs._weight_norm import WeightNormDesign
 from convexbn.gradient._objective import SMALLEST_EPS, TrainingObjective
 from convexbn.gradient._optimizers import LEARNING_RATES, by_lbfgs, make_optimizer, on_full_batch, on_mini_batches
-from convexbn.gradient._options import as_numbers, check_options
+from convexbn.gradient._options import check_options
 from convexbn.gradient._trace import Recorder, Trace
 from convexbn.losses import Loss, make_loss
 from convexbn.model._neurons import Neurons
@@ -170,7 +170,7 @@ def train(
     if issparse(X):
         raise TypeError("X is sparse, and gradient training takes dense data; give X.toarray().")
     data = check_data(X, design) if start is None else start.check_data(X)
-    targets: np.ndarray = check_array(as_numbers(y), ensure_2d=False, input_name="y")
+    targets = as_targets(y)
     targets = targets[:, None] if targets.ndim == 1 else targets
     check_consistent_length(data, targets)
     loss.check_targets(targets)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexbn._utils.checks import check_choice, is_integer, is_number, real_array, refuse_huge
-from convexbn._utils.data_checks import check_X_y
+from convexbn._utils.checks import check_choice, is_integer, is_number, refuse_huge
+from convexbn._utils.data_checks import as_targets, check_X_y
 from convexbn._utils.torch_device import check_device
 from convexbn.gradient._optimizers import LEARNING_RATES
 from convexbn.network import NormalizedNetwork
@@ -125,12 +125,4 @@ def check_pair(name: str, pair: Any) -> tuple[ArrayLike, ArrayLike]:
 def check_samples(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs (n, d) and targets (n,) in double precision, or raise a ValueError that names what is wrong."""
     data, targets = check_X_y(X, y, dtype=np.float64, order="C")  # PyTorch takes no negative strides
-    return data, as_numbers(targets)
-
-
-def as_numbers(y: ArrayLike) -> np.ndarray:
-    """Return targets in double precision, or raise a ValueError that names them."""
-    try:
-        return real_array("y", y)
-    except ValueError as error:
-        raise ValueError(f"y must hold numbers; encode labels, say as -1 and 1. {error}") from None
+    return data, as_targets(targets)

@@ -178,7 +178,8 @@ def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = MAX_PATTE
     """
     matrix = as_design_matrix(Z)
     check_count("max_patterns", max_patterns)
-    normals, basis, clear = arrangement(matrix.rows())
+    rows = matrix.rows()
+    normals, basis, clear = arrangement(rows)
     count = count_cells(normals)
     if count > max_patterns:
         raise ValueError(
@@ -187,7 +188,7 @@ def enumerate_patterns(Z: Operator | ArrayLike, *, max_patterns: int = MAX_PATTE
         )
     inner, clear_cells = cells(normals)[1:]
     directions = basis @ inner.T
-    packed, decided = _sides(matrix.rows(), directions)
+    packed, decided = _sides(rows, directions)
     distinct, first = np.unique(packed[decided], axis=0, return_index=True)
     complete = clear and clear_cells and len(distinct) == len(inner)  # as many patterns as there are cells
     return Patterns(distinct, directions[:, decided][:, first], matrix.n_rows, complete=complete)

@@ -49,7 +49,8 @@ def closed_form_value(y, weight_decay):
 @parametrize_with_checks(
     [
         ConvexBNStackRegressor(
-            ConvexBNRegressor(weight_decay=0.2, tol=0.5, prove=False), features=RandomBatchNormLayers((14,))
+            ConvexBNRegressor(weight_decay=0.1, n_components=0.9, tol=0.5, prove=False),
+            features=RandomBatchNormLayers((14,)),
         ),
         ConvexBNStackClassifier(ConvexBNClassifier(weight_decay=0.05, tol=0.5, prove=False)),
         RandomBatchNormLayers((7, 5)),

@@ -70,7 +70,7 @@ def test_stages_of_cifar10_go_on(tmp_path):
 @pytest.mark.slow
 def test_fits_on_dask_go_on():
     pytest.importorskip("distributed")
-    found = broken_dask_fits(0, 2)
+    found = broken_dask_fits(1, 2)
     assert len(found) == 2
     assert not [case for case in found if case[1].startswith("FAILED")]
 

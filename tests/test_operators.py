@@ -201,16 +201,18 @@ def test_every_solver_takes_arrays_of_every_library(case, library):
     assert found == pytest.approx(expected, rel=1e-3 if case.startswith("fast path") else 1e-6)
 
 
-def in_blocks(rows):
-    """The same rows, read three at a time."""
+def in_blocks(rows, of_array=True):
+    """The same rows, read three at a time, of the array itself or of a function that makes them."""
     k = rows.shape[1]
-    return RowBlocks(read_rows(rows, block_bytes=24 * k), np.zeros(k), np.eye(k), np.zeros(k))
+    source = rows if of_array else lambda: (rows[start : start + 3] for start in range(0, len(rows), 3))
+    return RowBlocks(read_rows(source, block_bytes=24 * k), np.zeros(k), np.eye(k), np.zeros(k))
 
 
+@pytest.mark.parametrize("of_array", [True, False])
 @pytest.mark.parametrize("case", [case for case, (_, n_patches, _) in CASES.items() if n_patches == 1])
-def test_every_solver_takes_rows_that_are_read_in_blocks(case):
+def test_every_solver_takes_rows_that_are_read_in_blocks(case, of_array):
     rows, _, solved = CASES[case]
-    expected, found = on_dense(case)[0], solved(in_blocks(rows))[0]
+    expected, found = on_dense(case)[0], solved(in_blocks(rows, of_array))[0]
     assert found == pytest.approx(expected, rel=1e-3 if case.startswith("fast path") else 1e-6)
 
 

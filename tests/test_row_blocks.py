@@ -98,6 +98,7 @@ def test_the_products_are_those_of_the_dense_kind(block_entries, weighted, tmp_p
             (one.rows(), other.rows()),
             (one.rows(slice(1, 3)), other.rows(slice(1, 3))),
             (one.rows(np.array([[1, 0, 3]]) % n), other.rows(np.array([[1, 0, 3]]) % n)),
+            (one.rows(A[:, 0] >= A[0, 0]), other.rows(A[:, 0] >= A[0, 0])),
             (one.row_norms, other.row_norms),
             (one.neuron_outputs(S), other.neuron_outputs(S)),
             (one.masked_gram(masks, p), other.masked_gram(masks, p)),
@@ -184,6 +185,7 @@ def traced(function):
 
 
 def test_memory_is_that_of_blocks_and_active_neurons(tmp_path, all_maps):
+    """Also where Z has so few columns that all its rows are asked for at once."""
     n, d, rng = 24_000, 200, np.random.default_rng(0)
     X = rng.standard_normal((n, d)) + 1
     X[:, 1:] += X[:, :1] / 2
@@ -194,7 +196,7 @@ def test_memory_is_that_of_blocks_and_active_neurons(tmp_path, all_maps):
     options = replace(ACCURATE, polish=False, **few)
 
     def trained():
-        Z = BatchNormDesign().fit(file).matrix(file)
+        Z = BatchNormDesign(n_components=10).fit(file).matrix(file)
         problem = Problem(Z, y, weight_decay=0.1, fit_intercept=True)
         return solve_column_generation(problem, options=options, prove=False, tol=1e-2, max_iter=2, random_state=0)
 

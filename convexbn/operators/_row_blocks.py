@@ -117,11 +117,31 @@ class RowBlocks(Operator):
         return (self.slopes.T @ of_data + np.outer(self.offsets, sums)).astype(self.dtype, copy=False)
 
     def rows(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
+        """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k.
+
+        Z may have far fewer columns than the data, so no more than a block of that is read at a time.
+        """
+        if isinstance(chosen, slice):
+            some = range(self.n_rows)[chosen]
+            wanted: range | np.ndarray = some if some.step == 1 else np.array(some)
+            shape: tuple[int, ...] = (len(some),)
+        else:
+            indices = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+            wanted, shape = indices.ravel(), indices.shape
+        parts = list(slices(len(wanted), _SMALLER * self.data.n_features))
+        if len(parts) == 1:
+            return self._rows(wanted).reshape(*shape, self.n_columns)
+        rows = np.empty((len(wanted), self.n_columns), dtype=self.dtype)
+        for part in parts:
+            rows[part] = self._rows(wanted[part])
+        return rows.reshape(*shape, self.n_columns)
+
+    def _rows(self, wanted: range | np.ndarray) -> np.ndarray:
+        """Rows (m, k) that are read at once, of a range or of indices (m,)."""
+        chosen = slice(wanted.start, wanted.stop) if isinstance(wanted, range) else wanted
         mean, slopes, offsets = self._affine
         deviations = self.data.rows(chosen) - mean
-        shape = *deviations.shape[:-1], self.n_columns
-        rows = (deviations.reshape(-1, len(mean)) @ slopes).reshape(shape)
+        rows = deviations @ slopes
         del deviations  # whose memory is that of a block
         rows += offsets
         if self.weights is not None:

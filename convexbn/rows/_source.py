@@ -139,12 +139,14 @@ class RowSource(Summarized, ABC):
         return y, sample_weight
 
     def rows(self, chosen: slice | np.ndarray) -> np.ndarray:
-        """Data alone of a slice of the rows, or of rows given by an array of indices: its shape, and d."""
+        """Data alone of a slice of the rows, of those where an array is True, or of an array of indices: its shape, and d."""
         if isinstance(chosen, slice):
             start, stop, step = chosen.indices(self.n_rows)
             if step == 1:
                 return self._joined_rows(start, max(start, stop))
             chosen = np.arange(start, stop, step)
+        elif chosen.dtype == bool:
+            chosen = np.flatnonzero(chosen)
         indices = chosen.ravel()
         X = np.empty((len(indices), self.n_features), dtype=self.dtype)
         owners = np.searchsorted(self.starts, indices, side="right") - 1

@@ -43,6 +43,17 @@ def test_same_optimum_as_in_memory(folder, normalization):
         np.testing.assert_allclose(model.predict(source), model.predict(X), rtol=1e-12)
 
 
+@pytest.mark.parametrize("seed", [19, 24, 52])
+def test_a_bound_that_is_proved_for_several_outputs_holds(seed):
+    """Its prices were those of two rows, where a mask of rows was taken for indices."""
+    rng = np.random.default_rng(seed)
+    rows, targets = rng.standard_normal((7, 2)), rng.standard_normal((7, 3))
+    model = ConvexBNRegressor(weight_decay=0.003, tol=1e-2, prove=True)
+    found, best = (model.fit(given, targets).certificate_ for given in (read_rows([rows[:3], rows[3:]]), rows))
+    assert found.scope == "global"
+    assert found.lower_bound <= best.objective
+
+
 def test_weights_of_the_source_and_those_given():
     weights = RNG.uniform(0.5, 2, 300)
     weights[:20] = 0

@@ -146,6 +146,21 @@ def test_a_record_is_summed_up(record):
         assert summed_up([lines[0] | wrong, *lines[1:]], {})["targets"][0]["met"] is False
 
 
+def test_other_kinds_of_rows_are_counted_apart(record, tmp_path):
+    path = tmp_path / "record.jsonl"
+    path.write_bytes(record.read_bytes())
+    for kind in ("blocks", "sparse", "sparse"):  # each goes on where it was
+        run(150, 7, path, max_time=0.3, most=3, kind=kind)
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    one, result = summed_up([line for line in lines if line["kind"] == "array"], {}), summed_up(lines, {})
+    assert result["campaign"] == one["campaign"]
+    assert result["other_kinds"]["kinds"] == {"blocks": 3, "sparse": 6}
+    assert {line["normalization"] for line in lines if line["kind"] != "array"} == {"batch", "weight"}
+    assert [row["met"] for row in result["targets"][:2]] == [True, True]
+    lines[-1]["unsupported"] = 1e-12
+    assert [row["met"] for row in summed_up(lines, {})["targets"][:2]] == [True, False]
+
+
 @pytest.mark.parametrize("name", ["batch", "gated"])
 def test_a_network_depends_on_its_problem_alone(name):
     for change, difference in differences(name).items():

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from benchmarks.harness import plain, threads
-from benchmarks.trust.cases import Case
+from benchmarks.trust.cases import KINDS, Case
 from benchmarks.trust.check import MAX_TIME, check
 
 
@@ -19,8 +19,9 @@ def main() -> None:
     parser.add_argument(
         "--part", type=int, nargs=2, default=(0, 1), metavar=("I", "OF"), help="every OF-th case from I"
     )
+    parser.add_argument("--kind", choices=KINDS, default="array", help="of the design matrix")
     args = parser.parse_args()
-    run(args.cases, args.seed, args.out, max_time=args.max_time, part=tuple(args.part))
+    run(args.cases, args.seed, args.out, max_time=args.max_time, part=tuple(args.part), kind=args.kind)
 
 
 def run(
@@ -31,12 +32,17 @@ def run(
     max_time: float = MAX_TIME,
     part: tuple[int, int] = (0, 1),
     most: int | None = None,
+    kind: str = "array",
 ) -> None:
-    """Check the cases of a part that the file does not hold, at most so many of the quickest, and append them."""
-    lines = out.read_text("utf-8").splitlines() if out.exists() else []
-    done = {json.loads(line)["number"] for line in lines}
+    """Check the cases of a part that the file does not hold, at most so many of the quickest, and append them.
+
+    Normalization after the ReLU takes arrays alone.
+    """
+    lines = map(json.loads, out.read_text("utf-8").splitlines() if out.exists() else [])
+    done = {line["number"] for line in lines if line.get("kind", "array") == kind}
     numbers = (number for number in range(part[0], count, part[1]) if number not in done)
-    cases = sorted((Case(seed, number) for number in numbers), key=lambda case: case.cost)
+    cases = sorted((Case(seed, number, kind) for number in numbers), key=lambda case: case.cost)
+    cases = [case for case in cases if kind == "array" or case.normalization != "after"]
     with threads(1):
         for case in cases[:most]:
             line = json.dumps(plain(check(case, max_time)))

@@ -1,13 +1,24 @@
 """Adversarial training problems: each is a function of a seed and a number."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
-from convexbn import BatchNormDesign, PostActivationBatchNormDesign, PostActivationProblem, Problem, WeightNormDesign
+from convexbn import (
+    BatchNormDesign,
+    PostActivationBatchNormDesign,
+    PostActivationProblem,
+    Problem,
+    SparseDesignMatrix,
+    WeightNormDesign,
+    read_rows,
+)
 from convexbn.losses import LOSSES
+from convexbn.operators import DeviceMatrix, RowBlocks
 
 ROWS = (4, 60)
 COLUMNS = (1, 6)
@@ -16,14 +27,40 @@ _MOVES = ("scales", "offset", "symmetric", "cluster")
 _TARGETS = ("noise", "planted", "planted exactly", "binary", "offset", "tiny", "huge", "heavy tails")
 _SHARES = (1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 0.9, 0.999, 1.0, 1.001, 2.0)  # of the largest weight decay
 _ROUGH_RTOL, _EXACT_RTOL = 1e-4, 1e-10
+_BLOCK = 5  # rows
+
+
+def _in_blocks(Z: np.ndarray) -> RowBlocks:
+    """Rows that are read a few at a time, as from files."""
+    k = Z.shape[1]
+    source = read_rows([Z[start : start + _BLOCK] for start in range(0, len(Z), _BLOCK)])
+    return RowBlocks(source, np.zeros(k), np.eye(k), np.zeros(k))
+
+
+def _of_torch(Z: np.ndarray) -> DeviceMatrix:
+    import torch
+
+    return DeviceMatrix(torch.asarray(Z))
+
+
+KINDS: dict[str, Callable[[np.ndarray], Any]] = {
+    "array": lambda Z: Z,
+    "blocks": _in_blocks,
+    "sparse": lambda Z: SparseDesignMatrix(csr_array(Z)),
+    "torch": _of_torch,
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One problem: data, loss, normalization, sample weights, and the share of the largest weight decay."""
+    """One problem: data, loss, normalization, sample weights, and the share of the largest weight decay.
+
+    The kind is that of the design matrix, an array but where others are tried.
+    """
 
     seed: int
     number: int
+    kind: str = "array"
 
     @cached_property
     def _choices(self) -> dict[str, Any]:
@@ -181,7 +218,7 @@ class Case:
         """The training problem."""
         kind = PostActivationProblem if self.normalization == "after" else Problem
         return kind(
-            self.Z,
+            KINDS[self.kind](self.Z),
             self.y,
             self.loss,
             weight_decay=weight_decay,
@@ -197,5 +234,6 @@ class Case:
     def as_json(self) -> dict[str, Any]:
         """What the case is, for its line of the record."""
         return {name: value for name, value in self._choices.items() if name != "gated"} | {
-            "activation": self.activation
+            "activation": self.activation,
+            "kind": self.kind,
         }

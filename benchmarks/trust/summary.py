@@ -32,9 +32,24 @@ def main() -> None:
 
 
 def summed_up(lines: list[dict[str, Any]], machine: dict[str, Any]) -> dict[str, Any]:
-    """Counts, worst cases, and the rows of the summary."""
+    """Counts, worst cases, and the rows of the summary; design matrices that are no arrays are counted apart."""
+    of_arrays, of_others = (
+        [line for line in lines if (line.get("kind", "array") == "array") == arrays] for arrays in (True, False)
+    )
+    campaign, others = _campaign(of_arrays), _campaign(of_others) if of_others else {}
+    return {
+        "environment": environment(),
+        "quick": len(of_arrays) < _SMOKE,
+        "campaign": campaign,
+        "other_kinds": others,
+        "machine": machine,
+        "targets": _targets(campaign, others, machine),
+    }
+
+
+def _campaign(lines: list[dict[str, Any]]) -> dict[str, Any]:
     solved = [line for line in lines if "scope" in line]
-    campaign = {
+    return {
         "cases": len(lines),
         "refused": sum("refused" in line for line in lines),
         "errors": [line["number"] for line in lines if "error" in line],
@@ -43,6 +58,7 @@ def summed_up(lines: list[dict[str, Any]], machine: dict[str, Any]) -> dict[str,
         "rows": [min(line["n"] for line in lines), max(line["n"] for line in lines)],
         "scopes": dict(Counter(line["scope"] for line in solved)),
         "oracles": dict(Counter(str(line["oracle"]) for line in solved)),
+        "kinds": dict(Counter(line.get("kind", "array") for line in solved)),
         "normalizations": dict(Counter(line["normalization"] for line in solved)),
         "losses": dict(Counter(line["loss"] for line in solved)),
         "proved": {
@@ -53,13 +69,6 @@ def summed_up(lines: list[dict[str, Any]], machine: dict[str, Any]) -> dict[str,
         },
         "local": _local(solved),
         "objectives": _objectives(solved),
-    }
-    return {
-        "environment": environment(),
-        "quick": len(lines) < _SMOKE,
-        "campaign": campaign,
-        "machine": machine,
-        "targets": _targets(campaign, machine),
     }
 
 
@@ -93,16 +102,19 @@ def _objectives(solved: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _targets(campaign: dict[str, Any], machine: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the summary."""
-    proved, local, by_torch = campaign["proved"], campaign["local"], campaign["objectives"]["torch_error"]
+def _proofs(name: str, campaign: dict[str, Any]) -> dict[str, Any]:
+    """The row of a campaign's failures."""
+    proved = campaign["proved"]
     failures = len(proved["undercut"]) + len(proved["unsupported"]) + len(campaign["errors"] + campaign["misstated"])
+    measured = f"{failures} failures in {campaign['cases']:,} cases ({proved['bounds']:,} proved bounds)"
+    return target(name, measured, failures == 0)
+
+
+def _targets(campaign: dict[str, Any], others: dict[str, Any], machine: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the summary."""
+    local, by_torch = campaign["local"], campaign["objectives"]["torch_error"]
     rows = [
-        target(
-            "Adversarial certificates: no network is below a bound called proved",
-            f"{failures} failures in {campaign['cases']:,} cases ({proved['bounds']:,} proved bounds)",
-            failures == 0,
-        ),
+        _proofs("Adversarial certificates: no network is below a bound called proved", campaign),
         target(
             "Objective of the PyTorch module as certified, to 1e-9 of the zero network's",
             f"at most {by_torch['largest_where_clear']:.1e} in {by_torch['clear']:,} cases whose data decides it",
@@ -115,6 +127,8 @@ def _targets(campaign: dict[str, Any], machine: dict[str, Any]) -> list[dict[str
             None,
         ),
     ]
+    if others:
+        rows.insert(1, _proofs("The same where rows are read in blocks, sparse or arrays of another library", others))
     if machine:
         pairs = [(model, name, change) for model, changes in machine.items() for name, change in changes.items()]
         bits = [change["same_bits"] for _, name, change in pairs if name in SAME_BITS]

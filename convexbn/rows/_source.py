@@ -139,7 +139,7 @@ class RowSource(Summarized, ABC):
         return y, sample_weight
 
     def rows(self, chosen: slice | np.ndarray) -> np.ndarray:
-        """Data alone of a slice of the rows, of those where an array is True, or of an array of indices: its shape, and d."""
+        """Data alone of a slice of the rows, of an array of indices, its shape and d, or of those where it is True."""
         if isinstance(chosen, slice):
             start, stop, step = chosen.indices(self.n_rows)
             if step == 1:

@@ -13,6 +13,7 @@ from convexbn import (
     DesignMatrix,
     Neurons,
     Problem,
+    WeightNormDesign,
     read_rows,
     sample_patterns,
     solve_column_generation,
@@ -186,7 +187,7 @@ def traced(function):
 
 def test_memory_is_that_of_blocks_and_active_neurons(tmp_path, all_maps):
     """Also where Z has so few columns that all its rows are asked for at once."""
-    n, d, rng = 24_000, 200, np.random.default_rng(0)
+    n, d, rng = 20_000, 300, np.random.default_rng(0)
     X = rng.standard_normal((n, d)) + 1
     X[:, 1:] += X[:, :1] / 2
     y = np.maximum(X[:, 0] - 1, 0) + 0.1 * rng.standard_normal(n)
@@ -196,7 +197,8 @@ def test_memory_is_that_of_blocks_and_active_neurons(tmp_path, all_maps):
     options = replace(ACCURATE, polish=False, **few)
 
     def trained():
-        Z = BatchNormDesign(n_components=10).fit(file).matrix(file)
+        Z = BatchNormDesign(n_components=16).fit(file).matrix(file)
+        assert isinstance(Z, RowBlocks)
         problem = Problem(Z, y, weight_decay=0.1, fit_intercept=True)
         return solve_column_generation(problem, options=options, prove=False, tol=1e-2, max_iter=2, random_state=0)
 
@@ -205,6 +207,25 @@ def test_memory_is_that_of_blocks_and_active_neurons(tmp_path, all_maps):
     assert solution.certificate.objective < 0.99 * np.var(y) / 2
     assert size > 8 * 2**22
     assert peak < size / 2
+
+
+@pytest.mark.parametrize("design", [BatchNormDesign(n_components=4), WeightNormDesign(n_components=4)])
+def test_a_matrix_of_few_columns_is_in_memory(design):
+    """Which takes one pass over far wider data, where every product would take another."""
+    X, passes = data(200, 40)[0], []
+
+    def make():
+        passes.append(None)
+        return iter(np.split(X, 4))
+
+    source = read_rows(make)
+    design.fit(source)
+    passes.clear()
+    Z = design.matrix(source)
+    assert isinstance(Z, DesignMatrix)
+    np.testing.assert_allclose(Z.rows(), design.matrix(X).rows(), atol=1e-12)
+    assert len(passes) == 1
+    assert isinstance(design.set_params(n_components=5).fit(source).matrix(source), RowBlocks)
 
 
 def test_memory_of_newton_steps_is_that_of_blocks(tmp_path, all_maps):

@@ -37,7 +37,7 @@ from convexbn.designs._principal_directions import SMALLEST_WEIGHT, leading_dire
 from convexbn.designs._row_statistics import EXACT_BELOW, RowStatistics
 from convexbn.designs._sparse_deviations import SparseDeviations
 from convexbn.operators._protocol import Operator
-from convexbn.operators._row_blocks import RowBlocks
+from convexbn.operators._row_blocks import of_source
 from convexbn.rows import ArrayRows, RowSource
 
 
@@ -351,16 +351,17 @@ class BatchNormDesign(Design):
 
         Returns
         -------
-        Z : DesignMatrix, or RowBlocks of data that is read in blocks
+        Z : DesignMatrix or RowBlocks
+            `RowBlocks` of data that is read in blocks, unless Z has up to 16 columns and an eighth of those of X.
         """
         if self.after_relu or isinstance(X, RowSource) or not is_on_disk(X):
             return super().matrix(X)
         check_is_fitted(self)
         return self._row_blocks(ArrayRows(validate_data(self, X, dtype=PRECISIONS, reset=False)))
 
-    def _row_blocks(self, source: RowSource) -> RowBlocks:
+    def _row_blocks(self, source: RowSource) -> Operator:
         slopes = np.pad(self.whitening_, ((0, 0), (0, 1)))
-        return RowBlocks(source, self.mean_, slopes, np.eye(slopes.shape[1])[-1])
+        return of_source(source, self.mean_, slopes, np.eye(slopes.shape[1])[-1])
 
     @property
     def _n_features_out(self) -> int:

@@ -11,7 +11,6 @@ from sklearn.utils.validation import check_is_fitted
 from convexbn.designs._checks import check_features
 from convexbn.operators._kinds import as_design_matrix
 from convexbn.operators._protocol import Operator
-from convexbn.operators._row_blocks import RowBlocks
 from convexbn.rows import RowSource
 
 SPARSE = (
@@ -62,7 +61,7 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         -------
         Z : Operator
             A `DesignMatrix`, a `SparseDesignMatrix` where `transform` gives a sparse array, or `RowBlocks` of a
-            `RowSource`.
+            `RowSource` unless it is much narrower than that.
 
         Examples
         --------
@@ -77,7 +76,7 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             return self._row_blocks(X)
         return as_design_matrix(self.transform(X), self.n_patches)
 
-    def _row_blocks(self, source: RowSource) -> RowBlocks:
+    def _row_blocks(self, source: RowSource) -> Operator:
         """The design matrix of a source, unless the problem needs the rows in memory."""
         raise ValueError(
             f"{type(self).__name__} takes data in memory, such as source.take(numpy.arange(source.n_rows)).X; batch "

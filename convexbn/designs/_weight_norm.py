@@ -21,7 +21,8 @@ from convexbn.designs._moments import Moments, TriangularMoments, Variances
 from convexbn.designs._principal_directions import MOMENTS_RTOL, SMALLEST_WEIGHT, leading_directions, rank_to_keep
 from convexbn.designs._row_statistics import EXACT_BELOW, RowStatistics
 from convexbn.designs._sparse_deviations import SparseDeviations
-from convexbn.operators._row_blocks import RowBlocks
+from convexbn.operators._protocol import Operator
+from convexbn.operators._row_blocks import of_source
 from convexbn.rows import RowSource
 
 _SMALL = 2.0**-8  # root mean square of X below which the bias has a unit
@@ -184,7 +185,7 @@ class WeightNormDesign(Design):
         self.basis_, self.spectral_weights_ = Vt[keep].T, D[keep]
         self.variance_share_ = float(np.sum(S[keep] ** 2) / squares)
 
-    def _row_blocks(self, source: RowSource) -> RowBlocks:
+    def _row_blocks(self, source: RowSource) -> Operator:
         shape = source.n_features, self._n_features_out
         slopes = eye_array(*shape, format="csr")
         if self.basis_ is not None:
@@ -192,7 +193,7 @@ class WeightNormDesign(Design):
         offsets = np.zeros(shape[1])
         if self.bias:
             offsets[-1] = self.bias_unit_
-        return RowBlocks(source, np.zeros(source.n_features), slopes, offsets)
+        return of_source(source, np.zeros(source.n_features), slopes, offsets)
 
     def _validated(self, X: ArrayLike, reset: bool) -> Any:
         data = validate_data(self, X, dtype=PRECISIONS, accept_sparse="csr", reset=reset)

@@ -217,6 +217,17 @@ class RowBlocks(Operator):
             yield samples, self.of_samples(samples)
 
 
+def of_source(
+    data: RowSource, mean: np.ndarray, slopes: np.ndarray | csr_array, offsets: np.ndarray
+) -> RowBlocks | DesignMatrix:
+    """The design matrix of data that is read in blocks; in memory where it is a few numbers a sample of far wider data.
+
+    That would be read again in every product, for an eighth of its numbers or fewer.
+    """
+    Z, k = RowBlocks(data, mean, slopes, offsets), slopes.shape[1]
+    return DesignMatrix.unchecked(Z.rows()) if k <= _FEW and _SMALLER * k <= data.n_features else Z
+
+
 def _summed(function: Callable[..., Any], Z: DesignMatrix, *placed: Any, **small: Any) -> Any:
     return Z.summed(function, *placed, **small)
 

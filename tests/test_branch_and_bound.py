@@ -255,17 +255,26 @@ def test_a_larger_budget_gives_no_worse_bound():
 
 
 def test_search_stops_when_it_is_told_to():
+    """At any step: in its ascents and before the first cones cover all directions, where the bound is the cheap one."""
     Z, v = random_instance(60, 4, 1)
-    calls = []
+    whole, cheap = price_by_branch_and_bound(Z, v), price_bound(Z, v).value
+    made = []
+    price_by_branch_and_bound(Z, v, stop=lambda: made.append(None))
+    values = []
+    for most in (1, 2, len(made) // 2, *range(len(made) - 20, len(made) + 1)):
+        calls = []
 
-    def stop():
-        calls.append(None)
-        return len(calls) == 3
+        def stop(calls=calls, most=most):
+            calls.append(None)
+            return len(calls) == most
 
-    stopped, whole = price_by_branch_and_bound(Z, v, stop=stop), price_by_branch_and_bound(Z, v)
-    assert len(calls) == 3
-    assert prices(Z, v, stopped.direction[:, None])[0] <= whole.value * (1 + 1e-12)
-    assert whole.value < stopped.value <= price_bound(Z, v).value
+        stopped = price_by_branch_and_bound(Z, v, stop=stop)
+        assert len(calls) == most
+        assert prices(Z, v, stopped.direction[:, None])[0] <= whole.value * (1 + 1e-12)
+        values.append(stopped.value)
+    assert values[0] == values[1] == cheap
+    assert values == sorted(values, reverse=True)
+    assert whole.value <= values[-1] < values[3] < cheap
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.05, 1.5])

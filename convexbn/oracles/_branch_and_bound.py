@@ -64,7 +64,7 @@ def price_by_branch_and_bound(
     max_nodes : int, default=1_000_000
         Budget of cones.
     stop : callable, optional
-        Called without arguments between rounds; the search ends when it returns True.
+        Called without arguments between steps; the search ends when it returns True.
 
     Returns
     -------
@@ -114,10 +114,11 @@ def price_by_branch_and_bound(
         threshold=(threshold - moved) / scale - slack,
         factor=1 + tol,
         slack=slack,
+        stop=stop or (lambda: False),
     )
     value = cheap
-    if cheap > search.target * scale and 2 ** (len(axes) + 1) <= min(max_nodes, _MOST_ROOTS):
-        search.run(max_nodes, stop)
+    wide = 2 ** (len(axes) + 1) <= min(max_nodes, _MOST_ROOTS) and cheap > search.target * scale
+    if wide and search.run(max_nodes):
         value = float(min((search.bound() + slack) * scale + moved, cheap))
     direction = axes.T @ search.direction
     direction /= np.linalg.norm(direction)
@@ -292,8 +293,9 @@ class _Search:
         threshold: float,
         factor: float,
         slack: float,
+        stop: Callable[[], bool],
     ) -> None:
-        self.plus, self.minus = plus, minus
+        self.plus, self.minus, self.stop, self.stopped = plus, minus, stop, False
         self.threshold, self.factor, self.slack = threshold, factor, slack
         self.best, self.closed, self.nodes = 0.0, 0.0, 0
         self.open: list[tuple[float, int, _Cones]] = []
@@ -309,6 +311,11 @@ class _Search:
     def target(self) -> float:
         return max(self.threshold, self.factor * self.best - self.slack)
 
+    def ended(self) -> bool:
+        """Whether the search is to end, which it was told now or before."""
+        self.stopped = self.stopped or self.stop()
+        return self.stopped
+
     def bound(self) -> float:
         """Proved by now, apart from rounding."""
         return max(self.best, self.closed, *(-key for key, _, _ in self.open[:1]))
@@ -316,6 +323,8 @@ class _Search:
     def ascend(self, W: np.ndarray) -> None:
         """Improve the best direction by steps along the normalized slope of either sign."""
         for _ in range(_ASCENT_STEPS):
+            if self.ended():
+                return
             size = np.linalg.norm(W, axis=1, keepdims=True)
             W = W[size[:, 0] > 0] / size[size[:, 0] > 0]
             if not len(W):
@@ -328,12 +337,15 @@ class _Search:
             slopes = np.sign(prices)[:, None] * (up - down)
             W = W + slopes / np.maximum(np.linalg.norm(slopes, axis=1, keepdims=True), np.finfo(float).tiny)
 
-    def run(self, max_nodes: int, stop: Callable[[], bool] | None) -> None:
+    def run(self, max_nodes: int) -> bool:
+        """Bound cones until all that are left are, or a limit is reached; False if that was before they covered all."""
         for convex, concave in ((self.plus, self.minus), (self.minus, self.plus)):
             roots = _Cones.of_orthants(convex, concave)
             for start in range(0, len(roots.bounds), self.size):
+                if self.ended():
+                    return False
                 self.add(roots.part(np.arange(len(roots.bounds))[start : start + self.size]))
-        while self.open and -self.open[0][0] > self.target and not (stop is not None and stop()):
+        while self.open and -self.open[0][0] > self.target and not self.ended():
             cones = self.open[0][2]
             if self.nodes + 2 * len(cones.bounds) > max_nodes:
                 break
@@ -342,6 +354,7 @@ class _Search:
             first, second, squared_length = cones.worst_edges()
             thin = squared_length <= _ZERO
             self.add(self.close(cones, thin).split(first[~thin], second[~thin]))
+        return True
 
     def close(self, cones: _Cones, done: np.ndarray) -> _Cones:
         """Keep the bounds of the cones that are done and return the others."""

@@ -117,8 +117,8 @@ def price_by_branch_and_bound(
         stop=stop or (lambda: False),
     )
     value = cheap
-    wide = 2 ** (len(axes) + 1) <= min(max_nodes, _MOST_ROOTS) and cheap > search.target * scale
-    if wide and search.run(max_nodes):
+    few_roots = 2 ** (len(axes) + 1) <= min(max_nodes, _MOST_ROOTS)
+    if few_roots and cheap > search.target * scale and search.run(max_nodes):
         value = float(min((search.bound() + slack) * scale + moved, cheap))
     direction = axes.T @ search.direction
     direction /= np.linalg.norm(direction)

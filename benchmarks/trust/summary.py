@@ -128,7 +128,9 @@ def _targets(campaign: dict[str, Any], others: dict[str, Any], machine: dict[str
         ),
     ]
     if others:
-        rows.insert(1, _proofs("Rows in blocks, sparse or of PyTorch: no network is below a bound called proved", others))
+        rows.insert(
+            1, _proofs("Rows in blocks, sparse or of PyTorch: no network is below a bound called proved", others)
+        )
     if machine:
         pairs = [(model, name, change) for model, changes in machine.items() for name, change in changes.items()]
         bits = [change["same_bits"] for _, name, change in pairs if name in SAME_BITS]

@@ -99,6 +99,8 @@ def test_samples_are_those_in_memory(kind, dtype, tmp_path):
             assert np.array_equal(part.y, y[some])
             assert np.array_equal(part.part(np.array([1, 0])).sample_weight, weights[some][[1, 0]])
     assert np.array_equal(source.rows(y > 0.5), X[y > 0.5])
+    with pytest.raises(IndexError):
+        source.rows(y[:-1] > 0.5)
     for rows in (slice(None), slice(3, 150), slice(40, 40), slice(150, 3), slice(1, 199, 7), slice(-5, None)):
         assert np.array_equal(source.rows(rows), X[rows])
         if len(X[rows]):

@@ -48,6 +48,7 @@ def summed_up(lines: list[dict[str, Any]], machine: dict[str, Any]) -> dict[str,
 
 
 def _campaign(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts and worst cases."""
     solved = [line for line in lines if "scope" in line]
     return {
         "cases": len(lines),

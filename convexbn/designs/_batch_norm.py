@@ -357,9 +357,9 @@ class BatchNormDesign(Design):
         if self.after_relu or isinstance(X, RowSource) or not is_on_disk(X):
             return super().matrix(X)
         check_is_fitted(self)
-        return self._row_blocks(ArrayRows(validate_data(self, X, dtype=PRECISIONS, reset=False)))
+        return self._matrix_of_source(ArrayRows(validate_data(self, X, dtype=PRECISIONS, reset=False)))
 
-    def _row_blocks(self, source: RowSource) -> Operator:
+    def _matrix_of_source(self, source: RowSource) -> Operator:
         slopes = np.pad(self.whitening_, ((0, 0), (0, 1)))
         return of_source(source, self.mean_, slopes, np.eye(slopes.shape[1])[-1])
 

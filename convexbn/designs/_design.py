@@ -61,7 +61,7 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         -------
         Z : Operator
             A `DesignMatrix`, a `SparseDesignMatrix` where `transform` gives a sparse array, or `RowBlocks` of a
-            `RowSource` unless it is much narrower than that.
+            `RowSource` unless it has up to 16 columns and an eighth of those of X.
 
         Examples
         --------
@@ -73,10 +73,10 @@ class Design(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if isinstance(X, RowSource):
             check_is_fitted(self)
             check_features(self, X, reset=False)
-            return self._row_blocks(X)
+            return self._matrix_of_source(X)
         return as_design_matrix(self.transform(X), self.n_patches)
 
-    def _row_blocks(self, source: RowSource) -> Operator:
+    def _matrix_of_source(self, source: RowSource) -> Operator:
         """The design matrix of a source, unless the problem needs the rows in memory."""
         raise ValueError(
             f"{type(self).__name__} takes data in memory, such as source.take(numpy.arange(source.n_rows)).X; batch "

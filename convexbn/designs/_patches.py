@@ -215,7 +215,7 @@ class PatchDesign(BatchNormDesign):
     (10, 40, True)
     """
 
-    _row_blocks = Design._row_blocks
+    _matrix_of_source = Design._matrix_of_source
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ class PostActivationBatchNormDesign(BatchNormDesign):
     """
 
     after_relu, whitens = True, False
-    _row_blocks = Design._row_blocks
+    _matrix_of_source = Design._matrix_of_source
 
     def __init__(self, n_components: int | float | None = None, rtol: float = 1e-4):
         super().__init__(n_components, rtol)

@@ -185,7 +185,7 @@ class WeightNormDesign(Design):
         self.basis_, self.spectral_weights_ = Vt[keep].T, D[keep]
         self.variance_share_ = float(np.sum(S[keep] ** 2) / squares)
 
-    def _row_blocks(self, source: RowSource) -> Operator:
+    def _matrix_of_source(self, source: RowSource) -> Operator:
         shape = source.n_features, self._n_features_out
         slopes = eye_array(*shape, format="csr")
         if self.basis_ is not None:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from convexbn._utils.array_namespace import is_elsewhere, namespace, to_numpy
+from convexbn._utils.chosen import as_indices
 from convexbn.operators._bits import transposed
 from convexbn.operators._of_blocks import OfBlocks, product
 from convexbn.operators._protocol import Held
@@ -88,7 +89,7 @@ class DeviceMatrix(OfBlocks):
         """Rows of Z as an array, all of them if none are chosen: the shape of `chosen`, and k."""
         if isinstance(chosen, slice):
             return to_numpy(self.Z[chosen, :]).astype(self.dtype, copy=False)
-        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        chosen = as_indices(chosen, self.n_rows)
         rows = to_numpy(self._taken(chosen.ravel())).astype(self.dtype, copy=False)
         return rows.reshape(*chosen.shape, self.n_columns)
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.sparse import csr_array
 
+from convexbn._utils.chosen import as_indices
 from convexbn._utils.threads import in_order
 from convexbn.operators._dense import DesignMatrix
 from convexbn.operators._protocol import Held, Operator
@@ -126,7 +127,7 @@ class RowBlocks(Operator):
             wanted: range | np.ndarray = some if some.step == 1 else np.array(some)
             shape: tuple[int, ...] = (len(some),)
         else:
-            indices = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+            indices = as_indices(chosen, self.n_rows)
             wanted, shape = indices.ravel(), indices.shape
         parts = list(slices(len(wanted), _SMALLER * self.data.n_features))
         if len(parts) == 1:

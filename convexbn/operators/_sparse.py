@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import lsmr, norm, svds
 
+from convexbn._utils.chosen import as_indices
 from convexbn._utils.magnitude import power_of_two_above
 from convexbn.operators._dense import DesignMatrix
 from convexbn.operators._protocol import CONSTANT_RTOL, Operator
@@ -88,7 +89,7 @@ class SparseDesignMatrix(Operator):
             if chosen == slice(None):
                 self._check_few_entries()
             return self.Z[chosen].toarray()
-        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        chosen = as_indices(chosen, self.n_rows)
         return self.Z[chosen.ravel()].toarray().reshape(*chosen.shape, self.n_columns)
 
     def _check_few_entries(self) -> None:

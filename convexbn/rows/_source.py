@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convexbn._utils.chosen import as_indices
 from convexbn._utils.summary import Summarized, counted
 from convexbn.rows._block import Block, check_data, check_targets
 
@@ -145,8 +146,7 @@ class RowSource(Summarized, ABC):
             if step == 1:
                 return self._joined_rows(start, max(start, stop))
             chosen = np.arange(start, stop, step)
-        elif chosen.dtype == bool:
-            chosen = np.flatnonzero(chosen)
+        chosen = as_indices(chosen, self.n_rows)
         indices = chosen.ravel()
         X = np.empty((len(indices), self.n_features), dtype=self.dtype)
         owners = np.searchsorted(self.starts, indices, side="right") - 1

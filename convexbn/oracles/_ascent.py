@@ -322,8 +322,8 @@ def _polish(
 
 
 def _twins(w: np.ndarray, c: np.ndarray, prices: np.ndarray) -> np.ndarray:
-    """Which of the columns are close to one of the same c and a higher price."""
-    close = (w.T @ w > _SAME_END) & (c[:, :, None] == c[:, None]).all(axis=0)
+    """Which of the columns are close to one of the same sign and a higher price."""
+    close = (w.T @ w > _SAME_END) & (c[0, :, None] == c[0])
     rank = np.argsort(np.argsort(-prices, kind="stable"))
     return (close & (rank[:, None] < rank)).any(axis=0)
 
@@ -341,11 +341,13 @@ def _corners(Z: Any, V: Any, inner: Any, *shared: Any, columns: Any, c: Any, n_k
 
 
 def _distinct(w: np.ndarray, c: np.ndarray, order: np.ndarray, cosine: float, count: int) -> np.ndarray:
-    """The first of the columns named in `order` that are not close to an earlier one of the same c."""
-    candidates, c = np.ascontiguousarray(w[:, order].T), c[:, order]
+    """The first of the columns named in `order` that are not close to an earlier one of the same sign.
+
+    The sign is c, for one output; for several, where c follows the direction, the c held are all zero.
+    """
+    candidates, signs = np.ascontiguousarray(w[:, order].T), c[0, order]
 
     def close(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-        same = (c[:, some, None] == c[:, None, others]).all(axis=0)
-        return same & (candidates[some] @ candidates[others].T > cosine)
+        return (candidates[some] @ candidates[others].T > cosine) & (signs[some, None] == signs[others])
 
     return order[distinct(count, len(order), close)]

@@ -17,6 +17,8 @@ _CLEAR = 1e-12  # of a free variable in an inequality, relative to the others: l
 # Norm of weights and shift of a neuron of norm 1, at most: weights are no longer than 1 / LEAST_STD, where columns of Z
 # have norm 1, and the shift no larger than they and the neuron.
 _LONGEST = 2 / LEAST_STD + 1
+_BLOCK_ENTRIES = 2**18  # of the rows of Z for so many patterns at once
+_PASSES = 6  # over the multipliers of a pattern
 _ROUNDING = 64 * _EPS  # of a price, relative to |v|, times the condition of a pattern's features
 
 
@@ -66,7 +68,7 @@ def price_of_normalized_patterns(
     v : ndarray of shape (n, 1)
         Dual point.
     stop : callable or None, default=None
-        Called before every pattern; when it returns True there is no price.
+        Called before every pattern, and every block of them; when it returns True there is no price.
 
     Returns
     -------
@@ -88,24 +90,26 @@ def price_of_normalized_patterns(
     sizes = np.maximum(np.sqrt(p @ rows**2), np.finfo(float).tiny)
     rows = rows / sizes
     u = v[:, 0] / root
-    size = float(np.linalg.norm(u))
-    largest = best = abs(float(v.sum()))
-    direction = None
-    for mask in patterns.masks().T:
+    masks = patterns.masks().T
+    at_once = max(1, _BLOCK_ENTRIES // rows.size)
+    blocks = []
+    for first in range(0, len(masks), at_once):
         if stop is not None and stop():
             return None
-        features = np.column_stack([mask[:, None] * rows, np.ones(len(rows))])
-        basis, triangle = np.linalg.qr(features * root[:, None])
-        left, values, right = np.linalg.svd(triangle)
-        along = left.T @ (basis.T @ u)
-        rank, error = _rank(values, along, size, len(rows))
-        along = along[:rank]
-        if np.linalg.norm(along) + error <= largest:
-            continue
-        inverse = right[:rank].T / values[:rank]
-        inverse, free = inverse[:-1], right[rank:].T[:-1]  # hidden weights, without the shift
-        signed = np.where(mask, 1.0, -1.0)[:, None] * rows
-        cone, of_free = signed @ inverse, signed @ free
+        blocks.append(_Images(masks[first : first + at_once], rows, root, u).bounds())
+    bounds = np.concatenate(blocks)
+    largest = best = abs(float(v.sum()))
+    direction = None
+    for pattern in np.argsort(-bounds, kind="stable"):
+        if bounds[pattern] <= largest:
+            break
+        if stop is not None and stop():
+            return None
+        image = _Images(masks[pattern, None], rows, root, u)
+        rank, error = image.ranks[0], float(image.errors[0])
+        along, inverse, cone = image.along[0, :rank], image.inverse[0, :, :rank], image.cones[0, :, :rank]
+        free = image.right[0, rank:, :-1].T  # hidden weights that change no feature
+        of_free = image.signed[0] @ free
         for sign in (1.0, -1.0):
             value, x = _projected(sign * along, cone, of_free)
             largest = max(largest, value + error)
@@ -116,26 +120,79 @@ def price_of_normalized_patterns(
     return Price(largest, "global" if patterns.complete else "patterns", direction)
 
 
-def _rank(values: np.ndarray, along: np.ndarray, size: float, n: int) -> tuple[int, float]:
-    """The number of singular values that gives the sharpest bound of a price, and what rounding may add to it.
+class _Images:
+    """The images of the cones of some patterns, in the coordinates of the left singular vectors of their features.
 
     Parameters
     ----------
-    values : ndarray of shape (k + 1,)
-        Singular values of the features, falling.
-    along : ndarray of shape (k + 1,)
-        The dual point in the coordinates of the left singular vectors.
-    size : float
-        Norm of the dual point.
-    n : int
-        Samples.
+    masks : ndarray of shape (P, n)
+        The patterns.
+    rows : ndarray of shape (n, k)
+        Rows of Z.
+    root : ndarray of shape (n,)
+        Roots of the sample weights.
+    u : ndarray of shape (n,)
+        Dual point, over these.
+
+    Attributes
+    ----------
+    along : ndarray of shape (P, r)
+        The dual point in these coordinates, r = min(n, k + 1).
+    right : ndarray of shape (P, k + 1, k + 1)
+        Right singular vectors, in rows.
+    ranks : ndarray of shape (P,)
+        The number of singular values that gives the sharpest bound of a price.
+    errors : ndarray of shape (P,)
+        What rounding, and the singular values left out, may add to it.
+    inside : ndarray of shape (P, r)
+        Which coordinates are within the rank.
+    inverse : ndarray of shape (P, k, r)
+        Hidden weights at each coordinate, zero beyond the rank.
+    signed : ndarray of shape (P, n, k)
+        Rows of Z, those that are not active with a minus: w is in the cone where no product with them is negative.
+    cones : ndarray of shape (P, n, r)
+        Their products with `inverse`.
     """
-    resolved = values > n * _EPS * values[0]
-    left_out = np.cumsum((np.where(resolved, values * along, 0.0) ** 2)[::-1])[::-1]
-    lost = _LONGEST * np.sqrt(np.append(left_out[1:], 0.0))  # by the first, the first two, ... of them
-    errors = np.where(resolved, _ROUNDING * size * values[0] / np.where(resolved, values, 1.0) + lost, np.inf)
-    best = int(errors.argmin())
-    return best + 1, float(errors[best])
+
+    def __init__(self, masks: np.ndarray, rows: np.ndarray, root: np.ndarray, u: np.ndarray):
+        features = np.concatenate([masks[:, :, None] * rows, np.ones((*masks.shape, 1))], axis=2)
+        basis, triangle = np.linalg.qr(features * root[:, None])
+        left, values, self.right = np.linalg.svd(triangle)
+        self.along = np.matmul((u @ basis)[:, None], left)[:, 0]
+        resolved = values > len(rows) * _EPS * values[:, :1]
+        left_out = np.cumsum((np.where(resolved, values * self.along, 0.0) ** 2)[:, ::-1], axis=1)[:, ::-1]
+        lost = np.zeros_like(values)  # by the first, the first two, ... of them
+        lost[:, :-1] = _LONGEST * np.sqrt(left_out[:, 1:])
+        inverses = 1 / np.where(resolved, values, 1.0)
+        errors = np.where(resolved, _ROUNDING * float(np.linalg.norm(u)) * values[:, :1] * inverses + lost, np.inf)
+        last = errors.argmin(axis=1)
+        self.ranks, self.errors = last + 1, errors[np.arange(len(masks)), last]
+        self.inside = np.arange(values.shape[1]) <= last[:, None]
+        of_values = self.right[:, : values.shape[1], :-1].swapaxes(1, 2)
+        self.inverse = of_values * np.where(self.inside, inverses, 0.0)[:, None]
+        self.signed = np.where(masks, 1.0, -1.0)[:, :, None] * rows
+        self.cones = self.signed @ self.inverse
+
+    def bounds(self) -> np.ndarray:
+        """Upper bounds (P,) of the prices in the cones, by some steps towards the multipliers of their inequalities.
+
+        Every multiplier in turn takes its best value beside the others (Hildreth). Where hidden weights are free, so
+        that not every multiplier proves something, all stay zero.
+        """
+        sizes = np.linalg.norm(self.cones, axis=2, keepdims=True)
+        cones = self.cones / np.maximum(sizes, np.finfo(float).tiny)
+        cones[self.ranks < self.right.shape[1]] = 0.0
+        along, found = np.where(self.inside, self.along, 0.0), np.zeros(len(cones))
+        for start in (along, -along):
+            x, multipliers = start.copy(), np.zeros(cones.shape[:2])
+            for _ in range(_PASSES):
+                for i in range(cones.shape[1]):
+                    change = np.maximum(-np.vecdot(cones[:, i], x), -multipliers[:, i])
+                    multipliers[:, i] += change
+                    x += change[:, None] * cones[:, i]
+            x = start + np.matmul(multipliers[:, None], cones)[:, 0]
+            found = np.maximum(found, np.linalg.norm(x, axis=1))
+        return np.minimum(found, np.linalg.norm(along, axis=1)) + self.errors
 
 
 def _projected(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[float, np.ndarray]:

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 from sklearn.exceptions import ConvergenceWarning
 
 from convexbn import (
@@ -52,6 +53,7 @@ from convexbn.oracles import (
     priced_neurons,
 )
 from convexbn.oracles._normalized import _gradient, _with_best_offsets
+from convexbn.oracles._normalized_cones import _projected, _without_variable
 from convexbn.solvers._certificate import dual_bound
 from convexbn.solvers.post_activation._merging import merge
 from convexbn.solvers.post_activation._newton import newton
@@ -284,6 +286,38 @@ class TestPrices:
         assert price.value <= normalized_price_bound(v, p).value * (1 + 1e-12)
         found = find_normalized_maxima(Z, p, v, rng.standard_normal((3, 300)))
         assert found.prices[0] == pytest.approx(price.value, rel=1e-6)
+
+    @pytest.mark.parametrize("kind", ["plain", "ties", "collinear", "wide"])
+    def test_the_price_of_many_patterns_is_the_largest_of_each_alone(self, kind):
+        rng = np.random.default_rng(5)
+        rows = rng.standard_normal((5 if kind == "wide" else 12, 3 if kind == "plain" else 5))
+        if kind == "ties":
+            rows = np.column_stack([rng.integers(0, 3, 12), rng.integers(0, 2, 12), np.ones(12)])
+        elif kind == "collinear":
+            rows = np.column_stack([rows[:, :2], rows[:, :2] @ [1.0, 2.0], np.ones(12)])
+        n = len(rows)
+        Z, p, v = DesignMatrix(rows), rng.uniform(1, 2, n) / (1.5 * n), rng.standard_normal((n, 1))
+        patterns = enumerate_patterns(Z)
+        alone = [
+            price_of_normalized_patterns(Z, p, patterns.take(np.array([i])), v).value for i in range(len(patterns))
+        ]
+        assert price_of_normalized_patterns(Z, p, patterns, v).value == pytest.approx(max(alone), rel=1e-12)
+        assert np.ptp(alone) > 0.01 * max(alone)
+
+    def test_a_free_weight_is_eliminated_by_the_pairs_of_its_bounds_that_count(self):
+        rng = np.random.default_rng(7)
+        cone, free = rng.standard_normal((60, 3)) + np.array([1.0, 0.0, 0.0]), rng.standard_normal(60)
+        free[:5] = 0.0
+        lower, upper = free > 0, free < 0
+        pairs = cone[lower, None] / free[lower, None, None] - (cone[upper] / free[upper, None])[None]
+        system = np.concatenate([cone[:5], pairs.reshape(-1, 3)])
+        assert len(system) > 700
+        for along in rng.standard_normal((20, 3)):
+            expected = along + system.T @ nnls(system.T, -along, maxiter=10_000)[0]
+            value, x = _projected(along, cone, free[:, None])
+            np.testing.assert_allclose(x, expected, atol=1e-9)
+            assert value == pytest.approx(np.linalg.norm(expected), rel=1e-9, abs=1e-12)
+            assert len(_without_variable(along, cone, free)) < 20
 
     def test_price_has_room_for_the_rounding_of_columns_that_hardly_differ(self):
         rng = np.random.default_rng(6)

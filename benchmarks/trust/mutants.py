@@ -711,6 +711,13 @@ _AFTER_RELU = [
     ),
     Mutant(
         "oracles/_normalized_cones.py",
+        "np.maximum(-np.matmul(cones, x[:, :, None])[:, :, 0], -multipliers)",
+        "-np.matmul(cones, x[:, :, None])[:, :, 0]",
+        "post_activation::TestDegenerateDirections post_activation::TestPrices",
+        "multipliers of any sign rule patterns out",
+    ),
+    Mutant(
+        "oracles/_normalized_cones.py",
         "largest = best = abs(float(v.sum()))",
         "largest = best = 0.0",
         "post_activation::TestDegenerateDirections post_activation::TestPrices",

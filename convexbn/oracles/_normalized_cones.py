@@ -7,6 +7,7 @@ from scipy.optimize import linprog, nnls
 
 from convexbn.model._normalized_neurons import LEAST_STD
 from convexbn.operators import Operator
+from convexbn.oracles._normalized import priced_neurons
 from convexbn.oracles._price import Price
 from convexbn.patterns._patterns import MAX_PATTERNS, Patterns, count_patterns
 
@@ -18,7 +19,7 @@ _CLEAR = 1e-12  # of a free variable in an inequality, relative to the others: l
 # have norm 1, and the shift no larger than they and the neuron.
 _LONGEST = 2 / LEAST_STD + 1
 _BLOCK_ENTRIES = 2**18  # of the rows of Z for so many patterns at once
-_PASSES = 6  # over the multipliers of a pattern
+_STEPS = 3  # of a multiplier each, towards those of a pattern, times its rank
 _ROUNDING = 64 * _EPS  # of a price, relative to |v|, times the condition of a pattern's features
 
 
@@ -73,8 +74,8 @@ def price_of_normalized_patterns(
     Returns
     -------
     price : Price or None
-        Scope "global" if the patterns are complete, else "patterns"; with the direction that attains it, but for
-        rounding. None if it was stopped.
+        Scope "global" if the patterns are complete, else "patterns"; with the direction, of those that the patterns
+        gave, that attains most: all of the price but for rounding. None if it was stopped.
 
     Examples
     --------
@@ -87,7 +88,8 @@ def price_of_normalized_patterns(
     (2.4495, 'global')
     """
     rows, root = Z.rows(), np.sqrt(p)
-    sizes = np.maximum(np.sqrt(p @ rows**2), np.finfo(float).tiny)
+    sizes = np.sqrt(p @ rows**2)
+    sizes[sizes == 0] = 1.0
     rows = rows / sizes
     u = v[:, 0] / root
     masks = patterns.masks().T
@@ -114,9 +116,10 @@ def price_of_normalized_patterns(
             value, x = _projected(sign * along, cone, of_free)
             largest = max(largest, value + error)
             if value > best:
-                best, direction = value, inverse @ x + free @ _shift(of_free, cone @ x)
-    if direction is not None:
-        direction /= sizes
+                weights = (inverse @ x + free @ _shift(of_free, cone @ x)) / sizes
+                attained = float(priced_neurons(Z, p, v, weights[:, None]).prices[0])
+                if attained > best:
+                    best, direction = attained, weights
     return Price(largest, "global" if patterns.complete else "patterns", direction)
 
 
@@ -176,20 +179,19 @@ class _Images:
     def bounds(self) -> np.ndarray:
         """Upper bounds (P,) of the prices in the cones, by some steps towards the multipliers of their inequalities.
 
-        Every multiplier in turn takes its best value beside the others (Hildreth). Where hidden weights are free, so
-        that not every multiplier proves something, all stay zero.
+        A step gives one multiplier of each pattern its best value beside the others, that by which the bound falls
+        most. Where hidden weights are free, so that not every multiplier proves something, all stay zero.
         """
-        sizes = np.linalg.norm(self.cones, axis=2, keepdims=True)
-        cones = self.cones / np.maximum(sizes, np.finfo(float).tiny)
+        cones = self.cones / np.maximum(np.linalg.norm(self.cones, axis=2, keepdims=True), np.finfo(float).tiny)
         cones[self.ranks < self.right.shape[1]] = 0.0
-        along, found = np.where(self.inside, self.along, 0.0), np.zeros(len(cones))
+        along, found, every = np.where(self.inside, self.along, 0.0), np.zeros(len(cones)), np.arange(len(cones))
         for start in (along, -along):
             x, multipliers = start.copy(), np.zeros(cones.shape[:2])
-            for _ in range(_PASSES):
-                for i in range(cones.shape[1]):
-                    change = np.maximum(-np.vecdot(cones[:, i], x), -multipliers[:, i])
-                    multipliers[:, i] += change
-                    x += change[:, None] * cones[:, i]
+            for _ in range(_STEPS * cones.shape[2]):
+                change = np.maximum(-np.matmul(cones, x[:, :, None])[:, :, 0], -multipliers)
+                chosen = every, np.abs(change).argmax(axis=1)
+                multipliers[chosen] += change[chosen]
+                x += change[chosen][:, None] * cones[chosen]
             x = start + np.matmul(multipliers[:, None], cones)[:, 0]
             found = np.maximum(found, np.linalg.norm(x, axis=1))
         return np.minimum(found, np.linalg.norm(along, axis=1)) + self.errors
@@ -205,7 +207,7 @@ def _projected(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[f
     """
     missed = 0.0
     if free.shape[1] == 1:
-        cone, free = _without_variable(cone, free[:, 0]), free[:0, :0]
+        cone, free = _without_variable(along, cone, free[:, 0]), free[:0, :0]
     if len(cone) == 0:
         return float(np.linalg.norm(along)), along
     if free.shape[1] == 0:
@@ -225,15 +227,27 @@ def _projected(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[f
     return (value, x) if value <= longest else (longest, along)
 
 
-def _without_variable(cone: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Rows c (M, r) with ``c x >= 0`` wherever ``cone x + free z >= 0`` for some number z (Fourier, Motzkin).
+def _without_variable(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Rows c (M, r) with ``c x >= 0`` wherever ``cone x + free z >= 0`` for some number z, enough to project on.
 
-    They hold nowhere else, but for inequalities in which rounding decides whether z counts, which are left out.
+    Those without z, and one for each pair of a lower and an upper bound of z (Fourier, Motzkin). Of the pairs, which
+    are many, the one that is missed most joins in until the projection of the point `along` (r,) misses none.
+    Inequalities in which rounding decides whether z counts are left out.
     """
     share = free / (np.abs(free).max() or 1.0)
-    up, down = free[share > _CLEAR][:, None, None], -free[share < -_CLEAR][None, :, None]
-    pairs = down * cone[share > _CLEAR][:, None] + up * cone[share < -_CLEAR][None]
-    return np.vstack([cone[np.abs(share) <= _ROUNDING], (pairs / np.maximum(up, down)).reshape(-1, cone.shape[1])])
+    rows, lower, upper = cone[np.abs(share) <= _ROUNDING], share > _CLEAR, share < -_CLEAR
+    if not (lower.any() and upper.any()):
+        return rows
+    below, above = cone[lower] / free[lower, None], cone[upper] / free[upper, None]  # -below x <= z <= -above x
+    pairs: set[tuple[int, int]] = set()
+    while True:
+        x = along + rows.T @ nnls(rows.T, -along, maxiter=50 * len(rows))[0] if len(rows) else along
+        pair = int((below @ x).argmin()), int((above @ x).argmax())
+        row = below[pair[0]] - above[pair[1]]
+        if pair in pairs or row @ x >= -_ROUNDING * np.linalg.norm(row) * np.linalg.norm(along):
+            return rows
+        pairs.add(pair)
+        rows = np.vstack([rows, row / np.abs(row).max()])
 
 
 def _shift(free: np.ndarray, inside: np.ndarray) -> np.ndarray:

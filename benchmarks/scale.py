@@ -152,7 +152,7 @@ def run_part(part: str, n: int, limit: float) -> dict[str, Any]:
 
 
 def peer(name: str, n: int, limit: float) -> dict[str, Any]:
-    """Test errors of a peer over the seconds it trained, to the end of an epoch after `limit`."""
+    """Test errors of a peer over the seconds it trained, to the end of an epoch after `limit`: where they fell."""
     X, y = in_memory(n)
     scale = y.std()
     curve: list[tuple[float, float]] = []
@@ -169,7 +169,14 @@ def peer(name: str, n: int, limit: float) -> dict[str, Any]:
         step()
         spent += perf_counter() - start
         curve.append((spent, test_error(lambda X: scale * predict(X))))
-    return {"curve": curve}
+    return {"curve": where_it_fell(curve)}
+
+
+def where_it_fell(curve: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points, of seconds and an error, whose error is less than all before, and the last one."""
+    lowest = np.minimum.accumulate([np.inf, *(error for _, error in curve)])
+    fell = [point for point, before in zip(curve, lowest, strict=False) if point[1] < before]
+    return fell if fell[-1] is curve[-1] else [*fell, curve[-1]]
 
 
 def _incremental(

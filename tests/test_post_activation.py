@@ -296,7 +296,7 @@ class TestPrices:
         elif kind == "collinear":
             rows = np.column_stack([rows[:, :2], rows[:, :2] @ [1.0, 2.0], np.ones(12)])
         n = len(rows)
-        Z, p, v = DesignMatrix(rows), rng.uniform(1, 2, n) / (1.5 * n), rng.standard_normal((n, 1))
+        Z, p, v = DesignMatrix(rows), rng.dirichlet(np.full(n, 3.0)), rng.standard_normal((n, 1))
         patterns = enumerate_patterns(Z)
         alone = [
             price_of_normalized_patterns(Z, p, patterns.take(np.array([i])), v).value for i in range(len(patterns))
@@ -317,7 +317,7 @@ class TestPrices:
             value, x = _projected(along, cone, free[:, None])
             np.testing.assert_allclose(x, expected, atol=1e-9)
             assert value == pytest.approx(np.linalg.norm(expected), rel=1e-9, abs=1e-12)
-            assert len(_without_variable(along, cone, free)) < 20
+            assert len(_without_variable(along, cone, free)[1]) < 20
 
     def test_price_has_room_for_the_rounding_of_columns_that_hardly_differ(self):
         rng = np.random.default_rng(6)

@@ -205,13 +205,11 @@ def _projected(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[f
     multipliers that nearly satisfy them, and a second one the nearest that do. What these miss counts times the
     longest z that an inequality calls for, unless ``mu = 0`` proves more.
     """
-    missed = 0.0
-    if free.shape[1] == 1:
-        cone, free = _without_variable(along, cone, free[:, 0]), free[:0, :0]
-    if len(cone) == 0:
-        return float(np.linalg.norm(along)), along
+    missed, longest = 0.0, float(np.linalg.norm(along))
     if free.shape[1] == 0:
-        multipliers, _ = nnls(cone.T, -along, maxiter=50 * len(cone))
+        x = _onto(along, cone)
+    elif free.shape[1] == 1:
+        x, _ = _without_variable(along, cone, free[:, 0])
     else:
         equations = np.linalg.qr(free)[0].T
         zeros, size = np.zeros(len(equations)), np.abs(cone).max()
@@ -222,30 +220,35 @@ def _projected(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[f
         multipliers[multipliers <= _ROUNDING * multipliers.max()] = 0.0
         shares = np.abs(equations)
         missed = float(np.abs(equations @ multipliers).sum() * size / shares[shares > _ROUNDING].min())
-    x = along + cone.T @ multipliers
-    value, longest = float(np.linalg.norm(x)) + missed, float(np.linalg.norm(along))
+        x = along + cone.T @ multipliers
+    value = float(np.linalg.norm(x)) + missed
     return (value, x) if value <= longest else (longest, along)
 
 
-def _without_variable(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Rows c (M, r) with ``c x >= 0`` wherever ``cone x + free z >= 0`` for some number z, enough to project on.
+def _onto(along: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Projection of a point (r,) on { x : rows x >= 0 }."""
+    return along + rows.T @ nnls(rows.T, -along, maxiter=50 * len(rows))[0] if len(rows) else along
 
-    Those without z, and one for each pair of a lower and an upper bound of z (Fourier, Motzkin). Of the pairs, which
-    are many, the one that is missed most joins in until the projection of the point `along` (r,) misses none.
-    Inequalities in which rounding decides whether z counts are left out.
+
+def _without_variable(along: np.ndarray, cone: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Projection of a point (r,) on { x : cone x + free z >= 0 for some number z }, and rows that it is made with.
+
+    The rows are those without z, and one for each pair of a lower and an upper bound of z (Fourier, Motzkin). Of the
+    pairs, which are many, the one that is missed most joins in until the projection misses none. Inequalities in which
+    rounding decides whether z counts are left out.
     """
     share = free / (np.abs(free).max() or 1.0)
     rows, lower, upper = cone[np.abs(share) <= _ROUNDING], share > _CLEAR, share < -_CLEAR
     if not (lower.any() and upper.any()):
-        return rows
+        return _onto(along, rows), rows
     below, above = cone[lower] / free[lower, None], cone[upper] / free[upper, None]  # -below x <= z <= -above x
     pairs: set[tuple[int, int]] = set()
     while True:
-        x = along + rows.T @ nnls(rows.T, -along, maxiter=50 * len(rows))[0] if len(rows) else along
+        x = _onto(along, rows)
         pair = int((below @ x).argmin()), int((above @ x).argmax())
         row = below[pair[0]] - above[pair[1]]
         if pair in pairs or row @ x >= -_ROUNDING * np.linalg.norm(row) * np.linalg.norm(along):
-            return rows
+            return x, rows
         pairs.add(pair)
         rows = np.vstack([rows, row / np.abs(row).max()])
 
